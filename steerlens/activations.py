@@ -1,0 +1,190 @@
+"""Activations at chosen sites and tokens: batched by length, stopped early, no logits computed."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from steerlens.forward import device_of, read
+from steerlens.positions import Scope, everywhere
+from steerlens.prompts import Encoded, Prompt, Prompts, encode, encode_all, stack
+from steerlens.running import Watch, running, watching
+from steerlens.steering import AnySteering, Site, as_site
+from steerlens.types import HookedModel, Residual
+
+LONG_WORK = 64  # batches from which on a progress bar is shown unasked
+
+
+@dataclass(frozen=True, eq=False)
+class Activations:
+    """One activation per chosen token and site, rows of text one after the other.
+
+    `row` is the index of the prompt, `position` the token's absolute position in it.
+    """
+
+    values: dict[Site, Float[Tensor, "token d_model"]]
+    row: Int[Tensor, "token"]
+    position: Int[Tensor, "token"]
+    tokens: Int[Tensor, "token"]
+
+    def at(self, site: int | Site) -> Float[Tensor, "token d_model"]:
+        """All activations at a site, in order of row, then position."""
+        wanted = as_site(site)
+        if wanted not in self.values:
+            held = ", ".join(str(site) for site in self.values)
+            raise ValueError(f"Nothing was captured at {wanted}; captured: {held}.")
+        return self.values[wanted]
+
+    def of(self, row: int, site: int | Site) -> Float[Tensor, "token d_model"]:
+        """The activations of one row at a site, in order of position."""
+        return self.at(site)[self.row == row]
+
+    def row_means(self, site: int | Site) -> Float[Tensor, "row d_model"]:
+        """The mean activation of each row at a site."""
+        counts = torch.bincount(self.row)
+        sums = torch.zeros((len(counts), self.at(site).shape[1]), dtype=self.at(site).dtype)
+        return sums.index_add(0, self.row, self.at(site)) / counts[:, None]
+
+
+def capture(
+    model: HookedModel,
+    prompts: Prompts,
+    sites: Sequence[int | Site] | int | Site,
+    *,
+    scope: Scope = everywhere,
+    steering: AnySteering | None = None,
+    template: str | None = None,
+    batch_size: int = 16,
+    side: str = "left",
+    progress: bool | None = None,
+) -> Activations:
+    """The activations at `sites` on the tokens of `scope`, after `steering` where it acts.
+
+    Kept in the model's dtype, on the CPU. `progress=None` shows a bar on long work only.
+    """
+    rows = encode_all(model, prompts, template)
+    with watching() as watch:
+        pieces = _batches(model, rows, sites, scope, steering, batch_size, side, watch)
+        return joined(_with_progress(pieces, len(rows), batch_size, progress))
+
+
+def capture_stream(
+    model: HookedModel,
+    prompts: Iterable[Prompt],
+    sites: Sequence[int | Site] | int | Site,
+    *,
+    scope: Scope = everywhere,
+    steering: AnySteering | None = None,
+    template: str | None = None,
+    batch_size: int = 16,
+    side: str = "left",
+    buffer: int = 64,
+) -> Iterator[Activations]:
+    """`capture` for data larger than memory: one `Activations` a batch, `row` counting throughout.
+
+    `buffer` batches at a time are read and sorted by length, so order within a buffer is by length.
+    """
+    texts, start = iter(prompts), 0
+    with watching() as watch:
+        while chunk := list(islice(texts, buffer * batch_size)):
+            rows = [encode(model, prompt, template) for prompt in chunk]
+            for piece in _batches(model, rows, sites, scope, steering, batch_size, side, watch):
+                yield replace(piece, row=piece.row + start)
+            start += len(chunk)
+
+
+def joined(pieces: Iterable[Activations]) -> Activations:
+    """All pieces as one, ordered by row, then position."""
+    pieces = list(pieces)
+    row = torch.cat([piece.row for piece in pieces])
+    order = torch.argsort(row, stable=True)
+    if len(order) == 0:
+        raise ValueError("The scope holds no token of these prompts, so nothing was captured.")
+    return Activations(
+        values={
+            site: torch.cat([piece.values[site] for piece in pieces])[order]
+            for site in pieces[0].values
+        },
+        row=row[order],
+        position=torch.cat([piece.position for piece in pieces])[order],
+        tokens=torch.cat([piece.tokens for piece in pieces])[order],
+    )
+
+
+def _batches(
+    model: HookedModel,
+    rows: Sequence[Encoded],
+    sites: Sequence[int | Site] | int | Site,
+    scope: Scope,
+    steering: AnySteering | None,
+    batch_size: int,
+    side: str,
+    watch: Watch,
+) -> Iterator[Activations]:
+    wanted = [as_site(sites)] if isinstance(sites, int | Site) else [as_site(s) for s in sites]
+    if not wanted:
+        raise ValueError("No sites were given. Pass a layer, a Site, or a list of them.")
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1; found {batch_size}.")
+    if side not in ("left", "right"):
+        raise ValueError(f"The padding side is 'left' or 'right'; found {side!r}.")
+    order = sorted(range(len(rows)), key=lambda number: len(rows[number].ids))
+    for start in range(0, len(order), batch_size):
+        chosen = order[start : start + batch_size]
+        yield _one_batch(model, rows, chosen, wanted, scope, steering, side, watch)
+
+
+@torch.no_grad()
+def _one_batch(
+    model: HookedModel,
+    rows: Sequence[Encoded],
+    chosen: Sequence[int],
+    sites: Sequence[Site],
+    scope: Scope,
+    steering: AnySteering | None,
+    side: str,
+    watch: Watch,
+) -> Activations:
+    tokens, window = stack([rows[number] for number in chosen], side)
+    here = scope.where(window)
+    device = device_of(model)
+    inside = here.to(device)
+    values: dict[Site, Tensor] = {}
+
+    def keep(site: Site, activation: Residual) -> None:
+        values[site] = activation[inside].cpu()
+
+    with running(model, steering, len(chosen), watch) as run:
+        there, tokens_there = window.to(device), tokens.to(device)
+        if run is not None:
+            run.ready(tokens_there, there)
+        read(model, tokens_there, there, {site: partial(keep, site) for site in sites})
+    _require_finite(values)
+    row = torch.tensor(chosen)[:, None].expand(tokens.shape)
+    return Activations(values, row[here], window.positions[here], tokens[here])
+
+
+def _require_finite(values: dict[Site, Tensor]) -> None:
+    for site, value in values.items():
+        if not bool(torch.isfinite(value).all()):
+            bad = int((~torch.isfinite(value)).any(dim=-1).sum())
+            raise ValueError(
+                f"{bad} of {len(value)} activations at {site} are NaN or infinite. Load the model "
+                "in float32 or bfloat16 (float16 overflows), or lower the strength."
+            )
+
+
+def _with_progress(
+    pieces: Iterator[Activations], n: int, batch_size: int, progress: bool | None
+) -> Iterator[Any]:
+    total = -(-n // batch_size)
+    if progress is False or (progress is None and total < LONG_WORK):
+        return pieces
+    from tqdm.auto import tqdm
+
+    return iter(tqdm(pieces, total=total, desc="capture", unit="batch"))

@@ -1,0 +1,156 @@
+"""One forward pass on any backend: explicit mask, explicit positions, optional cache, early stop.
+
+HookedTransformer keeps its cache in its own class and takes the mask of the new tokens alone;
+TransformerBridge takes transformers' cache, the mask of all tokens so far, and position ids. Both
+derive wrong positions for left-padded batches in some call or other, so here they are always given.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from steerlens.positions import Window
+from steerlens.steering import Site, require_site
+from steerlens.types import HookedModel, Residual, Tokens, Where
+
+Wanted = Literal["all", "last"]
+
+
+class _Enough(Exception):
+    """Raised in the deepest hook that is needed; nothing above it runs."""
+
+
+def is_bridge(model: HookedModel) -> bool:
+    """Whether `model` is a TransformerBridge (else it is a HookedTransformer)."""
+    return hasattr(type(model), "boot_transformers")
+
+
+def device_of(model: HookedModel) -> torch.device:
+    """The device of the model's parameters."""
+    return next(model.parameters()).device  # pyright: ignore[reportAttributeAccessIssue]
+
+
+@dataclass(eq=False)
+class Cache:
+    """Keys and values of earlier passes, in the backend's own class, and the mask so far."""
+
+    entries: Any
+    mask: Where
+
+    @classmethod
+    def empty(cls, model: HookedModel, batch: int) -> "Cache":
+        """A cache that holds nothing yet."""
+        device = device_of(model)
+        return cls(_entries(model, batch, device), torch.ones((batch, 0), dtype=torch.bool).to(device))
+
+    def grown(self, window: Window) -> Where:
+        """Remember the mask of the coming pass; return the mask of all tokens so far."""
+        self.mask = torch.cat([self.mask, window.mask], dim=1)
+        return self.mask
+
+
+def _entries(model: HookedModel, batch: int, device: torch.device) -> Any:
+    if is_bridge(model):
+        from transformers import DynamicCache, PretrainedConfig
+
+        config = getattr(model.original_model, "config", None)  # pyright: ignore
+        return DynamicCache(config=config) if isinstance(config, PretrainedConfig) else DynamicCache()
+    from transformer_lens.cache.key_value_cache import TransformerLensKeyValueCache
+
+    return TransformerLensKeyValueCache.init_cache(model.cfg, device, batch)
+
+
+def logits(
+    model: HookedModel,
+    tokens: Tokens,
+    window: Window,
+    wanted: Wanted = "all",
+    cache: Cache | None = None,
+) -> Float[Tensor, "batch pos d_vocab"]:
+    """Next-token logits at every column, or at the last column alone."""
+    if is_bridge(model):
+        return _bridge(model, tokens, window, cache, wanted)
+    if wanted == "all":
+        return _hooked(model, tokens, window, cache)
+    top = _hooked(model, tokens, window, cache, stop_at_layer=model.cfg.n_layers)
+    return _unembed(model, top[:, -1:])
+
+
+def read(
+    model: HookedModel,
+    tokens: Tokens,
+    window: Window,
+    readers: Mapping[Site, Callable[[Residual], None]],
+) -> None:
+    """Call each reader with the activation at its site; stop the pass after the deepest of them."""
+    for site in readers:
+        require_site(model, site)
+    waiting = {site.hook_name for site in readers}
+
+    def hook_of(site: Site) -> Callable[..., None]:
+        def hook(activation: Residual, hook: Any = None) -> None:
+            readers[site](activation)
+            waiting.discard(site.hook_name)
+            if not waiting:
+                raise _Enough
+
+        return hook
+
+    hooks = [(site.hook_name, hook_of(site)) for site in readers]
+    with model.hooks(fwd_hooks=hooks):
+        try:
+            if is_bridge(model):
+                _bridge(model, tokens, window, None, "last")
+            else:
+                _hooked(model, tokens, window, None, return_type=None)
+        except _Enough:
+            return
+    raise RuntimeError(f"The forward pass ended before these hook points were met: {waiting}.")
+
+
+def _hooked(
+    model: HookedModel, tokens: Tokens, window: Window, cache: Cache | None, **options: Any
+) -> Any:
+    if cache is not None:
+        cache.grown(window)
+        options["past_kv_cache"] = cache.entries
+    return model(tokens, attention_mask=window.mask.long(), **options)
+
+
+def _unembed(
+    model: Any, top: Float[Tensor, "batch pos d_model"]
+) -> Float[Tensor, "batch pos d_vocab"]:
+    final = model.ln_final(top) if model.cfg.normalization_type is not None else top
+    scores = model.unembed(final)
+    cap = model.cfg.output_logits_soft_cap
+    return cap * torch.tanh(scores / cap) if cap > 0 else scores
+
+
+def _bridge(
+    model: Any, tokens: Tokens, window: Window, cache: Cache | None, wanted: Wanted
+) -> Float[Tensor, "batch pos d_vocab"]:
+    options: dict[str, Any] = {"position_ids": window.positions.clamp(min=0), "use_cache": False}
+    seen = window.mask if cache is None else cache.grown(window)
+    # An all-true mask says nothing; without it transformers keeps its fast causal path.
+    if not bool(seen.all()):
+        options["attention_mask"] = seen.long()
+    if cache is not None:
+        options |= {"past_key_values": cache.entries, "use_cache": True}
+    if wanted == "last" and _keeps_logits(model):
+        options["logits_to_keep"] = 1
+    scores = model(tokens, **options)
+    if cache is not None and cache.entries.get_seq_length() != cache.mask.shape[1]:
+        raise ValueError(
+            "This model does not fill a key-value cache (a bridge made by boot_native does not): "
+            "call generate(..., cache=False)."
+        )
+    return scores[:, -1:] if wanted == "last" else scores
+
+
+def _keeps_logits(model: Any) -> bool:
+    return "logits_to_keep" in inspect.signature(model.original_model.forward).parameters

@@ -1,0 +1,6 @@
+"""One file a method, one method a paper."""
+
+from steerlens.methods.act_add import ActAdd
+from steerlens.methods.caa import CAA
+
+__all__ = ["CAA", "ActAdd"]

@@ -1,0 +1,81 @@
+"""Contrastive Activation Addition: one mean difference, added at every position.
+
+Rimsky et al., "Steering Llama 2 via Contrastive Activation Addition", arXiv 2312.06681, section 3:
+
+    v  = mean_i ( h(q_i + positive answer) - h(q_i + negative answer) )
+    h' = h + v
+
+read at the answer token of each pair and written at the output of the same block (`resid_post`)
+from the end of the instruction on: `caa.only(response)`. The paper's multiplier is the strength.
+"""
+
+from dataclasses import dataclass, field
+
+from jaxtyping import Float
+from torch import Tensor
+
+from steerlens.activations import capture
+from steerlens.directions import require_finite
+from steerlens.positions import Scope, last
+from steerlens.prompts import Prompts
+from steerlens.saving import origin_of, saveable
+from steerlens.steering import Site, Steering, as_site
+from steerlens.types import Direction, Hook, HookedModel, Residual
+
+
+@saveable
+@dataclass(frozen=True, eq=False)
+class CAA:
+    """Add `direction` to every position."""
+
+    direction: Direction = field(repr=False)
+
+    def __post_init__(self) -> None:
+        require_finite(self.direction, "CAA's direction")
+
+    @property
+    def d_model(self) -> int:
+        """The width of the residual stream that the direction belongs to."""
+        return self.direction.shape[0]
+
+    @classmethod
+    def fit(
+        cls, positive: Float[Tensor, "pair d_model"], negative: Float[Tensor, "pair d_model"]
+    ) -> "CAA":
+        """Fit from activations at the answer token of each pair, in the same order."""
+        require_finite(positive, "positive activations")
+        require_finite(negative, "negative activations")
+        return cls(direction=(positive - negative).mean(dim=0))
+
+    @classmethod
+    def from_prompts(
+        cls,
+        model: HookedModel,
+        positive: Prompts,
+        negative: Prompts,
+        site: int | Site,
+        *,
+        read: Scope = last,
+        template: str | None = None,
+    ) -> Steering:
+        """Capture and fit in one call, placed at `site`.
+
+        `read` says which tokens are read; where it holds several of a prompt, their mean is.
+        """
+        place = as_site(site)
+        sides = [
+            capture(model, prompts, place, scope=read, template=template)
+            for prompts in (positive, negative)
+        ]
+        means = [side.row_means(place) for side in sides]
+        if means[0].shape != means[1].shape:
+            raise ValueError(
+                f"CAA needs pairs: {len(means[0])} positive and {len(means[1])} negative prompts "
+                "were given. Give as many of each, in the same order."
+            )
+        origin = origin_of(model, data=[side.tokens for side in sides])
+        return Steering(((place, cls.fit(*means)),), origin)
+
+    def __call__(self, activation: Residual, hook: Hook = None) -> Residual:
+        h, v = activation, self.direction.to(activation)
+        return h + v

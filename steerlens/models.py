@@ -1,0 +1,305 @@
+"""Loading models: the embedded demonstration model, a local folder, a hub name; both backends.
+
+Nothing is folded or centred unless asked for, so activations equal transformers' and directions
+move between HookedTransformer and TransformerBridge. The network is used for hub names alone.
+"""
+
+import difflib
+import hashlib
+import importlib.util
+import json
+import tempfile
+import warnings
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from steerlens.forward import is_bridge
+from steerlens.saving import ModelIdentity
+from steerlens.types import HookedModel
+
+Backend = Literal["auto", "hooked", "bridge"]
+Processing = Literal["none", "fold"]
+
+DEMO = Path(__file__).parent / "demo_model"
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """How a model came in: the name asked for, its folder if local, what was done to its weights."""
+
+    name: str
+    folder: Path | None
+    backend: str
+    processing: str
+
+
+_LOADED: "weakref.WeakKeyDictionary[Any, Loaded]" = weakref.WeakKeyDictionary()
+
+
+def load(
+    name_or_folder: str | Path = "demo",
+    *,
+    backend: Backend = "auto",
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+    processing: Processing = "none",
+) -> HookedModel:
+    """A model with its tokenizer, ready to steer.
+
+    `name_or_folder` is "demo", a local Hugging Face folder, or a hub name. `backend="auto"` is
+    HookedTransformer where the installed TransformerLens has it and can hold the architecture, else
+    TransformerBridge. `processing="fold"` folds layer norms and centres weights (HookedTransformer
+    only); its directions fit no unprocessed model.
+    """
+    _require_choice("backend", backend, get_args(Backend))
+    _require_choice("processing", processing, get_args(Processing))
+    folder = local_folder(name_or_folder)
+    source = str(folder or name_or_folder)
+    hf_model, tokenizer = _from_transformers(source, dtype)
+    chosen = backend
+    if chosen == "auto":
+        chosen = "hooked" if _hooked_can_hold(folder) else "bridge"
+    if chosen == "bridge" and processing == "fold":
+        raise ValueError(
+            "processing='fold' needs backend='hooked' (transformer-lens 3.x): a bridge keeps the "
+            "weights as they are. Leave processing at 'none'."
+        )
+    build = _hooked if chosen == "hooked" else _bridge
+    model = build(source, hf_model, tokenizer, device, dtype, processing)
+    model.eval()
+    model.requires_grad_(False)
+    _LOADED[model] = Loaded(str(name_or_folder), folder, chosen, processing)
+    return model
+
+
+def loaded(model: HookedModel) -> Loaded | None:
+    """How `model` was loaded, if `load` loaded it."""
+    return _LOADED.get(model)
+
+
+def local_folder(name_or_folder: str | Path) -> Path | None:
+    """The folder that is meant, or None for a hub name; ValueError for neither."""
+    if str(name_or_folder) == "demo":
+        return _require_whole(DEMO)
+    path = Path(name_or_folder).expanduser()
+    if path.is_dir():
+        return _require_whole(path)
+    name = str(name_or_folder)
+    looks_local = isinstance(name_or_folder, Path) or name.startswith((".", "/", "~")) or path.suffix
+    if not looks_local and (name in hub_names() or name.count("/") == 1):
+        return None
+    near = difflib.get_close_matches(name, ["demo", *hub_names()], n=5, cutoff=0.3)
+    raise ValueError(
+        f"Unknown model {name!r}: it is neither 'demo', nor a folder that exists, nor a hub name "
+        f"('owner/name', or one that TransformerLens knows). Close to it: {', '.join(near) or 'demo'}."
+    )
+
+
+def hub_names() -> list[str]:
+    """The model names and aliases that the installed TransformerLens knows."""
+    from transformer_lens import supported_models
+
+    short = [alias for aliases in supported_models.MODEL_ALIASES.values() for alias in aliases]
+    return sorted({*supported_models.OFFICIAL_MODEL_NAMES, *short})
+
+
+def _require_whole(folder: Path) -> Path:
+    for needed in ("config.json", "tokenizer.json"):
+        if not (folder / needed).is_file():
+            raise ValueError(
+                f"{folder} has no {needed}, so it is no Hugging Face model folder. It should hold "
+                "config.json, model.safetensors, tokenizer.json and tokenizer_config.json."
+            )
+    if not list(folder.glob("*.safetensors")):
+        raise ValueError(
+            f"{folder} has no .safetensors weights. Convert it: model.save_pretrained(folder)."
+        )
+    try:
+        json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{folder / 'config.json'} is not JSON ({error}). Fetch it again.") from error
+    return folder
+
+
+def _require_choice(what: str, found: str, known: tuple[str, ...]) -> None:
+    if found not in known:
+        raise ValueError(f"Unknown {what} {found!r}. Use one of: {', '.join(known)}.")
+
+
+def _from_transformers(source: str, dtype: torch.dtype) -> tuple[Any, Any]:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    with _quiet():
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(source)
+            model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype)
+        except Exception as error:  # transformers raises many kinds; all mean "not loaded"
+            raise ValueError(
+                f"transformers could not load {source!r}: {error}. If it is a hub name, check the "
+                "connection and HF_HUB_OFFLINE; if a folder, whether its files are complete."
+            ) from error
+    return model.eval(), tokenizer
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bars for a local load that takes a second."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def has_hooked_transformer() -> bool:
+    """Whether the installed TransformerLens still has HookedTransformer (3.x does, 4.x does not)."""
+    return importlib.util.find_spec("transformer_lens.HookedTransformer") is not None
+
+
+def _hooked_can_hold(folder: Path | None) -> bool:
+    if not has_hooked_transformer():
+        return False
+    if folder is None:
+        return True
+    try:
+        _hooked_config(folder)
+    except Exception:  # whatever the converter raises, the bridge is then the backend
+        return False
+    return True
+
+
+def _hooked_config(folder: Path) -> dict[str, Any]:
+    """HookedTransformerConfig fields of a local folder.
+
+    The converter guesses the architecture from the whole path ("llama" in it means Llama), so it
+    is shown a copy of config.json in a folder whose name says nothing. It also reads GPT-2's
+    `n_ctx`, which transformers 5 no longer writes.
+    """
+    from transformer_lens import loading_from_pretrained as loading
+
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    if "n_positions" in config:
+        config.setdefault("n_ctx", config["n_positions"])
+    with tempfile.TemporaryDirectory(prefix="steer_") as neutral:
+        (Path(neutral) / "config.json").write_text(json.dumps(config), encoding="utf-8")
+        fields = loading.convert_hf_model_config(neutral)
+    return fields
+
+
+def _hooked(
+    source: str,
+    hf_model: Any,
+    tokenizer: Any,
+    device: str | torch.device,
+    dtype: torch.dtype,
+    processing: str,
+) -> Any:
+    if not has_hooked_transformer():
+        raise ValueError(
+            "backend='hooked' needs transformer-lens 3.x (4.0 removed HookedTransformer). Use "
+            "backend='bridge' or 'auto'."
+        )
+    from transformer_lens import HookedTransformer
+    from transformer_lens import loading_from_pretrained as loading
+
+    fold = processing == "fold"
+    if not Path(source).is_dir():
+        return HookedTransformer.from_pretrained(
+            source,
+            hf_model=hf_model,
+            tokenizer=tokenizer,
+            device=str(device),
+            dtype=dtype,
+            fold_ln=fold,
+            center_writing_weights=fold,
+            center_unembed=fold,
+            fold_value_biases=fold,
+        )
+    from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
+
+    fields = _hooked_config(Path(source))
+    fields |= {"model_name": Path(source).name, "device": str(device), "dtype": dtype}
+    cfg = HookedTransformerConfig.from_dict(fields | {"default_prepend_bos": True})
+    if fold:
+        cfg.normalization_type = {"LN": "LNPre", "RMS": "RMSPre"}[cfg.normalization_type]
+    state = loading.get_pretrained_state_dict(source, cfg, hf_model=hf_model, dtype=dtype)
+    with _quiet():
+        model = HookedTransformer(cfg, tokenizer=tokenizer, move_to_device=False)
+    model.load_and_process_state_dict(
+        state,
+        fold_ln=fold,
+        center_writing_weights=fold,
+        center_unembed=fold,
+        fold_value_biases=fold,
+    )
+    return model.to(device, print_details=False)
+
+
+def _bridge(
+    source: str,
+    hf_model: Any,
+    tokenizer: Any,
+    device: str | torch.device,
+    dtype: torch.dtype,
+    processing: str,
+) -> Any:
+    from transformer_lens.model_bridge import TransformerBridge
+
+    with _quiet():
+        return TransformerBridge.boot_transformers(
+            source, hf_model=hf_model.to(device), tokenizer=tokenizer, device=str(device), dtype=dtype
+        )
+
+
+def identity_of(model: HookedModel) -> ModelIdentity:
+    """The identity that a steering file records: shape, processing, and a fingerprint of both."""
+    known = loaded(model)
+    processing = known.processing if known else _guessed_processing(model)
+    return ModelIdentity(
+        fingerprint=fingerprint(model),
+        n_layers=model.cfg.n_layers,
+        d_model=model.cfg.d_model,
+        processing=processing,
+        name=known.name if known else str(getattr(model.cfg, "model_name", "")),
+    )
+
+
+def _guessed_processing(model: HookedModel) -> str:
+    return "fold" if str(model.cfg.normalization_type).endswith("Pre") else "none"
+
+
+def fingerprint(model: HookedModel) -> str:
+    """A digest of configuration and weights, the same on both backends and in any layout.
+
+    Weights enter as sums of their bit patterns in bfloat16: exact in integers, so neither order,
+    transposition nor the split into heads matters, and float32 and bfloat16 copies agree.
+    """
+    cfg = model.cfg
+    shape = [cfg.n_layers, cfg.d_model, cfg.n_heads, cfg.d_vocab, cfg.n_ctx]
+    sums = [_bit_sum(model.W_E)]  # pyright: ignore[reportAttributeAccessIssue]
+    for block in model.blocks:  # pyright: ignore[reportAttributeAccessIssue]
+        sums.append(sum(_bit_sum(weight) for weight in _block_outputs(block, is_bridge(model))))
+    return hashlib.sha256(json.dumps([shape, sums]).encode()).hexdigest()[:32]
+
+
+def _block_outputs(block: Any, bridge: bool) -> list[Tensor]:
+    """The weights that write into the residual stream, which both backends hold unsplit."""
+    return [block.attn.W_O, block.mlp.W_out] if not bridge else [block.attn.W_O, block.mlp.W_out]
+
+
+def _bit_sum(weight: Tensor) -> int:
+    bits = weight.detach().to(torch.bfloat16).contiguous().view(torch.int16)
+    return int(bits.to(torch.int64).sum())

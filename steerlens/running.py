@@ -1,0 +1,189 @@
+"""Steers on a running model: attach them for a run, notice the ones that do nothing, detach."""
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from steerlens.combinators import Scaled, When, bind, masked, parts
+from steerlens.positions import Scope, Window
+from steerlens.steering import AnySteering, Site, Steering, require_fit, require_site, start
+from steerlens.types import Hook, HookedModel, Residual, Steer, SteeringWarning, Tokens
+
+
+@dataclass(eq=False)
+class Placed:
+    """One steer at one site during a run: what it is now, whether it ever changed anything."""
+
+    site: Site
+    steer: Steer
+    now: Steer | None = None
+    changed: bool = False
+    met: bool = False
+    passes_left: int | None = None
+    scopes: tuple[Scope, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        self.scopes = tuple(part for part in parts(self.steer) if isinstance(part, Scope))
+
+    def ready(self, window: Window) -> None:
+        """Bind to the coming pass; padding keeps its activation."""
+        self.now = masked(bind(self.steer, window), window.mask)
+        self.met = self.met or all(bool(scope.where(window).any()) for scope in self.scopes)
+
+    def hook(self, activation: Residual, hook: Hook = None) -> Residual:
+        """The hook that TransformerLens calls: the bound steer, its result checked."""
+        if self.passes_left is not None:
+            if self.passes_left == 0:
+                raise RuntimeError(
+                    "A second forward pass ran inside steering.applied(model, window), but the "
+                    "window describes one pass. Open a new `with` block with window.next(n) for "
+                    "the following pass, or use steerlens.generate, which keeps count."
+                )
+            self.passes_left -= 1
+        steered = (self.now or self.steer)(activation, hook)
+        self._require_same_kind(activation, steered)
+        if not self.changed and steered is not activation:
+            self.changed = not torch.equal(steered, activation)
+        return steered
+
+    def _require_same_kind(self, activation: Residual, steered: object) -> None:
+        if (
+            isinstance(steered, torch.Tensor)
+            and steered.shape == activation.shape
+            and steered.dtype == activation.dtype
+        ):
+            return
+        found = (
+            f"{steered.dtype} {tuple(steered.shape)}"
+            if isinstance(steered, torch.Tensor)
+            else type(steered).__name__
+        )
+        raise ValueError(
+            f"{type(self.steer).__name__} at {self.site} must return a tensor like the activation, "
+            f"{activation.dtype} {tuple(activation.shape)}; it returned {found}."
+        )
+
+    @property
+    def deliberately_off(self) -> bool:
+        """Whether a strength of 0 was asked for."""
+        return any(isinstance(part, Scaled) and part.strength == 0 for part in parts(self.steer))
+
+    def complaint(self) -> str | None:
+        """Why this steer did nothing, or None if it did something (or was told not to)."""
+        if self.changed or self.deliberately_off:
+            return None
+        what = f"{type(self.steer).__name__} at {self.site} changed no activation"
+        if self.scopes and not self.met:
+            names = ", ".join(f"`{scope}`" for scope in self.scopes)
+            return f"{what}: its scope {names} met no token of this run."
+        gates = [part.condition for part in parts(self.steer) if isinstance(part, When)]
+        if gates:
+            return f"{what}: its gate {gates[0]!r} never opened, or what it gates adds nothing."
+        return f"{what}: it returned every activation as it came (a zero direction?)."
+
+
+@dataclass(eq=False)
+class Run:
+    """A steering attached to a model for several passes; call `ready` before each."""
+
+    model: HookedModel
+    steering: AnySteering
+    batch: int
+    placed: list[Placed] = field(default_factory=list)
+    passes: int = 0
+
+    def __post_init__(self) -> None:
+        self.run = start(self.steering, self.model, self.batch)
+        self.stack = ExitStack()
+        self.fixed = isinstance(self.steering, Steering)
+
+    def ready(self, tokens: Tokens, window: Window) -> None:
+        """Make the hooks those of the coming pass, which will hold `tokens`."""
+        if not self.fixed:
+            self.stack.close()
+        if not self.fixed or self.passes == 0:
+            self._attach(self.run.step(tokens, window))
+        for placed in self.placed:
+            placed.ready(window)
+        self.passes += 1
+
+    def _attach(self, steering: Steering) -> None:
+        fresh = [Placed(site, steer) for site, steer in steering.placed]
+        for placed in fresh:
+            require_site(self.model, placed.site)
+            require_fit(self.model, placed.site, placed.steer)
+        self._remember(fresh)
+        hooks = [(placed.site.hook_name, placed.hook) for placed in fresh]
+        self.stack.enter_context(self.model.hooks(fwd_hooks=hooks))
+
+    def _remember(self, fresh: list[Placed]) -> None:
+        # A TokenSteering makes new steers each pass: what one pass learnt of a place, the next keeps.
+        for old, new in zip(self.placed, fresh, strict=False):
+            if old.site == new.site:
+                new.changed, new.met = old.changed, old.met
+        self.placed = fresh
+
+
+@dataclass(eq=False)
+class Watch:
+    """What every steer has done so far, over all batches of one call."""
+
+    placed: list[Placed] = field(default_factory=list)
+
+    def see(self, placed: Sequence[Placed]) -> None:
+        """Add what one batch's steers did."""
+        if not self.placed:
+            self.placed = list(placed)
+            return
+        for known, seen in zip(self.placed, placed, strict=False):
+            known.changed, known.met = known.changed or seen.changed, known.met or seen.met
+
+
+@contextmanager
+def watching() -> Iterator[Watch]:
+    """Warn on leaving, if not by an exception, of each steer that no batch inside changed by."""
+    watch = Watch()
+    yield watch
+    warn_if_idle(watch.placed)
+
+
+@contextmanager
+def running(
+    model: HookedModel, steering: AnySteering | None, batch: int, watch: Watch
+) -> Iterator[Run | None]:
+    """Attach `steering` for the passes inside, and detach it on leaving, however one leaves."""
+    if steering is None:
+        yield None
+        return
+    run = Run(model, steering, batch)
+    with run.stack:
+        yield run
+    watch.see(run.placed)
+
+
+@contextmanager
+def applied(model: HookedModel, steering: Steering, window: Window | None) -> Iterator[Any]:
+    """`Steering.applied`: every pass without a window, exactly one with it."""
+    placed = [Placed(site, steer) for site, steer in steering.placed]
+    for place in placed:
+        require_site(model, place.site)
+        require_fit(model, place.site, place.steer)
+        if window is not None:
+            place.ready(window)
+            place.passes_left = 1
+    called = [(place.site.hook_name, place.hook) for place in placed]
+    with model.hooks(fwd_hooks=called):
+        yield model
+    warn_if_idle(placed)
+
+
+def warn_if_idle(placed: Sequence[Placed]) -> None:
+    """One SteeringWarning for each steer that changed nothing."""
+    for place in placed:
+        complaint = place.complaint()
+        if complaint is not None:
+            warnings.warn(complaint, SteeringWarning, stacklevel=4)

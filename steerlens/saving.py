@@ -1,0 +1,283 @@
+"""Steerings in files: safetensors with JSON metadata. No pickle, and nothing half-written.
+
+A steering is a tree of frozen dataclasses. Its numbers and names go into the JSON metadata, its
+tensors into the safetensors body, and a digest over both tells a damaged file. Only the classes in
+`SAVEABLE` are ever built from a file.
+"""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from jaxtyping import Shaped
+from torch import Tensor
+
+from steerlens.combinators import Chain, Only, Scaled, When
+from steerlens.positions import Scope
+from steerlens.steering import (
+    AnySteering,
+    Limit,
+    Mapped,
+    Rescale,
+    Site,
+    Steering,
+    Together,
+    require_fit,
+    require_site,
+)
+from steerlens.types import HookedModel
+
+FORMAT = 1
+KEY = "steerlens"
+Class = TypeVar("Class", bound=type)
+
+
+@dataclass(frozen=True)
+class ModelIdentity:
+    """Which model, whatever its name: a fingerprint of its shape and weights."""
+
+    fingerprint: str
+    n_layers: int
+    d_model: int
+    processing: str
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a steering was fitted on: the model, the seed, and a digest of the token ids."""
+
+    model: ModelIdentity
+    seed: int | None = None
+    data: str = ""
+
+
+def origin_of(
+    model: HookedModel, seed: int | None = None, data: Sequence[Shaped[Tensor, "..."]] = ()
+) -> Origin:
+    """The origin of what is being fitted on `model` from the tensors `data`."""
+    from steerlens.models import identity_of
+
+    digest = hashlib.sha256(b"".join(_bytes(tensor) for tensor in data)).hexdigest()[:16]
+    return Origin(identity_of(model), seed, digest if data else "")
+
+
+def joint_origin(first: Origin | None, second: Origin | None) -> Origin | None:
+    """The origin of two steerings put together; ValueError if they are for different models."""
+    if first is None or second is None:
+        return first or second
+    if first.model.fingerprint != second.model.fingerprint:
+        raise ValueError(
+            f"These steerings were fitted on different models ({differences(first.model, second.model)}) "
+            "and cannot act together. Fit both on the same model."
+        )
+    return first if first == second else Origin(first.model)
+
+
+def differences(first: ModelIdentity, second: ModelIdentity) -> str:
+    """What tells two models apart, in words."""
+    found = [
+        f"{name} {before!r} against {after!r}"
+        for name, before in asdict(first).items()
+        if (after := getattr(second, name)) != before and name != "name"
+    ]
+    return "; ".join(found)
+
+
+SAVEABLE: dict[str, type] = {}
+
+
+def saveable(cls: Class) -> Class:
+    """Let a frozen dataclass of numbers, names, tensors and steers be saved (a decorator)."""
+    if not is_dataclass(cls):
+        raise TypeError(f"{cls.__name__} must be a dataclass to be saved.")
+    if SAVEABLE.setdefault(cls.__name__, cls) is not cls:
+        raise ValueError(f"Another class called {cls.__name__} is already saveable. Rename one.")
+    return cls
+
+
+for _known in (Scaled, Only, Chain, When, Scope, Site, Steering, Together, Mapped, Rescale, Limit):
+    saveable(_known)
+
+
+def save_steering(
+    steering: AnySteering, path: str | Path, model: HookedModel | None = None
+) -> Path:
+    """Write `steering` to `path`, wholly or not at all; returns the path."""
+    from safetensors.torch import save
+
+    path = Path(path)
+    tensors: dict[str, Tensor] = {}
+    tree = _to_tree(steering, tensors)
+    origin = getattr(steering, "origin", None)
+    if model is not None:
+        for site, steer in getattr(steering, "placed", ()):
+            require_site(model, site)
+            require_fit(model, site, steer)
+        known = origin_of(model)
+        joint_origin(origin, known)
+        origin = origin or known
+    header = {
+        "format": FORMAT,
+        "steering": tree,
+        "origin": asdict(origin) if origin else None,
+        "versions": {
+            name: importlib.metadata.version(name) for name in ("torch", "transformer-lens")
+        },
+    }
+    header["digest"] = _digest(header, tensors)
+    write_whole(path, save(tensors, {KEY: json.dumps(header)}))
+    return path
+
+
+def load_steering(path: str | Path, model: HookedModel) -> AnySteering:
+    """Read a steering and check that it belongs to `model` (by fingerprint, not by name)."""
+    import steerlens.methods  # noqa: F401  registers every method as saveable
+
+    header, tensors = read_file(path)
+    steering = _from_tree(header["steering"], tensors, Path(path))
+    if header["origin"] is not None:
+        from steerlens.models import identity_of
+
+        saved, here = _identity(header), identity_of(model)
+        if saved.fingerprint != here.fingerprint:
+            raise ValueError(
+                f"{path} is a steering for another model ({differences(saved, here)}). Load the "
+                f"model it was fitted on ({saved.name or 'name not recorded'}), or fit it again on "
+                "this one."
+            )
+    for site, steer in getattr(steering, "placed", ()):
+        require_site(model, site)
+        require_fit(model, site, steer)
+    return steering
+
+
+def read_file(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The JSON header and the tensors of a steering file, checked to be whole and ours."""
+    from safetensors import SafetensorError, safe_open
+
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no steering file {path}. steering.save(path) makes one.")
+    try:
+        with safe_open(path, "pt") as file:
+            text = (file.metadata() or {}).get(KEY)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, ValueError) as error:
+        raise ValueError(
+            f"{path} is damaged or is no safetensors file ({error}). Copy it again from where it "
+            "was saved. Pickle files (.pt, .pkl) are never opened."
+        ) from error
+    if text is None:
+        raise ValueError(
+            f"{path} is a safetensors file, but not a steering: its metadata has no {KEY!r} entry."
+        )
+    header = _header(path, text)
+    if header["digest"] != _digest({k: v for k, v in header.items() if k != "digest"}, tensors):
+        raise ValueError(
+            f"{path} was changed after it was saved: its contents do not match its digest. Use the "
+            "original, or save it anew from Python."
+        )
+    return header, tensors
+
+
+def _header(path: Path, text: str) -> dict[str, Any]:
+    try:
+        header = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: its metadata is not JSON ({error}). Use the original.") from error
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        found = header.get("format") if isinstance(header, dict) else type(header).__name__
+        raise ValueError(
+            f"{path} has format {found!r}; this steerlens reads format {FORMAT}. Upgrade steerlens."
+        )
+    missing = {"steering", "origin", "versions", "digest"} - set(header)
+    if missing:
+        raise ValueError(f"{path}: its metadata lacks {', '.join(sorted(missing))}. Use the original.")
+    return header
+
+
+def _identity(header: dict[str, Any]) -> ModelIdentity:
+    return ModelIdentity(**header["origin"]["model"])
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write to a temporary file beside `path`, then rename: the old file or the new, never half."""
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise OSError(
+            f"Cannot write {path}: {error.strerror}. Choose a folder that exists and is writable."
+        ) from error
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+    except OSError as error:
+        raise OSError(f"Cannot write {path}: {error.strerror}. Nothing was left behind.") from error
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def _digest(header: dict[str, Any], tensors: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(_bytes(tensor))
+    return digest.hexdigest()
+
+
+def _bytes(tensor: Shaped[Tensor, "..."]) -> bytes:
+    flat = tensor.detach().cpu().contiguous().flatten()
+    return flat.view(torch.uint8).numpy().tobytes()
+
+
+def _to_tree(value: Any, tensors: dict[str, Tensor]) -> Any:
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Tensor):
+        name = f"tensor_{len(tensors)}"
+        tensors[name] = value.detach().cpu().contiguous().clone()
+        return {"tensor": name}
+    if isinstance(value, tuple | list):
+        return {"tuple": [_to_tree(item, tensors) for item in value]}
+    kind = type(value).__name__
+    if SAVEABLE.get(kind) is not type(value):
+        raise ValueError(
+            f"A {kind} cannot be saved: only steers made of saveable dataclasses can. Write it as "
+            "a frozen dataclass and decorate it with @steerlens.saving.saveable."
+        )
+    return {
+        "class": kind,
+        "fields": {
+            item.name: _to_tree(getattr(value, item.name), tensors)
+            for item in fields(value)
+            if item.name != "origin"
+        },
+    }
+
+
+def _from_tree(tree: Any, tensors: dict[str, Tensor], path: Path) -> Any:
+    if not isinstance(tree, dict):
+        return tree
+    if "tensor" in tree:
+        return tensors[tree["tensor"]]
+    if "tuple" in tree:
+        return tuple(_from_tree(item, tensors, path) for item in tree["tuple"])
+    build: Callable[..., Any] | None = SAVEABLE.get(tree["class"])
+    if build is None:
+        raise ValueError(
+            f"{path} holds a {tree['class']!r}, which this steerlens does not know: "
+            f"{', '.join(sorted(SAVEABLE))}. Import the module that defines it, or upgrade."
+        )
+    values = {name: _from_tree(item, tensors, path) for name, item in tree["fields"].items()}
+    return build(**values)

@@ -1,0 +1,302 @@
+"""Where in the model: `Site` names a hook point, `Steering` puts steers at sites."""
+
+import difflib
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args, runtime_checkable
+
+from steerlens.combinators import (
+    Only,
+    Scaled,
+    bind,
+    masked,
+    parts,
+    positional,
+    require_steer,
+    unchanged,
+)
+from steerlens.positions import Scope, Window
+from steerlens.types import HookedModel, Steer, Tokens
+
+if TYPE_CHECKING:
+    from steerlens.saving import Origin
+
+Stream = Literal["resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out"]
+
+
+@dataclass(frozen=True, order=True)
+class Site:
+    """A stream of the residual at one layer. Layers count from 0.
+
+    `resid_pre` is the input of the block, `resid_post` its output; ActAdd reads and writes the
+    first, almost every other method the second.
+    """
+
+    layer: int
+    stream: Stream = "resid_post"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.layer, int) or isinstance(self.layer, bool) or self.layer < 0:
+            raise ValueError(
+                f"Site(layer={self.layer!r}): a layer is a whole number counting from 0 at the "
+                "bottom; for the last one of a model use model.cfg.n_layers - 1."
+            )
+        if self.stream not in get_args(Stream):
+            raise ValueError(
+                f"Unknown stream {self.stream!r}. The streams are: {', '.join(get_args(Stream))}."
+            )
+
+    @property
+    def hook_name(self) -> str:
+        """The legacy name: the one spelling that every TransformerLens model answers to."""
+        return f"blocks.{self.layer}.hook_{self.stream}"
+
+    def __str__(self) -> str:
+        return f"layer {self.layer} {self.stream}"
+
+
+def as_site(where: "int | Site") -> Site:
+    """`where` as a `Site`; a bare layer means its `resid_post`."""
+    return where if isinstance(where, Site) else Site(where)
+
+
+def require_site(model: HookedModel, site: Site) -> None:
+    """Raise ValueError if `model` lacks the hook point (a TransformerBridge 3.x would ignore it)."""
+    names = model.hook_dict
+    if site.hook_name in names:
+        return
+    near = difflib.get_close_matches(site.hook_name, names, n=3, cutoff=0.0)
+    raise ValueError(
+        f"{site!r} names the hook point {site.hook_name!r}, which this model does not have (it has "
+        f"{model.cfg.n_layers} layers, 0 to {model.cfg.n_layers - 1}). Close to it: "
+        f"{', '.join(near)}."
+    )
+
+
+def require_fit(model: HookedModel, site: Site, steer: object) -> None:
+    """Raise ValueError if a part of `steer` has another width than the model's residual stream."""
+    for part in parts(steer):
+        width = getattr(part, "d_model", None)
+        if width is not None and width != model.cfg.d_model:
+            raise ValueError(
+                f"{type(part).__name__} at {site} has d_model {width}, this model has d_model "
+                f"{model.cfg.d_model}. It was made for another model: fit it again on this one."
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class Steering:
+    """Steers at sites; the first placed acts first. `origin` says what it was fitted on."""
+
+    placed: tuple[tuple[Site, Steer], ...]
+    origin: "Origin | None" = None
+
+    def __post_init__(self) -> None:
+        if not self.placed:
+            raise ValueError("Steering(()) steers nothing. Place a steer: at(6, CAA(direction)).")
+        for site, steer in self.placed:
+            if not isinstance(site, Site):
+                raise TypeError(f"Expected (Site, steer) pairs; found {type(site).__name__} first.")
+            require_steer(steer, f"Steering at {site}")
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        """Every site once, in order of first placement."""
+        return tuple(dict.fromkeys(site for site, _ in self.placed))
+
+    @property
+    def positional(self) -> bool:
+        """Whether any steer needs a `Window` to know where it acts."""
+        return any(positional(steer) for _, steer in self.placed)
+
+    def __add__(self, then: "AnySteering") -> "AnySteering":
+        """Both; `self` acts first where they share a site."""
+        if not isinstance(then, Steering):
+            return Together((self, then))
+        from steerlens.saving import joint_origin
+
+        return Steering(self.placed + then.placed, joint_origin(self.origin, then.origin))
+
+    def __radd__(self, first: "TokenSteering") -> "AnySteering":
+        return Together((first, self))
+
+    def scaled(self, strength: float) -> "Steering":
+        """The same steering with every steer at `strength` (0 off, 1 as it is)."""
+        return replace(self, placed=tuple((s, Scaled(x, strength)) for s, x in self.placed))
+
+    def only(self, scope: Scope) -> "Steering":
+        """The same steering, limited to the positions of `scope`."""
+        return replace(self, placed=tuple((s, Only(x, scope)) for s, x in self.placed))
+
+    def hooks(self, window: Window | None = None) -> list[tuple[str, Steer]]:
+        """Plain `fwd_hooks` for one forward pass; with a window, padding is left as it was."""
+        if window is None:
+            self._require_position_free()
+            return [(site.hook_name, steer) for site, steer in self.placed]
+        return [
+            (site.hook_name, masked(bind(steer, window), window.mask))
+            for site, steer in self.placed
+        ]
+
+    def applied(
+        self, model: HookedModel, window: Window | None = None
+    ) -> AbstractContextManager[Any]:
+        """Steer every pass inside the `with` block, or, given a window, exactly one pass."""
+        if window is None:
+            self._require_position_free()
+        from steerlens.running import applied
+
+        return applied(model, self, window)
+
+    def save(self, path: str | Path, model: HookedModel | None = None) -> Path:
+        """Write to a safetensors file; `model` records which model it is for, if not known yet."""
+        from steerlens.saving import save_steering
+
+        return save_steering(self, path, model)
+
+    def _require_position_free(self) -> None:
+        for site, steer in self.placed:
+            if positional(steer):
+                raise ValueError(
+                    f"{type(steer).__name__} at {site} depends on positions, which a hook cannot "
+                    "see. Use steerlens.generate(model, prompts, steering), or give the window of "
+                    "the one pass: steering.applied(model, window) with "
+                    "tokens, window = steerlens.batch(model, prompts)."
+                )
+
+
+def at(where: int | Site, steer: Steer) -> Steering:
+    """`steer` placed at one site; a bare layer means its `resid_post`."""
+    return Steering(((as_site(where), steer),))
+
+
+class TokenRun(Protocol):
+    """One generation of a `TokenSteering`: may own a second cache that follows the tokens."""
+
+    def step(self, tokens: Tokens, window: Window) -> Steering:
+        """The steering of the next pass, which will hold `tokens`; called once before each."""
+        ...
+
+
+@runtime_checkable
+class TokenSteering(Protocol):
+    """A steering that must see the tokens, not only the activations (COLD-FD is one)."""
+
+    def start(self, model: HookedModel, batch: int) -> TokenRun:
+        """Begin a run over `batch` rows; called once before the first pass."""
+        ...
+
+
+AnySteering = Steering | TokenSteering
+
+
+@dataclass(frozen=True, eq=False)
+class Together:
+    """Several steerings, some of which see the tokens; the first acts first."""
+
+    steerings: tuple[AnySteering, ...]
+
+    def start(self, model: HookedModel, batch: int) -> "TogetherRun":
+        """Start every part."""
+        return TogetherRun(tuple(start(part, model, batch) for part in self.steerings))
+
+    def __add__(self, then: AnySteering) -> "Together":
+        return Together((*self.steerings, then))
+
+    def save(self, path: str | Path, model: HookedModel | None = None) -> Path:
+        """Write to a safetensors file, as `Steering.save`."""
+        from steerlens.saving import save_steering
+
+        return save_steering(self, path, model)
+
+
+@dataclass(frozen=True, eq=False)
+class TogetherRun:
+    """The runs of the parts of a `Together`."""
+
+    runs: tuple[TokenRun, ...]
+
+    def step(self, tokens: Tokens, window: Window) -> Steering:
+        """All parts' steers for this pass, in order."""
+        steps = [run.step(tokens, window) for run in self.runs]
+        return Steering(tuple(placed for step in steps for placed in step.placed))
+
+
+@dataclass(frozen=True, eq=False)
+class Mapped:
+    """A `TokenSteering` with every steer of every pass put through `change`."""
+
+    steering: TokenSteering
+    change: "Rescale | Limit"
+
+    def start(self, model: HookedModel, batch: int) -> "MappedRun":
+        """Start the wrapped steering."""
+        return MappedRun(self.steering.start(model, batch), self.change)
+
+    def __add__(self, then: AnySteering) -> Together:
+        return Together((self, then))
+
+
+@dataclass(frozen=True, eq=False)
+class MappedRun:
+    """A run whose steers go through `change`."""
+
+    run: TokenRun
+    change: "Rescale | Limit"
+
+    def step(self, tokens: Tokens, window: Window) -> Steering:
+        """The wrapped run's step, changed."""
+        return self.change(self.run.step(tokens, window))
+
+
+@dataclass(frozen=True)
+class Rescale:
+    """Puts `Scaled(..., strength)` around every steer."""
+
+    strength: float
+
+    def __call__(self, steering: Steering) -> Steering:
+        return steering.scaled(self.strength)
+
+
+@dataclass(frozen=True)
+class Limit:
+    """Puts `Only(..., scope)` around every steer."""
+
+    scope: Scope
+
+    def __call__(self, steering: Steering) -> Steering:
+        return steering.only(self.scope)
+
+
+@dataclass(frozen=True, eq=False)
+class _Fixed:
+    """A `Steering` seen as a run whose every step is the same."""
+
+    steering: Steering
+
+    def step(self, tokens: Tokens, window: Window) -> Steering:
+        return self.steering
+
+
+def start(steering: AnySteering, model: HookedModel, batch: int) -> TokenRun:
+    """A run of either kind of steering over `batch` rows."""
+    if isinstance(steering, Steering):
+        return _Fixed(steering)
+    return steering.start(model, batch)
+
+
+def scaled(steering: AnySteering, strength: float) -> AnySteering:
+    """`steering` at `strength`, whether or not it sees the tokens."""
+    if isinstance(steering, Steering):
+        return steering.scaled(strength)
+    Scaled(unchanged, strength)  # for its check of the strength
+    return Mapped(steering, Rescale(strength))
+
+
+def only(steering: AnySteering, scope: Scope) -> AnySteering:
+    """`steering` limited to `scope`, whether or not it sees the tokens."""
+    if isinstance(steering, Steering):
+        return steering.only(scope)
+    return Mapped(steering, Limit(scope))
