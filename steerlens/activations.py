@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Float, Int
@@ -17,6 +17,7 @@ from steerlens.running import Watch, running, watching
 from steerlens.steering import AnySteering, Site, as_site
 from steerlens.types import HookedModel, Residual
 
+Moment = Literal["after", "before"]
 LONG_WORK = 64  # batches from which on a progress bar is shown unasked
 
 
@@ -61,15 +62,17 @@ def capture(
     template: str | None = None,
     batch_size: int = 16,
     side: str = "left",
+    moment: Moment = "after",
     progress: bool | None = None,
 ) -> Activations:
-    """The activations at `sites` on the tokens of `scope`, after `steering` where it acts.
+    """The activations at `sites` on the tokens of `scope`, under `steering` if one is given.
 
-    Kept in the model's dtype, on the CPU. `progress=None` shows a bar on long work only.
+    `moment` says whether a steered site is read "after" its steers or "before" them (what they
+    were given). Kept in the model's dtype, on the CPU. `progress=None` shows a bar on long work.
     """
     rows = encode_all(model, prompts, template)
     with watching() as watch:
-        pieces = _batches(model, rows, sites, scope, steering, batch_size, side, watch)
+        pieces = _batches(model, rows, sites, scope, steering, batch_size, side, watch, moment)
         return joined(_with_progress(pieces, len(rows), batch_size, progress))
 
 
@@ -89,6 +92,10 @@ def capture_stream(
 
     `buffer` batches at a time are read and sorted by length, so order within a buffer is by length.
     """
+    if batch_size < 1 or buffer < 1:
+        raise ValueError(
+            f"batch_size and buffer must be at least 1; found {batch_size} and {buffer}."
+        )
     texts, start = iter(prompts), 0
     with watching() as watch:
         while chunk := list(islice(texts, buffer * batch_size)):
@@ -96,6 +103,8 @@ def capture_stream(
             for piece in _batches(model, rows, sites, scope, steering, batch_size, side, watch):
                 yield replace(piece, row=piece.row + start)
             start += len(chunk)
+    if start == 0:
+        raise ValueError("No prompts were given. Pass at least one string or Conversation.")
 
 
 def joined(pieces: Iterable[Activations]) -> Activations:
@@ -125,6 +134,7 @@ def _batches(
     batch_size: int,
     side: str,
     watch: Watch,
+    moment: Moment = "after",
 ) -> Iterator[Activations]:
     wanted = [as_site(sites)] if isinstance(sites, int | Site) else [as_site(s) for s in sites]
     if not wanted:
@@ -133,10 +143,12 @@ def _batches(
         raise ValueError(f"batch_size must be at least 1; found {batch_size}.")
     if side not in ("left", "right"):
         raise ValueError(f"The padding side is 'left' or 'right'; found {side!r}.")
+    if moment not in get_args(Moment):
+        raise ValueError(f"A moment is 'after' or 'before' the steers of a site; found {moment!r}.")
     order = sorted(range(len(rows)), key=lambda number: len(rows[number].ids))
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
-        yield _one_batch(model, rows, chosen, wanted, scope, steering, side, watch)
+        yield _one_batch(model, rows, chosen, wanted, scope, steering, side, watch, moment)
 
 
 @torch.no_grad()
@@ -149,6 +161,7 @@ def _one_batch(
     steering: AnySteering | None,
     side: str,
     watch: Watch,
+    moment: Moment,
 ) -> Activations:
     tokens, window = stack([rows[number] for number in chosen], side)
     here = scope.where(window)
@@ -159,11 +172,11 @@ def _one_batch(
     def keep(site: Site, activation: Residual) -> None:
         values[site] = activation[inside].cpu()
 
+    readers = {site: partial(keep, site) for site in sites}
     with running(model, steering, len(chosen), watch) as run:
         there, tokens_there = window.to(device), tokens.to(device)
-        if run is not None:
-            run.ready(tokens_there, there)
-        read(model, tokens_there, there, {site: partial(keep, site) for site in sites})
+        attach = None if run is None else partial(run.ready, tokens_there, there)
+        read(model, tokens_there, there, readers, attach, before=moment == "before")
     _require_finite(values)
     row = torch.tensor(chosen)[:, None].expand(tokens.shape)
     return Activations(values, row[here], window.positions[here], tokens[here])

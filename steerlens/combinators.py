@@ -46,6 +46,31 @@ def require_steer(steer: object, of: str) -> None:
         )
 
 
+def require_like(activation: Residual, steered: object, of: str) -> None:
+    """Raise ValueError unless `steered` is a tensor of the activation's shape and dtype."""
+    kind = isinstance(steered, Tensor) and (steered.dtype, steered.shape)
+    if kind == (activation.dtype, activation.shape):
+        return
+    raise ValueError(
+        f"{of} must return a tensor like the activation, {described(activation)}; it returned "
+        f"{described(steered)}. A steer is a function (activation, hook) -> activation."
+    )
+
+
+def described(value: object) -> str:
+    """Dtype and shape of a tensor, the type's name of anything else; for messages."""
+    if isinstance(value, Tensor):
+        return f"{value.dtype} {tuple(value.shape)}"
+    return type(value).__name__
+
+
+def steered(steer: Steer, activation: Residual, hook: Hook) -> Residual:
+    """steer(h), checked before arithmetic could broadcast or promote a wrong result."""
+    result = steer(activation, hook)
+    require_like(activation, result, type(steer).__name__)
+    return result
+
+
 @dataclass(frozen=True, eq=False)
 class Scaled:
     """h + s (steer(h) - h): the one strength dial. Off at 0, the steer itself at 1."""
@@ -68,7 +93,7 @@ class Scaled:
     def __call__(self, activation: Residual, hook: Hook = None) -> Residual:
         h, s = activation, self.strength
         # lerp is h + s (steer(h) - h), and exact at 0 and at 1 in every dtype.
-        return torch.lerp(h, self.steer(h, hook), s)
+        return torch.lerp(h, steered(self.steer, h, hook), s)
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +105,7 @@ class Masked:
 
     def __call__(self, activation: Residual, hook: Hook = None) -> Residual:
         h = activation
-        return torch.where(self.where[..., None], self.steer(h, hook), h)
+        return torch.where(self.where[..., None], steered(self.steer, h, hook), h)
 
 
 def unchanged(activation: Residual, hook: Hook = None) -> Residual:
@@ -161,9 +186,9 @@ class When:
 
     def __call__(self, activation: Residual, hook: Hook = None) -> Residual:
         h, met = activation, self.condition(activation)
-        if met.dtype != torch.bool or met.shape != h.shape[:2]:
+        if described(met) != f"{torch.bool} {tuple(h.shape[:2])}":
             raise ValueError(
-                f"A condition returns one bool a token, shape {tuple(h.shape[:2])}; found "
-                f"{met.dtype} of shape {tuple(met.shape)}."
+                f"A condition must return one bool a token, {torch.bool} {tuple(h.shape[:2])}; it "
+                f"returned {described(met)}. For a threshold: lambda h: h @ direction > 0."
             )
-        return torch.where(met[..., None], self.steer(h, hook), h)
+        return torch.where(met[..., None], steered(self.steer, h, hook), h)

@@ -34,6 +34,20 @@ def require_finite(activations: Float[Tensor, "..."], what: str) -> None:
         )
 
 
+def require_pairs(
+    positive: Float[Tensor, "pair d_model"], negative: Float[Tensor, "pair d_model"]
+) -> None:
+    """Raise ValueError unless both sides are finite and hold as many rows."""
+    require_finite(positive, "positive activations")
+    require_finite(negative, "negative activations")
+    if positive.shape != negative.shape:
+        raise ValueError(
+            f"Pairs are needed; found positive activations of shape {tuple(positive.shape)} and "
+            f"negative ones of {tuple(negative.shape)}. Give as many of each, in the same order; "
+            "difference_of_means takes unequal numbers."
+        )
+
+
 def difference_of_means(
     positive: Float[Tensor, "positive d_model"], negative: Float[Tensor, "negative d_model"]
 ) -> Direction:
@@ -57,8 +71,7 @@ def principal_direction(
     does. This is the trap: it takes out the very mean difference one looks for, and finds what
     varies between pairs. The sign is such that positives project higher on average.
     """
-    require_finite(positive, "positive activations")
-    require_finite(negative, "negative activations")
+    require_pairs(positive, negative)
     differences = positive - negative
     rows = {
         "pair": torch.cat([differences / 2, -differences / 2]),

@@ -71,7 +71,7 @@ def logits(
     window: Window,
     wanted: Wanted = "all",
     cache: Cache | None = None,
-) -> Float[Tensor, "batch pos d_vocab"]:
+) -> Float[Tensor, "batch wanted d_vocab"]:
     """Next-token logits at every column, or at the last column alone."""
     if is_bridge(model):
         return _bridge(model, tokens, window, cache, wanted)
@@ -86,8 +86,14 @@ def read(
     tokens: Tokens,
     window: Window,
     readers: Mapping[Site, Callable[[Residual], None]],
+    attach: Callable[[], None] | None = None,
+    before: bool = False,
 ) -> None:
-    """Call each reader with the activation at its site; stop the pass after the deepest of them."""
+    """Call each reader with the activation at its site; stop the pass after the deepest of them.
+
+    `attach` puts steering hooks on; the readers see what these return, or, with `before`, what
+    they are given.
+    """
     for site in readers:
         require_site(model, site)
     waiting = {site.hook_name for site in readers}
@@ -102,7 +108,11 @@ def read(
         return hook
 
     hooks = [(site.hook_name, hook_of(site)) for site in readers]
+    if attach is not None and not before:
+        attach()
     with model.hooks(fwd_hooks=hooks):
+        if attach is not None and before:
+            attach()
         try:
             if is_bridge(model):
                 _bridge(model, tokens, window, None, "last")
@@ -124,7 +134,7 @@ def _hooked(
 
 def _unembed(
     model: Any, top: Float[Tensor, "batch pos d_model"]
-) -> Float[Tensor, "batch pos d_vocab"]:
+) -> Float[Tensor, "batch wanted d_vocab"]:
     final = model.ln_final(top) if model.cfg.normalization_type is not None else top
     scores = model.unembed(final)
     cap = model.cfg.output_logits_soft_cap
@@ -133,7 +143,7 @@ def _unembed(
 
 def _bridge(
     model: Any, tokens: Tokens, window: Window, cache: Cache | None, wanted: Wanted
-) -> Float[Tensor, "batch pos d_vocab"]:
+) -> Float[Tensor, "batch wanted d_vocab"]:
     options: dict[str, Any] = {"position_ids": window.positions.clamp(min=0), "use_cache": False}
     seen = window.mask if cache is None else cache.grown(window)
     # An all-true mask says nothing; without it transformers keeps its fast causal path.

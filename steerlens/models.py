@@ -20,7 +20,6 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from steerlens.forward import is_bridge
 from steerlens.saving import ModelIdentity
 from steerlens.types import HookedModel
 
@@ -291,15 +290,28 @@ def fingerprint(model: HookedModel) -> str:
     shape = [cfg.n_layers, cfg.d_model, cfg.n_heads, cfg.d_vocab, cfg.n_ctx]
     sums = [_bit_sum(model.W_E)]  # pyright: ignore[reportAttributeAccessIssue]
     for block in model.blocks:  # pyright: ignore[reportAttributeAccessIssue]
-        sums.append(sum(_bit_sum(weight) for weight in _block_outputs(block, is_bridge(model))))
+        sums.append(sum(_bit_sum(weight) for weight in _block_weights(block)))
     return hashlib.sha256(json.dumps([shape, sums]).encode()).hexdigest()[:32]
 
 
-def _block_outputs(block: Any, bridge: bool) -> list[Tensor]:
-    """The weights that write into the residual stream, which both backends hold unsplit."""
-    return [block.attn.W_O, block.mlp.W_out] if not bridge else [block.attn.W_O, block.mlp.W_out]
+def _block_weights(block: Any) -> list[Tensor]:
+    """The matrices of a block that it has under both backends' names.
+
+    Those that read are among them: folding a layer norm, or a LoRA on queries and values, changes
+    nothing else.
+    """
+    attn, mlp = block.attn, block.mlp
+    # HookedTransformer repeats shared keys and values under the bare name.
+    values = getattr(attn, "_W_V", None)
+    held = [
+        getattr(attn, "W_Q", None),
+        getattr(attn, "W_V", None) if values is None else values,
+        attn.W_O,
+        *(getattr(mlp, name, None) for name in ("W_in", "W_gate", "W_out")),
+    ]
+    return [weight for weight in held if weight is not None]
 
 
 def _bit_sum(weight: Tensor) -> int:
     bits = weight.detach().to(torch.bfloat16).contiguous().view(torch.int16)
-    return int(bits.to(torch.int64).sum())
+    return int(bits.sum(dtype=torch.int64))

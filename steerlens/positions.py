@@ -182,7 +182,7 @@ def scope_named(name: str) -> Scope:
             numbers = [None if part in ("", "None") else int(part) for part in bounds]
         except ValueError:
             numbers = []
-        if len(numbers) == 2:
+        if len(numbers) == 2 and tail in ("", "without_bos"):
             return positions(*numbers) if tail != "without_bos" else positions(*numbers).without_bos
     if stem not in NAMED_SCOPES or tail not in ("", "without_bos"):
         raise ValueError(

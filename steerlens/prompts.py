@@ -106,6 +106,8 @@ def _encode_text(model: HookedModel, text: str) -> Encoded:
     wants_bos = bos is not None and getattr(model.cfg, "default_prepend_bos", True)
     if wants_bos and (not ids or ids[0] != bos):
         ids = [bos, *ids]
+    if not ids:
+        raise ValueError(f"The tokenizer makes no token of the prompt {text!r}. Give it words.")
     has_bos = bos is not None and ids[0] == bos
     return Encoded(tuple(ids), question=int(has_bos), response=len(ids), bos=has_bos)
 
@@ -151,8 +153,18 @@ def _user_turn_length(model: HookedModel, user: str, template: str | None) -> in
     except ValueError:
         head = ""
     if head and whole.startswith(head):
-        return len(_text_ids(model, whole)) - len(_text_ids(model, head))
+        return _tokens_after(model, whole, len(head))
     return common_tail(_text_ids(model, whole), bare)
+
+
+def _tokens_after(model: HookedModel, text: str, start: int) -> int:
+    """How many tokens of `text` reach beyond its first `start` characters."""
+    tokenizer = tokenizer_of(model)
+    if not tokenizer.is_fast:
+        return len(_text_ids(model, text)) - len(_text_ids(model, text[:start]))
+    # The start alone may be cut otherwise: GPT-2 has a token for two line breaks at a text's end.
+    known = tokenizer(text, add_special_tokens=False, verbose=False, return_offsets_mapping=True)
+    return sum(stop > start for _, stop in known["offset_mapping"])
 
 
 def common_tail(first: Sequence[int], second: Sequence[int]) -> int:
@@ -169,7 +181,13 @@ def _encode_conversation(
     model: HookedModel, conversation: Conversation, template: str | None
 ) -> Encoded:
     user, system = conversation.user, conversation.system
-    ids = _text_ids(model, _render(model, _turns(user, system), template))
+    text = _render(model, _turns(user, system), template)
+    if system is not None and system.strip() not in text:
+        raise ValueError(
+            "The chat template left the system turn out: it has no system role. Put the instruction "
+            "into the user turn: PromptPair(plain, prompted, response)."
+        )
+    ids = _text_ids(model, text)
     bos = bool(ids) and ids[0] == tokenizer_of(model).bos_token_id
     question = max(len(ids) - _user_turn_length(model, user, template), int(bos))
     row = Encoded(tuple(ids), question=question, response=len(ids), bos=bos)
@@ -243,11 +261,17 @@ def encode_all(
     model: HookedModel, prompts: Prompts, template: str | None = None
 ) -> list[Encoded]:
     """Every prompt as an `Encoded` row; `(tokens, mask)` counts each row as all prompt."""
+    if isinstance(prompts, Tensor):
+        raise TypeError(
+            "Token ids need their mask: pass (tokens, mask), the mask 1 on real tokens and 0 on "
+            "padding. Found a bare tensor."
+        )
     if isinstance(prompts, tuple) and len(prompts) == 2 and isinstance(prompts[0], Tensor):
-        return _encode_tokens(model, *prompts)
-    if isinstance(prompts, str | Conversation | Encoded):
-        prompts = [prompts]
-    rows = [encode(model, prompt, template) for prompt in prompts]  # pyright: ignore
+        rows = _encode_tokens(model, *prompts)
+    elif isinstance(prompts, str | Conversation | Encoded):
+        rows = [encode(model, prompts, template)]
+    else:
+        rows = [encode(model, prompt, template) for prompt in prompts]  # pyright: ignore
     if not rows:
         raise ValueError("No prompts were given. Pass at least one string or Conversation.")
     return rows

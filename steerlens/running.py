@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from steerlens.combinators import Scaled, When, bind, masked, parts
+from steerlens.combinators import Scaled, When, bind, masked, parts, require_like
 from steerlens.positions import Scope, Window
 from steerlens.steering import AnySteering, Site, Steering, require_fit, require_site, start
 from steerlens.types import Hook, HookedModel, Residual, Steer, SteeringWarning, Tokens
@@ -21,9 +21,11 @@ class Placed:
     site: Site
     steer: Steer
     now: Steer | None = None
+    ran: bool = False
     changed: bool = False
     met: bool = False
     passes_left: int | None = None
+    shape: tuple[int, ...] | None = None
     scopes: tuple[Scope, ...] = field(default=())
 
     def __post_init__(self) -> None:
@@ -31,6 +33,7 @@ class Placed:
 
     def ready(self, window: Window) -> None:
         """Bind to the coming pass; padding keeps its activation."""
+        self.shape = tuple(window.mask.shape)
         self.now = masked(bind(self.steer, window), window.mask)
         self.met = self.met or all(bool(scope.where(window).any()) for scope in self.scopes)
 
@@ -44,37 +47,30 @@ class Placed:
                     "the following pass, or use steerlens.generate, which keeps count."
                 )
             self.passes_left -= 1
+        if self.shape not in (None, tuple(activation.shape[:2])):
+            raise ValueError(
+                f"The window describes {self.shape} rows and columns, this pass holds "
+                f"{tuple(activation.shape[:2])}. Make both of the same prompts: "
+                "tokens, window = steerlens.batch(model, prompts)."
+            )
+        self.ran = True
         steered = (self.now or self.steer)(activation, hook)
-        self._require_same_kind(activation, steered)
+        require_like(activation, steered, f"{type(self.steer).__name__} at {self.site}")
         if not self.changed and steered is not activation:
             self.changed = not torch.equal(steered, activation)
         return steered
 
-    def _require_same_kind(self, activation: Residual, steered: object) -> None:
-        if (
-            isinstance(steered, torch.Tensor)
-            and steered.shape == activation.shape
-            and steered.dtype == activation.dtype
-        ):
-            return
-        found = (
-            f"{steered.dtype} {tuple(steered.shape)}"
-            if isinstance(steered, torch.Tensor)
-            else type(steered).__name__
-        )
-        raise ValueError(
-            f"{type(self.steer).__name__} at {self.site} must return a tensor like the activation, "
-            f"{activation.dtype} {tuple(activation.shape)}; it returned {found}."
-        )
-
     @property
-    def deliberately_off(self) -> bool:
-        """Whether a strength of 0 was asked for."""
-        return any(isinstance(part, Scaled) and part.strength == 0 for part in parts(self.steer))
+    def may_be_idle(self) -> bool:
+        """Whether a strength of 0 was asked for, or the steer says that doing nothing is fine."""
+        return any(
+            getattr(part, "may_be_idle", False) or (isinstance(part, Scaled) and part.strength == 0)
+            for part in parts(self.steer)
+        )
 
     def complaint(self) -> str | None:
         """Why this steer did nothing, or None if it did something (or was told not to)."""
-        if self.changed or self.deliberately_off:
+        if self.changed or self.may_be_idle or not self.ran:
             return None
         what = f"{type(self.steer).__name__} at {self.site} changed no activation"
         if self.scopes and not self.met:
@@ -124,7 +120,7 @@ class Run:
         # A TokenSteering makes new steers each pass: what one pass learnt of a place, the next keeps.
         for old, new in zip(self.placed, fresh, strict=False):
             if old.site == new.site:
-                new.changed, new.met = old.changed, old.met
+                new.ran, new.changed, new.met = old.ran, old.changed, old.met
         self.placed = fresh
 
 
@@ -140,7 +136,9 @@ class Watch:
             self.placed = list(placed)
             return
         for known, seen in zip(self.placed, placed, strict=False):
-            known.changed, known.met = known.changed or seen.changed, known.met or seen.met
+            known.ran |= seen.ran
+            known.changed |= seen.changed
+            known.met |= seen.met
 
 
 @contextmanager

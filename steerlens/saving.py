@@ -11,7 +11,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -122,7 +122,11 @@ def save_steering(
             require_site(model, site)
             require_fit(model, site, steer)
         known = origin_of(model)
-        joint_origin(origin, known)
+        if origin is not None and origin.model.fingerprint != known.model.fingerprint:
+            raise ValueError(
+                f"This steering was fitted on another model ({differences(origin.model, known.model)})"
+                ". Save it with the model it was fitted on, or fit it again on this one."
+            )
         origin = origin or known
     header = {
         "format": FORMAT,
@@ -146,13 +150,16 @@ def load_steering(path: str | Path, model: HookedModel) -> AnySteering:
     if header["origin"] is not None:
         from steerlens.models import identity_of
 
-        saved, here = _identity(header), identity_of(model)
+        origin = _origin(header["origin"])
+        saved, here = origin.model, identity_of(model)
         if saved.fingerprint != here.fingerprint:
             raise ValueError(
                 f"{path} is a steering for another model ({differences(saved, here)}). Load the "
                 f"model it was fitted on ({saved.name or 'name not recorded'}), or fit it again on "
                 "this one."
             )
+        if isinstance(steering, Steering):
+            steering = replace(steering, origin=origin)
     for site, steer in getattr(steering, "placed", ()):
         require_site(model, site)
         require_fit(model, site, steer)
@@ -204,8 +211,8 @@ def _header(path: Path, text: str) -> dict[str, Any]:
     return header
 
 
-def _identity(header: dict[str, Any]) -> ModelIdentity:
-    return ModelIdentity(**header["origin"]["model"])
+def _origin(saved: dict[str, Any]) -> Origin:
+    return Origin(**saved | {"model": ModelIdentity(**saved["model"])})
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -214,7 +221,7 @@ def write_whole(path: Path, content: bytes) -> None:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     except OSError as error:
         raise OSError(
-            f"Cannot write {path}: {error.strerror}. Choose a folder that exists and is writable."
+            f"Cannot write {path}: {error.strerror or error}. Choose a folder that exists and is writable."
         ) from error
     try:
         with os.fdopen(handle, "wb") as file:
@@ -222,7 +229,10 @@ def write_whole(path: Path, content: bytes) -> None:
         Path(name).chmod(0o644)
         Path(name).replace(path)
     except OSError as error:
-        raise OSError(f"Cannot write {path}: {error.strerror}. Nothing was left behind.") from error
+        raise OSError(
+            f"Cannot write {path}: {error.strerror or error}. Nothing was left behind. Choose the "
+            "path of a file, on a disk with space."
+        ) from error
     finally:
         Path(name).unlink(missing_ok=True)
 
@@ -280,4 +290,10 @@ def _from_tree(tree: Any, tensors: dict[str, Tensor], path: Path) -> Any:
             f"{', '.join(sorted(SAVEABLE))}. Import the module that defines it, or upgrade."
         )
     values = {name: _from_tree(item, tensors, path) for name, item in tree["fields"].items()}
+    unknown = set(values) - {item.name for item in fields(build)}
+    if unknown:
+        raise ValueError(
+            f"{path} gives {tree['class']} {', '.join(sorted(unknown))}, which this steerlens does "
+            "not know. It was saved by a newer one: upgrade."
+        )
     return build(**values)

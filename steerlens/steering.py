@@ -171,6 +171,7 @@ def at(where: int | Site, steer: Steer) -> Steering:
     return Steering(((as_site(where), steer),))
 
 
+@runtime_checkable
 class TokenRun(Protocol):
     """One generation of a `TokenSteering`: may own a second cache that follows the tokens."""
 
@@ -237,6 +238,12 @@ class Mapped:
     def __add__(self, then: AnySteering) -> Together:
         return Together((self, then))
 
+    def save(self, path: str | Path, model: HookedModel | None = None) -> Path:
+        """Write to a safetensors file, as `Steering.save`."""
+        from steerlens.saving import save_steering
+
+        return save_steering(self, path, model)
+
 
 @dataclass(frozen=True, eq=False)
 class MappedRun:
@@ -284,6 +291,11 @@ def start(steering: AnySteering, model: HookedModel, batch: int) -> TokenRun:
     """A run of either kind of steering over `batch` rows."""
     if isinstance(steering, Steering):
         return _Fixed(steering)
+    if not hasattr(steering, "start"):
+        raise TypeError(
+            f"Expected a Steering; found {type(steering).__name__}. Say where it acts: "
+            "at(6, steer), or at(Site(6, 'resid_pre'), steer)."
+        )
     return steering.start(model, batch)
 
 

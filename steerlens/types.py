@@ -30,6 +30,7 @@ class Steer(Protocol):
     def __call__(self, activation: Residual, hook: Hook = None) -> Residual: ...
 
 
+@runtime_checkable
 class HookedModel(Protocol):
     """What steerlens asks of a model: HookedTransformer and TransformerBridge both are one."""
 

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from steerlens.activations import capture
-from steerlens.directions import require_finite
+from steerlens.directions import require_finite, require_pairs
 from steerlens.positions import Scope, last
 from steerlens.prompts import Prompts
 from steerlens.saving import origin_of, saveable
@@ -43,8 +43,7 @@ class CAA:
         cls, positive: Float[Tensor, "pair d_model"], negative: Float[Tensor, "pair d_model"]
     ) -> "CAA":
         """Fit from activations at the answer token of each pair, in the same order."""
-        require_finite(positive, "positive activations")
-        require_finite(negative, "negative activations")
+        require_pairs(positive, negative)
         return cls(direction=(positive - negative).mean(dim=0))
 
     @classmethod

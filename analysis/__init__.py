@@ -1,0 +1,1 @@
+"""Measure what steering does and draw it: tables first, then pictures."""

@@ -1,0 +1,134 @@
+"""The per-token coefficients of prompt steering and of every method, on the same tokens.
+
+For a change delta of the activation h of one token, and one vector v per site,
+
+    along         = <delta, v> / <v, v>            1 where the change is the mean prompt push
+    off_axis      = |delta - along v|
+    norm          = |delta|
+    relative_norm = |delta| / |h|                  h of the plain run
+    rank1_share   = <delta, v>^2 / (|delta|^2 |v|^2)
+
+v is shared by all methods of a table and is never fitted on the example that it measures: by
+default it is the mean accumulated prompt delta over the span's tokens of the other examples.
+Nothing here asks a method: every number is measured from activations.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import get_args
+
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from analysis.deltas import Aligned, Deltas, View, align, all_deltas, prompt_deltas
+from analysis.strengths import AS_FITTED, Entry, as_entries
+from steerlens.positions import Scope, generated
+from steerlens.prompts import PromptPair, show
+from steerlens.steering import AnySteering, Site, as_site
+from steerlens.types import Direction, HookedModel
+
+
+def coefficients(
+    model: HookedModel,
+    pairs: Sequence[PromptPair],
+    sites: Sequence[int | Site],
+    steerings: Mapping[str, AnySteering] | Sequence[Entry],
+    direction: Mapping[Site, Direction] | None = None,
+    view: View = "accumulated",
+    *,
+    span: Scope = generated,
+    template: str | None = None,
+) -> pd.DataFrame:
+    """One row per example, token, site and method; prompt steering is the method "prompt".
+
+    Columns: example, token_index, token, layer, stream, method, strength, strength_value, view,
+    along, off_axis, norm, relative_norm, rank1_share. Prompt and methods are comparable in the
+    accumulated view; the local view says what each adds at its own site.
+    """
+    if view not in get_args(View):
+        raise ValueError(f"Unknown view {view!r}. Use one of: {', '.join(get_args(View))}.")
+    aligned = align(model, pairs, [as_site(site) for site in sites], span=span, template=template)
+    axes = _axes(model, aligned, direction)
+    entries = as_entries(steerings)
+    measured = all_deltas(model, aligned, {entry.key: entry.steering for entry in entries}, view)
+    texts = show(model, aligned.plain.tokens.tolist())
+    prompt = Entry("prompt", None, "", float("nan"))
+    tables = [
+        _rows(aligned, texts, entry, site, measured[entry.key], axes[site]).assign(view=view)
+        for entry in (prompt, *entries)
+        for site in aligned.sites
+    ]
+    return pd.concat(tables, ignore_index=True)
+
+
+def _axes(
+    model: HookedModel, aligned: Aligned, direction: Mapping[Site, Direction] | None
+) -> dict[Site, Float[Tensor, "token d_model"]]:
+    """The vector v of every token at every site."""
+    if direction is None:
+        return leave_one_out(aligned, prompt_deltas(model, aligned))
+    missing = [str(site) for site in aligned.sites if site not in direction]
+    if missing:
+        raise ValueError(
+            f"No direction was given for {', '.join(missing)}. Give one for each site."
+        )
+    return {
+        site: direction[site].double().expand(len(aligned.example), -1) for site in aligned.sites
+    }
+
+
+def leave_one_out(aligned: Aligned, deltas: Deltas) -> dict[Site, Float[Tensor, "token d_model"]]:
+    """For each token, the mean delta over the tokens of all other examples."""
+    n_examples = len(aligned.plain_rows)
+    if n_examples < 2:
+        raise ValueError(
+            "With one pair there are no other examples to take the direction from. Give at least "
+            "two pairs, or direction={site: vector} fitted on other text."
+        )
+    example = aligned.example
+    counts = torch.bincount(example, minlength=n_examples)
+    axes = {}
+    for site, delta in deltas.items():
+        sums = torch.zeros((n_examples, delta.shape[1]), dtype=delta.dtype)
+        sums = sums.index_add(0, example, delta)
+        others = (sums.sum(dim=0) - sums) / (counts.sum() - counts)[:, None]
+        axes[site] = others[example]
+    return axes
+
+
+def _rows(
+    aligned: Aligned,
+    texts: Sequence[str],
+    entry: Entry,
+    site: Site,
+    deltas: Deltas,
+    v: Float[Tensor, "token d_model"],
+) -> pd.DataFrame:
+    delta = deltas[site]
+    dot, vv = (delta * v).sum(dim=-1), (v * v).sum(dim=-1)
+    along, norm = dot / vv, delta.norm(dim=-1)
+    off_axis = (delta - along[:, None] * v).norm(dim=-1)
+    relative = norm / aligned.plain.at(site).double().norm(dim=-1)
+    share = dot.square() / (norm.square() * vv)
+    return pd.DataFrame(
+        {
+            "example": aligned.example.numpy(),
+            "token_index": aligned.token_index.numpy(),
+            "token": list(texts),
+            "layer": site.layer,
+            "stream": site.stream,
+            "method": entry.method,
+            "strength": entry.strength,
+            "strength_value": entry.strength_value,
+            "along": along.numpy(),
+            "off_axis": off_axis.numpy(),
+            "norm": norm.numpy(),
+            "relative_norm": relative.numpy(),
+            # 0/0 where nothing was changed: no direction, hence no share.
+            "rank1_share": share.numpy(),
+        }
+    )
+
+
+__all__ = ["AS_FITTED", "Entry", "coefficients", "leave_one_out"]

@@ -1,0 +1,162 @@
+"""How faithful a steering is: does it put every layer where the prompt puts it?
+
+Relative RMSE per layer against the accumulated prompt delta (psr spec section 2), on the same
+response tokens, all runs teacher-forced:
+
+    relRMSE_l(M) = sqrt( sum |A_l(M) - A_l(prompted)|^2 / sum |A_l(plain) - A_l(prompted)|^2 )
+
+1 is the error of not steering at all; above 1 is worse than nothing. The sums run over all tokens
+of all examples; intervals come from resampling examples. Early layers have a tiny denominator,
+which is therefore in the table. The reference "equivalent prompts" is the same instruction in
+other words.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from analysis.deltas import Aligned, Deltas, align, prompt_deltas, steering_deltas
+from analysis.strengths import Entry, as_entries
+from steerlens.positions import Scope, generated
+from steerlens.prompts import Conversation, PromptPair
+from steerlens.steering import AnySteering, Site
+from steerlens.types import HookedModel
+
+EQUIVALENT = "equivalent prompts"
+Squares = Float[Tensor, "token"]
+
+
+def faithfulness(
+    model: HookedModel,
+    pairs: Sequence[PromptPair],
+    steerings: Mapping[str, AnySteering] | Sequence[Entry],
+    *,
+    layers: Sequence[int] | None = None,
+    equivalents: Sequence[Sequence[PromptPair]] = (),
+    span: Scope = generated,
+    template: str | None = None,
+    n_bootstrap: int = 1000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """One row per method, strength and layer.
+
+    Columns: method, strength, strength_value, layer, relative_rmse, low, high (95 % bootstrap
+    interval over examples), token_median (median over tokens of the same ratio), denominator (root
+    mean square norm of the prompt delta), n_examples, n_tokens, n_bootstrap, seed. `equivalents`
+    holds the same pairs under other wordings: `reworded(pairs, instruction)`.
+    """
+    sites = [Site(layer) for layer in (range(model.cfg.n_layers) if layers is None else layers)]
+    aligned = align(model, pairs, sites, span=span, template=template)
+    target = prompt_deltas(model, aligned)
+    tables = []
+    for entry in as_entries(steerings):
+        assert entry.steering is not None
+        reached = steering_deltas(model, aligned, entry.steering)
+        tables.append(_table(aligned, target, [reached], entry, n_bootstrap, seed))
+    if equivalents:
+        entry = Entry(EQUIVALENT, None, "", float("nan"))
+        others = [_other_wording(model, aligned, other, sites, template) for other in equivalents]
+        tables.append(_table(aligned, target, others, entry, n_bootstrap, seed))
+    if not tables:
+        raise ValueError("No steering and no equivalent prompts were given: nothing to measure.")
+    return pd.concat(tables, ignore_index=True)
+
+
+def reworded(pairs: Sequence[PromptPair], instruction: str) -> list[PromptPair]:
+    """The same pairs and responses, prompted in other words (a system turn)."""
+    others = []
+    for pair in pairs:
+        if not isinstance(pair.prompted, Conversation):
+            raise ValueError(
+                "reworded() replaces the system turn of a Conversation; this pair is prompted by a "
+                "plain string. Build the reworded PromptPair yourself."
+            )
+        others.append(replace(pair, prompted=replace(pair.prompted, system=instruction)))
+    return others
+
+
+def relative_rmse(numerator: Squares, denominator: Squares) -> float:
+    """sqrt(sum numerator / sum denominator), of squared norms per token."""
+    return float(torch.sqrt(numerator.sum() / denominator.sum()))
+
+
+def _other_wording(
+    model: HookedModel,
+    aligned: Aligned,
+    pairs: Sequence[PromptPair],
+    sites: Sequence[Site],
+    template: str | None,
+) -> Deltas:
+    other = align(model, pairs, sites, span=aligned.span, template=template)
+    if not torch.equal(other.plain.tokens, aligned.plain.tokens):
+        raise ValueError(
+            "Equivalent prompts must come with the same responses in the same order as the pairs. "
+            "Make them with reworded(pairs, instruction)."
+        )
+    return prompt_deltas(model, other)
+
+
+def _table(
+    aligned: Aligned,
+    target: Deltas,
+    reached: Sequence[Deltas],
+    entry: Entry,
+    n_bootstrap: int,
+    seed: int,
+) -> pd.DataFrame:
+    return pd.DataFrame(
+        [
+            {
+                "method": entry.method,
+                "strength": entry.strength,
+                "strength_value": entry.strength_value,
+                "layer": site.layer,
+                **_measures(aligned, target[site], [r[site] for r in reached], n_bootstrap, seed),
+                "n_examples": len(aligned.plain_rows),
+                "n_tokens": len(aligned.example),
+                "n_bootstrap": n_bootstrap,
+                "seed": seed,
+            }
+            for site in aligned.sites
+        ]
+    )
+
+
+def _measures(
+    aligned: Aligned,
+    target: Float[Tensor, "token d_model"],
+    reached: Sequence[Float[Tensor, "token d_model"]],
+    n_bootstrap: int,
+    seed: int,
+) -> dict[str, float]:
+    squares = torch.stack([(delta - target).square().sum(dim=-1) for delta in reached])
+    numerator, denominator = squares.mean(dim=0), target.square().sum(dim=-1)
+    low, high = _interval(aligned, numerator, denominator, n_bootstrap, seed)
+    ratios = torch.sqrt(numerator / denominator)
+    return {
+        "relative_rmse": relative_rmse(numerator, denominator),
+        "low": low,
+        "high": high,
+        "token_median": float(ratios.nanmedian()),
+        "denominator": float(denominator.mean().sqrt()),
+    }
+
+
+def _interval(
+    aligned: Aligned, numerator: Squares, denominator: Squares, n_bootstrap: int, seed: int
+) -> tuple[float, float]:
+    """The 95 % percentile interval over resampled examples; NaN with a single one."""
+    n = len(aligned.plain_rows)
+    if n < 2:
+        return float("nan"), float("nan")
+    above = torch.bincount(aligned.example, numerator, minlength=n).numpy()
+    below = torch.bincount(aligned.example, denominator, minlength=n).numpy()
+    drawn = np.random.default_rng(seed).integers(0, n, size=(n_bootstrap, n))
+    ratios = np.sqrt(above[drawn].sum(axis=1) / below[drawn].sum(axis=1))
+    low, high = np.quantile(ratios, [0.025, 0.975])
+    return float(low), float(high)

@@ -1,0 +1,339 @@
+"""The command line. Heavy imports wait until a command runs, so that `--help` is quick."""
+
+import json
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from steerlens.prompts import PromptPair
+    from steerlens.types import HookedModel
+
+app = typer.Typer(
+    help="Steer language models by prompt or by activation, and see what it does per token.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+fit_app = typer.Typer(help="Fit a steering and write it to a file.", no_args_is_help=True)
+app.add_typer(fit_app, name="fit")
+
+Model = Annotated[
+    str, typer.Option("--model", "-m", help="'demo', a Hugging Face folder, or a hub name.")
+]
+Backend = Annotated[str, typer.Option(help="auto, hooked or bridge.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+Out = Annotated[Path, typer.Option("--out", "-o", help="The file to write.")]
+Seed = Annotated[int, typer.Option(help="Seed of the sampling noise.")]
+MaxNewTokens = Annotated[int, typer.Option(help="The most tokens that a completion may have.")]
+Temperature = Annotated[float, typer.Option(help="0 is greedy.")]
+TopP = Annotated[float, typer.Option(help="Keep the smallest set with more than this probability.")]
+
+
+def _say(found: dict[str, Any] | list[Any], as_json: bool, text: str) -> None:
+    print(json.dumps(found, indent=2, default=str, allow_nan=False) if as_json else text)
+
+
+def _load(model: str, backend: str) -> "HookedModel":
+    from steerlens.models import load
+
+    return load(model, backend=backend)  # pyright: ignore[reportArgumentType]  load checks the name
+
+
+def _template(model: "HookedModel") -> str | None:
+    """The model's own chat template, or the plain one where it has none."""
+    from steerlens.prompts import PLAIN, tokenizer_of
+
+    return None if tokenizer_of(model).chat_template else PLAIN
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the report.")] = Path(
+        "demo-report"
+    ),
+    seed: Seed = 0,
+    backend: Backend = "auto",
+) -> None:
+    """Steer the embedded model by prompt, ActAdd and CAA; write an HTML report. Offline."""
+    from analysis.demo import run_demo
+
+    print(f"The report is at {run_demo(out, seed=seed, backend=backend)}")
+
+
+@app.command()
+def generate(
+    prompt: Annotated[str, typer.Option("--prompt", "-p", help="The user turn, or raw text.")],
+    model: Model = "demo",
+    system: Annotated[str | None, typer.Option(help="Instruction in the system turn.")] = None,
+    steering: Annotated[list[Path] | None, typer.Option(help="A steering file; repeatable.")] = None,
+    strength: Annotated[float, typer.Option(help="0 off, 1 as fitted.")] = 1.0,
+    n: Annotated[int, typer.Option("--n", help="Completions to write.")] = 1,
+    seed: Seed = 0,
+    max_new_tokens: MaxNewTokens = 64,
+    temperature: Temperature = 1.0,
+    top_p: TopP = 1.0,
+    raw: Annotated[bool, typer.Option(help="Continue the prompt as raw text, no template.")] = False,
+    backend: Backend = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Write completions, unsteered and, given a steering file, steered by it."""
+    from steerlens.generation import generate as write
+    from steerlens.prompts import Conversation
+    from steerlens.saving import load_steering
+    from steerlens.steering import AnySteering, scaled
+
+    if raw and system is not None:
+        raise ValueError("--raw has no turns, so --system has no place. Leave one of them out.")
+    loaded = _load(model, backend)
+    acting: AnySteering | None = None
+    for path in steering or []:
+        more = scaled(load_steering(path, loaded), strength)
+        acting = more if acting is None else acting + more
+    asked = prompt if raw else Conversation(prompt, system)
+    runs = {"unsteered": None} if acting is None else {"unsteered": None, "steered": acting}
+    texts = {
+        name: write(
+            loaded,
+            [asked],
+            way,
+            n=n,
+            seed=seed,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            top_p=top_p,
+            template=_template(loaded),
+        ).texts
+        for name, way in runs.items()
+    }
+    found = {"model": model, "prompt": prompt, "seed": seed, "strength": strength, **texts}
+    shown = [f"── {name} {i + 1}\n{text}" for name, all_ in texts.items() for i, text in enumerate(all_)]
+    _say(found, as_json, "\n".join(shown))
+
+
+@fit_app.command("act-add")
+def fit_act_add(
+    positive: Annotated[str, typer.Option(help="The prompt to steer towards.")],
+    out: Out,
+    layer: Annotated[int, typer.Option(help="The block whose input is read and written.")],
+    negative: Annotated[str, typer.Option(help="The prompt to steer away from.")] = "",
+    coefficient: Annotated[float, typer.Option(help="The paper's c.")] = 1.0,
+    model: Model = "demo",
+    backend: Backend = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """ActAdd: two prompts make a vector for each position."""
+    from steerlens.methods.act_add import ActAdd
+
+    loaded = _load(model, backend)
+    steering = ActAdd.fit(loaded, positive, negative, layer, c=coefficient)
+    steering.save(out)
+    _say({"file": str(out), "method": "ActAdd", "layer": layer}, as_json, f"Wrote {out}")
+
+
+@fit_app.command("caa")
+def fit_caa(
+    pairs: Annotated[Path, typer.Option(help='JSON Lines of {"positive": ..., "negative": ...}.')],
+    out: Out,
+    layer: Annotated[int, typer.Option(help="The block whose output is read and written.")],
+    read: Annotated[str, typer.Option(help="Scope whose activations are read (their mean).")] = "",
+    scope: Annotated[str, typer.Option(help="Scope that is steered.")] = "response",
+    model: Model = "demo",
+    backend: Backend = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """CAA: the mean difference over contrast pairs, added at every position of the scope."""
+    from steerlens.jsonl import read_contrasts
+    from steerlens.methods.caa import CAA
+    from steerlens.positions import scope_named
+    from steerlens.prompts import Conversation
+
+    positive, negative = read_contrasts(pairs)
+    answered = isinstance(positive[0], Conversation) and bool(positive[0].response)
+    reading = scope_named(read or ("generated" if answered else "last"))
+    steered = scope_named(scope)
+    loaded = _load(model, backend)
+    steering = CAA.from_prompts(
+        loaded, positive, negative, layer, read=reading, template=_template(loaded)
+    )
+    steering.only(steered).save(out)
+    found = {"file": str(out), "method": "CAA", "layer": layer, "pairs": len(positive)}
+    _say(found, as_json, f"Wrote {out} (from {len(positive)} pairs, read at `{reading}`)")
+
+
+@app.command()
+def compare(
+    pairs: Annotated[
+        Path, typer.Option(help='JSON Lines of {"user": ..., "system": ..., "response": ...}.')
+    ],
+    steering: Annotated[list[Path], typer.Option(help="A steering file; repeatable.")],
+    out: Out,
+    model: Model = "demo",
+    equivalent: Annotated[
+        list[str] | None, typer.Option(help="The instruction in other words; repeatable.")
+    ] = None,
+    seed: Seed = 0,
+    max_new_tokens: MaxNewTokens = 64,
+    backend: Backend = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Prompt steering against steering files, per token and per layer, as an HTML report.
+
+    A line of the pairs file without a response is answered by the prompted model first.
+    """
+    from analysis.comparison import compare as run
+    from analysis.comparison import made, report
+    from steerlens.jsonl import read_prompt_pairs
+    from steerlens.saving import load_steering
+
+    asked = read_prompt_pairs(pairs)
+    loaded = _load(model, backend)
+    names = [path.stem for path in steering]
+    twice = {name for name in names if names.count(name) > 1}
+    if twice:
+        raise ValueError(f"Two steering files are called {', '.join(twice)}. Rename one.")
+    steerings = {path.stem: load_steering(path, loaded) for path in steering}
+    template = _template(loaded)
+    answered = _answered(loaded, asked, seed, max_new_tokens, template)
+    comparison = run(
+        loaded, answered, steerings, equivalents=equivalent or (), seed=seed, template=template
+    )
+    page = report(
+        comparison,
+        made(loaded, comparison, "steerlens compare"),
+        title="Prompt steering and activation steering, compared",
+        intro=f"{pairs.name}: {len(answered)} pairs on the model {model}.",
+    )
+    page.write(out)
+    faith, shift = comparison.faithfulness, comparison.logit_shift
+    still = shift.loc[~shift["moved"], "method"].tolist()
+    if still:
+        warnings.warn(f"These moved no logit: {', '.join(still)}.", stacklevel=1)
+    found = {
+        "report": str(out),
+        "faithfulness": json.loads(faith.to_json(orient="records")),
+        "logit_shift": json.loads(shift.to_json(orient="records")),
+    }
+    _say(found, as_json, f"The report is at {out}")
+
+
+def _answered(
+    model: "HookedModel", asked: Sequence[Any], seed: int, longest: int, template: str | None
+) -> "list[PromptPair]":
+    """Every line as a pair, in order; the model answers those that came without a response."""
+    from steerlens.generation import prompted_pairs
+    from steerlens.prompts import Conversation
+
+    pairs = []
+    for number, line in enumerate(asked):
+        if not isinstance(line, Conversation):
+            pairs.append(line)
+            continue
+        pairs += prompted_pairs(
+            model,
+            [line.user],
+            line.system or "",
+            seed=seed + number,
+            max_new_tokens=longest,
+            template=template,
+        )
+    return pairs
+
+
+@app.command()
+def models(
+    hub: Annotated[str, typer.Option(help="List hub names that contain this.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """The models that can be loaded: the embedded one, and the hub names TransformerLens knows."""
+    from steerlens.models import DEMO, has_hooked_transformer, hub_names
+
+    size = sum(file.stat().st_size for file in DEMO.glob("*")) / 1e6
+    backends = ["hooked", "bridge"] if has_hooked_transformer() else ["bridge"]
+    names = [name for name in hub_names() if hub and hub.lower() in name.lower()]
+    found = {"embedded": {"demo": str(DEMO)}, "backends": backends, "hub": names}
+    text = [
+        f"demo        the embedded demonstration model ({size:.0f} MB, offline)",
+        "FOLDER      any local Hugging Face folder (config.json, *.safetensors, tokenizer.json)",
+        f"OWNER/NAME  a hub name; TransformerLens knows {len(hub_names())} (--hub TEXT searches them)",
+        f"Backends here: {', '.join(backends)}",
+    ]
+    _say(found, as_json, "\n".join([*text, *names]))
+
+
+@app.command()
+def info(
+    file: Annotated[Path, typer.Argument(help="A steering file.")], as_json: AsJson = False
+) -> None:
+    """What a steering file holds and which model it is for."""
+    from steerlens.saving import read_file
+
+    header, tensors = read_file(file)
+    origin = header["origin"] or {}
+    model = origin.get("model", {})
+    shapes = {name: [str(t.dtype), *t.shape] for name, t in tensors.items()}
+    found = {"file": str(file), **header, "tensors": shapes}
+    lines = [
+        f"{file}: format {header['format']}",
+        f"model       {model.get('name') or 'not recorded'} "
+        f"({model.get('n_layers', '?')} layers, d_model {model.get('d_model', '?')})",
+        f"fingerprint {model.get('fingerprint', 'not recorded')}",
+        f"processing  {model.get('processing', 'not recorded')}",
+        f"data        {origin.get('data') or 'not recorded'}, seed {origin.get('seed')}",
+        f"made with   {', '.join(f'{k} {v}' for k, v in header['versions'].items())}",
+        *(f"{line}" for line in _outline(header["steering"])),
+    ]
+    _say(found, as_json, "\n".join(lines))
+
+
+def _outline(tree: Any, depth: int = 0, name: str = "") -> list[str]:
+    """The classes and values of a saved steering, one a line, indented."""
+    head = "  " * depth + (f"{name}: " if name else "")
+    if isinstance(tree, dict) and "class" in tree:
+        inner = [_outline(value, depth + 1, key) for key, value in tree["fields"].items()]
+        return [head + tree["class"], *(line for lines in inner for line in lines)]
+    if isinstance(tree, dict) and "tuple" in tree:
+        inner = [_outline(value, depth + 1) for value in tree["tuple"]]
+        return [head.rstrip(), *(line for lines in inner for line in lines)]
+    return [head + str(tree.get("tensor") if isinstance(tree, dict) else tree)]
+
+
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """What works on this machine and what does not."""
+    from dataclasses import asdict
+
+    from steerlens.doctor import examine
+
+    checks = examine()
+    lines = [f"{'✓' if check.works else '✗'} {check.name}: {check.seen}" for check in checks]
+    _say([asdict(check) for check in checks], as_json, "\n".join(lines))
+    if not all(check.works for check in checks):
+        raise typer.Exit(1)
+
+
+def _warn(message: Any, category: Any, filename: str, lineno: int, *_: Any) -> None:
+    print(f"warning: {message}", file=sys.stderr)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; user errors are one line on stderr and exit code 2."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    warnings.showwarning = _warn
+    try:
+        app(arguments, prog_name="steerlens")
+    except (ValueError, TypeError, OSError) as error:
+        if debug:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""Pairs in JSON Lines files: one object a line, a bad line named by its number."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from steerlens.prompts import Conversation, PromptPair
+
+Row = TypeVar("Row")
+
+
+def read_prompt_pairs(path: str | Path) -> list[PromptPair | Conversation]:
+    """Prompted/unprompted pairs; a line without a response is a Conversation still to be answered.
+
+    A line is {"user", "system", "response"} or {"plain", "prompted", "response"}.
+    """
+    return _read(path, _prompt_pair)
+
+
+def read_contrasts(path: str | Path) -> tuple[list[str | Conversation], list[str | Conversation]]:
+    """Contrast pairs, {"positive", "negative"}, as two lists of prompts in the same order.
+
+    Each side is a string or {"user", "system", "response"}, the last two optional.
+    """
+    rows = _read(path, lambda row: (_side(row, "positive"), _side(row, "negative")))
+    return [positive for positive, _ in rows], [negative for _, negative in rows]
+
+
+def _read(path: str | Path, parse: Callable[[dict[str, Any]], Row]) -> list[Row]:
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file {path}. It should hold one JSON object a line.")
+    rows = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            if not isinstance(row, dict):
+                raise ValueError(f"a {type(row).__name__}, not an object")
+            rows.append(parse(row))
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{path}, line {number}: {error}. One JSON object a line, please.") from error
+    if not rows:
+        raise ValueError(f"{path} is empty. It should hold one JSON object a line.")
+    return rows
+
+
+def _field(row: dict[str, Any], name: str) -> Any:
+    if name not in row:
+        raise ValueError(f"the field {name!r} is missing (found: {', '.join(row) or 'none'})")
+    return row[name]
+
+
+def _text(row: dict[str, Any], name: str) -> str:
+    value = _field(row, name)
+    if not isinstance(value, str):
+        raise ValueError(f"the field {name!r} must be text; found {type(value).__name__}")
+    return value
+
+
+def _prompt_pair(row: dict[str, Any]) -> PromptPair | Conversation:
+    if "plain" in row or "prompted" in row:
+        return PromptPair(_text(row, "plain"), _text(row, "prompted"), _text(row, "response"))
+    asked = Conversation(_text(row, "user"), _text(row, "system"))
+    if not row.get("response"):
+        return asked
+    return PromptPair.with_system(asked.user, _text(row, "system"), _text(row, "response"))
+
+
+def _side(row: dict[str, Any], name: str) -> str | Conversation:
+    value = _field(row, name)
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, dict):
+        raise ValueError(f"the field {name!r} must be text or a conversation object")
+    unknown = set(value) - {"user", "system", "response"}
+    if unknown:
+        raise ValueError(f"the field {name!r} has unknown keys: {', '.join(sorted(unknown))}")
+    return Conversation(
+        _text(value, "user"), value.get("system"), value.get("response", "")
+    )
