@@ -241,7 +241,7 @@ def _per_token(page: Report, comparison: Comparison) -> Report:
         figure = figures.coefficient_heatmap(shown, example=number, colour_quantile=0.98)
         page = page.tokens(
             view,
-            f"Example {number + 1}, unprompted text. Red tokens are pushed the way the prompt "
+            f"Example {number}, unprompted text. Red tokens are pushed the way the prompt "
             "pushes, blue ones against it. Dotted: measured. Underlined: steered by the method.",
         ).figure(
             figure,

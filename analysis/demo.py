@@ -14,7 +14,8 @@ from steerlens.steering import AnySteering
 from steerlens.types import HookedModel
 
 INSTRUCTION = "Be positive."
-EQUIVALENTS = ("Be very positive about everything.", "You are thrilled and full of praise.")
+# As many tokens as the instruction: the model has learned absolute positions (docs/design-notes.md).
+EQUIVALENTS = ("Be happy.", "Be kind.")
 QUESTIONS = (
     "Review a movie you watched.",
     "Write a movie review.",
@@ -98,6 +99,9 @@ def _intro(model: HookedModel, layer: int) -> str:
         f"and “ terrible” to the first tokens of the question at the input of layer {layer}; and "
         "by CAA, which adds the mean difference between praising and blaming reviews to every "
         f"token of the response at the output of layer {layer}.\n\n"
+        "The model has learned absolute positions, so the instruction also moves the response to "
+        "later positions; part of what the prompt does at early layers is that shift alone. The "
+        "equivalent prompts have as many tokens as the instruction, so they share it.\n\n"
         "The model is small and was trained briefly, so read the pictures for what they show of "
         "the methods, not the reviews for their prose."
     )

@@ -383,18 +383,14 @@ def _band(line: pd.DataFrame, colour: str, name: str) -> go.Scatter:
 
 
 def _no_steering(layers: list[int]) -> go.Scatter:
-    """The constant 1; a trace, because plotly misplaces the text of a shape on a log axis."""
+    """The constant 1; a trace, so that it has a place in the legend."""
     side = 0 if max(layers) > min(layers) else 0.5
     return go.Scatter(
         x=[min(layers) - side, max(layers) + side],
         y=[1, 1],
-        text=["", "1: same error as no steering"],
-        textposition="top left",
-        textfont={"size": 11},
-        name="no steering",
-        showlegend=False,
-        mode="lines+text",
-        line={"color": "#8c8c8c", "dash": "dash", "width": 1},
+        name="1: same error as no steering",
+        mode="lines",
+        line={"color": "#7f7f7f", "dash": "dash", "width": 1.2},
         hoverinfo="skip",
     )
 
