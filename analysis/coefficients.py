@@ -22,7 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from analysis.deltas import Aligned, Deltas, View, align, all_deltas, prompt_deltas
-from analysis.strengths import AS_FITTED, Entry, as_entries
+from analysis.strengths import Entry, as_entries
 from steerlens.positions import Scope, generated
 from steerlens.prompts import PromptPair, show
 from steerlens.steering import AnySteering, Site, as_site
@@ -51,7 +51,8 @@ def coefficients(
     aligned = align(model, pairs, [as_site(site) for site in sites], span=span, template=template)
     axes = _axes(model, aligned, direction)
     entries = as_entries(steerings)
-    measured = all_deltas(model, aligned, {entry.key: entry.steering for entry in entries}, view)
+    acting = {entry.key: entry.steering for entry in entries if entry.steering is not None}
+    measured = all_deltas(model, aligned, acting, view)
     texts = show(model, aligned.plain.tokens.tolist())
     prompt = Entry("prompt", None, "", float("nan"))
     tables = [
@@ -129,6 +130,3 @@ def _rows(
             "rank1_share": share.numpy(),
         }
     )
-
-
-__all__ = ["AS_FITTED", "Entry", "coefficients", "leave_one_out"]

@@ -1,4 +1,4 @@
-"""Prompt steering and activation methods on the same tokens: all tables at once, and their report."""
+"""Prompt steering and activation methods on the same tokens: all tables, and their report."""
 
 import importlib.metadata
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ ENOUGH_TO_SPLIT = 4
 
 @dataclass(frozen=True)
 class Comparison:
-    """Every table of one comparison. `layer` is the one shown where a picture shows a single layer."""
+    """Every table of one comparison. `layer` is shown where a picture shows a single layer."""
 
     coefficients: pd.DataFrame
     faithfulness: pd.DataFrame
@@ -110,10 +110,10 @@ def coloured_text(
     """
     row, _ = encode_pair(model, pair, template)
     texts = show(model, row.ids)
-    chosen = table[(table["example"] == example) & (table["layer"] == layer)]
+    chosen = table.loc[(table["example"] == example) & (table["layer"] == layer)]
     drawn = {}
     for method in ("prompt", *steerings):
-        mine = chosen[(chosen["method"] == method) & chosen["strength"].isin(["", AS_FITTED])]
+        mine = _as_fitted(chosen.loc[chosen["method"] == method])
         values = [float("nan")] * row.response + mine.sort_values("token_index")["along"].tolist()
         steered = (
             acts_on(model, row, steerings[method], _sites(steerings[method], model))
@@ -130,6 +130,11 @@ def coloured_text(
             }
         )
     return token_views(drawn, f"along (1 = the mean push of the prompt), layer {layer}")
+
+
+def _as_fitted(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the prompt, and of the methods as fitted."""
+    return table.loc[table["strength"].isin(["", AS_FITTED])]
 
 
 def _sites(steering: AnySteering, model: HookedModel) -> tuple[Site, ...]:
@@ -233,10 +238,10 @@ def _per_token(page: Report, comparison: Comparison) -> Report:
         "Prompt steering is an activation intervention: run the same response with and without the "
         "instruction and subtract. Each number says how far that moved one token at one layer, in "
         "units of the mean push of the prompt there (1 = the mean push), measured on the same "
-        "response tokens for the prompt and for every method. The direction of that push comes from "
+        "response tokens for the prompt and for every method. The direction of that push is from "
         "the other examples, never from the one that is shown."
     )
-    shown = table[table["strength"].isin(["", AS_FITTED])]
+    shown = _as_fitted(table)
     for number, view in enumerate(comparison.token_views):
         figure = figures.coefficient_heatmap(shown, example=number, colour_quantile=0.98)
         page = page.tokens(
@@ -278,7 +283,7 @@ def _per_layer(page: Report, comparison: Comparison) -> Report:
     )
     columns = ["method", "strength", "strength_value", "layer", "relative_rmse", "low", "high"]
     return page.heading("The numbers behind the curve").table(
-        table[[*columns, "token_median", "denominator", "n_examples", "n_tokens"]],
+        table.loc[:, [*columns, "token_median", "denominator", "n_examples", "n_tokens"]],
         "Relative RMSE with its 95 % bootstrap interval over examples, the median over tokens, and "
         "the root mean square norm of the prompt's own change.",
     )

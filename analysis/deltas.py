@@ -95,7 +95,7 @@ def prompt_deltas(model: HookedModel, aligned: Aligned, view: View = "accumulate
 def steering_deltas(
     model: HookedModel, aligned: Aligned, steering: AnySteering, view: View = "accumulated"
 ) -> Deltas:
-    """What `steering` did to the plain run. In the local view, 0 at sites that it does not steer."""
+    """What `steering` did to the plain run. In the local view, 0 where it does not steer."""
     rows, sites = aligned.plain_rows, aligned.sites
     after = capture(model, rows, sites, scope=aligned.span, steering=steering)
     if view == "accumulated":

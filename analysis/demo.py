@@ -14,7 +14,7 @@ from steerlens.steering import AnySteering
 from steerlens.types import HookedModel
 
 INSTRUCTION = "Be positive."
-# As many tokens as the instruction: the model has learned absolute positions (docs/design-notes.md).
+# As many tokens as the instruction, since positions are learned: see docs/design-notes.md.
 EQUIVALENTS = ("Be happy.", "Be kind.")
 QUESTIONS = (
     "Review a movie you watched.",

@@ -25,8 +25,8 @@ def logit_shift(
     """How far the prompt and each steering move the predictions of the response tokens.
 
     Columns: method, strength, strength_value, mean_kl (nats, of the moved from the plain
-    distribution, over predicted tokens), max_shift (largest change of a log-probability), top_changed
-    (share of tokens whose likeliest next token changed), moved (whether any logit did), n_tokens.
+    distribution, over predicted tokens), max_shift (largest change of a log-probability),
+    top_changed (share of tokens whose likeliest next token changed), moved (whether any logit did), n_tokens.
     """
     rows = [encode_pair(model, pair, template) for pair in pairs]
     plain_rows, prompted_rows = [row for row, _ in rows], [row for _, row in rows]

@@ -1,4 +1,4 @@
-"""How faithful a steering is: does it put every layer where the prompt puts it?
+"""How faithful a steering is: whether it puts every layer where the prompt puts it.
 
 Relative RMSE per layer against the accumulated prompt delta (psr spec section 2), on the same
 response tokens, all runs teacher-forced:

@@ -68,9 +68,8 @@ figcaption { color: var(--soft); font-size: 0.94rem; max-width: 76ch; margin-top
 .scroll { overflow-x: auto; background: var(--card); border: 1px solid var(--line);
   border-radius: 10px; padding: 4px 14px 10px; }
 table { border-collapse: collapse; width: 100%; font-size: 0.9rem; }
-th, td { text-align: left; vertical-align: top; padding: 7px 12px 7px 0;
-  border-bottom: 1px solid var(--line); }
-tbody tr:last-child > * { border-bottom: 0; }
+th, td { text-align: left; vertical-align: top; padding: 7px 12px 7px 0; }
+tbody tr + tr > * { border-top: 1px solid var(--line); }
 thead th { border-bottom: 2px solid var(--line); white-space: nowrap; }
 .number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 .generations td { white-space: pre-wrap; min-width: 200px; overflow-wrap: anywhere; }

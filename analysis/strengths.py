@@ -73,7 +73,7 @@ def least_squares_strength(
     span: Scope = generated,
     template: str | None = None,
 ) -> float:
-    """The strength whose delta is nearest to the prompt's, where the steering first reaches the span.
+    """The strength whose delta is nearest the prompt's, where the steering first meets the span.
 
     That is its own site if it acts on the span itself, where the delta is strength times the delta
     at 1 and the answer is a division. A method such as ActAdd, which acts on the prompt's first

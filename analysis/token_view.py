@@ -187,10 +187,10 @@ def _token(
     words = "not measured" if math.isnan(value) else f"{label} {value:+.3g}"
     marks = ", read" * read + ", steered" * steered
     title = f"position {position}, token “{visible(token)}”: {words}{marks}"
-    shown = "⏎<br>".join(escape(_visible_line(line)) for line in token.split("\n")) or "∅"
+    shown = "⏎<br/>".join(escape(_visible_line(line)) for line in token.split("\n")) or "∅"
     # A dot offers no place to break the line where the space it stands for did.
     return (
-        f"{'<wbr>' * token.startswith(' ')}"
+        f"{'<wbr/>' * token.startswith(' ')}"
         f'<span style="{_style(value, limit, read, steered)}" title="{escape(_whole(title))}">'
         f"{shown}</span>"
     )
@@ -207,7 +207,7 @@ def _legend(tables: Sequence[pd.DataFrame], label: str, limit: float) -> str:
     values = [value for table in tables for value in table["value"]]
     beyond = any(abs(value) > limit for value in values)
     swatches = "".join(
-        f'<span style="background:{colour};padding:2px 9px">&nbsp;</span>' for colour in DIVERGING
+        f'<span style="background:{colour};padding:2px 9px">\u00a0</span>' for colour in DIVERGING
     )
     low, high = ("≤ ", "≥ ") if beyond else ("", "")
     parts = [f"{escape(_whole(label))}: {low}{-limit:+.3g} {swatches} {high}{limit:+.3g}"]
@@ -216,4 +216,4 @@ def _legend(tables: Sequence[pd.DataFrame], label: str, limit: float) -> str:
             parts.append(f'<span style="{style}">{column}</span>')
     if any(map(math.isnan, values)):
         parts.append(f'<span style="background:{_HATCH};color:#000000">not measured</span>')
-    return " &ensp; ".join(parts)
+    return " \u2002 ".join(parts)

@@ -1,6 +1,8 @@
 """steerlens: steer language models by prompt or by activation, and see what it does per token."""
 
 import importlib
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -57,6 +59,17 @@ if TYPE_CHECKING:
     from steerlens.saving import load_steering
     from steerlens.steering import Site, Steering, TokenSteering, at, only, scaled
     from steerlens.types import SteeringWarning
+
+
+class _Package(ModuleType):
+    """Keeps `steerlens.positions` the scope: Python would put the module of that name over it."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        shadows = name in _MODULE_OF and isinstance(value, ModuleType)
+        super().__setattr__(name, getattr(value, name) if shadows else value)
+
+
+sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> Any:

@@ -12,7 +12,15 @@ from torch import Tensor
 
 from steerlens.forward import device_of, read
 from steerlens.positions import Scope, everywhere
-from steerlens.prompts import Encoded, Prompt, Prompts, encode, encode_all, stack
+from steerlens.prompts import (
+    Encoded,
+    Prompt,
+    Prompts,
+    encode,
+    encode_all,
+    require_side,
+    stack,
+)
 from steerlens.running import Watch, running, watching
 from steerlens.steering import AnySteering, Site, as_site
 from steerlens.types import HookedModel, Residual
@@ -70,6 +78,7 @@ def capture(
     `moment` says whether a steered site is read "after" its steers or "before" them (what they
     were given). Kept in the model's dtype, on the CPU. `progress=None` shows a bar on long work.
     """
+    _require_batches(batch_size, side)
     rows = encode_all(model, prompts, template)
     with watching() as watch:
         pieces = _batches(model, rows, sites, scope, steering, batch_size, side, watch, moment)
@@ -92,10 +101,7 @@ def capture_stream(
 
     `buffer` batches at a time are read and sorted by length, so order within a buffer is by length.
     """
-    if batch_size < 1 or buffer < 1:
-        raise ValueError(
-            f"batch_size and buffer must be at least 1; found {batch_size} and {buffer}."
-        )
+    _require_batches(batch_size, side, buffer)
     texts, start = iter(prompts), 0
     with watching() as watch:
         while chunk := list(islice(texts, buffer * batch_size)):
@@ -113,7 +119,10 @@ def joined(pieces: Iterable[Activations]) -> Activations:
     row = torch.cat([piece.row for piece in pieces])
     order = torch.argsort(row, stable=True)
     if len(order) == 0:
-        raise ValueError("The scope holds no token of these prompts, so nothing was captured.")
+        raise ValueError(
+            "The scope holds no token of these prompts, so nothing was captured. Choose another "
+            "scope: `last` and `everywhere` hold some of every prompt."
+        )
     return Activations(
         values={
             site: torch.cat([piece.values[site] for piece in pieces])[order]
@@ -123,6 +132,13 @@ def joined(pieces: Iterable[Activations]) -> Activations:
         position=torch.cat([piece.position for piece in pieces])[order],
         tokens=torch.cat([piece.tokens for piece in pieces])[order],
     )
+
+
+def _require_batches(batch_size: int, side: str, buffer: int = 1) -> None:
+    for name, found in (("batch_size", batch_size), ("buffer", buffer)):
+        if found < 1:
+            raise ValueError(f"{name} must be at least 1; found {found}.")
+    require_side(side)
 
 
 def _batches(
@@ -139,10 +155,6 @@ def _batches(
     wanted = [as_site(sites)] if isinstance(sites, int | Site) else [as_site(s) for s in sites]
     if not wanted:
         raise ValueError("No sites were given. Pass a layer, a Site, or a list of them.")
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1; found {batch_size}.")
-    if side not in ("left", "right"):
-        raise ValueError(f"The padding side is 'left' or 'right'; found {side!r}.")
     if moment not in get_args(Moment):
         raise ValueError(f"A moment is 'after' or 'before' the steers of a site; found {moment!r}.")
     order = sorted(range(len(rows)), key=lambda number: len(rows[number].ids))

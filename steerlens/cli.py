@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from steerlens.prompts import PromptPair
     from steerlens.types import HookedModel
 
@@ -36,6 +38,11 @@ TopP = Annotated[float, typer.Option(help="Keep the smallest set with more than 
 
 def _say(found: dict[str, Any] | list[Any], as_json: bool, text: str) -> None:
     print(json.dumps(found, indent=2, default=str, allow_nan=False) if as_json else text)
+
+
+def _records(table: "pd.DataFrame") -> list[dict[str, Any]]:
+    """The rows of a table for JSON, which has no NaN."""
+    return json.loads(table.to_json(orient="records") or "[]")
 
 
 def _load(model: str, backend: str) -> "HookedModel":
@@ -70,14 +77,18 @@ def generate(
     prompt: Annotated[str, typer.Option("--prompt", "-p", help="The user turn, or raw text.")],
     model: Model = "demo",
     system: Annotated[str | None, typer.Option(help="Instruction in the system turn.")] = None,
-    steering: Annotated[list[Path] | None, typer.Option(help="A steering file; repeatable.")] = None,
+    steering: Annotated[
+        list[Path] | None, typer.Option(help="A steering file; repeatable.")
+    ] = None,
     strength: Annotated[float, typer.Option(help="0 off, 1 as fitted.")] = 1.0,
     n: Annotated[int, typer.Option("--n", help="Completions to write.")] = 1,
     seed: Seed = 0,
     max_new_tokens: MaxNewTokens = 64,
     temperature: Temperature = 1.0,
     top_p: TopP = 1.0,
-    raw: Annotated[bool, typer.Option(help="Continue the prompt as raw text, no template.")] = False,
+    raw: Annotated[
+        bool, typer.Option(help="Continue the prompt as raw text, no template.")
+    ] = False,
     backend: Backend = "auto",
     as_json: AsJson = False,
 ) -> None:
@@ -85,15 +96,13 @@ def generate(
     from steerlens.generation import generate as write
     from steerlens.prompts import Conversation
     from steerlens.saving import load_steering
-    from steerlens.steering import AnySteering, scaled
+    from steerlens.steering import AnySteering, scaled, together
 
     if raw and system is not None:
         raise ValueError("--raw has no turns, so --system has no place. Leave one of them out.")
     loaded = _load(model, backend)
-    acting: AnySteering | None = None
-    for path in steering or []:
-        more = scaled(load_steering(path, loaded), strength)
-        acting = more if acting is None else acting + more
+    parts = [scaled(load_steering(path, loaded), strength) for path in steering or []]
+    acting: AnySteering | None = together(parts) if parts else None
     asked = prompt if raw else Conversation(prompt, system)
     runs = {"unsteered": None} if acting is None else {"unsteered": None, "steered": acting}
     texts = {
@@ -111,7 +120,11 @@ def generate(
         for name, way in runs.items()
     }
     found = {"model": model, "prompt": prompt, "seed": seed, "strength": strength, **texts}
-    shown = [f"── {name} {i + 1}\n{text}" for name, all_ in texts.items() for i, text in enumerate(all_)]
+    shown = [
+        f"── {name} {number}\n{text}"
+        for name, written in texts.items()
+        for number, text in enumerate(written, start=1)
+    ]
     _say(found, as_json, "\n".join(shown))
 
 
@@ -215,8 +228,8 @@ def compare(
         warnings.warn(f"These moved no logit: {', '.join(still)}.", stacklevel=1)
     found = {
         "report": str(out),
-        "faithfulness": json.loads(faith.to_json(orient="records")),
-        "logit_shift": json.loads(shift.to_json(orient="records")),
+        "faithfulness": _records(faith),
+        "logit_shift": _records(shift),
     }
     _say(found, as_json, f"The report is at {out}")
 
@@ -259,7 +272,7 @@ def models(
     text = [
         f"demo        the embedded demonstration model ({size:.0f} MB, offline)",
         "FOLDER      any local Hugging Face folder (config.json, *.safetensors, tokenizer.json)",
-        f"OWNER/NAME  a hub name; TransformerLens knows {len(hub_names())} (--hub TEXT searches them)",
+        f"OWNER/NAME  a hub name; TransformerLens knows {len(hub_names())} (--hub TEXT searches)",
         f"Backends here: {', '.join(backends)}",
     ]
     _say(found, as_json, "\n".join([*text, *names]))

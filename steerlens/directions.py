@@ -79,7 +79,9 @@ def principal_direction(
         "mean": differences - differences.mean(dim=0),
     }
     if centring not in rows:
-        raise ValueError(f"Unknown centring {centring!r}. Use one of: {', '.join(get_args(Centring))}.")
+        raise ValueError(
+            f"Unknown centring {centring!r}. Use one of: {', '.join(get_args(Centring))}."
+        )
     _, sizes, axes = torch.linalg.svd(rows[centring].float(), full_matrices=False)
     if sizes[0] == 0:
         raise ValueError(

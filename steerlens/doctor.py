@@ -14,7 +14,7 @@ from steerlens.activations import capture
 from steerlens.forward import logits
 from steerlens.generation import generate
 from steerlens.methods.caa import CAA
-from steerlens.models import DEMO, has_hooked_transformer, load
+from steerlens.models import DEMO, has_hooked_transformer, load, quietly
 from steerlens.prompts import batch
 from steerlens.steering import at
 from steerlens.types import HookedModel
@@ -103,7 +103,7 @@ def _make_tiny(folder: Path) -> None:
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
     )
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), quietly():
         torch.manual_seed(0)
         GPT2LMHeadModel(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -46,7 +46,9 @@ class Cache:
     def empty(cls, model: HookedModel, batch: int) -> "Cache":
         """A cache that holds nothing yet."""
         device = device_of(model)
-        return cls(_entries(model, batch, device), torch.ones((batch, 0), dtype=torch.bool).to(device))
+        return cls(
+            _entries(model, batch, device), torch.ones((batch, 0), dtype=torch.bool).to(device)
+        )
 
     def grown(self, window: Window) -> Where:
         """Remember the mask of the coming pass; return the mask of all tokens so far."""
@@ -59,7 +61,9 @@ def _entries(model: HookedModel, batch: int, device: torch.device) -> Any:
         from transformers import DynamicCache, PretrainedConfig
 
         config = getattr(model.original_model, "config", None)  # pyright: ignore
-        return DynamicCache(config=config) if isinstance(config, PretrainedConfig) else DynamicCache()
+        return (
+            DynamicCache(config=config) if isinstance(config, PretrainedConfig) else DynamicCache()
+        )
     from transformer_lens.cache.key_value_cache import TransformerLensKeyValueCache
 
     return TransformerLensKeyValueCache.init_cache(model.cfg, device, batch)

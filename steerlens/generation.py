@@ -1,6 +1,6 @@
 """Generation with a KV cache, where every pass knows which absolute positions it holds.
 
-Sampling follows the ActAdd authors' order (actadd_baselines A7): divide by the temperature, subtract
+Sampling follows the ActAdd authors' order (TransformerLens): divide by the temperature, subtract
 `frequency_penalty` times the count of each token in prompt and completion (BOS included), keep the
 smallest set of tokens whose probability exceeds `top_p`, draw. The draw of a step depends on (seed,
 prompt index, sample index, step) and on nothing else, so batch size and order do not matter.
@@ -265,7 +265,7 @@ def choose(
     """The next token of each row: the point of its distribution that `uniforms` falls on."""
     if not bool(torch.isfinite(scores).any(dim=1).all()):
         raise ValueError(
-            "The model returned no finite logit for a row. Lower the strength, or load the model in "
+            "The model returned no finite logit for a row. Lower the strength, or load it in "
             "float32 or bfloat16 (float16 overflows)."
         )
     if sampling.temperature == 0:
@@ -329,13 +329,12 @@ def _generation(
     return Generation(
         prompts=tuple(decode(list(encoded.ids)) for _, encoded in unique),
         texts=tuple(
-            tokenizer.decode(ids, skip_special_tokens=True) if tokenizer else str(ids) for ids in new
+            tokenizer.decode(ids, skip_special_tokens=True) if tokenizer else str(ids)
+            for ids in new
         ),
         tokens=torch.cat([prompts, written], dim=1),
         mask=mask,
-        window=Window.of(
-            mask, question=window.question, response=window.response, bos=window.bos
-        ),
+        window=Window.of(mask, question=window.question, response=window.response, bos=window.bos),
         prompt=tuple(row.prompt for row in rows),
         sample=tuple(row.sample for row in rows),
         seed=seed,

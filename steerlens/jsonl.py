@@ -41,7 +41,9 @@ def _read(path: str | Path, parse: Callable[[dict[str, Any]], Row]) -> list[Row]
                 raise ValueError(f"a {type(row).__name__}, not an object")
             rows.append(parse(row))
         except (ValueError, TypeError) as error:
-            raise ValueError(f"{path}, line {number}: {error}. One JSON object a line, please.") from error
+            raise ValueError(
+                f"{path}, line {number}: {error}. One JSON object a line, please."
+            ) from error
     if not rows:
         raise ValueError(f"{path} is empty. It should hold one JSON object a line.")
     return rows
@@ -78,6 +80,4 @@ def _side(row: dict[str, Any], name: str) -> str | Conversation:
     unknown = set(value) - {"user", "system", "response"}
     if unknown:
         raise ValueError(f"the field {name!r} has unknown keys: {', '.join(sorted(unknown))}")
-    return Conversation(
-        _text(value, "user"), value.get("system"), value.get("response", "")
-    )
+    return Conversation(_text(value, "user"), value.get("system"), value.get("response", ""))

@@ -31,7 +31,7 @@ DEMO = Path(__file__).parent / "demo_model"
 
 @dataclass(frozen=True)
 class Loaded:
-    """How a model came in: the name asked for, its folder if local, what was done to its weights."""
+    """How a model came in: the name asked for, its folder if local, its weights' processing."""
 
     name: str
     folder: Path | None
@@ -91,13 +91,16 @@ def local_folder(name_or_folder: str | Path) -> Path | None:
     if path.is_dir():
         return _require_whole(path)
     name = str(name_or_folder)
-    looks_local = isinstance(name_or_folder, Path) or name.startswith((".", "/", "~")) or path.suffix
+    looks_local = (
+        isinstance(name_or_folder, Path) or name.startswith((".", "/", "~")) or path.suffix
+    )
     if not looks_local and (name in hub_names() or name.count("/") == 1):
         return None
     near = difflib.get_close_matches(name, ["demo", *hub_names()], n=5, cutoff=0.3)
     raise ValueError(
         f"Unknown model {name!r}: it is neither 'demo', nor a folder that exists, nor a hub name "
-        f"('owner/name', or one that TransformerLens knows). Close to it: {', '.join(near) or 'demo'}."
+        f"('owner/name', or one that TransformerLens knows). Close to it: "
+        f"{', '.join(near) or 'demo'}."
     )
 
 
@@ -123,7 +126,9 @@ def _require_whole(folder: Path) -> Path:
     try:
         json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{folder / 'config.json'} is not JSON ({error}). Fetch it again.") from error
+        raise ValueError(
+            f"{folder / 'config.json'} is not JSON ({error}). Fetch it again."
+        ) from error
     return folder
 
 
@@ -135,20 +140,29 @@ def _require_choice(what: str, found: str, known: tuple[str, ...]) -> None:
 def _from_transformers(source: str, dtype: torch.dtype) -> tuple[Any, Any]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    with _quiet():
+    with quietly():
         try:
             tokenizer = AutoTokenizer.from_pretrained(source)
-            model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype)
+            model, info = AutoModelForCausalLM.from_pretrained(
+                source, dtype=dtype, output_loading_info=True
+            )
         except Exception as error:  # transformers raises many kinds; all mean "not loaded"
             raise ValueError(
                 f"transformers could not load {source!r}: {error}. If it is a hub name, check the "
                 "connection and HF_HUB_OFFLINE; if a folder, whether its files are complete."
             ) from error
+    absent = sorted(info["missing_keys"])
+    if absent:
+        # transformers fills these with random numbers, and only logs it.
+        raise ValueError(
+            f"The weights of {source!r} lack {len(absent)} tensors of its configuration, "
+            f"{absent[0]!r} first. Fetch its .safetensors files again, all of them."
+        )
     return model.eval(), tokenizer
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quietly() -> Iterator[None]:
     """No progress bars for a local load that takes a second."""
     from transformers.utils import logging
 
@@ -164,7 +178,7 @@ def _quiet() -> Iterator[None]:
 
 
 def has_hooked_transformer() -> bool:
-    """Whether the installed TransformerLens still has HookedTransformer (3.x does, 4.x does not)."""
+    """Whether the installed TransformerLens has HookedTransformer (3.x does, 4.x does not)."""
     return importlib.util.find_spec("transformer_lens.HookedTransformer") is not None
 
 
@@ -221,7 +235,7 @@ def _hooked(
             hf_model=hf_model,
             tokenizer=tokenizer,
             device=str(device),
-            dtype=dtype,
+            dtype=dtype,  # pyright: ignore[reportArgumentType]  annotated str, documented as dtype
             fold_ln=fold,
             center_writing_weights=fold,
             center_unembed=fold,
@@ -233,9 +247,9 @@ def _hooked(
     fields |= {"model_name": Path(source).name, "device": str(device), "dtype": dtype}
     cfg = HookedTransformerConfig.from_dict(fields | {"default_prepend_bos": True})
     if fold:
-        cfg.normalization_type = {"LN": "LNPre", "RMS": "RMSPre"}[cfg.normalization_type]
+        cfg.normalization_type = f"{cfg.normalization_type}Pre"
     state = loading.get_pretrained_state_dict(source, cfg, hf_model=hf_model, dtype=dtype)
-    with _quiet():
+    with quietly():
         model = HookedTransformer(cfg, tokenizer=tokenizer, move_to_device=False)
     model.load_and_process_state_dict(
         state,
@@ -257,9 +271,13 @@ def _bridge(
 ) -> Any:
     from transformer_lens.model_bridge import TransformerBridge
 
-    with _quiet():
+    with quietly():
         return TransformerBridge.boot_transformers(
-            source, hf_model=hf_model.to(device), tokenizer=tokenizer, device=str(device), dtype=dtype
+            source,
+            hf_model=hf_model.to(device),
+            tokenizer=tokenizer,
+            device=str(device),
+            dtype=dtype,
         )
 
 

@@ -43,7 +43,7 @@ class Conversation:
 
 
 Prompt: TypeAlias = "str | Conversation | Encoded"
-Prompts: TypeAlias = "Sequence[Prompt] | tuple[Tensor, Tensor]"
+Prompts: TypeAlias = "Prompt | Sequence[Prompt] | tuple[Tensor, Tensor]"
 
 
 @dataclass(frozen=True)
@@ -297,8 +297,15 @@ def _encode_tokens(
     return rows
 
 
+def require_side(side: str) -> None:
+    """Raise ValueError unless `side` is a side."""
+    if side not in ("left", "right"):
+        raise ValueError(f"The padding side is 'left' or 'right'; found {side!r}.")
+
+
 def stack(rows: Iterable[Encoded], side: str = "left") -> tuple[Tokens, Window]:
     """Rows padded on one side into a batch, with the window that says what is where."""
+    require_side(side)
     rows = list(rows)
     width = max(len(row.ids) for row in rows)
     tokens = torch.zeros((len(rows), width), dtype=torch.long)

@@ -117,7 +117,7 @@ class Run:
         self.stack.enter_context(self.model.hooks(fwd_hooks=hooks))
 
     def _remember(self, fresh: list[Placed]) -> None:
-        # A TokenSteering makes new steers each pass: what one pass learnt of a place, the next keeps.
+        # A TokenSteering makes new steers each pass; what one learnt of a place, the next keeps.
         for old, new in zip(self.placed, fresh, strict=False):
             if old.site == new.site:
                 new.ran, new.changed, new.met = old.ran, old.changed, old.met

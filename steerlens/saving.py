@@ -11,7 +11,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -65,8 +65,10 @@ def origin_of(
     """The origin of what is being fitted on `model` from the tensors `data`."""
     from steerlens.models import identity_of
 
-    digest = hashlib.sha256(b"".join(_bytes(tensor) for tensor in data)).hexdigest()[:16]
-    return Origin(identity_of(model), seed, digest if data else "")
+    digest = hashlib.sha256()
+    for tensor in data:
+        digest.update(str(tuple(tensor.shape)).encode() + _bytes(tensor))
+    return Origin(identity_of(model), seed, digest.hexdigest()[:16] if data else "")
 
 
 def joint_origin(first: Origin | None, second: Origin | None) -> Origin | None:
@@ -96,10 +98,11 @@ SAVEABLE: dict[str, type] = {}
 
 def saveable(cls: Class) -> Class:
     """Let a frozen dataclass of numbers, names, tensors and steers be saved (a decorator)."""
-    if not is_dataclass(cls):
-        raise TypeError(f"{cls.__name__} must be a dataclass to be saved.")
-    if SAVEABLE.setdefault(cls.__name__, cls) is not cls:
-        raise ValueError(f"Another class called {cls.__name__} is already saveable. Rename one.")
+    name = cls.__name__
+    if not hasattr(cls, "__dataclass_fields__"):
+        raise TypeError(f"{name} must be a dataclass to be saved.")
+    if SAVEABLE.setdefault(name, cls) is not cls:
+        raise ValueError(f"Another class called {name} is already saveable. Rename one.")
     return cls
 
 
@@ -116,11 +119,9 @@ def save_steering(
     path = Path(path)
     tensors: dict[str, Tensor] = {}
     tree = _to_tree(steering, tensors)
-    origin = getattr(steering, "origin", None)
+    origin = _origin_in(steering)
     if model is not None:
-        for site, steer in getattr(steering, "placed", ()):
-            require_site(model, site)
-            require_fit(model, site, steer)
+        _require_placeable(steering, model)
         known = origin_of(model)
         if origin is not None and origin.model.fingerprint != known.model.fingerprint:
             raise ValueError(
@@ -158,12 +159,40 @@ def load_steering(path: str | Path, model: HookedModel) -> AnySteering:
                 f"model it was fitted on ({saved.name or 'name not recorded'}), or fit it again on "
                 "this one."
             )
-        if isinstance(steering, Steering):
-            steering = replace(steering, origin=origin)
+        steering = _with_origin(steering, origin)
+    _require_placeable(steering, model)
+    return steering
+
+
+def _inner(steering: AnySteering) -> tuple[AnySteering, ...]:
+    if isinstance(steering, Together):
+        return steering.steerings
+    return (steering.steering,) if isinstance(steering, Mapped) else ()
+
+
+def _require_placeable(steering: AnySteering, model: HookedModel) -> None:
     for site, steer in getattr(steering, "placed", ()):
         require_site(model, site)
         require_fit(model, site, steer)
-    return steering
+    for part in _inner(steering):
+        _require_placeable(part, model)
+
+
+def _origin_in(steering: AnySteering) -> Origin | None:
+    origin = getattr(steering, "origin", None)
+    for part in _inner(steering):
+        origin = joint_origin(origin, _origin_in(part))
+    return origin
+
+
+def _with_origin(steering: Any, origin: Origin) -> Any:
+    """`steering` with `origin` in every part that has a place for one."""
+    if isinstance(steering, Together):
+        return Together(tuple(_with_origin(part, origin) for part in steering.steerings))
+    if isinstance(steering, Mapped):
+        return replace(steering, steering=_with_origin(steering.steering, origin))
+    held = any(item.name == "origin" for item in fields(steering))
+    return replace(steering, origin=origin) if held else steering
 
 
 def read_file(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -184,7 +213,8 @@ def read_file(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         ) from error
     if text is None:
         raise ValueError(
-            f"{path} is a safetensors file, but not a steering: its metadata has no {KEY!r} entry."
+            f"{path} is a safetensors file, but not a steering: its metadata has no {KEY!r} entry. "
+            "steering.save(path) makes one."
         )
     header = _header(path, text)
     if header["digest"] != _digest({k: v for k, v in header.items() if k != "digest"}, tensors):

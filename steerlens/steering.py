@@ -1,6 +1,7 @@
 """Where in the model: `Site` names a hook point, `Steering` puts steers at sites."""
 
 import difflib
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -62,7 +63,7 @@ def as_site(where: "int | Site") -> Site:
 
 
 def require_site(model: HookedModel, site: Site) -> None:
-    """Raise ValueError if `model` lacks the hook point (a TransformerBridge 3.x would ignore it)."""
+    """Raise ValueError if `model` lacks the hook point (TransformerBridge 3.x would ignore it)."""
     names = model.hook_dict
     if site.hook_name in names:
         return
@@ -297,6 +298,16 @@ def start(steering: AnySteering, model: HookedModel, batch: int) -> TokenRun:
             "at(6, steer), or at(Site(6, 'resid_pre'), steer)."
         )
     return steering.start(model, batch)
+
+
+def together(steerings: Sequence[AnySteering]) -> AnySteering:
+    """All of them at once, the first acting first; one alone is returned as it is."""
+    if not steerings:
+        raise ValueError("together([]) got no steering. Give at least one.")
+    whole = steerings[0]
+    for then in steerings[1:]:
+        whole = whole + then if isinstance(whole, Steering) else Together((whole, then))
+    return whole
 
 
 def scaled(steering: AnySteering, strength: float) -> AnySteering:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -12,7 +12,7 @@ Direction: TypeAlias = Float[Tensor, "d_model"]
 Tokens: TypeAlias = Int[Tensor, "batch pos"]
 Where: TypeAlias = Bool[Tensor, "batch pos"]
 
-# TransformerLens passes a HookPoint, and in compatibility mode a stand-in for one; no steer reads it.
+# A HookPoint, or in TransformerLens' compatibility mode a stand-in for one; no steer reads it.
 Hook: TypeAlias = Any
 
 
@@ -37,11 +37,11 @@ class HookedModel(Protocol):
     cfg: Any
     tokenizer: Any
 
-    @property
-    def hook_dict(self) -> dict[str, Any]: ...
+    if TYPE_CHECKING:  # a bridge builds it at every look, and `isinstance` in tests looks each call
 
-    def hooks(
-        self, fwd_hooks: Sequence[tuple[str, Any]] = ...
-    ) -> AbstractContextManager[Any]: ...
+        @property
+        def hook_dict(self) -> dict[str, Any]: ...
+
+    def hooks(self, fwd_hooks: Sequence[tuple[str, Any]] = ...) -> AbstractContextManager[Any]: ...
 
     def __call__(self, *args: Any, **options: Any) -> Any: ...

@@ -51,7 +51,8 @@ class ActAdd:
         require_finite(torch.tensor(self.c), "ActAdd's coefficient c")
         if self.alignment not in get_args(Alignment):
             raise ValueError(
-                f"Unknown alignment {self.alignment!r}. Use one of: {', '.join(get_args(Alignment))}."
+                f"Unknown alignment {self.alignment!r}. "
+                f"Use one of: {', '.join(get_args(Alignment))}."
             )
         start, stop = self.dims or (0, self.d_model)
         if not 0 <= start < stop <= self.d_model:
@@ -168,8 +169,6 @@ def _padded(rows: list[Encoded], filler: int) -> list[Encoded]:
     """Both prompts at equal length, the filler an ordinary, attended token."""
     length = max(len(row.ids) for row in rows)
     return [
-        Encoded(
-            row.ids + (filler,) * (length - len(row.ids)), row.question, length, row.bos
-        )
+        Encoded(row.ids + (filler,) * (length - len(row.ids)), row.question, length, row.bos)
         for row in rows
     ]

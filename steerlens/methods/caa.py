@@ -11,13 +11,14 @@ from the end of the instruction on: `caa.only(response)`. The paper's multiplier
 
 from dataclasses import dataclass, field
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from steerlens.activations import capture
 from steerlens.directions import require_finite, require_pairs
 from steerlens.positions import Scope, last
-from steerlens.prompts import Prompts
+from steerlens.prompts import Prompts, encode_all
 from steerlens.saving import origin_of, saveable
 from steerlens.steering import Site, Steering, as_site
 from steerlens.types import Direction, Hook, HookedModel, Residual
@@ -62,17 +63,15 @@ class CAA:
         `read` says which tokens are read; where it holds several of a prompt, their mean is.
         """
         place = as_site(site)
-        sides = [
-            capture(model, prompts, place, scope=read, template=template)
-            for prompts in (positive, negative)
-        ]
+        rows = [encode_all(model, prompts, template) for prompts in (positive, negative)]
+        sides = [capture(model, side, place, scope=read) for side in rows]
         means = [side.row_means(place) for side in sides]
         if means[0].shape != means[1].shape:
             raise ValueError(
                 f"CAA needs pairs: {len(means[0])} positive and {len(means[1])} negative prompts "
                 "were given. Give as many of each, in the same order."
             )
-        origin = origin_of(model, data=[side.tokens for side in sides])
+        origin = origin_of(model, data=[torch.tensor(row.ids) for side in rows for row in side])
         return Steering(((place, cls.fit(*means)),), origin)
 
     def __call__(self, activation: Residual, hook: Hook = None) -> Residual:

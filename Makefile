@@ -1,0 +1,133 @@
+# `make demo` and `make test` need Python 3.10 to 3.13, pip and make. The first call builds a virtual
+# environment; later ones reuse it until pyproject.toml or the constraints change.
+
+PYTHON  ?= python3
+TL      ?= 3
+OUT     ?= demo-report
+WORKERS ?= 2
+# More arguments for pytest, e.g. ARGS='-k psr -x'.
+ARGS    ?=
+
+ifeq ($(filter 3 4,$(TL)),)
+$(error TL=$(TL): choose TL=3 or TL=4, the major version of TransformerLens to run on)
+endif
+
+VENV_3   := .venv
+VENV_4   := .venv-tl4
+# TransformerLens 4 has no HookedTransformer, so the branch that builds one has no types there.
+CHECKS_3 := lint types
+CHECKS_4 := lint
+CHECKS   ?= $(CHECKS_$(TL))
+
+VENV        := $(VENV_$(TL))
+BIN         := $(VENV)/bin
+CONSTRAINTS := constraints/tl$(TL).txt
+TORCH       ?= $(shell sed -n 's/^\(torch==[^ ;]*\).*/\1/p' $(CONSTRAINTS))
+PIP         := $(BIN)/python -m pip --disable-pip-version-check -qq
+LINTED      := $(wildcard steerlens analysis tests notebooks benchmarks scripts)
+NOTEBOOKS   := $(wildcard notebooks/*.ipynb)
+
+# Nothing here may reach for the hub; one thread a worker, or the workers fight over the cores.
+OFFLINE := HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
+PYTEST  := $(OFFLINE) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --nbmake --nbmake-timeout=900
+
+define PAIRED
+import jupytext, pathlib, sys
+def cells(path):
+    return path.exists() and [(cell.cell_type, cell.source) for cell in jupytext.read(path).cells]
+halves = {pathlib.Path(path).with_suffix("") for path in sys.argv[1:]}
+apart = sorted(str(path) for path in halves
+               if cells(path.with_suffix(".py")) != cells(path.with_suffix(".ipynb")))
+sys.exit(f"The .py and the .ipynb differ: {', '.join(apart)}. Edit the .py, then 'make notebooks'." if apart else 0)
+endef
+# nbmake writes down when each cell ran, which would be a difference in every run.
+define UNTIMED
+import nbformat, sys
+for path in sys.argv[1:]:
+    notebook = nbformat.read(path, 4)
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)
+    nbformat.write(notebook, path)
+endef
+export PAIRED UNTIMED
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+.PHONY: help demo test test-all lint types format notebooks bench lock clean distclean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@echo "  TL=4 runs any of them on TransformerLens 4.x; PYTHON=... picks the interpreter."
+
+demo: $(VENV)/.run ## the demonstration, offline and on CPU; report in OUT (demo-report)
+	$(OFFLINE) $(BIN)/steerlens demo --out "$(OUT)"
+
+test: $(CHECKS) $(VENV)/.dev ## lint, types, all tests but the slow, notebooks executed
+	$(PYTEST) -m "not slow" tests $(NOTEBOOKS) $(ARGS)
+
+test-all: $(CHECKS) $(VENV)/.dev ## the same with the slow tests
+	$(PYTEST) tests $(NOTEBOOKS) $(ARGS)
+
+lint: $(VENV)/.dev ## ruff, and that both halves of each notebook agree
+	$(BIN)/ruff check $(LINTED)
+	$(BIN)/ruff format --check $(LINTED)
+	@$(BIN)/python -c "$$PAIRED" $(wildcard notebooks/*.py notebooks/*.ipynb)
+
+types: $(VENV)/.dev ## basedpyright
+	$(BIN)/basedpyright --pythonpath $(BIN)/python
+
+format: $(VENV)/.dev ## rewrite what ruff can fix
+	$(BIN)/ruff check --fix-only $(LINTED)
+	$(BIN)/ruff format $(LINTED)
+
+notebooks: $(VENV)/.dev ## build the .ipynb from their .py halves, execute them, keep the outputs
+	$(BIN)/jupytext --quiet --to ipynb --update notebooks/*.py
+	$(PYTEST) --overwrite notebooks
+	@$(BIN)/python -c "$$UNTIMED" notebooks/*.ipynb
+
+bench: $(VENV)/.dev ## the benchmarks
+	$(OFFLINE) $(BIN)/python -m benchmarks
+
+# To move torch or transformer-lens, edit its line in both files first.
+lock: $(VENV)/.dev ## solve the constraints again; UPGRADE=1 moves every pin to the newest
+	$(PIP) install uv
+	@for file in constraints/tl3.txt constraints/tl4.txt; do \
+	  sed -n '/^#/p' $$file > $$file.head; \
+	  grep -E '^(torch|transformer-lens)==' $$file > $$file.pins; \
+	  $(BIN)/uv pip compile --quiet --universal --python-version 3.10 --all-extras --no-header \
+	    --no-annotate $(if $(UPGRADE),--upgrade) --constraint $$file.pins --output-file $$file \
+	    pyproject.toml || exit 1; \
+	  grep -vE '^(cuda|nvidia)-|^triton=' $$file | cat $$file.head - > $$file.new; \
+	  mv $$file.new $$file; rm $$file.head $$file.pins; echo "wrote $$file"; \
+	done
+
+clean: ## caches and reports
+	rm -rf build dist demo-report .pytest_cache .ruff_cache .hypothesis
+	find $(LINTED) -name __pycache__ -prune -exec rm -rf {} +
+
+distclean: clean ## and the environments
+	rm -rf $(VENV_3) $(VENV_4)
+
+# Torch comes first and alone: where the machine is set up for a CPU build, the version pinned here
+# is that build, and the packages that need torch find it there instead of downloading their own.
+$(VENV)/.torch: $(CONSTRAINTS)
+	@command -v $(PYTHON) > /dev/null \
+	  || { echo "No '$(PYTHON)' here. Install Python 3.10 to 3.13, or name yours: make PYTHON=python3.12 ..."; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 14))' \
+	  || { echo "steerlens needs Python 3.10 to 3.13; '$(PYTHON)' is $$($(PYTHON) -V 2>&1)." \
+	       "Name another: make PYTHON=python3.12 ..."; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2> /dev/null \
+	  || { echo "'$(PYTHON)' cannot make virtual environments. On Debian and Ubuntu: apt install python3-venv"; exit 1; }
+	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
+	@echo "Installing $(TORCH) and the packages of $(CONSTRAINTS) into $(VENV); the first time takes minutes."
+	$(PIP) install -c $(CONSTRAINTS) $(TORCH)
+	@touch $@
+
+$(VENV)/.run: $(VENV)/.torch $(CONSTRAINTS) pyproject.toml
+	$(PIP) install -c $(CONSTRAINTS) -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.torch $(CONSTRAINTS) pyproject.toml
+	$(PIP) install -c $(CONSTRAINTS) -e '.[dev,notebooks]'
+	@touch $(VENV)/.run $@

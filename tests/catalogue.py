@@ -1,0 +1,199 @@
+"""An instance of every exported steer and combinator: the laws of test_laws.py hold for each.
+
+A new method is added here in one entry, with its equation again in oracles.py. `build` makes the
+steering for a tiny model (fit it there if it must be fitted); `oracle` is the same steering on one
+row in NumPy, or None where the equation needs more than the activation and the row.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import oracles
+import torch
+from oracles import Oracle, Row
+from tiny_models import D_MODEL, D_VOCAB
+
+import steerlens
+from steerlens import CAA, ActAdd, Chain, Only, Scaled, Site, Steering, When, Window, at
+from steerlens.saving import saveable
+from steerlens.steering import AnySteering
+
+LAYER = 1
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One catalogued steering: which exported name it covers, how to build it, its oracle."""
+
+    covers: str
+    build: Callable[[Any], AnySteering]
+    oracle: Oracle | None = None
+    positional: bool = False
+
+
+def random(*shape: int, seed: int = 0) -> torch.Tensor:
+    """Numbers of the size of a tiny model's activations, the same for the same seed."""
+    return torch.from_numpy(np.random.default_rng(seed).standard_normal(shape)).float()
+
+
+V = random(D_MODEL, seed=1)
+U = random(D_MODEL, seed=2)
+MATRIX = random(3, D_MODEL, seed=3)
+V64, U64, MATRIX64 = (tensor.double().numpy() for tensor in (V, U, MATRIX))
+
+
+@saveable
+@dataclass(frozen=True, eq=False)
+class ByToken:
+    """The toy `TokenSteering`: adds v times the mean id of the tokens so far, over d_vocab.
+
+    It must see each token once, in order, and carry a sum from pass to pass, as COLD-FD carries a
+    second cache.
+    """
+
+    v: torch.Tensor
+
+    def start(self, model: Any, batch: int) -> "ByTokenRun":
+        return ByTokenRun(self.v, torch.zeros(batch, dtype=torch.long))
+
+    def __add__(self, then: AnySteering) -> AnySteering:
+        return steerlens.steering.Together((self, then))
+
+
+@dataclass(eq=False)
+class ByTokenRun:
+    v: torch.Tensor
+    total: torch.Tensor
+
+    def step(self, tokens: torch.Tensor, window: Window) -> Steering:
+        carried = torch.where(window.first > 0, self.total, 0)
+        totals = carried[:, None] + (tokens * window.mask).cumsum(dim=1)
+        self.total = totals[:, -1]
+        share = totals / (window.positions + 1).clamp(min=1) / D_VOCAB
+        return at(LAYER, AddLaid(share[..., None] * self.v))
+
+
+@dataclass(frozen=True, eq=False)
+class AddLaid:
+    """Add its own vector at every column of one pass."""
+
+    laid: torch.Tensor
+
+    def __call__(self, activation: torch.Tensor, hook: Any = None) -> torch.Tensor:
+        return activation + self.laid.to(activation)
+
+
+def first_positive(activation: torch.Tensor) -> torch.Tensor:
+    """A condition: the first dimension is above zero."""
+    return activation[..., 0] > 0
+
+
+def halved(activation: torch.Tensor, hook: Any = None) -> torch.Tensor:
+    """A steer that is a plain function."""
+    return activation / 2
+
+
+def _response_without_bos(h: oracles.Array, row: Row) -> oracles.Array:
+    def inside(t: int) -> bool:
+        return oracles.in_scope("response", t, row) and not (t == 0 and row.bos)
+
+    return oracles.where(h, oracles.caa(h, V64), inside)
+
+
+def _between_2_and_5(h: oracles.Array, row: Row) -> oracles.Array:
+    return oracles.where(h, oracles.caa(h, V64), lambda t: t in (2, 3, 4))
+
+
+def _gated(h: oracles.Array, row: Row) -> oracles.Array:
+    return oracles.where(h, oracles.caa(h, V64), lambda t: h[t, 0] > 0)
+
+
+PRE = Site(LAYER, "resid_pre")
+
+CATALOGUE: dict[str, Entry] = {
+    "CAA": Entry("CAA", lambda model: at(LAYER, CAA(V)), lambda h, row: oracles.caa(h, V64)),
+    "ActAdd": Entry(
+        "ActAdd",
+        lambda model: at(PRE, ActAdd(MATRIX, c=1.5)),
+        lambda h, row: oracles.act_add(h, row, MATRIX64, 1.5),
+        positional=True,
+    ),
+    "ActAdd, middle": Entry(
+        "ActAdd",
+        lambda model: at(PRE, ActAdd(MATRIX, alignment="mid", dims=(4, 20))),
+        lambda h, row: oracles.act_add(h, row, MATRIX64, 1.0, "mid", (4, 20)),
+        positional=True,
+    ),
+    "ActAdd, back": Entry(
+        "ActAdd",
+        lambda model: at(PRE, ActAdd(MATRIX, c=-2.0, alignment="back")),
+        lambda h, row: oracles.act_add(h, row, MATRIX64, -2.0, "back"),
+        positional=True,
+    ),
+    "Scaled": Entry(
+        "Scaled",
+        lambda model: at(LAYER, Scaled(CAA(V), -0.7)),
+        lambda h, row: oracles.scaled(h, oracles.caa(h, V64), -0.7),
+    ),
+    "Only, response": Entry(
+        "Only",
+        lambda model: at(LAYER, Only(CAA(V), steerlens.response.without_bos)),
+        _response_without_bos,
+        positional=True,
+    ),
+    "Only, positions": Entry(
+        "Only",
+        lambda model: at(LAYER, Only(CAA(V), steerlens.positions(2, 5))),
+        _between_2_and_5,
+        positional=True,
+    ),
+    "Chain": Entry(
+        "Chain",
+        lambda model: at(LAYER, Chain((CAA(V), halved, CAA(U)))),
+        lambda h, row: oracles.caa(oracles.caa(h, V64) / 2, U64),
+    ),
+    "When": Entry("When", lambda model: at(LAYER, When(CAA(V), first_positive)), _gated),
+    "wrapped together": Entry(
+        "Chain",
+        lambda model: at(
+            PRE, Scaled(Chain((ActAdd(MATRIX), Only(CAA(V), steerlens.generated))), 0.5)
+        ),
+        lambda h, row: oracles.scaled(
+            h,
+            oracles.where(
+                (one := oracles.act_add(h, row, MATRIX64)),
+                oracles.caa(one, V64),
+                lambda t: oracles.in_scope("generated", t, row),
+            ),
+            0.5,
+        ),
+        positional=True,
+    ),
+    "a token steering": Entry(
+        "TokenSteering",
+        lambda model: ByToken(V),
+        lambda h, row: oracles.by_token(h, row, V64, D_VOCAB),
+        positional=True,
+    ),
+    "a token steering, scaled and limited": Entry(
+        "TokenSteering",
+        lambda model: steerlens.only(steerlens.scaled(ByToken(V), 3.0), steerlens.response),
+        lambda h, row: oracles.where(
+            h,
+            oracles.scaled(h, oracles.by_token(h, row, V64, D_VOCAB), 3.0),
+            lambda t: oracles.in_scope("response", t, row),
+        ),
+        positional=True,
+    ),
+    "a token steering after a steering": Entry(
+        "TokenSteering",
+        lambda model: at(LAYER, halved) + ByToken(V),
+        lambda h, row: oracles.by_token(h / 2, row, V64, D_VOCAB),
+        positional=True,
+    ),
+}
+
+COMBINATORS = {"Chain", "Only", "Scaled", "When"}
+"""What `steerlens.combinators` exports, and what the catalogue must therefore also hold."""

@@ -1,0 +1,72 @@
+"""Fixtures that every test file shares: tiny models, each on every backend installed."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import settings
+from tiny_models import ARCHITECTURES, KINDS, Kind, load, load_reference, write_folder
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+settings.register_profile("steady", derandomize=True, deadline=None, max_examples=25, database=None)
+settings.load_profile("steady")
+
+
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The folder of each architecture's tiny model."""
+    root = tmp_path_factory.mktemp("models")
+    return {name: write_folder(root / f"tiny-{name}", name) for name in ARCHITECTURES}
+
+
+@pytest.fixture(scope="session", params=[Kind(*kind) for kind in KINDS], ids=str)
+def kind(request: pytest.FixtureRequest) -> Kind:
+    """Architecture and backend: whatever asks for `model` runs once for each."""
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def folder(kind: Kind, folders: dict[str, Path]) -> Path:
+    """The folder that `model` was loaded from."""
+    return folders[kind.architecture]
+
+
+@pytest.fixture(scope="session")
+def model(kind: Kind, folder: Path) -> Any:
+    """A tiny model in float32, never changed by a test."""
+    return load(folder, kind.backend)
+
+
+@pytest.fixture(scope="session")
+def bfloat16_model(kind: Kind, folder: Path) -> Any:
+    """The same model in bfloat16."""
+    return load(folder, kind.backend, torch.bfloat16)
+
+
+@pytest.fixture(scope="session")
+def reference(folder: Path) -> Any:
+    """The weights of `model` in transformers' own class."""
+    return load_reference(folder)
+
+
+@pytest.fixture(scope="session", params=ARCHITECTURES)
+def both_backends(request: pytest.FixtureRequest, folders: dict[str, Path]) -> tuple[Any, Any]:
+    """One architecture on two backends; the same one twice where only one is installed."""
+    names = [backend for architecture, backend in KINDS if architecture == request.param]
+    return load(folders[request.param], names[0]), load(folders[request.param], names[-1])
+
+
+@pytest.fixture(scope="session")
+def gpt2(folders: dict[str, Path]) -> Any:
+    """One model on one backend, for tests of what no backend can change."""
+    return load(folders["gpt2"], KINDS[0][1])
+
+
+@pytest.fixture(scope="session")
+def bridge(folders: dict[str, Path]) -> Any:
+    """The Llama on TransformerBridge, which every supported TransformerLens has."""
+    return load(folders["llama"], "bridge")

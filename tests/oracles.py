@@ -1,0 +1,136 @@
+"""Every equation again, in plain NumPy, one token at a time, written from the papers.
+
+`h` is `[pos, d_model]` in float64: the real tokens of one row, no padding. Nothing here is fast.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+Array = np.ndarray
+Oracle = Callable[[Array, "Row"], Array]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row: its ids, where its user turn and its response begin, whether it starts with BOS."""
+
+    tokens: tuple[int, ...]
+    question: int
+    response: int
+    bos: bool
+
+
+def caa(h: Array, v: Array) -> Array:
+    """h' = h + v at every token (CAA, section 3)."""
+    out = np.empty_like(h)
+    for t in range(len(h)):
+        out[t] = h[t] + v
+    return out
+
+
+def fit_caa(positive: Array, negative: Array) -> Array:
+    """v = (1/N) sum_i (positive_i - negative_i), one number at a time."""
+    pairs, width = positive.shape
+    v = np.zeros(width)
+    for d in range(width):
+        total = 0.0
+        for i in range(pairs):
+            total += float(positive[i, d]) - float(negative[i, d])
+        v[d] = total / pairs
+    return v
+
+
+def act_add(
+    h: Array,
+    row: Row,
+    v: Array,
+    c: float = 1.0,
+    alignment: str = "front",
+    dims: tuple[int, int] | None = None,
+) -> Array:
+    """h'[start + i] = h[start + i] + c v[i] for the rows of v (ActAdd, algorithm 1; A3)."""
+    n, rows = row.response, len(v)
+    start = {"front": 0, "mid": n // 2 - rows // 2, "back": n - rows}[alignment]
+    first, stop = dims or (0, h.shape[1])
+    out = h.copy()
+    for i in range(rows):
+        for d in range(first, stop):
+            if 0 <= start + i < len(h):
+                out[start + i, d] = h[start + i, d] + c * v[i, d]
+    return out
+
+
+def by_token(h: Array, row: Row, v: Array, d_vocab: int) -> Array:
+    """The catalogue's toy: h' = h + (mean token id so far / d_vocab) v."""
+    out, total = h.copy(), 0
+    for t, token in enumerate(row.tokens):
+        total += token
+        out[t] = h[t] + total / (t + 1) / d_vocab * v
+    return out
+
+
+def scaled(h: Array, steered: Array, s: float) -> Array:
+    """h + s (steer(h) - h)."""
+    out = np.empty_like(h)
+    for t in range(len(h)):
+        out[t] = h[t] + s * (steered[t] - h[t])
+    return out
+
+
+def in_scope(name: str, t: int, row: Row) -> bool:
+    """Whether the token at absolute position `t` is in the scope called `name`."""
+    if name == "everywhere":
+        return True
+    if name == "prompt":
+        return t in range(row.response)
+    if name == "response":
+        return t not in range(row.response - 1)
+    if name == "question_and_response":
+        return t not in range(row.question - 1)
+    if name == "generated":
+        return t not in range(row.response)
+    if name == "last":
+        return t == row.response - 1
+    raise KeyError(name)
+
+
+def where(h: Array, steered: Array, inside: Callable[[int], bool]) -> Array:
+    """steer(h) at the tokens where `inside`, h at the others."""
+    out = h.copy()
+    for t in range(len(h)):
+        if inside(t):
+            out[t] = steered[t]
+    return out
+
+
+def next_token(
+    scores: Array,
+    counts: Array,
+    uniform: float,
+    temperature: float,
+    top_p: float,
+    frequency_penalty: float,
+) -> int:
+    """The sampler of the ActAdd authors (A7): temperature, then penalty, then top-p, then draw."""
+    if temperature == 0:
+        return int(np.argmax(scores))
+    penalised = scores.astype(np.float64) / temperature
+    for token in range(len(scores)):
+        penalised[token] -= frequency_penalty * counts[token]
+    weight = np.exp(penalised - penalised.max())
+    probability = weight / weight.sum()
+    kept, total = set(), 0.0
+    for token in sorted(range(len(scores)), key=lambda token: -probability[token]):
+        kept.add(token)
+        total += probability[token]
+        if total > top_p:
+            break
+    mass = sum(probability[token] for token in sorted(kept))
+    height = 0.0
+    for token in sorted(kept):
+        height += probability[token]
+        if height > uniform * mass:
+            return token
+    raise AssertionError("The uniform number was not below 1.")

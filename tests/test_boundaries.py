@@ -1,0 +1,207 @@
+"""What imports what, in fresh processes, and what the source may not contain."""
+
+import ast
+import functools
+import importlib
+import inspect
+import json
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import steerlens
+
+ROOT = Path(__file__).parent.parent
+SOURCES = sorted((ROOT / "steerlens").rglob("*.py")) + sorted((ROOT / "analysis").rglob("*.py"))
+OURS = [path for path in SOURCES if (ROOT / "steerlens") in path.parents]
+HEAVY = ("numpy", "pandas", "plotly", "rich", "safetensors", "sklearn", "tqdm", "torch", "typer")
+HEAVY += ("transformer_lens", "transformers", "httpx", "peft")
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+each_source = pytest.mark.parametrize("path", SOURCES, ids=name_of)
+each_of_ours = pytest.mark.parametrize("path", OURS, ids=name_of)
+
+
+@functools.cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@functools.cache
+def loaded_by(statement: str) -> frozenset[str]:
+    """The packages and modules that a fresh Python without test checks holds after `statement`."""
+    code = f"import sys\n{statement}\nimport json\nprint(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == 0, done.stderr
+    return frozenset(json.loads(done.stdout.splitlines()[-1]))
+
+
+def imports(tree: ast.AST, whole: bool = True) -> set[str]:
+    """The top-level packages that `tree` imports; with `whole=False` at module level alone."""
+    found = set()
+    waiting = [tree]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.Import):
+            found |= {name.name.partition(".")[0] for name in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add((node.module or "").partition(".")[0])
+        for child in ast.iter_child_nodes(node):
+            inside = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+            if whole or not inside:
+                waiting.append(child)
+    return found
+
+
+def functions(tree: ast.AST) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
+    kinds = ast.FunctionDef | ast.AsyncFunctionDef
+    return [node for node in ast.walk(tree) if isinstance(node, kinds)]
+
+
+def test_the_files_under_test_are_found():
+    names = {name_of(path) for path in SOURCES}
+    assert {"steerlens/steering.py", "steerlens/methods/caa.py", "analysis/__init__.py"} <= names
+
+
+def test_import_steerlens_loads_nothing_heavy():
+    assert not set(HEAVY) & loaded_by("import steerlens")
+
+
+def test_every_public_name_is_there_and_is_looked_up_lazily():
+    loaded = loaded_by(
+        "import steerlens\n"
+        "assert set(steerlens.__all__) <= set(dir(steerlens))\n"
+        "steerlens.Site(3)\n"
+        "kinds = {n: type(getattr(steerlens, n)).__name__ for n in steerlens.__all__}\n"
+        "assert 'module' not in kinds.values(), kinds"
+    )
+    assert "torch" in loaded
+
+
+def test_a_name_that_steerlens_lacks_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="'steerlens' has no attribute 'steer_everything'"):
+        _ = steerlens.steer_everything
+
+
+@pytest.mark.parametrize(
+    "module", ["generation", "activations", "methods", "models", "saving", "prompts"]
+)
+def test_the_library_loads_no_table_picture_or_terminal_package_of_its_own(module):
+    # transformer_lens brings pandas and rich along; it is none of our doing.
+    own = loaded_by(f"import steerlens.{module}") - loaded_by("import torch, transformer_lens")
+    found = {name.partition(".")[0] for name in own}
+    assert not found & {"analysis", "httpx", "pandas", "peft", "plotly", "rich", "sklearn", "typer"}
+
+
+@pytest.mark.parametrize("module", ["figures", "token_view", "report"])
+def test_pictures_need_neither_torch_nor_the_library(module):
+    if not (ROOT / "analysis" / f"{module}.py").is_file():
+        pytest.skip(f"analysis/{module}.py is not written yet")
+    loaded = {name.partition(".")[0] for name in loaded_by(f"import analysis.{module}")}
+    assert not loaded & {"torch", "steerlens", "transformer_lens", "transformers"}
+
+
+@each_of_ours
+def test_steerlens_does_not_import_analysis(path):
+    tree = tree_of(path)
+    whole = path.name == "cli.py"
+    assert "analysis" not in imports(tree, whole=not whole), "import it inside the function, or not"
+
+
+@each_of_ours
+def test_no_module_level_import_is_heavy(path):
+    heavy = {"analysis", "httpx", "pandas", "peft", "plotly", "rich", "sklearn"}
+    if path.name != "cli.py":
+        heavy |= {"typer"}
+    assert not imports(tree_of(path), whole=False) & heavy
+
+
+@each_source
+def test_no_pickle_is_written_or_read(path):
+    tree = tree_of(path)
+    assert not imports(tree) & {"pickle", "joblib", "dill", "cloudpickle", "shelve", "marshal"}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            called = f"{node.value.id}.{node.attr}"
+            assert called not in {"torch.load", "torch.save", "np.load"}, f"line {node.lineno}"
+        if isinstance(node, ast.keyword):
+            assert node.arg not in {"allow_pickle", "weights_only"}, f"line {node.lineno}"
+
+
+@each_source
+def test_no_function_takes_any_keyword(path):
+    # HookedModel.__call__ and the two that forward to it hand TransformerLens its own options.
+    known = {"steerlens/types.py": {"__call__"}, "steerlens/forward.py": {"_hooked"}}
+    found = {node.name for node in functions(tree_of(path)) if node.args.kwarg is not None}
+    assert found <= known.get(name_of(path), set())
+
+
+@each_source
+def test_no_code_is_built_from_text(path):
+    called = {
+        node.func.id
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+    }
+    assert not called & {"eval", "exec", "compile", "__import__"}
+
+
+@each_of_ours
+def test_no_steer_reads_the_name_of_its_hook(path):
+    # A bridge names the point differently from a HookedTransformer.
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            assert (node.value.id, node.attr) != ("hook", "name"), f"line {node.lineno}"
+
+
+def public_things() -> list[tuple[str, object]]:
+    found = []
+    for info in pkgutil.walk_packages(steerlens.__path__, "steerlens."):
+        if info.name.rpartition(".")[2].startswith("_"):
+            continue
+        module = importlib.import_module(info.name)
+        found.append((info.name, module))
+        for name, thing in vars(module).items():
+            home = getattr(thing, "__module__", None) == info.name
+            if home and not name.startswith("_") and (inspect.isclass(thing) or callable(thing)):
+                found.append((f"{info.name}.{name}", thing))
+    return found
+
+
+def test_every_public_module_class_and_function_says_what_it_is():
+    things = public_things()
+    assert {"steerlens.steering.Site", "steerlens.saving.save_steering"} <= {n for n, _ in things}
+    silent = [
+        name
+        for name, thing in things
+        if not (thing.__doc__ or "").strip()
+        # What @dataclass writes when there is none: the signature.
+        or (inspect.isclass(thing) and thing.__doc__.startswith(f"{thing.__name__}("))
+    ]
+    assert not [name for name in silent if name != "steerlens.methods"]
+    assert steerlens.__doc__
+
+
+@each_of_ours
+def test_every_public_method_has_a_docstring_or_a_name_that_the_class_explains(path):
+    plain = {"fit", "bind", "hook_name"}  # plain from the class, as ruff's D102 is switched off
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+            for method in node.body:
+                if isinstance(method, ast.FunctionDef) and not method.name.startswith("_"):
+                    bare = (
+                        isinstance(method.body[-1].value, ast.Constant)
+                        if (isinstance(method.body[-1], ast.Expr))
+                        else False
+                    )
+                    said = ast.get_docstring(method)
+                    assert said or method.name in plain or bare, f"{node.name}.{method.name}"

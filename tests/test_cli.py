@@ -1,0 +1,221 @@
+"""The command line on the embedded model: what it writes, what it says, how it fails."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from steerlens.cli import main
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+SHORT = ["--max-new-tokens", "8"]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Run a command in this process: (exit code, stdout, stderr)."""
+    import warnings
+
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as stopped:
+            main([str(argument) for argument in arguments])
+        code = stopped.value.code
+        said = capsys.readouterr()
+        return (code if isinstance(code, int) else int(code is not None)), said.out, said.err
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Two fitted steerings, made by the command line."""
+    folder = tmp_path_factory.mktemp("steerings")
+    made = {"act_add": folder / "act_add.safetensors", "caa": folder / "caa.safetensors"}
+    commands = (
+        ["fit", "act-add", "--positive", " good", "--negative", " bad", "--layer", "2"],
+        ["fit", "caa", "--pairs", str(EXAMPLES / "contrasts.jsonl"), "--layer", "3"],
+    )
+    for command, path in zip(commands, made.values(), strict=True):
+        with pytest.raises(SystemExit) as stopped:
+            main([*command, "--out", str(path)])
+        assert stopped.value.code in (0, None)
+    return made
+
+
+def test_help_needs_no_torch_and_names_every_command() -> None:
+    code = (
+        "import sys\nfrom steerlens.cli import main\n"
+        "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
+        "assert 'torch' not in sys.modules and 'pandas' not in sys.modules"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    for command in ("demo", "generate", "fit", "compare", "models", "info", "doctor"):
+        assert command in said.stdout
+
+
+def test_generate_prints_json_that_depends_on_the_seed_alone(run: Any) -> None:
+    asked = ("generate", "--prompt", "Review a film.", "--n", "2", "--json", *SHORT)
+    code, first, _ = run(*asked, "--seed", "1")
+    assert code == 0
+    assert len(json.loads(first)["unsteered"]) == 2
+    assert run(*asked, "--seed", "1")[1] == first
+    assert run(*asked, "--seed", "2")[1] != first
+
+
+def test_a_system_turn_and_raw_text_change_the_prompt(run: Any) -> None:
+    texts = []
+    for more in ((), ("--system", "Be positive."), ("--raw",)):
+        _, out, _ = run("generate", "--prompt", "Review a film.", "--json", *SHORT, *more)
+        texts.append(json.loads(out)["unsteered"])
+    assert texts[0] != texts[1] != texts[2]
+    code, _, err = run("generate", "--prompt", "x", "--raw", "--system", "y")
+    assert (code, "Leave one of them out" in err) == (2, True)
+
+
+def test_a_steering_file_steers_and_strength_zero_does_not(run: Any, files: Any) -> None:
+    asked = ("generate", "--prompt", "Review a film.", "--steering", files["caa"], "--json", *SHORT)
+    steered = json.loads(run(*asked, "--strength", "8")[1])
+    assert steered["steered"] != steered["unsteered"]
+    off = json.loads(run(*asked, "--strength", "0")[1])
+    assert off["steered"] == off["unsteered"]
+
+
+def test_compare_writes_a_report_and_its_numbers(run: Any, files: Any, tmp_path: Path) -> None:
+    report = tmp_path / "report.html"
+    steerings = [part for path in files.values() for part in ("--steering", path)]
+    pairs = EXAMPLES / "pairs.jsonl"
+    code, out, err = run(
+        "compare", "--pairs", pairs, *steerings, "--out", report, "--json", "--equivalent",
+        "Be happy.", "--max-new-tokens", "10",
+    )  # fmt: skip
+    assert (code, err) == (0, "")
+    found = json.loads(out)
+    assert {row["method"] for row in found["faithfulness"]} == {*files, "equivalent prompts"}
+    assert {row["strength"] for row in found["faithfulness"]} == {"as fitted", "least squares", ""}
+    assert all(row["moved"] for row in found["logit_shift"])
+    html = report.read_text(encoding="utf-8")
+    assert html.count("data-figure=") >= 3
+    assert report.stat().st_size < 8e6
+    assert sorted(tmp_path.iterdir()) == [report]
+
+
+def test_info_tells_the_model_and_what_is_inside(run: Any, files: Any) -> None:
+    code, out, _ = run("info", files["caa"])
+    assert code == 0
+    for word in ("demo", "fingerprint", "CAA", "response", "layer: 3", "processing"):
+        assert word in out
+    found = json.loads(run("info", files["caa"], "--json")[1])
+    assert found["origin"]["model"]["name"] == "demo"
+
+
+def test_models_and_doctor_answer(run: Any) -> None:
+    found = json.loads(run("models", "--json", "--hub", "gpt2")[1])
+    assert "gpt2" in found["hub"]
+    assert "demo" in found["embedded"]
+    code, out, _ = run("doctor", "--json")
+    checks = json.loads(out)
+    assert code == 0, [check for check in checks if not check["works"]]
+    assert any("cached generation" in check["name"] for check in checks)
+
+
+def test_the_doctor_says_what_does_not_work(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from steerlens import doctor
+
+    def broken(*_: Any) -> str:
+        raise ValueError("no such thing")
+
+    monkeypatch.setattr(doctor, "_padding", broken)
+    code, out, _ = run("doctor")
+    assert code == 1
+    assert "padded batches equal single rows: ValueError: no such thing" in out
+
+
+BAD = {
+    "an unknown model": (["generate", "--prompt", "x", "--model", "nosuch"], "Unknown model"),
+    "a missing steering": (["generate", "--prompt", "x", "--steering", "no.st"], "no steering file"),
+    "an infinite strength": (
+        ["generate", "--prompt", "x", "--steering", "{caa}", "--strength", "inf"],
+        "finite number",
+    ),
+    "a layer too many": (
+        ["fit", "act-add", "--positive", "a", "--layer", "99", "--out", "{out}"],
+        "does not have",
+    ),
+    "an unwritable place": (
+        ["fit", "act-add", "--positive", "a", "--layer", "1", "--out", "{out}/no/x.st"],
+        "Cannot write",
+    ),
+    "an unknown scope": (
+        ["fit", "caa", "--pairs", "{good}", "--layer", "1", "--out", "{out}", "--scope", "middle"],
+        "Unknown scope",
+    ),
+    "a missing pairs file": (
+        ["compare", "--pairs", "no.jsonl", "--steering", "{caa}", "--out", "{out}"],
+        "There is no file",
+    ),
+    "a line that is not JSON": (
+        ["compare", "--pairs", "{bad}", "--steering", "{caa}", "--out", "{out}"],
+        "line 2",
+    ),
+    "a line without its field": (
+        ["fit", "caa", "--pairs", "{pairs}", "--layer", "1", "--out", "{out}"],
+        "'positive' is missing",
+    ),
+    "an empty file": (
+        ["compare", "--pairs", "{empty}", "--steering", "{caa}", "--out", "{out}"],
+        "is empty",
+    ),
+    "one steering twice": (
+        ["compare", "--pairs", "{pairs}", *["--steering", "{caa}"] * 2, "--out", "{out}"],
+        "Two steering files",
+    ),
+    "no steering file at all": (["info", "{pairs}"], "no safetensors file"),
+    "a demo folder that is a file": (["demo", "--out", "{pairs}"], "Choose another"),
+}
+
+
+@pytest.mark.parametrize("case", BAD, ids=str)
+def test_a_user_error_is_one_line_and_code_2_and_leaves_nothing(
+    case: str, run: Any, files: Any, tmp_path: Path
+) -> None:
+    bad, empty = tmp_path / "bad.jsonl", tmp_path / "empty.jsonl"
+    bad.write_text('{"user": "a", "system": "b"}\n{oops\n')
+    empty.write_text("\n")
+    places = {
+        "out": tmp_path / "out",
+        "good": EXAMPLES / "contrasts.jsonl",
+        "pairs": EXAMPLES / "pairs.jsonl",
+        "bad": bad,
+        "empty": empty,
+        **files,
+    }
+    arguments, says = BAD[case]
+    before = sorted(tmp_path.iterdir())
+    code, out, err = run(*(argument.format(**places) for argument in arguments))
+    assert (code, out) == (2, "")
+    assert err.startswith("error: ")
+    assert says in err
+    assert len(err.strip().splitlines()) == 1
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_debug_shows_the_traceback() -> None:
+    with pytest.raises(ValueError, match="Unknown model"):
+        main(["generate", "--prompt", "x", "--model", "nosuch", "--debug"])
+
+
+def test_a_steering_that_does_nothing_is_a_line_on_stderr(run: Any, tmp_path: Path) -> None:
+    import torch
+
+    import steerlens as sl
+
+    model = sl.load("demo")
+    far = sl.at(2, sl.CAA(torch.ones(model.cfg.d_model))).only(sl.positions(400))
+    far.save(tmp_path / "far.safetensors", model)
+    with pytest.warns(sl.SteeringWarning, match=r"positions\(400, None\)"):
+        run("generate", "--prompt", "x", "--steering", tmp_path / "far.safetensors", *SHORT)

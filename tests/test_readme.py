@@ -1,0 +1,52 @@
+"""Every Python block of the README runs, and its commands and links exist."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import plotly.graph_objects as go
+import pytest
+from typer.main import get_command
+
+from steerlens.cli import app
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+COMMANDS = re.findall(r"^steerlens (.+)$", README, re.MULTILINE)
+
+
+def test_the_readme_has_python_and_commands() -> None:
+    assert len(BLOCKS) >= 2
+    assert len(COMMANDS) >= 7
+    assert all(command in README for command in ("make demo", "make test"))
+
+
+@pytest.mark.parametrize("number", range(len(BLOCKS)))
+def test_a_python_block_runs(
+    number: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any
+) -> None:
+    shown: list[go.Figure] = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(go.Figure, "show", lambda figure: shown.append(figure))
+    exec(compile(BLOCKS[number], f"README block {number}", "exec"), {})
+    assert len(shown) == BLOCKS[number].count(".show()")
+    assert capsys.readouterr().out
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_a_command_and_its_options_exist(line: str) -> None:
+    words = line.split()
+    command: Any = get_command(app)
+    while hasattr(command, "commands"):
+        command = command.commands[words.pop(0)]
+    known = {option for parameter in command.params for option in parameter.opts}
+    used = {word for word in words if word.startswith("--")}
+    assert used <= known
+
+
+def test_every_local_link_leads_somewhere() -> None:
+    targets = re.findall(r"\]\((?!https?:)([^)#]+)\)", README)
+    assert targets
+    missing = [target for target in targets if not (ROOT / target).exists()]
+    assert not missing
