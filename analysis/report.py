@@ -216,7 +216,8 @@ class Report:
         if not says.strip():
             raise ValueError(f"{alt!r} says nothing: pass a sentence on what one sees in it.")
         return self._with(
-            f'<figure><div class="picture" role="group" aria-label="{_escaped(alt)}">{content}'
+            f'<figure data-figure="{_escaped(alt)}">'
+            f'<div class="picture" role="group" aria-label="{_escaped(alt)}">{content}'
             f"</div><figcaption>{_escaped(says)}</figcaption></figure>"
         )
 

@@ -33,8 +33,10 @@ import tempfile
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
+from IPython.display import HTML
 
 import steerlens
 from analysis import figures
@@ -50,6 +52,12 @@ warnings.filterwarnings("ignore", message="IProgress not found")  # a progress b
 SEED = 0
 pd.set_option("display.max_colwidth", None)
 pd.set_option("display.precision", 3)
+
+
+def flush_left(table):
+    """A table of texts, which read badly flush right."""
+    return HTML(table.to_html().replace("<td>", '<td style="text-align: left">'))
+
 
 # %% [markdown]
 # ## 1. Load a model
@@ -105,7 +113,9 @@ plain = steerlens.generate(model, [Conversation(text) for text in QUESTIONS[:3]]
 told = steerlens.generate(
     model, [Conversation(text, system=INSTRUCTION) for text in QUESTIONS[:3]], **options
 )
-pd.DataFrame({"question": QUESTIONS[:3], "no instruction": plain.texts, INSTRUCTION: told.texts})
+flush_left(
+    pd.DataFrame({"no instruction": plain.texts, INSTRUCTION: told.texts}, index=QUESTIONS[:3])
+)
 
 # %% [markdown]
 # ## 3. What a hook is
@@ -188,12 +198,14 @@ assert torch.equal(model(tokens), plain_logits)
 
 # %%
 positive, negative = contrast()
-pd.DataFrame(
-    {
-        "positive": [example.response for example in positive],
-        "negative": [example.response for example in negative],
-    }
-).head(4)
+flush_left(
+    pd.DataFrame(
+        {
+            "positive": [example.response for example in positive],
+            "negative": [example.response for example in negative],
+        }
+    ).head(4)
+)
 
 # %%
 act_add = ActAdd.fit(model, " wonderful", " terrible", middle, c=4.0)
@@ -217,8 +229,10 @@ entries = [Entry(name, steering) for name, steering in steerings.items()]
 written = side_by_side(
     model, QUESTIONS[:1], INSTRUCTION, entries, n=2, temperature=0.8, seed=SEED, template=template
 )
-written.pivot(index="method", columns="sample", values="text").reindex(
-    ["unsteered", "prompt", "ActAdd", "CAA"]
+flush_left(
+    written.pivot(index="method", columns="sample", values="text").reindex(
+        ["unsteered", "prompt", "ActAdd", "CAA"]
+    )
 )
 
 # %% [markdown]
@@ -234,6 +248,9 @@ written.pivot(index="method", columns="sample", values="text").reindex(
 #
 # The responses are written by the model under the instruction. Every second one is put aside to
 # find strengths on, the others are measured.
+#
+# One caveat, to which section 6 and exercise 3 return: an instruction in front also moves the
+# response to later positions, and what that does is part of the measured difference.
 
 # %%
 pairs = steerlens.prompted_pairs(
@@ -289,7 +306,7 @@ at_middle = table[(table["layer"] == middle) & (table["example"] == 0)]
 spread = at_middle.groupby("method")["along"].agg(["mean", "std", "min", "max"])
 # CAA adds one vector to all tokens, so at its own layer all of them have the same coefficient.
 assert spread.loc["CAA", "std"] < 1e-3 * max(1, abs(spread.loc["CAA", "mean"]))
-spread
+spread.round(3)
 
 # %% [markdown]
 # And at every layer: tokens downwards, layers to the right, one panel for each method. A method
@@ -304,9 +321,10 @@ below = table[(table["method"] != "prompt") & (table["layer"] < middle)]
 assert (below["norm"] == 0).all()
 
 # %% [markdown]
-# The next figure drops the text and sorts the tokens by how far they are pushed. A flat line means
-# that all tokens get the same; a steep one that a few get nearly everything. At its own layer CAA is
-# nearly flat (each example has its own *v*, hence the small steps). Compare it with the line of the
+# The next figure drops the text and sorts the tokens of all examples by how far they are pushed. A
+# flat line means that all tokens get the same; a steep one that a few get nearly everything. At its
+# own layer CAA is a staircase with a step for each example: flat within an example, and the steps
+# are there because each example is measured with its own *v*. Compare it with the line of the
 # instruction: that is how different the two kinds of steering are in *where* they push.
 
 # %%
@@ -367,8 +385,8 @@ figures.relative_rmse_curve(errors)
 #   instruction more. It may still make the text more positive. Being *faithful* to the prompt and
 #   being *effective* are two things.
 # * How much does the least-squares strength help? What remains has to do with direction and with the
-#   choice of tokens, and no strength can mend it. Hover for the strength itself: near 0 it says "best
-#   left off", and below 0 that the method pushes *against* the instruction's direction.
+#   choice of tokens, and no strength can mend it. The legend gives the strength itself: near 0 it
+#   says "best left off", and below 0 that the method pushes *against* the instruction's direction.
 # * How low are the equivalent prompts? A method at that line is as close to the instruction as
 #   another way of saying it.
 # * The lower panel is the size of the instruction's own change, by which the errors are divided.
@@ -408,7 +426,7 @@ with caa.applied(model, window):
     before = model(tokens)
 with again.applied(model, window):
     assert torch.equal(model(tokens), before)
-print("fitted on:", again.origin.model)
+print(f"fitted on a model with the fingerprint {again.origin.model.fingerprint}")
 
 # %% [markdown]
 # ## 8. What the numbers mean, in plain words
@@ -528,14 +546,13 @@ moved_only = faithfulness(
 
 # %%
 assert n_tokens(neutral) == n_tokens(INSTRUCTION), "another length is another move"
-assert neutral not in [INSTRUCTION, *wordings], "this one asks for something positive"
+assert neutral not in [INSTRUCTION, "Be negative.", *wordings], "this one asks for an opinion"
 assert moved_only["layer"].tolist() == list(range(n_layers)), "one row for every layer, please"
 assert (moved_only["relative_rmse"] > 0).all(), "this is the instruction itself"
-reference = errors[errors["method"] == "equivalent prompts"]["relative_rmse"].to_numpy()
-assert abs(moved_only["relative_rmse"].to_numpy() - reference).max() > 1e-6, (
-    "this is the equivalents' line"
-)
-assert moved_only["n_examples"].eq(len(test_pairs)).all(), "measure on test_pairs"
+reference = errors[errors["method"] == "equivalent prompts"]
+assert np.allclose(moved_only["denominator"], reference["denominator"]), "measure on test_pairs"
+same = np.allclose(moved_only["relative_rmse"], reference["relative_rmse"])
+assert not same, "this is the line of the equivalent prompts"
 figures.relative_rmse_curve(
     pd.concat([moved_only.assign(method=f"neutral: {neutral}"), errors], ignore_index=True),
     [f"neutral: {neutral}", "equivalent prompts", "CAA"],

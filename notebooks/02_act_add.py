@@ -33,6 +33,7 @@ import numpy as np
 import pandas as pd
 import plotly.express as px
 import torch
+from IPython.display import HTML
 
 import steerlens
 from analysis import figures
@@ -53,6 +54,12 @@ template = None if model.tokenizer.chat_template else steerlens.PLAIN
 n_layers, d_model = model.cfg.n_layers, model.cfg.d_model
 layer = n_layers // 2
 print(f"{n_layers} layers, {d_model} numbers in an activation; we act at layer {layer}")
+
+
+def flush_left(table):
+    """A table of texts, which read badly flush right."""
+    return HTML(table.to_html().replace("<td>", '<td style="text-align: left">'))
+
 
 # %% [markdown]
 # ## 1. By hand
@@ -280,8 +287,13 @@ def drawn(table, knob):
     )
     figure.update_yaxes(matches=None, title="")
     figure.for_each_annotation(lambda note: note.update(text=note.text.split("=")[-1]))
-    for row, measure in ((2, "praise"), (1, "KL")):
-        figure.add_hline(prompt_effect[measure], line_dash="dot", line_color="#0072b2", row=row)
+    for row, measure in ((2, "praise"), (1, "KL")):  # plotly counts these rows from the bottom
+        figure.add_hline(
+            prompt_effect[measure],
+            row=row,
+            line={"dash": "dot", "color": "#0072b2"},
+            annotation={"text": INSTRUCTION, "font_color": "#0072b2"},
+        )
     return figure.update_layout(template="plotly_white")
 
 
@@ -341,7 +353,9 @@ by_alignment = sweep(
         for where in ("front", "mid", "back")
     },
 )
-by_alignment.pivot(index="alignment", columns="measure", values="change")
+by_alignment.pivot(index="alignment", columns="measure", values="change").loc[
+    ["front", "mid", "back"], ["praise", "KL"]
+]
 
 # %% [markdown]
 # ## 3. Where it breaks
@@ -349,7 +363,10 @@ by_alignment.pivot(index="alignment", columns="measure", values="change")
 # ### Too strong
 #
 # The same question at growing strength, with the same random numbers. At which strength does the
-# text stop to be about anything? Compare with the KL curve above.
+# text stop answering the question? Compare with the KL curve above, which rises and then levels off:
+# a layer reads directions, not lengths (layer norm divides the length away), so once `c * v` drowns
+# the activation that it is added to, a larger `c` changes hardly anything more. A method that pushes
+# the response itself, such as CAA, has no such brake.
 
 # %%
 strengths = [0, 4, 16, 64, 256]
@@ -365,7 +382,7 @@ texts = [
     ).texts[0]
     for value in strengths
 ]
-pd.DataFrame({"c": strengths, "text": texts})
+flush_left(pd.DataFrame({"text": texts}, index=[f"c = {value}" for value in strengths]))
 
 # %% [markdown]
 # ### Layer 0 is a token swap
@@ -392,7 +409,7 @@ swapped = pd.DataFrame(
     {"layer": range(n_layers), "distance": [distance_to_edited(i) for i in range(n_layers)]}
 )
 assert swapped["distance"][0] < 1e-4
-swapped.T
+swapped.set_index("layer").T
 
 # %% [markdown]
 # Above layer 0 it is no longer exact. At those positions the activations still become those of the
@@ -549,7 +566,7 @@ print("the same logits as the library's")
 
 # %%
 first_steering = ActAdd.fit(model, " happy", " sad", layer, c=3.0)
-second_steering = ActAdd.fit(model, " a long and old story", " a", layer, c=-2.0)
+second_steering = ActAdd.fit(model, " a long and old story", " the", layer, c=-2.0)
 first_v = first_steering.placed[0][1].v
 second_v = second_steering.placed[0][1].v
 print(list(first_v.shape), list(second_v.shape))
@@ -575,8 +592,8 @@ print("one matrix does what the two additions do, in either order")
 #
 # Section 2 said that the same *c* is not the same share of the activations at every layer, nor at
 # every position. Make a matrix `even` with the directions of `act_add.v`, in which each row is
-# scaled so that it adds **a quarter of the length** of the activation that it meets in `TEXT`. The
-# BOS row stays zero (mind the division).
+# scaled so that it adds **a quarter of the length** of the activation that it meets in `TEXT`. Rows
+# of zeros, such as that of BOS, stay zero (mind the division).
 #
 # The activations of `TEXT` at the site are in `met`, one row for each position.
 
@@ -587,17 +604,19 @@ print(list(met.shape), list(act_add.v.shape))
 # %%
 # solution
 lengths = act_add.v.norm(dim=-1, keepdim=True)
-even = act_add.v / lengths.clamp(min=1e-9) * met.norm(dim=-1, keepdim=True) / 4
-even[0] = 0
+wanted = met.norm(dim=-1, keepdim=True) / 4
+even = torch.where(lengths > 0, act_add.v * wanted / lengths.clamp(min=1e-9), 0)
 
 # %%
 assert torch.isfinite(even).all(), "a division by zero"
 assert (even[0] == 0).all(), "the BOS row must stay zero"
-same_way = torch.cosine_similarity(even[1:], act_add.v[1:], dim=-1)
-assert (same_way > 0.999).all(), "the directions must stay those of v"
+pushed = act_add.v.norm(dim=-1) > 0
+same_way = torch.cosine_similarity(even, act_add.v, dim=-1)
+assert (same_way[pushed] > 0.999).all(), "the directions must stay those of v"
 evenly = steerlens.capture(model, [TEXT], site, steering=at(site, ActAdd(even))).of(0, site)
 shares = (evenly[: len(met)] - met).norm(dim=-1) / met.norm(dim=-1)
-np.testing.assert_allclose(shares[1:], 0.25, rtol=1e-3)
+np.testing.assert_allclose(shares[pushed], 0.25, rtol=1e-3)
+np.testing.assert_allclose(shares[~pushed], 0, atol=1e-6)
 shares_of_v = (act_add.v.norm(dim=-1) / met.norm(dim=-1)).tolist()
 pd.DataFrame({"token": front, "share of v at c = 1": shares_of_v, "share of even": shares.tolist()})
 

@@ -53,9 +53,14 @@ class Activations:
         """The activations of one row at a site, in order of position."""
         return self.at(site)[self.row == row]
 
-    def row_means(self, site: int | Site) -> Float[Tensor, "row d_model"]:
-        """The mean activation of each row at a site."""
-        counts = torch.bincount(self.row)
+    def row_means(self, site: int | Site, rows: int = 0) -> Float[Tensor, "row d_model"]:
+        """The mean activation of each row at a site; `rows`, if given, is how many there are."""
+        counts = torch.bincount(self.row, minlength=rows)
+        if bool((counts == 0).any()):
+            raise ValueError(
+                f"Row {int(counts.argmin())} of {len(counts)} has no captured token, so it has no "
+                "mean. Choose a scope that holds a token of every prompt: `last` does."
+            )
         sums = torch.zeros((len(counts), self.at(site).shape[1]), dtype=self.at(site).dtype)
         return sums.index_add(0, self.row, self.at(site)) / counts[:, None]
 

@@ -28,6 +28,7 @@ Model = Annotated[
     str, typer.Option("--model", "-m", help="'demo', a Hugging Face folder, or a hub name.")
 ]
 Backend = Annotated[str, typer.Option(help="auto, hooked or bridge.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda or mps.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="The file to write.")]
 Seed = Annotated[int, typer.Option(help="Seed of the sampling noise.")]
@@ -45,10 +46,10 @@ def _records(table: "pd.DataFrame") -> list[dict[str, Any]]:
     return json.loads(table.to_json(orient="records") or "[]")
 
 
-def _load(model: str, backend: str) -> "HookedModel":
+def _load(model: str, backend: str, device: str) -> "HookedModel":
     from steerlens.models import load
 
-    return load(model, backend=backend)  # pyright: ignore[reportArgumentType]  load checks the name
+    return load(model, backend=backend, device=device)  # pyright: ignore[reportArgumentType]  load checks the name
 
 
 def _template(model: "HookedModel") -> str | None:
@@ -90,6 +91,7 @@ def generate(
         bool, typer.Option(help="Continue the prompt as raw text, no template.")
     ] = False,
     backend: Backend = "auto",
+    device: Device = "cpu",
     as_json: AsJson = False,
 ) -> None:
     """Write completions, unsteered and, given a steering file, steered by it."""
@@ -100,7 +102,7 @@ def generate(
 
     if raw and system is not None:
         raise ValueError("--raw has no turns, so --system has no place. Leave one of them out.")
-    loaded = _load(model, backend)
+    loaded = _load(model, backend, device)
     parts = [scaled(load_steering(path, loaded), strength) for path in steering or []]
     acting: AnySteering | None = together(parts) if parts else None
     asked = prompt if raw else Conversation(prompt, system)
@@ -137,12 +139,13 @@ def fit_act_add(
     coefficient: Annotated[float, typer.Option(help="The paper's c.")] = 1.0,
     model: Model = "demo",
     backend: Backend = "auto",
+    device: Device = "cpu",
     as_json: AsJson = False,
 ) -> None:
     """ActAdd: two prompts make a vector for each position."""
     from steerlens.methods.act_add import ActAdd
 
-    loaded = _load(model, backend)
+    loaded = _load(model, backend, device)
     steering = ActAdd.fit(loaded, positive, negative, layer, c=coefficient)
     steering.save(out)
     _say({"file": str(out), "method": "ActAdd", "layer": layer}, as_json, f"Wrote {out}")
@@ -157,6 +160,7 @@ def fit_caa(
     scope: Annotated[str, typer.Option(help="Scope that is steered.")] = "response",
     model: Model = "demo",
     backend: Backend = "auto",
+    device: Device = "cpu",
     as_json: AsJson = False,
 ) -> None:
     """CAA: the mean difference over contrast pairs, added at every position of the scope."""
@@ -169,7 +173,7 @@ def fit_caa(
     answered = isinstance(positive[0], Conversation) and bool(positive[0].response)
     reading = scope_named(read or ("generated" if answered else "last"))
     steered = scope_named(scope)
-    loaded = _load(model, backend)
+    loaded = _load(model, backend, device)
     steering = CAA.from_prompts(
         loaded, positive, negative, layer, read=reading, template=_template(loaded)
     )
@@ -192,6 +196,7 @@ def compare(
     seed: Seed = 0,
     max_new_tokens: MaxNewTokens = 64,
     backend: Backend = "auto",
+    device: Device = "cpu",
     as_json: AsJson = False,
 ) -> None:
     """Prompt steering against steering files, per token and per layer, as an HTML report.
@@ -204,7 +209,7 @@ def compare(
     from steerlens.saving import load_steering
 
     asked = read_prompt_pairs(pairs)
-    loaded = _load(model, backend)
+    loaded = _load(model, backend, device)
     names = [path.stem for path in steering]
     twice = {name for name in names if names.count(name) > 1}
     if twice:
@@ -311,7 +316,7 @@ def _outline(tree: Any, depth: int = 0, name: str = "") -> list[str]:
         return [head + tree["class"], *(line for lines in inner for line in lines)]
     if isinstance(tree, dict) and "tuple" in tree:
         inner = [_outline(value, depth + 1) for value in tree["tuple"]]
-        return [head.rstrip(), *(line for lines in inner for line in lines)]
+        return [*([head] if head.strip() else []), *(line for lines in inner for line in lines)]
     return [head + str(tree.get("tensor") if isinstance(tree, dict) else tree)]
 
 

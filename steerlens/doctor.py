@@ -115,7 +115,7 @@ def _steering(model: HookedModel, strength: float = 1.0) -> Any:
 
 
 def _cache(model: HookedModel) -> str:
-    settings: dict[str, Any] = {"max_new_tokens": 12, "temperature": 0}
+    settings: dict[str, Any] = {"max_new_tokens": 12, "temperature": 0.0}
     cached = generate(model, TEXTS, _steering(model), **settings)
     full = generate(model, TEXTS, _steering(model), cache=False, **settings)
     if not torch.equal(cached.tokens, full.tokens):

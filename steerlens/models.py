@@ -320,11 +320,9 @@ def _block_weights(block: Any) -> list[Tensor]:
     """
     attn, mlp = block.attn, block.mlp
     # HookedTransformer repeats shared keys and values under the bare name.
-    values = getattr(attn, "_W_V", None)
+    names = [f"_{name}" if hasattr(attn, f"_{name}") else name for name in ("W_K", "W_V")]
     held = [
-        getattr(attn, "W_Q", None),
-        getattr(attn, "W_V", None) if values is None else values,
-        attn.W_O,
+        *(getattr(attn, name, None) for name in ("W_Q", *names, "W_O")),
         *(getattr(mlp, name, None) for name in ("W_in", "W_gate", "W_out")),
     ]
     return [weight for weight in held if weight is not None]

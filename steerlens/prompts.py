@@ -184,8 +184,8 @@ def _encode_conversation(
     text = _render(model, _turns(user, system), template)
     if system is not None and system.strip() not in text:
         raise ValueError(
-            "The chat template left the system turn out: it has no system role. Put the instruction "
-            "into the user turn: PromptPair(plain, prompted, response)."
+            "The chat template left the system turn out: it has no system role. Put the "
+            "instruction into the user turn: PromptPair(plain, prompted, response)."
         )
     ids = _text_ids(model, text)
     bos = bool(ids) and ids[0] == tokenizer_of(model).bos_token_id
@@ -257,9 +257,7 @@ def show(model: HookedModel, ids: Sequence[int]) -> list[str]:
     return [tokenizer_of(model).decode([token]) for token in ids]
 
 
-def encode_all(
-    model: HookedModel, prompts: Prompts, template: str | None = None
-) -> list[Encoded]:
+def encode_all(model: HookedModel, prompts: Prompts, template: str | None = None) -> list[Encoded]:
     """Every prompt as an `Encoded` row; `(tokens, mask)` counts each row as all prompt."""
     if isinstance(prompts, Tensor):
         raise TypeError(

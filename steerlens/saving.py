@@ -77,8 +77,9 @@ def joint_origin(first: Origin | None, second: Origin | None) -> Origin | None:
         return first or second
     if first.model.fingerprint != second.model.fingerprint:
         raise ValueError(
-            f"These steerings were fitted on different models ({differences(first.model, second.model)}) "
-            "and cannot act together. Fit both on the same model."
+            "These steerings were fitted on different models "
+            f"({differences(first.model, second.model)}) and cannot act together. Fit both on the "
+            "same model."
         )
     return first if first == second else Origin(first.model)
 
@@ -125,8 +126,9 @@ def save_steering(
         known = origin_of(model)
         if origin is not None and origin.model.fingerprint != known.model.fingerprint:
             raise ValueError(
-                f"This steering was fitted on another model ({differences(origin.model, known.model)})"
-                ". Save it with the model it was fitted on, or fit it again on this one."
+                "This steering was fitted on another model "
+                f"({differences(origin.model, known.model)}). Save it with the model it was fitted "
+                "on, or fit it again on this one."
             )
         origin = origin or known
     header = {
@@ -229,7 +231,9 @@ def _header(path: Path, text: str) -> dict[str, Any]:
     try:
         header = json.loads(text)
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: its metadata is not JSON ({error}). Use the original.") from error
+        raise ValueError(
+            f"{path}: its metadata is not JSON ({error}). Use the original."
+        ) from error
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         found = header.get("format") if isinstance(header, dict) else type(header).__name__
         raise ValueError(
@@ -237,7 +241,9 @@ def _header(path: Path, text: str) -> dict[str, Any]:
         )
     missing = {"steering", "origin", "versions", "digest"} - set(header)
     if missing:
-        raise ValueError(f"{path}: its metadata lacks {', '.join(sorted(missing))}. Use the original.")
+        raise ValueError(
+            f"{path}: its metadata lacks {', '.join(sorted(missing))}. Use the original."
+        )
     return header
 
 
@@ -251,7 +257,8 @@ def write_whole(path: Path, content: bytes) -> None:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     except OSError as error:
         raise OSError(
-            f"Cannot write {path}: {error.strerror or error}. Choose a folder that exists and is writable."
+            f"Cannot write {path}: {error.strerror or error}. Choose a folder that exists and is "
+            "writable."
         ) from error
     try:
         with os.fdopen(handle, "wb") as file:

@@ -31,7 +31,7 @@ def test_the_direction_is_the_textbook_mean_of_pair_differences(pairs: int, seed
     found = CAA.fit(positive, negative).direction
     expected = fit_caa(positive.numpy(), negative.numpy())
     assert found.dtype == torch.float64
-    np.testing.assert_allclose(found.numpy(), expected, rtol=0, atol=1e-12 * 10)
+    np.testing.assert_allclose(found.numpy(), expected, rtol=0, atol=1e-12)
 
 
 def test_a_planted_direction_is_recovered_with_its_length_and_sign() -> None:

@@ -501,6 +501,18 @@ STEERS = [
         ("3 positive and 2 negative prompts",),
         "Give as many of each",
     ),
+    *(
+        Row(
+            f"CAA reading a token that the {which} pair lacks",
+            lambda s, texts=texts: CAA.from_prompts(s.model, texts, texts, 1, read=positions(8, 9)),
+            (f"Row {row} of 2", "no captured token"),
+            "Choose a scope that holds a token of every prompt",
+        )
+        for which, row, texts in [
+            ("first", 0, ["The", LONG[:60]]),
+            ("last", 1, [LONG[:60], "The"]),
+        ]
+    ),
     Row(
         "steerings of different models together",
         lambda s: (

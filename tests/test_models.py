@@ -1,4 +1,4 @@
-"""Loading: both backends compute what transformers computes, and a model is known by its weights."""
+"""Loading: both backends compute what transformers does, and a model is known by its weights."""
 
 import json
 import os
@@ -162,7 +162,7 @@ def test_a_name_is_a_hub_name_only_if_it_looks_like_one(tmp_path, monkeypatch):
     assert local_folder("gpt2") is None
     assert local_folder("owner/name") is None
     for path in ("./gpt2", "/no/gpt2", "~/no/gpt2", Path("gpt2"), "a/b/c", "weights.safetensors"):
-        with pytest.raises(ValueError, match="Unknown model .*folder that exists"):
+        with pytest.raises(ValueError, match=r"Unknown model .*folder that exists"):
             local_folder(path)
 
 
@@ -309,6 +309,7 @@ MATRICES = {
     "llama": [
         "embed_tokens",
         "0.self_attn.q_proj",
+        "2.self_attn.k_proj",
         "3.self_attn.v_proj",
         "1.self_attn.o_proj",
         "2.mlp.gate_proj",
@@ -344,8 +345,8 @@ def test_what_the_fingerprint_does_not_see(folders, tmp_path):
     """The price of one digest for two layouts: known, written down, and not relied upon.
 
     It adds up bit patterns in bfloat16, so the order of weights within a matrix and changes below
-    bfloat16's rounding do not enter; biases, norms, keys, position embeddings and the unembedding
-    are not read.
+    bfloat16's rounding do not enter; biases, norms, position embeddings and the unembedding are
+    not read.
     """
 
     def blind(weights: dict[str, torch.Tensor]) -> None:

@@ -13,7 +13,8 @@ from steerlens.cli import app
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-COMMANDS = re.findall(r"^steerlens (.+)$", README, re.MULTILINE)
+SHELL = "".join(re.findall(r"```bash\n(.*?)```", README, re.DOTALL))
+COMMANDS = re.findall(r"^steerlens (.+)$", SHELL, re.MULTILINE)
 
 
 def test_the_readme_has_python_and_commands() -> None:

@@ -64,13 +64,15 @@ class CAA:
         """
         place = as_site(site)
         rows = [encode_all(model, prompts, template) for prompts in (positive, negative)]
-        sides = [capture(model, side, place, scope=read) for side in rows]
-        means = [side.row_means(place) for side in sides]
-        if means[0].shape != means[1].shape:
+        if len(rows[0]) != len(rows[1]):
             raise ValueError(
-                f"CAA needs pairs: {len(means[0])} positive and {len(means[1])} negative prompts "
+                f"CAA needs pairs: {len(rows[0])} positive and {len(rows[1])} negative prompts "
                 "were given. Give as many of each, in the same order."
             )
+        sides = [capture(model, side, place, scope=read) for side in rows]
+        means = [
+            side.row_means(place, len(encoded)) for side, encoded in zip(sides, rows, strict=True)
+        ]
         origin = origin_of(model, data=[torch.tensor(row.ids) for side in rows for row in side])
         return Steering(((place, cls.fit(*means)),), origin)
 

@@ -1,0 +1,153 @@
+"""A real model that this project did not train: happy against sad, read and written at layer 2.
+
+stories260K lies in shared/ beside the checkout; without it these tests are skipped.
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny_models import BACKENDS, load
+
+import steerlens
+from steerlens import CAA, Scaled, at
+
+FOLDER = Path(__file__).parents[1].parent / "shared" / "models" / "stories260K"
+LAYER, SHARE = 2, 0.25
+
+pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="shared/models/stories260K is absent")
+
+HAPPY = [
+    "Lily was very happy. She smiled and laughed because she",
+    "Tom was so happy that he jumped and smiled. He had",
+    "The little dog was happy and excited. It had a fun day and",
+    "They were all happy and they laughed. It was the best day and",
+    "The girl was happy and proud. Her mom gave her a big hug and",
+    "Sam loved his new toy. He was so happy and he",
+]
+SAD = [
+    "Lily was very sad. She cried and cried because she",
+    "Tom was so sad that he sat down and cried. He had",
+    "The little dog was sad and scared. It had a bad day and",
+    "They were all sad and they cried. It was the worst day and",
+    "The girl was sad and sorry. Her mom was angry with her and",
+    "Sam lost his new toy. He was so sad and he",
+]
+NEUTRAL = [
+    "Once upon a time, there was a boy named Ben. One day, he",
+    "One day, a girl named Sue went to the park. She saw",
+    "There was a big tree in the garden. A bird",
+    "Mia and her brother went to the store. They",
+    "The cat looked at the box. Then it",
+    "A man had a red car. He",
+    "Anna and Max were in the kitchen. Their mom",
+    "In the forest, there was a small house. A bear",
+]
+POSITIVE_WORDS = frozenset(
+    [
+        "happy",
+        "happily",
+        "smile",
+        "smiled",
+        "smiles",
+        "smiling",
+        "laugh",
+        "laughed",
+        "laughing",
+        "fun",
+        "love",
+        "loved",
+        "loves",
+        "joy",
+        "glad",
+        "excited",
+        "proud",
+        "best",
+        "great",
+        "wonderful",
+        "beautiful",
+        "nice",
+        "hug",
+        "hugged",
+        "kind",
+        "cheerful",
+        "yay",
+    ]
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """A model this small is slower on several threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module", params=BACKENDS)
+def stories(request: pytest.FixtureRequest) -> Any:
+    return load(FOLDER, request.param)
+
+
+def happiness(model: Any) -> torch.Tensor:
+    """Happy minus sad, the mean over all their tokens but BOS, at SHARE of the residual norm."""
+    tokens = steerlens.everywhere.without_bos
+    ((_, caa),) = CAA.from_prompts(model, HAPPY, SAD, LAYER, read=tokens).placed
+    plain = steerlens.capture(model, NEUTRAL, LAYER, scope=tokens).at(LAYER)
+    return SHARE * float(plain.norm(dim=1).mean()) * steerlens.unit(caa.direction)
+
+
+def positive_words(texts: tuple[str, ...]) -> np.ndarray:
+    """For each text: how many of its words are positive, and how many words it has."""
+    words = [re.findall(r"[a-z]+", text.lower()) for text in texts]
+    return np.array([(sum(word in POSITIVE_WORDS for word in row), len(row)) for row in words])
+
+
+def per_hundred(counts: np.ndarray) -> float:
+    return 100 * counts[:, 0].sum() / counts[:, 1].sum()
+
+
+def lower_bound_of_difference(more: np.ndarray, fewer: np.ndarray) -> float:
+    """The first percentile of the bootstrapped difference in positive words per 100."""
+    generator = np.random.default_rng(0)
+    drawn = [
+        per_hundred(more[generator.integers(0, len(more), len(more))])
+        - per_hundred(fewer[generator.integers(0, len(fewer), len(fewer))])
+        for _ in range(500)
+    ]
+    return float(np.percentile(drawn, 1))
+
+
+def test_it_loads_and_continues_a_story_as_transformers_does(stories: Any) -> None:
+    from transformers import AutoModelForCausalLM
+
+    reference = AutoModelForCausalLM.from_pretrained(FOLDER).eval()
+    tokens, _ = steerlens.batch(stories, NEUTRAL[:1])
+    theirs = reference.generate(tokens, do_sample=False, max_new_tokens=30)
+    ours = steerlens.generate(stories, NEUTRAL[:1], max_new_tokens=30, temperature=0.0)
+    assert ours.response_ids(0) == tuple(theirs[0, tokens.shape[1] :].tolist())
+    assert len(set(re.findall(r"[a-z]+", ours.texts[0].lower()))) > 8
+
+
+def test_happiness_makes_happier_stories_and_its_reverse_sadder_ones(
+    stories: Any, record_property: Any
+) -> None:
+    direction = happiness(stories)
+    counts = {}
+    for strength in (1.0, 0.0, -1.0):
+        steering = at(LAYER, Scaled(CAA(direction), strength))
+        texts = steerlens.generate(
+            stories, NEUTRAL, steering, max_new_tokens=100, n=24, seed=1, batch_size=192
+        ).texts
+        counts[strength] = positive_words(texts)
+        record_property(f"positive words per 100 at {strength}", per_hundred(counts[strength]))
+    print({strength: round(per_hundred(count), 2) for strength, count in counts.items()})
+    assert lower_bound_of_difference(counts[1.0], counts[0.0]) > 0
+    assert lower_bound_of_difference(counts[0.0], counts[-1.0]) > 0
+    assert per_hundred(counts[1.0]) > 1.25 * per_hundred(counts[0.0])
+    assert per_hundred(counts[-1.0]) < 0.5 * per_hundred(counts[0.0])
