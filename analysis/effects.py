@@ -26,7 +26,8 @@ def logit_shift(
 
     Columns: method, strength, strength_value, mean_kl (nats, of the moved from the plain
     distribution, over predicted tokens), max_shift (largest change of a log-probability),
-    top_changed (share of tokens whose likeliest next token changed), moved (whether any logit did), n_tokens.
+    top_changed (share of tokens whose likeliest next token changed), moved (whether any logit
+    did), n_tokens.
     """
     rows = [encode_pair(model, pair, template) for pair in pairs]
     plain_rows, prompted_rows = [row for row, _ in rows], [row for _, row in rows]

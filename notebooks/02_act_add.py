@@ -58,7 +58,7 @@ print(f"{n_layers} layers, {d_model} numbers in an activation; we act at layer {
 
 def flush_left(table):
     """A table of texts, which read badly flush right."""
-    return HTML(table.to_html().replace("<td>", '<td style="text-align: left">'))
+    return HTML(table.to_html(justify="left").replace("<td>", '<td style="text-align: left">'))
 
 
 # %% [markdown]
@@ -365,8 +365,9 @@ by_alignment.pivot(index="alignment", columns="measure", values="change").loc[
 # The same question at growing strength, with the same random numbers. At which strength does the
 # text stop answering the question? Compare with the KL curve above, which rises and then levels off:
 # a layer reads directions, not lengths (layer norm divides the length away), so once `c * v` drowns
-# the activation that it is added to, a larger `c` changes hardly anything more. A method that pushes
-# the response itself, such as CAA, has no such brake.
+# the activation that it is added to, a larger `c` changes hardly anything more. And what drowns here
+# is only the front of the prompt. A method that pushes the response itself, such as CAA, drowns the
+# very activations that predict the next token.
 
 # %%
 strengths = [0, 4, 16, 64, 256]
@@ -382,7 +383,7 @@ texts = [
     ).texts[0]
     for value in strengths
 ]
-flush_left(pd.DataFrame({"text": texts}, index=[f"c = {value}" for value in strengths]))
+flush_left(pd.DataFrame({"text": texts}, index=pd.Index(strengths, name="c")))
 
 # %% [markdown]
 # ### Layer 0 is a token swap

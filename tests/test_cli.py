@@ -137,7 +137,10 @@ def test_the_doctor_says_what_does_not_work(run: Any, monkeypatch: pytest.Monkey
 
 BAD = {
     "an unknown model": (["generate", "--prompt", "x", "--model", "nosuch"], "Unknown model"),
-    "a missing steering": (["generate", "--prompt", "x", "--steering", "no.st"], "no steering file"),
+    "a missing steering": (
+        ["generate", "--prompt", "x", "--steering", "no.st"],
+        "no steering file",
+    ),
     "an infinite strength": (
         ["generate", "--prompt", "x", "--steering", "{caa}", "--strength", "inf"],
         "finite number",

@@ -370,6 +370,8 @@ def test_axes_say_what_they_show_and_in_which_unit():
     assert spread.title.subtitle.text.startswith("Layer 5, accumulated view.")
     shown = coefficient_heatmap(coefficient_table(examples=(3,))).layout
     assert shown.xaxis.title.text == "layer"
+    assert shown.xaxis.type == "category", "layers that were not measured take no room"
+    assert {title.font.size for title in shown.annotations} == {12}, "five names fit side by side"
     assert shown.title.subtitle.text.startswith("Example 3, accumulated view")
 
 
