@@ -56,7 +56,8 @@ pd.set_option("display.precision", 3)
 
 def flush_left(table):
     """A table of texts, which read badly flush right."""
-    return HTML(table.to_html(justify="left").replace("<td>", '<td style="text-align: left">'))
+    left = 'style="text-align: left"'
+    return HTML(table.to_html().replace("<td>", f"<td {left}>").replace("<th>", f"<th {left}>"))
 
 
 # %% [markdown]

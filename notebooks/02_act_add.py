@@ -58,7 +58,8 @@ print(f"{n_layers} layers, {d_model} numbers in an activation; we act at layer {
 
 def flush_left(table):
     """A table of texts, which read badly flush right."""
-    return HTML(table.to_html(justify="left").replace("<td>", '<td style="text-align: left">'))
+    left = 'style="text-align: left"'
+    return HTML(table.to_html().replace("<td>", f"<td {left}>").replace("<th>", f"<th {left}>"))
 
 
 # %% [markdown]

@@ -64,7 +64,7 @@ def load(
     hf_model, tokenizer = _from_transformers(source, dtype)
     chosen = backend
     if chosen == "auto":
-        chosen = "hooked" if _hooked_can_hold(folder) else "bridge"
+        chosen = "hooked" if _hooked_can_hold(source, folder) else "bridge"
     if chosen == "bridge" and processing == "fold":
         raise ValueError(
             "processing='fold' needs backend='hooked' (transformer-lens 3.x): a bridge keeps the "
@@ -182,11 +182,11 @@ def has_hooked_transformer() -> bool:
     return importlib.util.find_spec("transformer_lens.HookedTransformer") is not None
 
 
-def _hooked_can_hold(folder: Path | None) -> bool:
+def _hooked_can_hold(source: str, folder: Path | None) -> bool:
     if not has_hooked_transformer():
         return False
     if folder is None:
-        return True
+        return source in hub_names()
     try:
         _hooked_config(folder)
     except Exception:  # whatever the converter raises, the bridge is then the backend

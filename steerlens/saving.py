@@ -102,8 +102,11 @@ def saveable(cls: Class) -> Class:
     name = cls.__name__
     if not hasattr(cls, "__dataclass_fields__"):
         raise TypeError(f"{name} must be a dataclass to be saved.")
-    if SAVEABLE.setdefault(name, cls) is not cls:
+    known = SAVEABLE.get(name, cls)
+    # A notebook cell that is run again defines the same class anew.
+    if (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
         raise ValueError(f"Another class called {name} is already saveable. Rename one.")
+    SAVEABLE[name] = cls
     return cls
 
 

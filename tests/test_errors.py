@@ -186,17 +186,6 @@ def foreign(scene: Scene) -> Path:
     return scene.path("bad.safetensors")
 
 
-@saveable
-@dataclass(frozen=True, eq=False)
-class Passing:
-    """A saveable steer that this file forgets about, for the row of the unknown class."""
-
-    strength: float = 1.0
-
-    def __call__(self, activation: Any, hook: Any = None) -> Any:
-        return activation
-
-
 def load_bad(change: Callable[[dict[str, Any]], None]) -> Callable[[Scene], Any]:
     return lambda s: load_steering(s.forged(change), s.model)
 
@@ -857,8 +846,8 @@ FILES = [
     ),
     Row(
         "two saveable classes of one name",
-        lambda s: saveable(dataclass(type("Passing", (), {}))),
-        ("Another class called Passing",),
+        lambda s: saveable(dataclass(type("Scaled", (), {}))),
+        ("Another class called Scaled",),
         "Rename one",
     ),
     Row(

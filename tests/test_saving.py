@@ -393,6 +393,24 @@ def test_saving_does_not_touch_or_share_the_tensors(gpt2, tmp_path):
     require_same(load_steering(path, gpt2), at(1, CAA(V)))
 
 
+def test_a_class_that_is_defined_again_takes_the_place_of_the_first(gpt2, tmp_path):
+    # As a notebook does when its cell is run again.
+    def defined() -> type:
+        @saveable
+        @dataclass(frozen=True, eq=False)
+        class Again:
+            def __call__(self, activation: torch.Tensor, hook: Any = None) -> torch.Tensor:
+                return activation + 1
+
+        return Again
+
+    first, second = defined(), defined()
+    path = at(1, second()).save(tmp_path / "s.safetensors", gpt2)
+    assert type(load_steering(path, gpt2).placed[0][1]) is second
+    with pytest.raises(ValueError, match="A Again cannot be saved"):
+        at(1, first()).save(path, gpt2)
+
+
 def test_a_position_free_steering_from_a_file_needs_no_window(gpt2, tmp_path):
     path = at(1, CAA(V)).save(tmp_path / "s.safetensors", gpt2)
     tokens, _ = batch(gpt2, ["The dog ran"])

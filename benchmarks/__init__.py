@@ -1,0 +1,1 @@
+"""Timings of steerlens against plain hooks, transformers and TransformerLens; see README.md."""

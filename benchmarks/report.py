@@ -1,0 +1,228 @@
+"""The answers of the benchmarks as a page of tables, each target with whether it is met."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from benchmarks import imports
+from benchmarks.timing import spread
+
+TARGET_MODEL = "gpt2s"
+TARGET_BACKEND = "bridge"
+CLASSES = {"bridge": "TransformerBridge", "hooked": "HookedTransformer"}
+SIZES = {
+    "gpt2s": "GPT-2 small's size (124 M parameters, 12 layers, random weights)",
+    "small": "a small GPT-2 (6 layers, width 256, random weights)",
+    "llama_s": "a small Llama (6 layers, width 256, random weights)",
+    "demo": "the embedded demonstration model",
+}
+STEERED, CAPTURED, IMPORTED, HELPED = 1.05, 1.10, 0.3, 0.5
+
+Answer = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Target:
+    """A limit and what was measured against it."""
+
+    what: str
+    limit: float
+    found: Sequence[float]
+    unit: str
+
+    @property
+    def met(self) -> bool:
+        """Whether the median keeps the limit."""
+        return median(self.found) <= self.limit
+
+    def cells(self) -> list[str]:
+        """A table row."""
+        verdict = "met" if self.met else "**missed**"
+        return [self.what, f"at most {self.limit:g} {self.unit}", between(self.found), verdict]
+
+
+def page(answers: Sequence[Answer], machine: str) -> str:
+    """The whole page in Markdown."""
+    parts = [
+        _head(answers, machine),
+        _targets(answers),
+        *(_generation(answer) for answer in _of(answers, "generation")),
+        *(_capture(answer) for answer in _of(answers, "capture")),
+        *(_imports(answer) for answer in _of(answers, "imports")),
+        _peers(_of(answers, "peers")),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _of(answers: Iterable[Answer], benchmark: str) -> list[Answer]:
+    return [answer for answer in answers if answer["job"]["benchmark"] == benchmark]
+
+
+def _head(answers: Sequence[Answer], machine: str) -> str:
+    days = sorted({answer["date"] for answer in answers})
+    loads = [load for answer in answers for load in answer["load"] if load is not None]
+    busy = f"{min(loads):.0f} to {max(loads):.0f}" if loads else "unknown"
+    return (
+        "# Benchmarks\n\n"
+        "Written by `make bench`; `benchmarks/README.md` says how it is measured.\n\n"
+        f"- {' to '.join(dict.fromkeys((days[0], days[-1])))}; {machine}; one thread.\n"
+        f"- Load average while measuring: {busy}. Other work ran on the machine, so times are CPU\n"
+        "  seconds, tasks take turns, and a ratio is that of the same repeat: median (smallest to\n"
+        "  largest). Look at the ratios, not at the seconds.\n"
+        f"- {'; '.join(sorted({_versions(answer) for answer in answers}))}."
+    )
+
+
+def _versions(answer: Answer) -> str:
+    return ", ".join(f"{name} {number}" for name, number in answer["versions"].items())
+
+
+def _targets(answers: Sequence[Answer]) -> str:
+    found = [target for answer in answers for target in _targets_of(answer)]
+    if not found:
+        return ""
+    return "## Targets\n\n" + table(
+        ["target", "limit", "measured", ""], [target.cells() for target in found]
+    )
+
+
+def _targets_of(answer: Answer) -> list[Target]:
+    job = answer["job"]
+    if job["benchmark"] == "imports":
+        return _import_targets(answer)
+    if job["model"] != TARGET_MODEL or "skipped" in answer:
+        return []
+    if job["benchmark"] == "generation":
+        return [
+            Target(f"generation, {row['what']}, {_where(answer)}", STEERED, row["ratios"], "×")
+            for row in answer["rows"][1:]
+        ]
+    if job["benchmark"] == "capture" and job["backend"] == TARGET_BACKEND:
+        return [
+            Target(f"capture, {name}, {_where(answer)}", CAPTURED, rows[1]["ratios"], "×")
+            for name, rows in answer["tables"].items()
+        ]
+    return []
+
+
+def _import_targets(answer: Answer) -> list[Target]:
+    where = f"transformer-lens {answer['versions']['transformer-lens']}"
+    targets = [
+        Target(f"`{row['what']}`, {where}", IMPORTED, row["ratios"], "s more")
+        for row in answer["rows"]
+        if row["what"] in (imports.LIGHT, imports.WORK)
+    ]
+    return [
+        *targets,
+        Target(f"`steerlens --help`, CPU, {where}", HELPED, answer["help"]["cpu"], "s"),
+    ]
+
+
+def _where(answer: Answer) -> str:
+    version = answer["versions"]["transformer-lens"]
+    return f"{CLASSES[answer['job']['backend']]} {version}"
+
+
+def _generation(answer: Answer) -> str:
+    if "skipped" in answer:
+        return ""
+    title = f"## Generation: {_where(answer)}, {answer['job']['model']}"
+    same = ", ".join(
+        f"{name} {agreeing} of {rows}"
+        for name, (agreeing, rows) in answer["same_tokens"].items()
+        if name != "steerlens"
+    )
+    return "\n\n".join(
+        [
+            title,
+            f"8 prompts, 64 new tokens, greedy, on {SIZES[answer['job']['model']]}.",
+            seconds_table(answer["rows"], "times the unsteered"),
+            "Unsteered, beside what others need for the same prompts "
+            f"(rows with the same tokens: {same}):",
+            seconds_table(answer["rivals"], "times steerlens"),
+        ]
+    )
+
+
+def _capture(answer: Answer) -> str:
+    if "skipped" in answer:
+        return ""
+    parts = [
+        f"## Capture: {_where(answer)}, {answer['job']['model']}",
+        "The last token of 64 pairs of about 44 tokens, in batches of 16, on "
+        f"{SIZES[answer['job']['model']]}. Smallest cosine to the plain hooks' result: "
+        f"{answer['cosine']:.6f}.",
+    ]
+    for name, rows in answer["tables"].items():
+        parts += [f"{name.capitalize()}:", seconds_table(rows, "times plain hooks")]
+    return "\n\n".join(parts)
+
+
+def _imports(answer: Answer) -> str:
+    waited, loaded = answer["help"]["wall"], answer["loaded"]
+    rows = [
+        [
+            f"`{row['what']}`",
+            between(row["seconds"]),
+            between(row["ratios"], "+.2f"),
+            ", ".join(loaded[row["what"]]) or "none",
+        ]
+        for row in answer["rows"]
+    ]
+    unwanted = ", ".join(imports.UNWANTED)
+    own = ", ".join(answer["own"])
+    return "\n\n".join(
+        [
+            f"## Import: transformer-lens {answer['versions']['transformer-lens']}",
+            f"Fresh processes, {answer['repeats']} of each, interpreter start included.",
+            table(
+                ["statement", "CPU seconds", f"more than `{imports.BASE}`", f"of {unwanted}"], rows
+            ),
+            f"Loaded by steerlens beyond what TransformerLens loads itself: {own or 'none of them'}.",
+            f"`steerlens --help`: {between(answer['help']['cpu'])} CPU seconds, "
+            f"{between(waited)} seconds of waiting under this load.",
+        ]
+    )
+
+
+def _peers(answers: Sequence[Answer]) -> str:
+    if not answers:
+        return (
+            "## Other libraries\n\nNot measured here: `--peers DIR` times those whose environments "
+            "are in DIR."
+        )
+    parts = [
+        "## Other libraries: capture",
+        "Each in its own environment, beside the same plain hooks.",
+    ]
+    for answer in answers:
+        parts.append(f"{_versions(answer)}, on {SIZES[answer['job']['model']]}:")
+        for name, rows in answer["tables"].items():
+            parts += [f"{name.capitalize()}:", seconds_table(rows, "times plain hooks")]
+    return "\n\n".join(parts)
+
+
+def seconds_table(rows: Sequence[dict[str, Any]], ratio: str) -> str:
+    """CPU seconds and ratios to the baseline, with growth in memory where it was measured."""
+    memory = any(row["mib"] is not None for row in rows)
+    head = ["", "CPU seconds", ratio, *(["peak memory, MiB more"] if memory else [])]
+    return table(head, [_cells(row, memory) for row in rows])
+
+
+def _cells(row: dict[str, Any], memory: bool) -> list[str]:
+    ratio = "1" if row["what"] == row["baseline"] else between(row["ratios"])
+    grown = "" if row["mib"] is None else f"{row['mib']:.0f}"
+    return [row["what"], between(row["seconds"]), ratio, *([grown] if memory else [])]
+
+
+def between(values: Sequence[float], form: str = ".2f") -> str:
+    """Median (smallest to largest)."""
+    middle, low, high = (format(value, form) for value in spread(values))
+    return f"{middle} ({low} to {high})"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
