@@ -45,6 +45,7 @@ def compare(
     *,
     train_pairs: Sequence[PromptPair] | None = None,
     equivalents: Sequence[str] = (),
+    neutral: Sequence[str] = (),
     n_shown: int = 2,
     seed: int = 0,
     template: str | None = None,
@@ -53,7 +54,8 @@ def compare(
 
     Least-squares strengths are found on `train_pairs`, by default every second pair, which is then
     not measured; with fewer than four pairs there is nothing to spare and methods appear as fitted
-    only. `equivalents` are other wordings of the instruction.
+    only. `equivalents` are other wordings of the instruction, `neutral` instructions that
+    ask for nothing of the kind.
     """
     if not steerings:
         raise ValueError("No steering was given. Pass at least one: {'CAA': steering}.")
@@ -72,6 +74,7 @@ def compare(
             pairs,
             entries,
             equivalents=[reworded(pairs, text) for text in equivalents],
+            neutral=[reworded(pairs, text) for text in neutral],
             template=template,
             seed=seed,
         ),
@@ -269,7 +272,9 @@ def _per_layer(page: Report, comparison: Comparison) -> Report:
         curve,
         "How far each method leaves the model from where the prompt would have put it, on the same "
         "tokens. 1 is the error of doing nothing; below 1 is closer to the prompt than nothing. "
-        "Each method is shown as fitted and at the least-squares strength found on other pairs.",
+        "Each method is shown as fitted and at the least-squares strength found on other pairs. "
+        "Equivalent prompts say the same in other words; neutral ones are instructions that ask "
+        "for nothing of the kind, so what lies between them and 1 is what any instruction does.",
     )
     shift = comparison.logit_shift
     still = shift.loc[~shift["moved"], "method"].tolist()

@@ -16,6 +16,7 @@ from steerlens.types import HookedModel
 INSTRUCTION = "Be positive."
 # As many tokens as the instruction, since positions are learned: see docs/design-notes.md.
 EQUIVALENTS = ("Be happy.", "Be kind.")
+NEUTRAL = ("Be there.",)
 QUESTIONS = (
     "Review a movie you watched.",
     "Write a movie review.",
@@ -77,7 +78,9 @@ def run_demo(out: Path, *, seed: int = 0, backend: str = "auto", per_question: i
     pairs = prompted_pairs(
         model, QUESTIONS, INSTRUCTION, n=per_question, max_new_tokens=40, temperature=0.8, seed=seed
     )
-    comparison = compare(model, pairs, steerings, equivalents=EQUIVALENTS, seed=seed)
+    comparison = compare(
+        model, pairs, steerings, equivalents=EQUIVALENTS, neutral=NEUTRAL, seed=seed
+    )
     generations = side_by_side(
         model, QUESTIONS[:3], INSTRUCTION, as_entries(steerings), seed=seed, temperature=0.8
     )
@@ -101,7 +104,8 @@ def _intro(model: HookedModel, layer: int) -> str:
         f"token of the response at the output of layer {layer}.\n\n"
         "The model has learned absolute positions, so the instruction also moves the response to "
         "later positions; part of what the prompt does at early layers is that shift alone. The "
-        "equivalent prompts have as many tokens as the instruction, so they share it.\n\n"
+        "equivalent and neutral prompts have as many tokens as the instruction, so they share it."
+        "\n\n"
         "The model is small and was trained briefly, so read the pictures for what they show of "
         "the methods, not the reviews for their prose."
     )

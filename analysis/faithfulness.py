@@ -7,8 +7,10 @@ response tokens, all runs teacher-forced:
 
 1 is the error of not steering at all; above 1 is worse than nothing. The sums run over all tokens
 of all examples; intervals come from resampling examples. Early layers have a tiny denominator,
-which is therefore in the table. The reference "equivalent prompts" is the same instruction in
-other words.
+which is therefore in the table. There are two references: "equivalent prompts", the same
+instruction in other words, and "neutral prompts", another instruction that asks for nothing of the
+kind. How far the neutral ones lie below 1 is what any instruction of that length does, in a model
+with learned positions above all by moving the response along.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,7 +29,7 @@ from steerlens.prompts import Conversation, PromptPair
 from steerlens.steering import AnySteering, Site
 from steerlens.types import HookedModel
 
-EQUIVALENT = "equivalent prompts"
+EQUIVALENT, NEUTRAL = "equivalent prompts", "neutral prompts"
 Squares = Float[Tensor, "token"]
 
 
@@ -38,6 +40,7 @@ def faithfulness(
     *,
     layers: Sequence[int] | None = None,
     equivalents: Sequence[Sequence[PromptPair]] = (),
+    neutral: Sequence[Sequence[PromptPair]] = (),
     span: Scope = generated,
     template: str | None = None,
     n_bootstrap: int = 1000,
@@ -48,7 +51,7 @@ def faithfulness(
     Columns: method, strength, strength_value, layer, relative_rmse, low, high (95 % bootstrap
     interval over examples), token_median (median over tokens of the same ratio), denominator (root
     mean square norm of the prompt delta), n_examples, n_tokens, n_bootstrap, seed. `equivalents`
-    holds the same pairs under other wordings: `reworded(pairs, instruction)`.
+    and `neutral` hold the same pairs under other instructions: `reworded(pairs, instruction)`.
     """
     sites = [Site(layer) for layer in (range(model.cfg.n_layers) if layers is None else layers)]
     aligned = align(model, pairs, sites, span=span, template=template)
@@ -58,12 +61,13 @@ def faithfulness(
         assert entry.steering is not None
         reached = steering_deltas(model, aligned, entry.steering)
         tables.append(_table(aligned, target, [reached], entry, n_bootstrap, seed))
-    if equivalents:
-        entry = Entry(EQUIVALENT, None, "", float("nan"))
-        others = [_other_wording(model, aligned, other, sites, template) for other in equivalents]
-        tables.append(_table(aligned, target, others, entry, n_bootstrap, seed))
+    for name, wordings in ((EQUIVALENT, equivalents), (NEUTRAL, neutral)):
+        others = [_other_wording(model, aligned, other, sites, template) for other in wordings]
+        if others:
+            entry = Entry(name, None, "", float("nan"))
+            tables.append(_table(aligned, target, others, entry, n_bootstrap, seed))
     if not tables:
-        raise ValueError("No steering and no equivalent prompts were given: nothing to measure.")
+        raise ValueError("No steering and no reference prompts were given: nothing to measure.")
     return pd.concat(tables, ignore_index=True)
 
 

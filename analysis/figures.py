@@ -26,6 +26,7 @@ METHOD_COLOURS = {
     "COLD-FD": "#56b4e9",
     "unsteered": "#595959",
     "equivalent prompts": "#7f7f7f",
+    "neutral prompts": "#b5a642",
 }
 SPARE_COLOURS = ("#332288", "#882255", "#999933", "#117733", "#aa4499", "#661100")
 STRENGTH_LINES = {
@@ -34,7 +35,7 @@ STRENGTH_LINES = {
     "least squares": ("dot", "square"),
     "matched": ("dashdot", "diamond"),
 }
-REFERENCE = "equivalent prompts"
+REFERENCES = ("equivalent prompts", "neutral prompts")
 MEASURES = {
     "along": "along the direction (mean prompt push = 1)",
     "off_axis": "off the axis (norm of the change not along the direction)",
@@ -332,7 +333,7 @@ def _error_line(line: pd.DataFrame, colour: str) -> list[go.Scatter]:
     _require_single(line, ["layer"])
     line, name = line.sort_values("layer"), _name(line)
     dash, symbol = STRENGTH_LINES.get(_strength(line), ("longdash", "x"))
-    is_reference = line["method"].iloc[0] == REFERENCE
+    is_reference = line["method"].iloc[0] in REFERENCES
     hover = (
         f"<b>{name}</b>, strength %{{customdata[0]:.3g}}<br>layer %{{x}}: %{{y:.3f}} "
         "[%{customdata[1]:.3f}, %{customdata[2]:.3f}]<br>median of tokens %{customdata[3]:.3f}<br>"

@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 import time
-from statistics import median
 from typing import Any
 
 from benchmarks.jobs import ROOT, Job, Row
@@ -48,11 +47,6 @@ def measure(job: Job) -> dict[str, Any]:
 def above(cpu: dict[str, list[float]], name: str) -> list[float]:
     """Seconds more than the baseline, repeat by repeat."""
     return [mine - base for mine, base in zip(cpu[name], cpu[BASE], strict=True)]
-
-
-def median_above(row: dict[str, Any]) -> float:
-    """The median of a row's seconds above the baseline."""
-    return median(row["ratios"])
 
 
 def fresh(statement: str) -> tuple[float, float, list[str]]:

@@ -75,9 +75,17 @@ def run(job: Job) -> dict[str, Any]:
 
 def answer(job: Job) -> dict[str, Any]:
     """The measurement itself, in this process: `measure` of the module the job is named after."""
+    if job.backend == "hooked" and not _has_hooked_transformer():
+        return {"skipped": "no HookedTransformer here", "load": [None, None]}
     before = timing.load_average()
     found = importlib.import_module(f"benchmarks.{job.benchmark}").measure(job)
     return {**found, "load": [before, timing.load_average()], "repeats": job.repeats}
+
+
+def _has_hooked_transformer() -> bool:
+    from steerlens.models import has_hooked_transformer
+
+    return has_hooked_transformer()
 
 
 if __name__ == "__main__":

@@ -91,7 +91,7 @@ def _targets_of(answer: Answer) -> list[Target]:
     job = answer["job"]
     if job["benchmark"] == "imports":
         return _import_targets(answer)
-    if job["model"] != TARGET_MODEL or "skipped" in answer:
+    if job["model"] != TARGET_MODEL:
         return []
     if job["benchmark"] == "generation":
         return [
@@ -125,8 +125,6 @@ def _where(answer: Answer) -> str:
 
 
 def _generation(answer: Answer) -> str:
-    if "skipped" in answer:
-        return ""
     title = f"## Generation: {_where(answer)}, {answer['job']['model']}"
     same = ", ".join(
         f"{name} {agreeing} of {rows}"
@@ -146,8 +144,6 @@ def _generation(answer: Answer) -> str:
 
 
 def _capture(answer: Answer) -> str:
-    if "skipped" in answer:
-        return ""
     parts = [
         f"## Capture: {_where(answer)}, {answer['job']['model']}",
         "The last token of 64 pairs of about 44 tokens, in batches of 16, on "
@@ -170,16 +166,15 @@ def _imports(answer: Answer) -> str:
         ]
         for row in answer["rows"]
     ]
-    unwanted = ", ".join(imports.UNWANTED)
-    own = ", ".join(answer["own"])
+    head = ["statement", "CPU seconds", f"more than `{imports.BASE}`"]
+    head.append(f"of {', '.join(imports.UNWANTED)}")
+    own = ", ".join(answer["own"]) or "none of them"
     return "\n\n".join(
         [
             f"## Import: transformer-lens {answer['versions']['transformer-lens']}",
             f"Fresh processes, {answer['repeats']} of each, interpreter start included.",
-            table(
-                ["statement", "CPU seconds", f"more than `{imports.BASE}`", f"of {unwanted}"], rows
-            ),
-            f"Loaded by steerlens beyond what TransformerLens loads itself: {own or 'none of them'}.",
+            table(head, rows),
+            f"Loaded by steerlens beyond what TransformerLens loads itself: {own}.",
             f"`steerlens --help`: {between(answer['help']['cpu'])} CPU seconds, "
             f"{between(waited)} seconds of waiting under this load.",
         ]
@@ -192,10 +187,7 @@ def _peers(answers: Sequence[Answer]) -> str:
             "## Other libraries\n\nNot measured here: `--peers DIR` times those whose environments "
             "are in DIR."
         )
-    parts = [
-        "## Other libraries: capture",
-        "Each in its own environment, beside the same plain hooks.",
-    ]
+    parts = ["## Other libraries: capture", "Each in its own process, beside the same plain hooks."]
     for answer in answers:
         parts.append(f"{_versions(answer)}, on {SIZES[answer['job']['model']]}:")
         for name, rows in answer["tables"].items():

@@ -23,17 +23,13 @@ def parsed() -> argparse.Namespace:
     """The options of the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="two repeats on `small`, no page")
-    parser.add_argument(
-        "--models", nargs="+", choices=["demo", *MODELS], help="default: gpt2s demo"
-    )
+    parser.add_argument("--models", nargs="+", choices=["demo", *MODELS], help="gpt2s demo")
     parser.add_argument("--only", nargs="+", choices=BENCHMARKS, default=BENCHMARKS)
     parser.add_argument("--backends", nargs="+", choices=BACKENDS, default=BACKENDS)
     parser.add_argument("--repeats", type=int, help="default: 5 (imports: 7)")
     parser.add_argument("--cache", type=Path, default=default_cache(), help="folder for the models")
     parser.add_argument("--python", action="append", help="a Python to measure in; repeatable")
-    parser.add_argument(
-        "--peers", type=Path, help="folder of environments peer_sv, peer_repeng, ..."
-    )
+    parser.add_argument("--peers", type=Path, help="folder of environments (peers.py)")
     parser.add_argument("--resume", action="store_true", help="keep what was measured before")
     parser.add_argument("--out", type=Path, help=f"the page; default: {PAGE.relative_to(ROOT)}")
     return parser.parse_args()
@@ -93,7 +89,7 @@ def main() -> None:
     """Measure, then write the page, or print it where only a part was asked for."""
     options = parsed()
     answers = measured(options, lambda line: print(line, file=sys.stderr, flush=True))
-    page = report.page(answers, machine())
+    page = report.page([answer for answer in answers if "skipped" not in answer], machine())
     partial = options.quick or options.models or set(options.only) != set(BENCHMARKS)
     out = options.out or (None if partial else PAGE)
     if out is None:

@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from steerlens.prompts import PromptPair
     from steerlens.types import HookedModel
 
@@ -41,8 +39,8 @@ def _say(found: dict[str, Any] | list[Any], as_json: bool, text: str) -> None:
     print(json.dumps(found, indent=2, default=str, allow_nan=False) if as_json else text)
 
 
-def _records(table: "pd.DataFrame") -> list[dict[str, Any]]:
-    """The rows of a table for JSON, which has no NaN."""
+def _records(table: Any) -> list[dict[str, Any]]:
+    """The rows of a pandas table for JSON, which has no NaN."""
     return json.loads(table.to_json(orient="records") or "[]")
 
 
@@ -193,6 +191,9 @@ def compare(
     equivalent: Annotated[
         list[str] | None, typer.Option(help="The instruction in other words; repeatable.")
     ] = None,
+    neutral: Annotated[
+        list[str] | None, typer.Option(help="An instruction that asks for nothing; repeatable.")
+    ] = None,
     seed: Seed = 0,
     max_new_tokens: MaxNewTokens = 64,
     backend: Backend = "auto",
@@ -218,7 +219,13 @@ def compare(
     template = _template(loaded)
     answered = _answered(loaded, asked, seed, max_new_tokens, template)
     comparison = run(
-        loaded, answered, steerings, equivalents=equivalent or (), seed=seed, template=template
+        loaded,
+        answered,
+        steerings,
+        equivalents=equivalent or (),
+        neutral=neutral or (),
+        seed=seed,
+        template=template,
     )
     page = report(
         comparison,

@@ -59,6 +59,8 @@ def load(
     """
     _require_choice("backend", backend, get_args(Backend))
     _require_choice("processing", processing, get_args(Processing))
+    with quietly():
+        import transformer_lens  # noqa: F401  in a notebook its import warns about progress bars
     folder = local_folder(name_or_folder)
     source = str(folder or name_or_folder)
     hf_model, tokenizer = _from_transformers(source, dtype)
@@ -143,9 +145,10 @@ def _from_transformers(source: str, dtype: torch.dtype) -> tuple[Any, Any]:
     with quietly():
         try:
             tokenizer = AutoTokenizer.from_pretrained(source)
-            model, info = AutoModelForCausalLM.from_pretrained(
+            read: Any = AutoModelForCausalLM.from_pretrained(
                 source, dtype=dtype, output_loading_info=True
             )
+            model, info = read
         except Exception as error:  # transformers raises many kinds; all mean "not loaded"
             raise ValueError(
                 f"transformers could not load {source!r}: {error}. If it is a hub name, check the "

@@ -8,7 +8,7 @@ prompted and the unprompted run of a pair hold the same response tokens, and thi
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import torch
 from jaxtyping import Bool, Int
@@ -265,7 +265,8 @@ def encode_all(model: HookedModel, prompts: Prompts, template: str | None = None
             "padding. Found a bare tensor."
         )
     if isinstance(prompts, tuple) and len(prompts) == 2 and isinstance(prompts[0], Tensor):
-        rows = _encode_tokens(model, *prompts)
+        tokens, mask = cast("tuple[Tensor, Tensor]", prompts)
+        rows = _encode_tokens(model, tokens, mask)
     elif isinstance(prompts, str | Conversation | Encoded):
         rows = [encode(model, prompts, template)]
     else:

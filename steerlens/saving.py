@@ -251,7 +251,7 @@ def _header(path: Path, text: str) -> dict[str, Any]:
 
 
 def _origin(saved: dict[str, Any]) -> Origin:
-    return Origin(**saved | {"model": ModelIdentity(**saved["model"])})
+    return Origin(ModelIdentity(**saved["model"]), saved["seed"], saved["data"])
 
 
 def write_whole(path: Path, content: bytes) -> None:

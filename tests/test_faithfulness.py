@@ -9,7 +9,7 @@ from test_coefficients import PAIRS, direction, oracle
 
 from analysis.deltas import Substitute, align
 from analysis.effects import logit_shift
-from analysis.faithfulness import EQUIVALENT, faithfulness, relative_rmse, reworded
+from analysis.faithfulness import EQUIVALENT, NEUTRAL, faithfulness, relative_rmse, reworded
 from steerlens import CAA, PromptPair, Site, at, generated, response
 
 
@@ -59,6 +59,15 @@ def test_the_same_wording_is_a_perfect_equivalent_and_another_is_not(model: Any)
     np.testing.assert_allclose(
         both["relative_rmse"] ** 2, other["relative_rmse"] ** 2 / 2, rtol=1e-5, atol=1e-9
     )
+
+
+def test_neutral_prompts_are_a_reference_of_their_own(model: Any) -> None:
+    neutral = [reworded(PAIRS, "Hate the cat!")]
+    table = faithfulness(model, PAIRS, {}, equivalents=[PAIRS], neutral=neutral)
+    assert table["method"].unique().tolist() == [EQUIVALENT, NEUTRAL]
+    alone = faithfulness(model, PAIRS, {}, equivalents=neutral)
+    mine = table[table["method"] == NEUTRAL]
+    np.testing.assert_allclose(mine["relative_rmse"], alone["relative_rmse"])
 
 
 def test_equivalents_with_other_responses_are_an_error(gpt2: Any) -> None:

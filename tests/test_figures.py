@@ -375,6 +375,16 @@ def test_axes_say_what_they_show_and_in_which_unit():
     assert shown.title.subtitle.text.startswith("Example 3, accumulated view")
 
 
+def test_axis_titles_are_of_one_size():
+    for figure in (
+        coefficient_heatmap(coefficient_table()),
+        relative_rmse_curve(faithfulness_table()),
+        sorted_strengths(coefficient_table(), 5),
+    ):
+        axes = [figure.layout[name] for name in figure.layout if name[1:5] == "axis"]
+        assert {axis.title.font.size for axis in axes} == {13}
+
+
 def test_legends_are_below_so_that_narrow_pages_keep_the_picture():
     for figure in (
         relative_rmse_curve(faithfulness_table()),

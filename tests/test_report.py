@@ -238,6 +238,11 @@ def test_a_table_is_headed_aligned_and_rounded():
     assert {a["scope"] for a in page.of("th")} == {"col"}
 
 
+def test_a_cell_that_holds_a_list_shows_it():
+    page = Page(EMPTY.table(pd.DataFrame({"layers": [[3, 4], []]}), "Layers.").html)
+    assert page.text_in("td") == ["[3, 4]", "[]"]
+
+
 def test_generations_stand_side_by_side():
     table = generations().sample(frac=1, random_state=2)
     order = list(dict.fromkeys(table["prompt"]))

@@ -82,10 +82,12 @@ def happiness(model: Any) -> torch.Tensor:
 
 def positive_words(texts: tuple[str, ...]) -> np.ndarray:
     """For each text: how many of its words are positive, and how many words it has."""
-    words = [re.findall(r"[a-z]+", text.lower()) for text in texts]
-    return np.array(
-        [(sum(bool(POSITIVE_WORDS.fullmatch(word)) for word in row), len(row)) for row in words]
-    )
+    rows = [re.findall(r"[a-z]+", text.lower()) for text in texts]
+    return np.array([(sum(map(is_positive, words)), len(words)) for words in rows])
+
+
+def is_positive(word: str) -> bool:
+    return POSITIVE_WORDS.fullmatch(word) is not None
 
 
 def per_hundred(counts: np.ndarray) -> float:
