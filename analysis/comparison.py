@@ -259,7 +259,9 @@ def _per_token(page: Report, comparison: Comparison) -> Report:
     return page.figure(
         figures.sorted_strengths(shown, layer),
         "A flat line pushes all tokens alike; a steep one pushes few tokens hard. Compare the "
-        "prompt's line with the methods'.",
+        "prompt's line with the methods'. A method that adds one vector to every token is a "
+        "staircase with a step for each example, because each example has its own unit: the mean "
+        "push of the prompt on the others.",
     )
 
 

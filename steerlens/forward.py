@@ -8,6 +8,7 @@ derive wrong positions for left-padded batches in some call or other, so here th
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
 import torch
@@ -98,8 +99,10 @@ def read(
     `attach` puts steering hooks on; the readers see what these return, or, with `before`, what
     they are given.
     """
+    known = model.hook_dict  # a bridge builds it anew at each look
     for site in readers:
-        require_site(model, site)
+        if site.hook_name not in known:
+            require_site(model, site)
     waiting = {site.hook_name for site in readers}
 
     def hook_of(site: Site) -> Callable[..., None]:
@@ -155,7 +158,7 @@ def _bridge(
         options["attention_mask"] = seen.long()
     if cache is not None:
         options |= {"past_key_values": cache.entries, "use_cache": True}
-    if wanted == "last" and _keeps_logits(model):
+    if wanted == "last" and _keeps_logits(type(model.original_model)):
         options["logits_to_keep"] = 1
     scores = model(tokens, **options)
     if cache is not None and cache.entries.get_seq_length() != cache.mask.shape[1]:
@@ -166,5 +169,6 @@ def _bridge(
     return scores[:, -1:] if wanted == "last" else scores
 
 
-def _keeps_logits(model: Any) -> bool:
-    return "logits_to_keep" in inspect.signature(model.original_model.forward).parameters
+@cache
+def _keeps_logits(kind: type) -> bool:
+    return "logits_to_keep" in inspect.signature(kind.forward).parameters

@@ -213,7 +213,7 @@ def encode(model: HookedModel, prompt: Prompt, template: str | None = None) -> E
             "A prompt is a string, a Conversation or an Encoded row; found "
             f"{type(prompt).__name__}."
         )
-    require_context(model, len(row.ids))
+    require_fitting(model, row.ids)
     return row
 
 
@@ -226,6 +226,17 @@ def require_context(model: HookedModel, length: int) -> None:
         )
 
 
+def require_fitting(model: HookedModel, ids: Sequence[int]) -> None:
+    """Raise ValueError if `ids` are too many for the model, or some are none of its tokens."""
+    require_context(model, len(ids))
+    unknown = sorted({token for token in ids if not 0 <= token < model.cfg.d_vocab})
+    if unknown:
+        raise ValueError(
+            f"These token ids are not in this model's vocabulary of {model.cfg.d_vocab}: "
+            f"{unknown[:5]}. Were they made with another model's tokenizer?"
+        )
+
+
 def encode_pair(
     model: HookedModel, pair: PromptPair, template: str | None = None
 ) -> tuple[Encoded, Encoded]:
@@ -234,7 +245,7 @@ def encode_pair(
     prompted = encode(model, pair.prompted, template)
     plain = with_response(model, plain, pair.response)
     prompted = with_response(model, prompted, plain.ids[plain.response :])
-    require_context(model, max(len(plain.ids), len(prompted.ids)))
+    require_fitting(model, max(plain.ids, prompted.ids, key=len))
     require_aligned(model, plain, prompted)
     return plain, prompted
 
@@ -290,7 +301,7 @@ def _encode_tokens(
         ids = tuple(row[real].tolist())
         if not ids:
             raise ValueError(f"Row {number} of the tokens is all padding. Leave it out.")
-        require_context(model, len(ids))
+        require_fitting(model, ids)
         has_bos = ids[0] == bos
         rows.append(Encoded(ids, question=int(has_bos), response=len(ids), bos=has_bos))
     return rows

@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
+from steerlens import __version__
 from steerlens.combinators import Chain, Only, Scaled, When
 from steerlens.positions import Scope
 from steerlens.steering import (
@@ -139,7 +140,8 @@ def save_steering(
         "steering": tree,
         "origin": asdict(origin) if origin else None,
         "versions": {
-            name: importlib.metadata.version(name) for name in ("torch", "transformer-lens")
+            "steerlens": __version__,
+            **{name: importlib.metadata.version(name) for name in ("torch", "transformer-lens")},
         },
     }
     header["digest"] = _digest(header, tensors)

@@ -140,7 +140,7 @@ def test_capture_leaves_no_hooks_behind(model: Any) -> None:
         ),
         (steerlens.positions(1, 3), lambda row: [1, 2]),
     ],
-    ids=str,
+    ids=lambda value: str(value) if isinstance(value, steerlens.Scope) else "",
 )
 def test_a_scope_selects_its_tokens_of_every_row(scope: Any, expected: Any, model: Any) -> None:
     whole = capture(model, TEXTS, 1)

@@ -58,6 +58,7 @@ class Config:
     """What text needs of a model's configuration."""
 
     n_ctx: int = 128
+    d_vocab: int = 60_000
     default_prepend_bos: bool = True
 
 
@@ -422,3 +423,12 @@ def test_rows_of_one_length_need_no_padding():
     tokens, window = stack(rows)
     assert tokens.tolist() == [[1, 2], [3, 4]]
     assert not window.padded
+
+
+def test_ids_of_another_vocabulary_are_refused(gpt2: Any) -> None:
+    pair = PromptPair.with_system("What is it?", "You are kind.", (5, gpt2.cfg.d_vocab))
+    with pytest.raises(ValueError, match="not in this model's vocabulary"):
+        encode_pair(gpt2, pair)
+    tokens = torch.tensor([[1, 2, gpt2.cfg.d_vocab + 7]])
+    with pytest.raises(ValueError, match="another model's tokenizer"):
+        batch(gpt2, (tokens, torch.ones_like(tokens)))

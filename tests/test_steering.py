@@ -247,6 +247,29 @@ def test_a_steer_of_another_width_is_refused_wherever_it_is_wrapped(model: Any) 
             steerlens.generate(model, [PROMPTS[0]], at(1, steer), max_new_tokens=1)
 
 
+@pytest.mark.parametrize("run", ["applied", "hooks"])
+def test_padding_keeps_its_activation_in_a_pass(run: str, model: Any) -> None:
+    tokens, window = pass_of(model)
+    seen: list[torch.Tensor] = []
+
+    def keep(activation: torch.Tensor, hook: Any = None) -> None:
+        seen.append(activation.clone())
+
+    def steered() -> Any:
+        if run == "applied":
+            return at(1, CAA(V)).applied(model, window)
+        return model.hooks(fwd_hooks=at(1, CAA(V)).hooks(window))
+
+    keeping = [(Site(1).hook_name, keep)]
+    with torch.no_grad(), model.hooks(fwd_hooks=keeping):
+        logits(model, tokens, window)
+    with torch.no_grad(), steered(), model.hooks(fwd_hooks=keeping):
+        logits(model, tokens, window)
+    plain, after = seen
+    assert torch.equal(after[~window.mask], plain[~window.mask])
+    assert (after[window.mask] != plain[window.mask]).any(dim=1).all()
+
+
 # Warnings -------------------------------------------------------------------------------------
 
 
@@ -305,6 +328,30 @@ def test_no_warning_hides_an_exception_that_is_under_way(model: Any) -> None:
 def test_a_token_steering_that_did_nothing_warns(model: Any) -> None:
     with pytest.warns(SteeringWarning, match="changed no activation"):
         steerlens.generate(model, [PROMPTS[0]], ByToken(torch.zeros(D_MODEL)), max_new_tokens=3)
+
+
+def test_a_token_steering_that_acted_in_its_first_pass_only_does_not_warn(model: Any) -> None:
+    steering = steerlens.only(ByToken(V), steerlens.prompt)
+    steerlens.generate(model, list(PROMPTS), steering, max_new_tokens=3, stop_at_end=False)
+
+
+def test_the_reason_is_drawn_from_all_batches(model: Any) -> None:
+    """Only the second prompt is long enough for the scope; its direction is what is idle."""
+    steering = at(1, Only(CAA(torch.zeros(D_MODEL)), steerlens.positions(12, 13)))
+    with pytest.warns(SteeringWarning, match="returned every activation as it came"):
+        steerlens.generate(model, list(PROMPTS[:2]), steering, max_new_tokens=1, batch_size=1)
+
+
+def failing_on_long_passes(activation: torch.Tensor, hook: Any = None) -> torch.Tensor:
+    if activation.shape[1] > 5:
+        raise ArithmeticError("the steer failed")
+    return activation / 2
+
+
+def test_no_warning_hides_an_exception_in_a_later_batch(model: Any) -> None:
+    steering = at(1, CAA(torch.zeros(D_MODEL))) + at(2, failing_on_long_passes)
+    with pytest.raises(ArithmeticError):
+        steerlens.generate(model, list(PROMPTS[:2]), steering, max_new_tokens=1, batch_size=1)
 
 
 # Values and their algebra ---------------------------------------------------------------------
@@ -461,6 +508,8 @@ def test_token_steerings_add_in_order_from_either_side(model: Any) -> None:
     assert isinstance(before, Together)
     torch.testing.assert_close(seen_at(model, LAYER, before), h / 2 + toy, rtol=0, atol=1e-5)
     torch.testing.assert_close(seen_at(model, LAYER, after), (h + toy) / 2, rtol=0, atol=1e-5)
+    pair = (at(LAYER, halved) + at(LAYER, CAA(V))) + ByToken(V)
+    torch.testing.assert_close(seen_at(model, LAYER, pair), h / 2 + V + toy, rtol=0, atol=1e-5)
     three = before + at(LAYER, CAA(V))
     torch.testing.assert_close(seen_at(model, LAYER, three), h / 2 + toy + V, rtol=0, atol=1e-5)
     scaled = steerlens.scaled(ByToken(V), 2.0) + at(LAYER, halved)
