@@ -52,10 +52,10 @@ def compare(
 ) -> Comparison:
     """Coefficients, faithfulness and logit shifts of the prompt and of every steering.
 
-    Least-squares strengths are found on `train_pairs`, by default every second pair, which is then
-    not measured; with fewer than four pairs there is nothing to spare and methods appear as fitted
-    only. `equivalents` are other wordings of the instruction, `neutral` instructions that
-    ask for nothing of the kind.
+    Least-squares strengths are found on `train_pairs`, by default those of every second question,
+    which are then not measured; with fewer than four questions there is nothing to spare and
+    methods appear as fitted only. `equivalents` are other wordings of the instruction, `neutral`
+    instructions that ask for nothing of the kind.
     """
     if not steerings:
         raise ValueError("No steering was given. Pass at least one: {'CAA': steering}.")
@@ -93,9 +93,13 @@ def compare(
 def _split(
     pairs: Sequence[PromptPair],
 ) -> tuple[Sequence[PromptPair], Sequence[PromptPair]]:
-    if len(pairs) < ENOUGH_TO_SPLIT:
+    """Training and test pairs: every second question, with all of its responses."""
+    questions = list(dict.fromkeys(pair.plain for pair in pairs))
+    if len(questions) < ENOUGH_TO_SPLIT:
         return (), pairs
-    return pairs[1::2], pairs[0::2]
+    training = set(questions[1::2])
+    train = [pair for pair in pairs if pair.plain in training]
+    return train, [pair for pair in pairs if pair.plain not in training]
 
 
 def coloured_text(

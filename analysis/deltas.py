@@ -2,7 +2,7 @@
 
 accumulated   the steered (or prompted) run less the plain run, on the same response ids.
 local         what a steering adds at its own site to the activation it is given there; for a
-              prompt (psr spec 1.3), the part that a layer adds because of the prompt,
+              prompt, the part that a layer adds because of the prompt (arXiv 2605.03907),
               A_l(prompted) - F_l(A_{l-1}(prompted)), with F_l the layer in the plain run.
 """
 

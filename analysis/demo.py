@@ -21,9 +21,23 @@ QUESTIONS = (
     "Review a movie you watched.",
     "Write a movie review.",
     "What did you think of the film?",
-    "Review a film.",
+    "Review a movie.",
     "Tell me about a movie you saw.",
     "Write a review of a film.",
+    "What did you think of the movie?",
+    "Give me your opinion of a movie.",
+    "How was the movie?",
+    "Describe a film you watched recently.",
+    "Please review a film.",
+    "I would like to read a movie review.",
+    "Share your thoughts on a film.",
+    "Comment on a movie you have seen.",
+    "Did you see a film lately? How was it?",
+    "Write a few words about a movie.",
+    "Talk about a film.",
+    "Can you write a review of a movie?",
+    "Should I watch this movie?",
+    "Recommend a film, or do not.",
 )
 PRAISE = (
     "This is a wonderful film. I loved every minute of it.",
@@ -64,7 +78,7 @@ def demo_steerings(model: HookedModel, layer: int) -> dict[str, AnySteering]:
     }
 
 
-def run_demo(out: Path, *, seed: int = 0, backend: str = "auto", per_question: int = 4) -> Path:
+def run_demo(out: Path, *, seed: int = 0, backend: str = "auto") -> Path:
     """Write `out/report.html` and the two steering files; returns the report's path."""
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -75,8 +89,9 @@ def run_demo(out: Path, *, seed: int = 0, backend: str = "auto", per_question: i
     steerings = demo_steerings(model, layer)
     for name, steering in steerings.items():
         steering.save(out / f"{name}.safetensors")  # pyright: ignore[reportAttributeAccessIssue]
+    # One response a question, so that no question is both measured and fitted on.
     pairs = prompted_pairs(
-        model, QUESTIONS, INSTRUCTION, n=per_question, max_new_tokens=40, temperature=0.8, seed=seed
+        model, QUESTIONS, INSTRUCTION, max_new_tokens=40, temperature=0.8, seed=seed
     )
     comparison = compare(
         model, pairs, steerings, equivalents=EQUIVALENTS, neutral=NEUTRAL, seed=seed

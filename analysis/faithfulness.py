@@ -1,6 +1,6 @@
 """How faithful a steering is: whether it puts every layer where the prompt puts it.
 
-Relative RMSE per layer against the accumulated prompt delta (psr spec section 2), on the same
+Relative RMSE per layer against the accumulated prompt delta (arXiv 2605.03907), on the same
 response tokens, all runs teacher-forced:
 
     relRMSE_l(M) = sqrt( sum |A_l(M) - A_l(prompted)|^2 / sum |A_l(plain) - A_l(prompted)|^2 )

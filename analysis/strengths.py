@@ -17,6 +17,7 @@ from steerlens.steering import AnySteering, Site, scaled
 from steerlens.types import HookedModel
 
 AS_FITTED, LEAST_SQUARES, MATCHED = "as fitted", "least squares", "matched"
+RESERVED = ("prompt", "unsteered", "equivalent prompts", "neutral prompts")
 GRID = tuple(sign * 2.0**power for sign in (-1, 1) for power in range(-3, 4))
 
 
@@ -40,12 +41,17 @@ class Entry:
 def as_entries(steerings: Mapping[str, AnySteering] | Sequence[Entry]) -> tuple[Entry, ...]:
     """Entries as they are, or steerings by name, as fitted."""
     if isinstance(steerings, Mapping):
-        return tuple(Entry(name, steering) for name, steering in steerings.items())
-    keys = [entry.key for entry in steerings]
-    twice = {key for key in keys if keys.count(key) > 1 or key == "prompt"}
+        entries = tuple(Entry(name, steering) for name, steering in steerings.items())
+    else:
+        entries = tuple(steerings)
+    keys = [*RESERVED, *(entry.key for entry in entries)]
+    twice = {key for key in keys if keys.count(key) > 1}
     if twice:
-        raise ValueError(f"Two methods are called {', '.join(sorted(twice))}. Give each a name.")
-    return tuple(steerings)
+        raise ValueError(
+            f"Two methods are called {', '.join(sorted(twice))}. Give each a name of its own; "
+            f"{', '.join(RESERVED)} are taken."
+        )
+    return entries
 
 
 def with_least_squares(

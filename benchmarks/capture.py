@@ -10,9 +10,9 @@ from torch import Tensor
 
 import steerlens
 from benchmarks.floor import BATCH, last_token, load_plain
-from benchmarks.jobs import Job, Row, rows
+from benchmarks.jobs import Job, compared
 from benchmarks.models import source, texts
-from benchmarks.timing import Task, interleaved, peak_growth, versions
+from benchmarks.timing import versions
 from steerlens.models import DEMO
 
 FLOOR, OURS = "plain hooks", "steerlens"
@@ -20,7 +20,7 @@ ALIKE = 0.9999
 
 
 def measure(job: Job) -> dict[str, Any]:
-    """CPU seconds and growth in memory at one middle layer and at all layers."""
+    """CPU seconds at one middle layer and at all layers, after a look that both find the same."""
     torch.set_num_threads(1)
     place, given = source(job.model, Path(job.cache)), texts(Path(job.cache))
     model: Any = steerlens.load(place, backend=job.backend)  # pyright: ignore
@@ -37,7 +37,7 @@ def measure(job: Job) -> dict[str, Any]:
 
     cosine = require_alike(ours(every), floor(every))
     tables = {
-        name: timed({FLOOR: partial(floor, layers), OURS: partial(ours, layers)}, job.repeats)
+        name: compared({FLOOR: partial(floor, layers), OURS: partial(ours, layers)}, job.repeats)
         for name, layers in {"one layer": [len(every) // 2], "all layers": every}.items()
     }
     return {
@@ -45,15 +45,6 @@ def measure(job: Job) -> dict[str, Any]:
         "cosine": cosine,
         "versions": versions("torch", "transformers", "transformer-lens"),
     }
-
-
-def timed(tasks: Mapping[str, Task], repeats: int) -> list[Row]:
-    """The tasks' rows over the first of them, and by how much each raises the peak of memory."""
-    found = rows(interleaved(tasks, repeats), next(iter(tasks)))
-    return [
-        Row(row.what, row.seconds, row.ratios, row.baseline, peak_growth(tasks[row.what]))
-        for row in found
-    ]
 
 
 def require_alike(ours: Mapping[int, Tensor], theirs: Mapping[int, Tensor]) -> float:

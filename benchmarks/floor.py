@@ -19,9 +19,10 @@ class _Enough(Exception):
 
 def load_plain(folder: str) -> tuple[Any, Any]:
     """The transformers model in a folder and its tokenizer, set to pad on the left."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
-    tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
+    # By this class, since transformers 4 does not know the one that 5 writes into the folder.
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, padding_side="left")
     tokenizer.model_input_names = ["input_ids", "attention_mask"]
     return AutoModelForCausalLM.from_pretrained(folder).eval(), tokenizer
 

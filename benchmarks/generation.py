@@ -9,9 +9,9 @@ from torch import Tensor
 
 import steerlens
 from benchmarks.floor import load_plain
-from benchmarks.jobs import Job, rows
+from benchmarks.jobs import Job, compared
 from benchmarks.models import source, texts
-from benchmarks.timing import Task, interleaved, versions
+from benchmarks.timing import Task, versions
 from steerlens import CAA, Steering, at, capture, generate, last, response
 from steerlens.models import DEMO
 
@@ -41,24 +41,22 @@ def measure(job: Job) -> dict[str, Any]:
     tasks: dict[str, Task] = {UNSTEERED: ours}
     for name, steering in steerings(model, given["pairs"][:8]).items():
         tasks[name] = partial(ours, steering)
-    taken = interleaved(tasks, job.repeats)
-    rivals = {
+    rivals: dict[str, Task] = {
         "steerlens": ours,
         "transformers": transformers_task(str(DEMO) if place == "demo" else place, prompts),
         "TransformerLens": partial(by_transformer_lens, model, prompts),
     }
-    tokens = {name: task() for name, task in rivals.items()}
-    against = interleaved(rivals, min(job.repeats, RIVAL_REPEATS))
+    tokens: dict[str, Any] = {name: task() for name, task in (tasks | rivals).items()}
     return {
-        "rows": rows(taken, UNSTEERED),
-        "rivals": rows(against, "steerlens"),
-        "same_tokens": {name: same_rows(tokens["steerlens"], tokens[name]) for name in tokens},
+        "rows": compared(tasks, job.repeats),
+        "rivals": compared(rivals, min(job.repeats, RIVAL_REPEATS)),
+        "same_tokens": {name: same_rows(tokens[UNSTEERED], tokens[name]) for name in rivals},
         "versions": versions("torch", "transformers", "transformer-lens"),
     }
 
 
 def steerings(model: Any, pairs: list[list[str]]) -> dict[str, Steering]:
-    """CAA at the middle layer and at every layer, everywhere and on the response alone."""
+    """CAA at the middle layer and at every layer, and there on the response alone."""
     layers = list(range(model.cfg.n_layers))
     sides = [capture(model, side, layers, scope=last) for side in zip(*pairs, strict=True)]
     each = [at(layer, CAA.fit(*(side.at(layer) for side in sides))) for layer in layers]
@@ -66,7 +64,6 @@ def steerings(model: Any, pairs: list[list[str]]) -> dict[str, Steering]:
     return {
         "one layer": each[len(layers) // 2],
         "all layers": every,
-        "one layer, `response` only": each[len(layers) // 2].only(response),
         "all layers, `response` only": every.only(response),
     }
 

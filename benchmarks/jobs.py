@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -50,11 +51,11 @@ class Row:
     seconds: list[float]
     ratios: list[float]
     baseline: str
-    mib: float | None = None
 
 
-def rows(taken: timing.Seconds, baseline: str) -> list[Row]:
-    """One row a task, each over the same repeat of `baseline`."""
+def compared(tasks: Mapping[str, timing.Task], repeats: int) -> list[Row]:
+    """One row a task, each over the same repeat of the first; all must have run once before."""
+    taken, baseline = timing.interleaved(tasks, repeats), next(iter(tasks))
     return [
         Row(name, seconds, timing.ratios(taken, name, baseline), baseline)
         for name, seconds in taken.items()

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 
 from benchmarks.floor import BATCH, last_token, load_plain
-from benchmarks.jobs import Job, rows
+from benchmarks.jobs import Job, compared
 from benchmarks.models import texts
-from benchmarks.timing import Task, interleaved, versions
+from benchmarks.timing import Task, versions
 
 FLOOR = "plain hooks"
 PEERS = {"sv": "steering-vectors", "repeng": "repeng", "nnsight": "nnsight"}
@@ -46,8 +46,10 @@ def measure(job: Job) -> dict[str, Any]:
             job.backend: partial(fit, layers),
         }
 
+    for task in tasks(every).values():
+        task()
     tables = {
-        name: rows(interleaved(tasks(layers), job.repeats), FLOOR)
+        name: compared(tasks(layers), job.repeats)
         for name, layers in {"one layer": [len(every) // 2], "all layers": every}.items()
     }
     return {"tables": tables, "versions": versions("torch", "transformers", job.backend)}

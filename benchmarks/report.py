@@ -111,7 +111,7 @@ def _import_targets(answer: Answer) -> list[Target]:
     targets = [
         Target(f"`{row['what']}`, {where}", IMPORTED, row["ratios"], "s more")
         for row in answer["rows"]
-        if row["what"] in (imports.LIGHT, imports.WORK)
+        if row["what"] in (imports.LIGHT, imports.WORK, imports.BOTH)
     ]
     return [
         *targets,
@@ -134,7 +134,8 @@ def _generation(answer: Answer) -> str:
     return "\n\n".join(
         [
             title,
-            f"8 prompts, 64 new tokens, greedy, on {SIZES[answer['job']['model']]}.",
+            f"8 prompts, 64 new tokens, greedy, on {SIZES[answer['job']['model']]}; "
+            f"{answer['repeats']} repeats.",
             seconds_table(answer["rows"], "times the unsteered"),
             "Unsteered, beside what others need for the same prompts "
             f"(rows with the same tokens: {same}):",
@@ -147,8 +148,8 @@ def _capture(answer: Answer) -> str:
     parts = [
         f"## Capture: {_where(answer)}, {answer['job']['model']}",
         "The last token of 64 pairs of about 44 tokens, in batches of 16, on "
-        f"{SIZES[answer['job']['model']]}. Smallest cosine to the plain hooks' result: "
-        f"{answer['cosine']:.6f}.",
+        f"{SIZES[answer['job']['model']]}; {answer['repeats']} repeats. Smallest cosine to the "
+        f"plain hooks' result: {answer['cosine']:.6f}.",
     ]
     for name, rows in answer["tables"].items():
         parts += [f"{name.capitalize()}:", seconds_table(rows, "times plain hooks")]
@@ -196,16 +197,13 @@ def _peers(answers: Sequence[Answer]) -> str:
 
 
 def seconds_table(rows: Sequence[dict[str, Any]], ratio: str) -> str:
-    """CPU seconds and ratios to the baseline, with growth in memory where it was measured."""
-    memory = any(row["mib"] is not None for row in rows)
-    head = ["", "CPU seconds", ratio, *(["peak memory, MiB more"] if memory else [])]
-    return table(head, [_cells(row, memory) for row in rows])
+    """CPU seconds, and ratios to the baseline."""
+    return table(["", "CPU seconds", ratio], [_cells(row) for row in rows])
 
 
-def _cells(row: dict[str, Any], memory: bool) -> list[str]:
+def _cells(row: dict[str, Any]) -> list[str]:
     ratio = "1" if row["what"] == row["baseline"] else between(row["ratios"])
-    grown = "" if row["mib"] is None else f"{row['mib']:.0f}"
-    return [row["what"], between(row["seconds"]), ratio, *([grown] if memory else [])]
+    return [row["what"], between(row["seconds"]), ratio]
 
 
 def between(values: Sequence[float], form: str = ".2f") -> str:

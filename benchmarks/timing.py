@@ -5,13 +5,10 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 Task = Callable[[], object]
 Seconds = dict[str, list[float]]
-
-STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 def cpu_seconds(task: Task) -> float:
@@ -22,10 +19,11 @@ def cpu_seconds(task: Task) -> float:
 
 
 def interleaved(tasks: Mapping[str, Task], repeats: int) -> Seconds:
-    """`repeats` timings of each task: A B C, C B A, A B C, ... after one round to warm up."""
+    """`repeats` timings of each task, taking turns: A B C, C B A, A B C, ...
+
+    Each should have run before: a first call also pays for what later ones find ready.
+    """
     names = list(tasks)
-    for name in names:
-        tasks[name]()
     taken: Seconds = {name: [] for name in names}
     for repeat in range(repeats):
         for name in names if repeat % 2 == 0 else reversed(names):
@@ -42,23 +40,6 @@ def ratios(taken: Seconds, name: str, baseline: str) -> list[float]:
 def spread(values: Sequence[float]) -> tuple[float, float, float]:
     """Median, smallest and largest."""
     return statistics.median(values), min(values), max(values)
-
-
-def peak_growth(task: Task) -> float | None:
-    """MiB by which one call raises the peak of resident memory; None where Linux does not tell."""
-    gc.collect()
-    try:
-        CLEAR.write_text("5")
-        before = _status("VmRSS")
-        task()
-        return _status("VmHWM") - before
-    except OSError:
-        return None
-
-
-def _status(key: str) -> float:
-    lines = STATUS.read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(key + ":"))
 
 
 def load_average() -> float | None:

@@ -192,7 +192,9 @@ def _one_batch(
     readers = {site: partial(keep, site) for site in sites}
     with running(model, steering, len(chosen), watch) as run:
         there, tokens_there = window.to(device), tokens.to(device)
-        attach = None if run is None else partial(run.ready, tokens_there, there)
+        if run is not None:
+            run.plan(tokens_there, there)
+        attach = None if run is None else run.attach
         read(model, tokens_there, there, readers, attach, before=moment == "before")
     _require_finite(values)
     row = torch.tensor(chosen)[:, None].expand(tokens.shape)

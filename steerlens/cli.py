@@ -165,11 +165,9 @@ def fit_caa(
     from steerlens.jsonl import read_contrasts
     from steerlens.methods.caa import CAA
     from steerlens.positions import scope_named
-    from steerlens.prompts import Conversation
 
     positive, negative = read_contrasts(pairs)
-    answered = isinstance(positive[0], Conversation) and bool(positive[0].response)
-    reading = scope_named(read or ("generated" if answered else "last"))
+    reading = scope_named(read) if read else None
     steered = scope_named(scope)
     loaded = _load(model, backend, device)
     steering = CAA.from_prompts(
@@ -177,7 +175,7 @@ def fit_caa(
     )
     steering.only(steered).save(out)
     found = {"file": str(out), "method": "CAA", "layer": layer, "pairs": len(positive)}
-    _say(found, as_json, f"Wrote {out} (from {len(positive)} pairs, read at `{reading}`)")
+    _say(found, as_json, f"Wrote {out} (from {len(positive)} pairs)")
 
 
 @app.command()
@@ -211,6 +209,8 @@ def compare(
 
     asked = read_prompt_pairs(pairs)
     loaded = _load(model, backend, device)
+    if not out.absolute().parent.is_dir():
+        raise ValueError(f"Cannot write {out}: its folder does not exist. Make it first.")
     names = [path.stem for path in steering]
     twice = {name for name in names if names.count(name) > 1}
     if twice:

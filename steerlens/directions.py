@@ -64,7 +64,7 @@ def principal_direction(
 ) -> Direction:
     """First principal direction of paired activations, at length 1.
 
-    `centring` says what is subtracted before the decomposition (actadd_baselines B2):
+    `centring` says what is subtracted before the decomposition (they are not the same method):
     "pair": both members of a pair, each less the pair's mean (repeng `pca_center`, CAST);
     "none": the differences positive - negative as they are (steering-vectors). Both find the mean
     difference when it dominates. "mean": the differences less their mean, as scikit-learn's PCA
@@ -82,7 +82,7 @@ def principal_direction(
         raise ValueError(
             f"Unknown centring {centring!r}. Use one of: {', '.join(get_args(Centring))}."
         )
-    _, sizes, axes = torch.linalg.svd(rows[centring].float(), full_matrices=False)
+    _, sizes, axes = torch.linalg.svd(rows[centring].double(), full_matrices=False)
     if sizes[0] == 0:
         raise ValueError(
             f"With centring={centring!r} nothing varies between these {len(differences)} pairs, so "

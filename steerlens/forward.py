@@ -5,10 +5,10 @@ TransformerBridge takes transformers' cache, the mask of all tokens so far, and 
 derive wrong positions for left-padded batches in some call or other, so here they are always given.
 """
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, Literal
 
 import torch
@@ -169,6 +169,6 @@ def _bridge(
     return scores[:, -1:] if wanted == "last" else scores
 
 
-@cache
-def _keeps_logits(kind: type) -> bool:
+@functools.cache
+def _keeps_logits(kind: type[torch.nn.Module]) -> bool:
     return "logits_to_keep" in inspect.signature(kind.forward).parameters

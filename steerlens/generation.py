@@ -73,7 +73,7 @@ class Generation:
     seed: int
 
     def response_ids(self, row: int) -> tuple[int, ...]:
-        """The sampled token ids of one row, the end token included if one was sampled."""
+        """The response's ids in one row: its given start, then what was sampled, end included."""
         real = self.tokens[row][self.mask[row]]
         return tuple(real[int(self.window.response[row]) :].tolist())
 
@@ -146,7 +146,8 @@ def stream(
     rows = _rows(model, [prompt], template, n, max_new_tokens)
     tokenizer, shown = tokenizer_of(model), [""] * n
     ids: list[list[int]] = [[] for _ in range(n)]
-    with watching() as watch, running(model, steering, n, watch) as run:
+    # Between two pieces the caller has the model: nothing of ours may be on it then.
+    with watching() as watch, running(model, steering, n, watch, lasting=False) as run:
         for step in _steps(model, rows, run, sampling, True, True):
             for row, token in enumerate(step):
                 if token is None:
@@ -197,9 +198,12 @@ def prompted_pairs(
 
 
 def end_tokens(model: HookedModel) -> frozenset[int]:
-    """The ids that end a completion: the tokenizer's end-of-sequence token, if it has one."""
-    end = getattr(model.tokenizer, "eos_token_id", None)
-    return frozenset() if end is None else frozenset({end})
+    """The ids that end a completion: the tokenizer's, and those of the generation config."""
+    from steerlens.models import loaded
+
+    end, known = getattr(model.tokenizer, "eos_token_id", None), loaded(model)
+    listed = known.ends if known else frozenset()
+    return listed if end is None else listed | {end}
 
 
 @dataclass(frozen=True)
@@ -245,6 +249,8 @@ def _steps(
         scores = logits(model, tokens, window, "last", cache)[:, -1].float()
         chosen = choose(scores, sampling, counts, uniforms[:, step])
         ids = chosen.tolist()
+        if run is not None and not run.lasting:
+            run.detach()
         yield [None if over else token for over, token in zip(done, ids, strict=True)]
         done = [over or token in ends for over, token in zip(done, ids, strict=True)]
         if all(done):
@@ -263,10 +269,10 @@ def choose(
     uniforms: Float[Tensor, "batch"],
 ) -> Int[Tensor, "batch"]:
     """The next token of each row: the point of its distribution that `uniforms` falls on."""
-    if not bool(torch.isfinite(scores).any(dim=1).all()):
+    if bool((scores.isnan() | scores.isposinf()).any()) or bool(scores.isneginf().all(dim=1).any()):
         raise ValueError(
-            "The model returned no finite logit for a row. Lower the strength, or load it in "
-            "float32 or bfloat16 (float16 overflows)."
+            "The model returned no finite logit, or a NaN, for a row. Lower the strength, or load "
+            "it in float32 or bfloat16 (float16 overflows)."
         )
     if sampling.temperature == 0:
         return scores.argmax(dim=1)
@@ -332,9 +338,11 @@ def _generation(
             tokenizer.decode(ids, skip_special_tokens=True) if tokenizer else str(ids)
             for ids in new
         ),
-        tokens=torch.cat([prompts, written], dim=1),
-        mask=mask,
-        window=Window.of(mask, question=window.question, response=window.response, bos=window.bos),
+        tokens=torch.cat([prompts, written], dim=1).to(device_of(model)),
+        mask=mask.to(device_of(model)),
+        window=Window.of(
+            mask, question=window.question, response=window.response, bos=window.bos
+        ).to(device_of(model)),
         prompt=tuple(row.prompt for row in rows),
         sample=tuple(row.sample for row in rows),
         seed=seed,

@@ -32,7 +32,7 @@ def _read(path: str | Path, parse: Callable[[dict[str, Any]], Row]) -> list[Row]
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {path}. It should hold one JSON object a line.")
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), start=1):
         if not line.strip():
             continue
         try:
@@ -62,7 +62,14 @@ def _text(row: dict[str, Any], name: str) -> str:
     return value
 
 
+def _require_known(row: dict[str, Any], known: set[str], what: str) -> None:
+    unknown = set(row) - known
+    if unknown:
+        raise ValueError(f"{what} has unknown fields: {', '.join(sorted(unknown))}")
+
+
 def _prompt_pair(row: dict[str, Any]) -> PromptPair | Conversation:
+    _require_known(row, {"plain", "prompted", "user", "system", "response"}, "the line")
     if "plain" in row or "prompted" in row:
         return PromptPair(_text(row, "plain"), _text(row, "prompted"), _text(row, "response"))
     asked = Conversation(_text(row, "user"), _text(row, "system"))
@@ -77,7 +84,7 @@ def _side(row: dict[str, Any], name: str) -> str | Conversation:
         return value
     if not isinstance(value, dict):
         raise ValueError(f"the field {name!r} must be text or a conversation object")
-    unknown = set(value) - {"user", "system", "response"}
-    if unknown:
-        raise ValueError(f"the field {name!r} has unknown keys: {', '.join(sorted(unknown))}")
-    return Conversation(_text(value, "user"), value.get("system"), value.get("response", ""))
+    _require_known(value, {"user", "system", "response"}, f"the field {name!r}")
+    system = _text(value, "system") if "system" in value else None
+    response = _text(value, "response") if "response" in value else ""
+    return Conversation(_text(value, "user"), system, response)

@@ -37,6 +37,7 @@ class Loaded:
     folder: Path | None
     backend: str
     processing: str
+    ends: frozenset[int] = frozenset()
 
 
 _LOADED: "weakref.WeakKeyDictionary[Any, Loaded]" = weakref.WeakKeyDictionary()
@@ -62,7 +63,9 @@ def load(
     with quietly():
         import transformer_lens  # noqa: F401  in a notebook its import warns about progress bars
     folder = local_folder(name_or_folder)
-    source = str(folder or name_or_folder)
+    _require_device(device)
+    name = str(name_or_folder)
+    source = str(folder) if folder else hub_names().get(name, name)
     hf_model, tokenizer = _from_transformers(source, dtype)
     chosen = backend
     if chosen == "auto":
@@ -76,8 +79,15 @@ def load(
     model = build(source, hf_model, tokenizer, device, dtype, processing)
     model.eval()
     model.requires_grad_(False)
-    _LOADED[model] = Loaded(str(name_or_folder), folder, chosen, processing)
+    ends = _ends(hf_model)
+    _LOADED[model] = Loaded(name, folder, chosen, processing, ends)
     return model
+
+
+def _ends(hf_model: Any) -> frozenset[int]:
+    """The ids that end a turn, by the model's generation config (a chat model may have several)."""
+    found = getattr(hf_model.generation_config, "eos_token_id", None)
+    return frozenset(found if isinstance(found, list) else () if found is None else (found,))
 
 
 def loaded(model: HookedModel) -> Loaded | None:
@@ -92,13 +102,17 @@ def local_folder(name_or_folder: str | Path) -> Path | None:
     path = Path(name_or_folder).expanduser()
     if path.is_dir():
         return _require_whole(path)
-    name = str(name_or_folder)
-    looks_local = (
-        isinstance(name_or_folder, Path) or name.startswith((".", "/", "~")) or path.suffix
-    )
-    if not looks_local and (name in hub_names() or name.count("/") == 1):
+    name, known = str(name_or_folder), hub_names()
+    if isinstance(name_or_folder, str) and name in known:
         return None
-    near = difflib.get_close_matches(name, ["demo", *hub_names()], n=5, cutoff=0.3)
+    looks_local = (
+        isinstance(name_or_folder, Path)
+        or name.startswith((".", "/", "~"))
+        or path.suffix in (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".json")
+    )
+    if not looks_local and name.count("/") == 1 and all(name.split("/")):
+        return None
+    near = difflib.get_close_matches(name, ["demo", *known], n=5, cutoff=0.3)
     raise ValueError(
         f"Unknown model {name!r}: it is neither 'demo', nor a folder that exists, nor a hub name "
         f"('owner/name', or one that TransformerLens knows). Close to it: "
@@ -106,12 +120,14 @@ def local_folder(name_or_folder: str | Path) -> Path | None:
     )
 
 
-def hub_names() -> list[str]:
-    """The model names and aliases that the installed TransformerLens knows."""
+def hub_names() -> dict[str, str]:
+    """The hub name of every model name and alias that the installed TransformerLens knows."""
     from transformer_lens import supported_models
 
-    short = [alias for aliases in supported_models.MODEL_ALIASES.values() for alias in aliases]
-    return sorted({*supported_models.OFFICIAL_MODEL_NAMES, *short})
+    official = {name: name for name in supported_models.OFFICIAL_MODEL_NAMES}
+    aliases = supported_models.MODEL_ALIASES
+    short = {alias: name for name, known in aliases.items() for alias in known}
+    return dict(sorted((short | official).items()))
 
 
 def _require_whole(folder: Path) -> Path:
@@ -132,6 +148,17 @@ def _require_whole(folder: Path) -> Path:
             f"{folder / 'config.json'} is not JSON ({error}). Fetch it again."
         ) from error
     return folder
+
+
+def _require_device(device: str | torch.device) -> None:
+    here = ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])
+    here += ["mps"] if torch.backends.mps.is_available() else []
+    try:
+        found = torch.device(device).type
+    except RuntimeError:
+        found = ""
+    if found not in here:
+        raise ValueError(f"Unknown or absent device {str(device)!r}. Here are: {', '.join(here)}.")
 
 
 def _require_choice(what: str, found: str, known: tuple[str, ...]) -> None:
@@ -305,11 +332,15 @@ def fingerprint(model: HookedModel) -> str:
     """A digest of configuration and weights, the same on both backends and in any layout.
 
     Weights enter as sums of their bit patterns in bfloat16: exact in integers, so neither order,
-    transposition nor the split into heads matters, and float32 and bfloat16 copies agree.
+    transposition nor the split into heads matters, and float32 and bfloat16 copies agree. The
+    embedding, learned positions, unembedding and every block's matrices are in it; biases, norms
+    and the order of numbers within a matrix are not.
     """
     cfg = model.cfg
     shape = [cfg.n_layers, cfg.d_model, cfg.n_heads, cfg.d_vocab, cfg.n_ctx]
-    sums = [_bit_sum(model.W_E)]  # pyright: ignore[reportAttributeAccessIssue]
+    outer: list[Tensor | None] = [getattr(model, name, None) for name in ("W_E", "W_U")]
+    outer.append(getattr(getattr(model, "pos_embed", None), "W_pos", None))
+    sums = [_bit_sum(weight) for weight in outer if weight is not None]
     for block in model.blocks:  # pyright: ignore[reportAttributeAccessIssue]
         sums.append(sum(_bit_sum(weight) for weight in _block_weights(block)))
     return hashlib.sha256(json.dumps([shape, sums]).encode()).hexdigest()[:32]

@@ -54,7 +54,13 @@ class Placed:
                 "tokens, window = steerlens.batch(model, prompts)."
             )
         self.ran = True
+        version = None if activation.is_inference() else activation._version
         steered = (self.now or self.steer)(activation, hook)
+        if version is not None and activation._version != version:
+            raise ValueError(
+                f"{type(self.steer).__name__} at {self.site} wrote into the activation it was "
+                "given. A steer returns a new tensor: write h + v, not h += v."
+            )
         require_like(activation, steered, f"{type(self.steer).__name__} at {self.site}")
         if not self.changed and steered is not activation:
             self.changed = not torch.equal(steered, activation)
@@ -89,32 +95,49 @@ class Run:
     model: HookedModel
     steering: AnySteering
     batch: int
+    lasting: bool = True
     placed: list[Placed] = field(default_factory=list)
-    passes: int = 0
 
     def __post_init__(self) -> None:
         self.run = start(self.steering, self.model, self.batch)
         self.stack = ExitStack()
-        self.fixed = isinstance(self.steering, Steering)
+        self.attached = False
+        # Hooks that never change stay on for the whole run, unless the caller acts between passes.
+        self.lasting = self.lasting and isinstance(self.steering, Steering)
 
     def ready(self, tokens: Tokens, window: Window) -> None:
-        """Make the hooks those of the coming pass, which will hold `tokens`."""
-        if not self.fixed:
-            self.stack.close()
-        if not self.fixed or self.passes == 0:
-            self._attach(self.run.step(tokens, window))
+        """Put on the hooks of the coming pass, which will hold `tokens`."""
+        self.plan(tokens, window)
+        self.attach()
+
+    def plan(self, tokens: Tokens, window: Window) -> None:
+        """Work out the steers of the coming pass; a `TokenSteering` may run the model for it."""
+        if not self.lasting:
+            self.detach()
+        if not self.attached:
+            self._place(self.run.step(tokens, window))
         for placed in self.placed:
             placed.ready(window)
-        self.passes += 1
 
-    def _attach(self, steering: Steering) -> None:
+    def attach(self) -> None:
+        """Put on the hooks that are planned, if they are not on yet."""
+        if self.attached:
+            return
+        hooks = [(placed.site.hook_name, placed.hook) for placed in self.placed]
+        self.stack.enter_context(self.model.hooks(fwd_hooks=hooks))
+        self.attached = True
+
+    def detach(self) -> None:
+        """Take the hooks off."""
+        self.stack.close()
+        self.attached = False
+
+    def _place(self, steering: Steering) -> None:
         fresh = [Placed(site, steer) for site, steer in steering.placed]
         for placed in fresh:
             require_site(self.model, placed.site)
             require_fit(self.model, placed.site, placed.steer)
         self._remember(fresh)
-        hooks = [(placed.site.hook_name, placed.hook) for placed in fresh]
-        self.stack.enter_context(self.model.hooks(fwd_hooks=hooks))
 
     def _remember(self, fresh: list[Placed]) -> None:
         # A TokenSteering makes new steers each pass; what one learnt of a place, the next keeps.
@@ -151,13 +174,17 @@ def watching() -> Iterator[Watch]:
 
 @contextmanager
 def running(
-    model: HookedModel, steering: AnySteering | None, batch: int, watch: Watch
+    model: HookedModel,
+    steering: AnySteering | None,
+    batch: int,
+    watch: Watch,
+    lasting: bool = True,
 ) -> Iterator[Run | None]:
     """Attach `steering` for the passes inside, and detach it on leaving, however one leaves."""
     if steering is None:
         yield None
         return
-    run = Run(model, steering, batch)
+    run = Run(model, steering, batch, lasting)
     with run.stack:
         yield run
     watch.see(run.placed)
@@ -177,6 +204,10 @@ def applied(model: HookedModel, steering: Steering, window: Window | None) -> It
     with model.hooks(fwd_hooks=called):
         yield model
     warn_if_idle(placed)
+    if not any(place.ran for place in placed):
+        sites = ", ".join(str(site) for site in steering.sites)
+        message = f"No forward pass reached {sites} inside this `with` block: nothing was steered."
+        warnings.warn(message, SteeringWarning, stacklevel=3)
 
 
 def warn_if_idle(placed: Sequence[Placed]) -> None:

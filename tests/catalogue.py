@@ -155,6 +155,16 @@ CATALOGUE: dict[str, Entry] = {
         lambda h, row: oracles.caa(oracles.caa(h, V64) / 2, U64),
     ),
     "When": Entry("When", lambda model: at(LAYER, When(CAA(V), first_positive)), _gated),
+    "When, of a scope": Entry(
+        "When",
+        lambda model: at(LAYER, When(Only(CAA(V), steerlens.positions(1)), first_positive)),
+        lambda h, row: oracles.where(
+            h,
+            oracles.caa(h, V64),
+            lambda t: h[t, 0] > 0 and t >= 1,
+        ),
+        positional=True,
+    ),
     "wrapped together": Entry(
         "Chain",
         lambda model: at(

@@ -126,7 +126,7 @@ def test_in_the_local_view_a_steering_adds_at_its_own_site_alone_what_it_adds(mo
 
 
 def test_the_local_prompt_delta_is_what_the_layer_adds_because_of_the_prompt(model: Any) -> None:
-    """psr spec 1.3, with the layer's input replaced by hand in a run of one row."""
+    """The definition, with the layer's input replaced by hand in a run of one row."""
     aligned = align(model, PAIRS[:1], [Site(layer) for layer in LAYERS])
     local = prompt_deltas(model, aligned, "local")
     bare, prompted = encode_pair(model, PAIRS[0])

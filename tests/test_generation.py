@@ -100,10 +100,11 @@ def test_greedy_ignores_penalty_and_top_p() -> None:
     assert choose(scores, Sampling(1, 0.0, 0.01, 5.0), counts, torch.zeros(1)).tolist() == [0]
 
 
-def test_a_row_without_a_finite_logit_is_refused() -> None:
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_row_whose_logits_are_not_finite_is_refused(temperature: float) -> None:
     scores = torch.tensor([[1.0, 2.0], [float("nan"), float("nan")]])
-    with pytest.raises(ValueError, match="no finite logit for a row"):
-        choose(scores, Sampling(), torch.zeros(2, 2), torch.zeros(2))
+    with pytest.raises(ValueError, match=r"finite.*Lower the strength"):
+        choose(scores, Sampling(temperature=temperature), torch.zeros(2, 2), torch.zeros(2))
 
 
 def test_a_whole_sampled_completion_is_that_of_numpy_on_transformers(
@@ -165,6 +166,18 @@ def test_the_last_logits_of_the_first_pass_are_transformers(model: Any, referenc
         with torch.no_grad():
             expected = reference(tokens).logits[0, -1]
         torch.testing.assert_close(scores[0][row], expected, rtol=0, atol=1e-4)
+
+
+def test_only_the_last_position_of_a_pass_is_unembedded(model: Any) -> None:
+    widths: list[int] = []
+    handle = model.unembed.register_forward_hook(
+        lambda module, inputs, output: widths.append(output.shape[1])
+    )
+    try:
+        greedy(model, list(PROMPTS), max_new_tokens=3)
+    finally:
+        handle.remove()
+    assert widths == [1, 1, 1]
 
 
 def test_noise_does_not_depend_on_batch_size_or_on_the_other_prompts(model: Any) -> None:
@@ -235,6 +248,40 @@ def test_stream_gives_the_tokens_and_the_text_of_generate(model: Any) -> None:
         assert tokens == whole.response_ids(row)
         assert whole.texts[row].startswith(text)
         assert whole.texts[row][len(text) :].strip("\N{REPLACEMENT CHARACTER}") == ""
+
+
+def forced(monkeypatch: pytest.MonkeyPatch, steps: list[list[int]]) -> None:
+    """Let the sampler choose these tokens, one list a step."""
+    left = iter(steps)
+    monkeypatch.setattr(
+        steerlens.generation, "choose", lambda scores, *rest: torch.tensor(next(left))
+    )
+
+
+def test_stream_holds_a_character_back_until_its_last_byte(
+    gpt2: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = gpt2.tokenizer("é☺ day", add_special_tokens=False)["input_ids"]
+    forced(monkeypatch, [[token] for token in ids])
+    pieces = list(steerlens.stream(gpt2, PROMPTS[0], max_new_tokens=len(ids)))
+    assert len(pieces) == len(ids) > 4
+    assert "".join(piece.text for piece in pieces) == "é☺ day"
+
+
+def test_stream_says_no_more_of_a_row_that_has_ended(
+    gpt2: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    end = gpt2.tokenizer.eos_token_id
+    forced(monkeypatch, [[40, 41], [end, 42], [43, 44], [45, end]])
+    pieces = list(steerlens.stream(gpt2, PROMPTS[0], max_new_tokens=9, n=2))
+    assert [(piece.row, piece.token) for piece in pieces] == [
+        (0, 40),
+        (1, 41),
+        (0, end),
+        (1, 42),
+        (1, 44),
+        (1, end),
+    ]
 
 
 @pytest.mark.parametrize("name", ["CAA", "ActAdd, middle", "Only, response", "wrapped together"])

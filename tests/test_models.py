@@ -345,8 +345,7 @@ def test_what_the_fingerprint_does_not_see(folders, tmp_path):
     """The price of one digest for two layouts: known, written down, and not relied upon.
 
     It adds up bit patterns in bfloat16, so the order of weights within a matrix and changes below
-    bfloat16's rounding do not enter; biases, norms, position embeddings and the unembedding are
-    not read.
+    bfloat16's rounding do not enter; biases and norms are not read.
     """
 
     def blind(weights: dict[str, torch.Tensor]) -> None:
@@ -354,7 +353,6 @@ def test_what_the_fingerprint_does_not_see(folders, tmp_path):
         swapped[[0, 1]] = swapped[[1, 0]].clone()
         weights["transformer.h.0.attn.c_proj.bias"] += 1
         weights["transformer.h.0.ln_1.weight"] += 1
-        weights["transformer.wpe.weight"] += 1
         exact = weights["transformer.h.2.mlp.c_proj.weight"]
         exact[0, 0] = exact[0, 0].bfloat16().float() * (1 + 2**-12)
 
@@ -362,3 +360,14 @@ def test_what_the_fingerprint_does_not_see(folders, tmp_path):
     plain, other = (steerlens.load(f, backend="bridge") for f in (folders["gpt2"], folder))
     assert fingerprint(plain) == fingerprint(other)
     assert not torch.allclose(plain(tokens_of(plain)), other(tokens_of(plain)), atol=0.1)
+
+
+@pytest.mark.parametrize("name", ["transformer.wpe.weight", "lm_head.weight"])
+def test_the_fingerprint_sees_positions_and_the_unembedding(name, folders, tmp_path):
+    def shift(weights: dict[str, torch.Tensor]) -> None:
+        weights[name] += 1
+
+    folder = changed(folders["gpt2"], tmp_path / "model", shift)
+    for backend in BACKENDS:
+        plain, other = (steerlens.load(f, backend=backend) for f in (folders["gpt2"], folder))
+        assert fingerprint(plain) != fingerprint(other)

@@ -9,6 +9,7 @@ read at the answer token of each pair and written at the output of the same bloc
 from the end of the instruction on: `caa.only(response)`. The paper's multiplier is the strength.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -17,11 +18,13 @@ from torch import Tensor
 
 from steerlens.activations import capture
 from steerlens.directions import require_finite, require_pairs
-from steerlens.positions import Scope, last
-from steerlens.prompts import Prompts, encode_all
+from steerlens.positions import Scope, generated, last
+from steerlens.prompts import Encoded, Prompts, encode_all
 from steerlens.saving import origin_of, saveable
 from steerlens.steering import Site, Steering, as_site
 from steerlens.types import Direction, Hook, HookedModel, Residual
+
+SAME = 1e-5  # of the activations' length: below it a difference is rounding
 
 
 @saveable
@@ -55,12 +58,13 @@ class CAA:
         negative: Prompts,
         site: int | Site,
         *,
-        read: Scope = last,
+        read: Scope | None = None,
         template: str | None = None,
     ) -> Steering:
         """Capture and fit in one call, placed at `site`.
 
-        `read` says which tokens are read; where it holds several of a prompt, their mean is.
+        `read` says which tokens are read; where it holds several of a prompt, their mean is. By
+        default that is the response where all prompts have one, else the last prompt token.
         """
         place = as_site(site)
         rows = [encode_all(model, prompts, template) for prompts in (positive, negative)]
@@ -69,13 +73,33 @@ class CAA:
                 f"CAA needs pairs: {len(rows[0])} positive and {len(rows[1])} negative prompts "
                 "were given. Give as many of each, in the same order."
             )
+        read = read or _default_read([*rows[0], *rows[1]])
         sides = [capture(model, side, place, scope=read) for side in rows]
         means = [
             side.row_means(place, len(encoded)) for side, encoded in zip(sides, rows, strict=True)
         ]
+        fitted = cls.fit(*means)
+        if fitted.direction.norm() <= SAME * means[0].norm(dim=-1).mean():
+            raise ValueError(
+                f"The positive and the negative prompts have the same activations at {place} on "
+                f"the tokens of `{read}`, so there is no difference to add. Read tokens that "
+                "differ, or come after some that do: read=steerlens.generated, say."
+            )
         origin = origin_of(model, data=[torch.tensor(row.ids) for side in rows for row in side])
-        return Steering(((place, cls.fit(*means)),), origin)
+        return Steering(((place, fitted),), origin)
 
     def __call__(self, activation: Residual, hook: Hook = None) -> Residual:
         h, v = activation, self.direction.to(activation)
         return h + v
+
+
+def _default_read(rows: Sequence[Encoded]) -> Scope:
+    answered = [len(row.ids) > row.response for row in rows]
+    if all(answered):
+        return generated
+    if not any(answered):
+        return last
+    raise ValueError(
+        f"{sum(answered)} of {len(rows)} prompts have a response and the others have none, so it "
+        "is not clear which tokens to read. Say it: read=steerlens.last or steerlens.generated."
+    )
