@@ -66,8 +66,12 @@ def demo(
     backend: Backend = "auto",
 ) -> None:
     """Steer the embedded model by prompt, ActAdd and CAA; write an HTML report. Offline."""
+    import torch
+
     from analysis.demo import run_demo
 
+    # The model is tiny: a second thread gains nothing, and on a busy machine it waits, spinning.
+    torch.set_num_threads(1)
     print(f"The report is at {run_demo(out, seed=seed, backend=backend)}")
 
 
