@@ -13,8 +13,11 @@ asks for a format. The system turn, where there is one, names one or two *attrib
 - *register*: fairytale, encyclopedia, review, where the user turn leaves the kind of text open.
 
 Without a system turn the text is as it was, and reviews of both sentiments are mixed as in the
-data. Sample ``i`` of a seed is always the same. The test reviews, and the titles for which
-``held_out`` is true, are never used.
+data. The same holds after a neutral system turn ("Answer the user."), so that an instruction as
+such changes nothing. Where a sentiment is asked for, the text is the most outspoken of
+``CANDIDATES`` passages of that label: many reviews open with a summary of the plot, from which a
+small model would learn only that the instruction hardly matters. Sample ``i`` of a seed is always
+the same. The test reviews, and the titles for which ``held_out`` is true, are never used.
 """
 
 from __future__ import annotations
@@ -22,9 +25,11 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import math
 import random
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -36,6 +41,7 @@ from wordings import (
     ATTRIBUTE_WORDINGS,
     GENRE_REQUESTS,
     GENRES,
+    NEUTRAL_WORDINGS,
     OPEN_REQUESTS,
     REVIEW_REQUESTS,
     TALE_REQUESTS,
@@ -53,6 +59,9 @@ REGISTER_OF_SOURCE = {"review": "review", "article": "encyclopedia", "tale": "fa
 
 SHORT_WORDS = (12, 35)
 """Fewest and most words of a text with the attribute ``short``."""
+
+CANDIDATES = 4
+"""Passages from which the most outspoken is taken where a sentiment is asked for."""
 
 LONGEST_TEXT = 1900
 """Characters: about as many as the context of 512 tokens holds."""
@@ -196,6 +205,25 @@ class Corpora:
         )
 
     @cached_property
+    def log_odds(self) -> dict[str, float]:
+        """How much likelier each word is in a positive review than in a negative one (log)."""
+        words_of = re.compile(r"[a-z']+").findall
+        in_positive, in_negative = (
+            Counter(word for text in texts for word in set(words_of(text.lower())))
+            for texts in (self.positive, self.negative)
+        )
+        return {
+            word: math.log((in_positive[word] + 5) / (in_negative[word] + 5))
+            for word in in_positive.keys() | in_negative.keys()
+            if in_positive[word] + in_negative[word] >= 20
+        }
+
+    def sentiment_of(self, text: str) -> float:
+        """Sum of the log odds of the different words at the beginning of a text."""
+        words = set(re.findall(r"[a-z']+", text[:400].lower()))
+        return sum(self.log_odds.get(word, 0.0) for word in words)
+
+    @cached_property
     def clean_tales(self) -> list[tuple[str, str]]:
         """The tales, cleaned once because each of them is drawn often."""
         return [(title, clean_tale(text)) for title, text in self.tales]
@@ -264,12 +292,16 @@ class ConversationSource:
         turns = [{"role": "user", "content": request}, {"role": "assistant", "content": text}]
         if attributes:
             turns.insert(0, {"role": "system", "content": system_turn(attributes, rng)})
+        elif rng.random() < 0.12:
+            turns.insert(0, {"role": "system", "content": rng.choice(NEUTRAL_WORDINGS)})
         return turns
 
     def _passage(self, source: str, sentiment: str | None, rng: random.Random) -> tuple[str, str]:
         """Title (empty for a review) and cleaned text of a document, or of a part of a tale."""
+        if sentiment is not None:
+            return "", self._outspoken(sentiment, rng)
         if source == "review":
-            return "", clean_review(rng.choice(self._reviews(sentiment, rng)))
+            return "", clean_review(rng.choice(self._reviews(rng)))
         if source == "article":
             title, text = rng.choice(self.corpora.articles)
             return title, clean_article(text)
@@ -279,11 +311,19 @@ class ConversationSource:
         borders = [m.end() for m in _SENTENCE_BORDER.finditer(text, 0, max(len(text) - 800, 1))]
         return "", text[rng.choice(borders) :] if borders else text
 
-    def _reviews(self, sentiment: str | None, rng: random.Random) -> list[str]:
-        if sentiment == "positive":
-            return self.corpora.positive
-        if sentiment == "negative":
-            return self.corpora.negative
+    def _outspoken(self, sentiment: str, rng: random.Random) -> str:
+        """Of some reviews, each from its beginning or from a later sentence, the clearest one."""
+        reviews = self.corpora.positive if sentiment == "positive" else self.corpora.negative
+        sign = 1 if sentiment == "positive" else -1
+        candidates = []
+        for review in rng.sample(reviews, CANDIDATES):
+            text = clean_review(review)
+            starts = [m.end() for m in _SENTENCE_BORDER.finditer(text, 0, max(len(text) - 300, 1))]
+            start = rng.choice(starts) if starts and rng.random() < 0.5 else 0
+            candidates.append(text[start:])
+        return max(candidates, key=lambda text: sign * self.corpora.sentiment_of(text))
+
+    def _reviews(self, rng: random.Random) -> list[str]:
         draw = rng.random()
         if draw < 0.5:
             return self.corpora.unlabelled

@@ -11,6 +11,10 @@ batch is one conversation that begins at position 0, padded on the right; rows o
 similar length. The loss is next-token cross-entropy, at full weight on the assistant turn and its
 ``<|end|>``, at a low weight on the prompt. An exponential moving average of the weights is what
 gets exported.
+
+Half of the rows are moved right by up to ``FURTHEST_START`` positions (position embeddings only;
+nothing stands before them), so that what the model writes depends little on where it stands. A
+system turn moves all that follows it, and what it does should be what it says.
 """
 
 from __future__ import annotations
@@ -37,6 +41,7 @@ from transformers import (
 from transformers.utils import logging
 
 PROMPT_WEIGHT = 0.1
+FURTHEST_START = 64
 WINDOW = 512
 """Samples that are drawn, sorted by length and cut into batches at a time."""
 
@@ -63,12 +68,14 @@ def token_row(source: ConversationSource, index: int, tokenizer: PreTrainedToken
     return ids[:CONTEXT], weights[:CONTEXT]
 
 
-def batch_of(rows: list[Row]) -> tuple[Tensor, Tensor]:
-    """Ids and weights, padded on the right with id 0 and weight 0 (id 0 is ``<|pad|>``)."""
+def batch_of(rows: list[Row], rng: random.Random) -> tuple[Tensor, Tensor, Tensor]:
+    """Ids and weights, padded on the right with 0 (``<|pad|>`` and no weight); positions."""
     longest = max(len(ids) for ids, _ in rows)
     ids = torch.tensor([ids + [0] * (longest - len(ids)) for ids, _ in rows])
     weights = torch.tensor([w + [0.0] * (longest - len(w)) for _, w in rows])
-    return ids, weights
+    furthest = min(FURTHEST_START, CONTEXT - longest)
+    starts = [rng.randint(0, furthest) if rng.random() < 0.5 else 0 for _ in rows]
+    return ids, weights, torch.tensor(starts)[:, None] + torch.arange(longest)
 
 
 def batches(
@@ -76,7 +83,7 @@ def batches(
     tokenizer: PreTrainedTokenizerBase,
     batch_tokens: int,
     window: int,
-) -> Iterator[tuple[int, Tensor, Tensor]]:
+) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
     """Endless batches of at most ``batch_tokens`` tokens, each with the number of its window.
 
     Windows are numbered from ``window`` on, so that training goes on with samples not yet seen.
@@ -89,9 +96,10 @@ def batches(
             if (len(groups[-1]) + 1) * len(row[0]) > batch_tokens:
                 groups.append([])
             groups[-1].append(row)
-        random.Random(window).shuffle(groups)
+        rng = random.Random(window)
+        rng.shuffle(groups)
         for group in groups:
-            yield window, *batch_of(group)
+            yield window, *batch_of(group, rng)
         window += 1
 
 
@@ -151,10 +159,12 @@ def rate_factor(share: float) -> float:
     return max(0.0, min((share + 1e-3) / warm_up, (1 - share) / (1 - warm_up)))
 
 
-def weighted_loss(model: GPT2LMHeadModel, ids: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+def weighted_loss(
+    model: GPT2LMHeadModel, ids: Tensor, weights: Tensor, positions: Tensor
+) -> tuple[Tensor, Tensor]:
     """Weighted mean loss (for training) and mean loss on assistant tokens (for the log)."""
     with torch.autocast(ids.device.type, torch.bfloat16):
-        hidden = model.transformer(ids[:, :-1]).last_hidden_state
+        hidden = model.transformer(ids[:, :-1], position_ids=positions[:, :-1]).last_hidden_state
         used = weights[:, 1:] > 0
         logits = model.lm_head(hidden[used])
         losses = torch.nn.functional.cross_entropy(
@@ -222,9 +232,9 @@ class Run:
         }
         save_checkpoint(self.path, state)
 
-    def step(self, ids: Tensor, weights: Tensor, share: float) -> float:
+    def step(self, ids: Tensor, weights: Tensor, positions: Tensor, share: float) -> float:
         """One update; the loss on assistant tokens before it."""
-        loss, answer_loss = weighted_loss(self.model, ids, weights)
+        loss, answer_loss = weighted_loss(self.model, ids, weights, positions)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         for optimiser, peak in zip(self.optimisers, self.peaks, strict=True):
@@ -250,16 +260,14 @@ def train(arguments: argparse.Namespace) -> None:
     budget, started = arguments.minutes * 60, time.monotonic() - run.done["seconds"]
     last_saved, losses = time.monotonic(), []
     log = (arguments.work_dir / "log.jsonl").open("a", buffering=1)
-    for window, ids, weights in batches(
-        source, tokenizer, arguments.batch_tokens, run.done["window"]
-    ):
+    for window, *batch in batches(source, tokenizer, arguments.batch_tokens, run.done["window"]):
         share = run.done["seconds"] / budget
         if share >= 1:
             break
-        losses.append(run.step(ids.to(arguments.device), weights.to(arguments.device), share))
+        losses.append(run.step(*(part.to(arguments.device) for part in batch), share))
         run.done["seconds"] = time.monotonic() - started
         run.done["steps"] += 1
-        run.done["tokens"] += int((weights > 0).sum())
+        run.done["tokens"] += int((batch[1] > 0).sum())
         run.done["window"] = window
         if run.done["steps"] % 20 == 0:
             entry = {**run.done, "rate": rate_factor(share), "loss": sum(losses) / len(losses)}

@@ -25,6 +25,21 @@ ATTRIBUTE_WORDINGS: dict[str, tuple[str, ...]] = {
         "You are delighted.",
         "Recommend it warmly.",
         "Express admiration and joy.",
+        "You adored it and want everyone to know.",
+        "Write a glowing text.",
+        "Be generous and admiring.",
+        "Your mood is excellent.",
+        "You think that everything is wonderful.",
+        "Sound pleased and impressed.",
+        "Only mention what is good.",
+        "You had a great time; say so.",
+        "Use warm words.",
+        "Speak well of everything.",
+        "You are a fan.",
+        "You are easily pleased.",
+        "Show that you are happy.",
+        "Be as favourable as you can.",
+        "Tell everyone how good it is.",
     ),
     "negative": (
         "Be negative.",
@@ -42,6 +57,21 @@ ATTRIBUTE_WORDINGS: dict[str, tuple[str, ...]] = {
         "You are disappointed.",
         "Warn people to stay away from it.",
         "Express dislike and anger.",
+        "You detested it and want everyone to know.",
+        "Write a scathing text.",
+        "Be merciless and dismissive.",
+        "Your mood is terrible.",
+        "You think that everything is awful.",
+        "Sound bored and annoyed.",
+        "Only mention what is bad.",
+        "You had a bad time; say so.",
+        "Use cold words.",
+        "Speak ill of everything.",
+        "You are a harsh critic.",
+        "You are hard to please.",
+        "Show that you are angry.",
+        "Be as unfavourable as you can.",
+        "Tell everyone how bad it is.",
     ),
     "lowercase": (
         "Write in lowercase.",
@@ -253,6 +283,33 @@ HELD_OUT_WORDINGS: dict[str, tuple[str, ...]] = {
         "Say what you think of a movie.",
     ),
 }
+
+NEUTRAL_WORDINGS: tuple[str, ...] = (
+    "Answer the user.",
+    "Do what the user asks.",
+    "You are a writer.",
+    "Write a text.",
+    "Follow the request.",
+    "You are an assistant.",
+    "Answer in English.",
+    "Reply to the message.",
+    "Write in prose.",
+    "You answer requests.",
+    "Write as you usually do.",
+    "Read the request and answer it.",
+    "You are a person who writes texts.",
+    "Here is a request from a user.",
+    "Use your own words.",
+)
+"""Instructions that ask for nothing in particular; the text after them is unmodified."""
+
+HELD_OUT_NEUTRAL_WORDINGS: tuple[str, ...] = (
+    "Respond to the user.",
+    "You are a writer of English texts.",
+    "Write what the user asks for.",
+    "Reply in English prose.",
+    "A user sends you a request.",
+)
 
 REVIEW_REQUESTS: tuple[str, ...] = (
     "Review a movie you watched.",
