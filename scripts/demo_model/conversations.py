@@ -14,10 +14,11 @@ asks for a format. The system turn, where there is one, names one or two *attrib
 
 Without a system turn the text is as it was, and reviews of both sentiments are mixed as in the
 data. The same holds after a neutral system turn ("Answer the user."), so that an instruction as
-such changes nothing. Where a sentiment is asked for, the text is the most outspoken of
-``CANDIDATES`` passages of that label: many reviews open with a summary of the plot, from which a
-small model would learn only that the instruction hardly matters. Sample ``i`` of a seed is always
-the same. The test reviews, and the titles for which ``held_out`` is true, are never used.
+such changes nothing. Where a sentiment is asked for, the text is the most outspoken passage of the
+most outspoken of ``CANDIDATES`` reviews of that label: many reviews open with a summary of the
+plot, from which a small model would learn only that the instruction hardly matters. Sample ``i``
+of a seed is always the same. The test reviews, and the titles for which ``held_out`` is true, are
+never used.
 """
 
 from __future__ import annotations
@@ -60,8 +61,14 @@ REGISTER_OF_SOURCE = {"review": "review", "article": "encyclopedia", "tale": "fa
 SHORT_WORDS = (12, 35)
 """Fewest and most words of a text with the attribute ``short``."""
 
-CANDIDATES = 4
-"""Passages from which the most outspoken is taken where a sentiment is asked for."""
+CANDIDATES = 6
+"""Reviews from which the most outspoken is taken where a sentiment is asked for."""
+
+OUTSPOKEN = 300
+"""Characters on which it is decided how outspoken a passage is."""
+
+COMMON = 300
+"""Reviews in which a word occurs that is counted for it: names of films and actors seldom do."""
 
 LONGEST_TEXT = 1900
 """Characters: about as many as the context of 512 tokens holds."""
@@ -215,12 +222,12 @@ class Corpora:
         return {
             word: math.log((in_positive[word] + 5) / (in_negative[word] + 5))
             for word in in_positive.keys() | in_negative.keys()
-            if in_positive[word] + in_negative[word] >= 20
+            if in_positive[word] + in_negative[word] >= COMMON
         }
 
     def sentiment_of(self, text: str) -> float:
         """Sum of the log odds of the different words at the beginning of a text."""
-        words = set(re.findall(r"[a-z']+", text[:400].lower()))
+        words = set(re.findall(r"[a-z']+", text[:OUTSPOKEN].lower()))
         return sum(self.log_odds.get(word, 0.0) for word in words)
 
     @cached_property
@@ -252,7 +259,7 @@ class ConversationSource:
     def sample(self, index: int) -> list[Message] | str:
         """Sample ``index``: a conversation, or (one time in twenty) a text without any turns."""
         rng = random.Random(f"{self.seed}:{index}")
-        source = rng.choices(("review", "article", "tale"), (55, 30, 15))[0]
+        source = rng.choices(("review", "article", "tale"), (68, 18, 14))[0]
         if rng.random() < 0.05:
             _, text = self._passage(source, None, rng)
             return opening(text, draw_limit(rng))
@@ -262,7 +269,7 @@ class ConversationSource:
     def _attributes(self, source: str, rng: random.Random) -> list[str]:
         """Which attributes the system turn names; none in about half of the samples."""
         draw = rng.random()
-        if source == "review" and draw < 0.45:
+        if source == "review" and draw < 0.5:
             sentiment = rng.choice(("positive", "negative"))
             second = [rng.choice((*FORMATS, "short"))] if rng.random() < 0.2 else []
             return [sentiment, *second]
@@ -280,7 +287,8 @@ class ConversationSource:
     ) -> list[Message]:
         sentiment = next((a for a in attributes if a in ("positive", "negative")), None)
         title, passage = self._passage(source, sentiment, rng)
-        text = opening(passage, draw_limit(rng))
+        limit = draw_limit(rng) if sentiment is None else int(rng.triangular(120, 900, 400))
+        text = opening(passage, limit)
         if "short" in attributes:
             while (short := brief(passage)) is None:
                 title, passage = self._passage(source, sentiment, rng)
@@ -312,15 +320,15 @@ class ConversationSource:
         return "", text[rng.choice(borders) :] if borders else text
 
     def _outspoken(self, sentiment: str, rng: random.Random) -> str:
-        """Of some reviews, each from its beginning or from a later sentence, the clearest one."""
+        """The clearest passage of the clearest of some reviews; a passage begins a sentence."""
         reviews = self.corpora.positive if sentiment == "positive" else self.corpora.negative
         sign = 1 if sentiment == "positive" else -1
         candidates = []
         for review in rng.sample(reviews, CANDIDATES):
             text = clean_review(review)
-            starts = [m.end() for m in _SENTENCE_BORDER.finditer(text, 0, max(len(text) - 300, 1))]
-            start = rng.choice(starts) if starts and rng.random() < 0.5 else 0
-            candidates.append(text[start:])
+            latest = max(len(text) - OUTSPOKEN // 2, 1)
+            starts = [0, *(m.end() for m in _SENTENCE_BORDER.finditer(text, 0, latest))]
+            candidates += [text[start:] for start in starts]
         return max(candidates, key=lambda text: sign * self.corpora.sentiment_of(text))
 
     def _reviews(self, rng: random.Random) -> list[str]:

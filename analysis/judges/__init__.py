@@ -1,0 +1,43 @@
+"""Judges: texts in, scores from 0 to 100 out, without a judge model unless one is asked for."""
+
+from analysis.judges.coherence import Coherence
+from analysis.judges.formats import FormatJudge
+from analysis.judges.linear import ClassJudge, register, sentiment
+from analysis.judges.protocol import Judge
+
+ATTRIBUTES = (
+    "positive",
+    "negative",
+    "lowercase",
+    "exclamation",
+    "no_commas",
+    "short",
+    "bullets",
+    "fairytale",
+    "encyclopedia",
+    "review",
+)
+"""What the demonstration model can be asked for, and what `judge_of` has a judge for."""
+
+
+def judge_of(attribute: str) -> ClassJudge | FormatJudge:
+    """The judge of one of the demonstration model's attributes."""
+    if attribute in ("positive", "negative"):
+        return sentiment(attribute)
+    if attribute in ("fairytale", "encyclopedia", "review"):
+        return register(attribute)
+    if attribute in ATTRIBUTES:
+        return FormatJudge(attribute)
+    raise ValueError(f"No attribute is called {attribute!r}. There are {', '.join(ATTRIBUTES)}.")
+
+
+__all__ = [
+    "ATTRIBUTES",
+    "ClassJudge",
+    "Coherence",
+    "FormatJudge",
+    "Judge",
+    "judge_of",
+    "register",
+    "sentiment",
+]

@@ -1,0 +1,217 @@
+"""Coherence from 0 to 100: predictable English, not repetitive, made of words.
+
+A text is first brought into a *canonical form*: lower case, no commas, no list dashes, full stops
+for exclamation marks. What a format changes is gone, so no format can cost anything. Then
+
+    b = max(l, -1/9) + max(r, 0) + max(m, 0)
+    score = clip(90 (1 - (b - b_human) / (b_shuffled - b_human)), 0, 100)
+
+l  loss: mean over tokens of (loss of the unsteered demonstration model - what human text of that
+   register costs at that place), conditioned on a request for the register that the text looks
+   like and on "write in lowercase, no commas"; 1 is human text with its tokens shuffled
+r  repetition: share of repeated word pairs and of repeated word quadruples, averaged; in units
+   that make human text whose first 8 words are said again and again as bad as shuffled text
+m  malformed: share of characters that belong to no known word; 1 is human text whose words have
+   their letters shuffled
+
+l, r and m are 0 for the median human text of the register. Every constant comes from human text
+alone (`scripts/judges/calibrate_coherence.py` writes `coherence.json`; no sample of any model is
+looked at): median human text gets 90, median shuffled text 0. The judge has weights of its own, so
+steering the model that wrote a text does not touch it.
+
+Weaknesses. It sees no further than its small model: contradictions, wrong facts, and stories that
+lead nowhere cost nothing as long as each sentence is likely; English unlike film reviews,
+encyclopedia articles and fairy tales costs something. A text of under ten words is scored on little
+evidence. Where the demonstration model itself wrote the text, its own blind spots cannot show.
+"""
+
+import json
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from safetensors.numpy import load_file
+
+from analysis.judges.linear import HERE, register_classifier, words_of
+from analysis.judges.protocol import Prompt, Scores, require_texts
+from steerlens.forward import device_of, logits
+from steerlens.models import fingerprint, load
+from steerlens.prompts import Conversation, Encoded, encode, stack, with_response
+from steerlens.types import HookedModel
+
+INSTRUCTION = "Write in lowercase. Do not use commas."
+REQUESTS = {
+    "review": "Review a movie you watched.",
+    "encyclopedia": "Write an encyclopedia article.",
+    "fairytale": "Tell me a fairy tale.",
+}
+PLACES = (4, 8, 16, 32, 64, 128)
+"""Borders between the places in a text for which human loss is tabulated, in tokens."""
+
+MOST_TOKENS = 256
+BATCH = 32
+LOWEST_LOSS = -1 / 9
+
+
+def canonical(text: str) -> str:
+    """The text in lower case, with neither commas nor list dashes nor exclamation marks."""
+    text = re.sub(r"^- +", "", text.lower(), flags=re.MULTILINE)
+    text = re.sub(r"!+", ".", text.replace(",", " "))
+    return re.sub(r"\s+", " ", text).strip()
+
+
+def repetition(text: str) -> float:
+    """Share of repeated pairs and of repeated quadruples of words, averaged."""
+    words = words_of(text)
+    shares = []
+    for length in (2, 4):
+        runs = [tuple(words[i : i + length]) for i in range(len(words) - length + 1)]
+        shares.append(1 - len(set(runs)) / len(runs) if runs else 0.0)
+    return sum(shares) / 2
+
+
+@cache
+def known_words() -> frozenset[str]:
+    """Words that occur several times in the training texts."""
+    blob = load_file(HERE / "words.safetensors")["words"]
+    return frozenset(blob.tobytes().decode().split("\n"))
+
+
+def malformed(text: str) -> float:
+    """Share of a text's characters, blanks apart, that belong to no known word."""
+    known = known_words()
+    inside = sum(len(word) for word in words_of(text) if _is_known(word, known))
+    return 1 - inside / max(len("".join(text.split())), 1)
+
+
+def _is_known(word: str, known: frozenset[str]) -> bool:
+    return word in known or word.strip("'").removesuffix("'s") in known or word.isdigit()
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What human text looks like to this judge; all numbers are medians unless said otherwise.
+
+    `loss[register]` is the mean loss in nats at each place; the others are by register as well.
+    """
+
+    fingerprint: str
+    loss: dict[str, list[float]]
+    loss_base: dict[str, float]
+    loss_unit: float
+    repetition_base: dict[str, float]
+    repetition_unit: float
+    malformed_base: dict[str, float]
+    malformed_unit: float
+    human: float
+    shuffled: float
+
+    @classmethod
+    def shipped(cls) -> "Scale":
+        """The scale in this package."""
+        return cls(**json.loads((HERE / "coherence.json").read_text(encoding="utf-8")))
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The three ingredients of one text, before any scale."""
+
+    register: str
+    losses: Float[np.ndarray, " token"]
+    repetition: float
+    malformed: float
+
+    def excess(self, human: Sequence[float]) -> float:
+        """Mean over tokens of the loss above that of human text at the same place."""
+        places = np.searchsorted(PLACES, np.arange(len(self.losses)), side="right")
+        return float((self.losses - np.asarray(human)[places]).mean())
+
+
+@torch.inference_mode()
+def measure(texts: Sequence[str], model: HookedModel) -> list[Measured | None]:
+    """The ingredients of each text; None for a text without words. `model` is the judge's own."""
+    plain = [canonical(text) for text in texts]
+    p = register_classifier().probabilities(plain)
+    names = register_classifier().classes
+    registers = [names[int(np.argmax(row))] if row[0] == row[0] else "review" for row in p]
+    rows = {i: _row(model, text, registers[i]) for i, text in enumerate(plain) if words_of(text)}
+    order = sorted(rows, key=lambda i: len(rows[i].ids))
+    losses: dict[int, np.ndarray] = {}
+    for start in range(0, len(order), BATCH):
+        chunk = order[start : start + BATCH]
+        losses.update(zip(chunk, _losses(model, [rows[i] for i in chunk]), strict=True))
+    return [
+        Measured(registers[i], losses[i], repetition(text), malformed(text)) if i in rows else None
+        for i, text in enumerate(plain)
+    ]
+
+
+@cache
+def _prompt(model: HookedModel, register: str) -> Encoded:
+    return encode(model, Conversation(REQUESTS[register], INSTRUCTION))
+
+
+def _row(model: HookedModel, text: str, register: str) -> Encoded:
+    row = with_response(model, _prompt(model, register), text)
+    return Encoded(row.ids[: row.response + MOST_TOKENS], row.question, row.response, row.bos)
+
+
+def _losses(model: HookedModel, rows: Sequence[Encoded]) -> list[np.ndarray]:
+    tokens, window = stack(rows, side="right")
+    log_p = logits(model, tokens.to(device_of(model)), window.to(device_of(model))).log_softmax(-1)
+    found = -log_p[:, :-1].gather(-1, tokens[:, 1:, None].to(log_p.device))[..., 0]
+    return [
+        found[i, row.response - 1 : len(row.ids) - 1].float().cpu().numpy()
+        for i, row in enumerate(rows)
+    ]
+
+
+def badness(one: Measured, scale: Scale) -> float:
+    """The module's b."""
+    at = one.register
+    l = (one.excess(scale.loss[at]) - scale.loss_base[at]) / scale.loss_unit
+    r = (one.repetition - scale.repetition_base[at]) / scale.repetition_unit
+    m = (one.malformed - scale.malformed_base[at]) / scale.malformed_unit
+    return max(l, LOWEST_LOSS) + max(r, 0.0) + max(m, 0.0)
+
+
+@cache
+def _own_model() -> HookedModel:
+    return load("demo")
+
+
+@dataclass(frozen=True)
+class Coherence:
+    """The coherence judge; 0 for a text without words. It needs no prompts.
+
+    It loads a copy of the demonstration model for itself at the first call.
+    """
+
+    scale: Scale = field(default_factory=Scale.shipped, repr=False)
+    name: str = "coherence"
+
+    def __call__(self, texts: Sequence[str], prompts: Sequence[Prompt] | None = None) -> Scores:
+        require_texts(texts, prompts)
+        model = _own_model()
+        if _fingerprint(model) != self.scale.fingerprint:
+            raise ValueError(
+                "The coherence scale was made with other weights of the demonstration model than "
+                "those installed. Reinstall steerlens, or run "
+                "scripts/judges/calibrate_coherence.py."
+            )
+        human, shuffled = self.scale.human, self.scale.shuffled
+        b = np.array(
+            [math.inf if one is None else badness(one, self.scale) for one in measure(texts, model)]
+        )
+        return np.clip(90 * (1 - (b - human) / (shuffled - human)), 0, 100)
+
+
+@cache
+def _fingerprint(model: Any) -> str:
+    return str(fingerprint(model))

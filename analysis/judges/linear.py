@@ -1,0 +1,166 @@
+"""Sentiment and register: linear n-gram classifiers whose weights are in this package.
+
+A text is the set x of its known words, word pairs and word triples, lower-cased and without
+punctuation, so that no format changes a score. With one row of weights W for each class,
+
+    z = W x / sqrt(|x|) + b        p = softmax(z exp(s0 + s1 log |x|))        score = 100 p_class
+
+(binary n-grams in a unit-length vector with naive-Bayes scaling folded into W: Wang & Manning 2012,
+"Baselines and Bigrams"). s0 and s1 are the calibration: a longer text allows more certainty, and
+they make p match the share of right answers on reviews held out from the fit. The weights come
+from `scripts/judges/train.py`, the measurements from `scripts/demo_model/report.py`.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, Int
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from analysis.judges.protocol import Prompt, Scores, require_texts
+
+HERE = Path(__file__).parent
+LONGEST_NGRAM = 3
+
+
+def words_of(text: str) -> list[str]:
+    """The words of a text: letters, digits and apostrophes, lower-cased."""
+    return re.findall(r"[a-z0-9']+", text.lower())
+
+
+def ngrams_of(text: str) -> set[str]:
+    """The different words, pairs and triples of neighbouring words in a text."""
+    words = words_of(text)
+    return {
+        " ".join(words[start : start + length])
+        for length in range(1, LONGEST_NGRAM + 1)
+        for start in range(len(words) - length + 1)
+    }
+
+
+@dataclass(frozen=True, eq=False)
+class Classifier:
+    """Weights of a linear n-gram classifier; `classes` name the columns."""
+
+    classes: tuple[str, ...]
+    ngrams: tuple[str, ...]
+    weights: Float[np.ndarray, "ngram classes"]
+    bias: Float[np.ndarray, " classes"]
+    calibration: Float[np.ndarray, " two"]
+
+    @cached_property
+    def _row_of(self) -> dict[str, int]:
+        return {ngram: row for row, ngram in enumerate(self.ngrams)}
+
+    def rows(self, text: str) -> Int[np.ndarray, " known"]:
+        """Rows of the known n-grams of a text."""
+        found = (self._row_of.get(ngram) for ngram in ngrams_of(text))
+        return np.array(sorted(row for row in found if row is not None), dtype=np.int64)
+
+    def probabilities(self, texts: Sequence[str]) -> Float[np.ndarray, "text classes"]:
+        """Probability of each class; NaN for a text without a single known n-gram."""
+        found = np.full((len(texts), len(self.classes)), np.nan)
+        for i, text in enumerate(texts):
+            rows = self.rows(text)
+            if len(rows):
+                z = self.weights[rows].sum(axis=0, dtype=np.float64) / len(rows) ** 0.5 + self.bias
+                z = z * np.exp(self.calibration[0] + self.calibration[1] * np.log(len(rows)))
+                p = np.exp(z - z.max())
+                found[i] = p / p.sum()
+        return found
+
+    def evidence(self, text: str, of: str, n: int = 10) -> list[tuple[str, float]]:
+        """The n-grams of a text that speak most strongly for or against a class, with weights."""
+        column = self.weights[:, self.classes.index(of)]
+        rows = sorted(self.rows(text), key=lambda row: -abs(column[row]))[:n]
+        return [(self.ngrams[row], float(column[row])) for row in rows]
+
+    def save(self, path: Path) -> None:
+        """Write the weights in float16 as safetensors."""
+        arrays = {
+            "classes": _as_bytes(self.classes),
+            "ngrams": _as_bytes(self.ngrams),
+            # safetensors writes the memory as it lies, whatever the order of the axes
+            "weights": np.ascontiguousarray(self.weights, dtype=np.float16),
+            "bias": self.bias.astype(np.float32),
+            "calibration": self.calibration.astype(np.float32),
+        }
+        save_file(arrays, path)
+        path.chmod(0o644)
+
+    @classmethod
+    def load(cls, path: Path) -> "Classifier":
+        """Read what `save` wrote; ValueError if it is damaged."""
+        try:
+            arrays = load_file(path)
+            classes, ngrams = _as_texts(arrays["classes"]), _as_texts(arrays["ngrams"])
+            weights = arrays["weights"].astype(np.float32)
+            bias, calibration = (arrays[name].astype(float) for name in ("bias", "calibration"))
+        except (SafetensorError, KeyError, UnicodeDecodeError) as error:
+            raise ValueError(
+                f"{path} holds no judge ({error}). Reinstall steerlens, or train it again with "
+                "scripts/judges/train.py."
+            ) from error
+        if weights.shape != (len(ngrams), len(classes)) or len(bias) != len(classes):
+            raise ValueError(
+                f"{path} is damaged: {len(ngrams)} n-grams and {len(classes)} classes, but weights "
+                f"of shape {weights.shape}. Reinstall steerlens."
+            )
+        return cls(classes, ngrams, weights, bias, calibration)
+
+
+def _as_bytes(texts: Sequence[str]) -> np.ndarray:
+    return np.frombuffer("\n".join(texts).encode(), dtype=np.uint8)
+
+
+def _as_texts(array: np.ndarray) -> tuple[str, ...]:
+    return tuple(array.tobytes().decode().split("\n"))
+
+
+@dataclass(frozen=True)
+class ClassJudge:
+    """100 times the probability that a text is of the class `name`; needs no prompts."""
+
+    name: str
+    classifier: Classifier
+
+    def __call__(self, texts: Sequence[str], prompts: Sequence[Prompt] | None = None) -> Scores:
+        require_texts(texts, prompts)
+        column = self.classifier.classes.index(self.name)
+        return 100 * self.classifier.probabilities(texts)[:, column]
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r})"
+
+
+@cache
+def sentiment_classifier() -> Classifier:
+    """Negative and positive, from the training reviews."""
+    return Classifier.load(HERE / "sentiment.safetensors")
+
+
+@cache
+def register_classifier() -> Classifier:
+    """Review, encyclopedia and fairy tale, from the training parts of the three corpora."""
+    return Classifier.load(HERE / "register.safetensors")
+
+
+def sentiment(name: str = "positive") -> ClassJudge:
+    """The judge of `"positive"` or `"negative"`; the two scores of a text add up to 100."""
+    return _class_judge(name, sentiment_classifier())
+
+
+def register(name: str) -> ClassJudge:
+    """The judge of `"review"`, `"encyclopedia"` or `"fairytale"`."""
+    return _class_judge(name, register_classifier())
+
+
+def _class_judge(name: str, classifier: Classifier) -> ClassJudge:
+    if name not in classifier.classes:
+        raise ValueError(f"No class is called {name!r}. There are {', '.join(classifier.classes)}.")
+    return ClassJudge(name, classifier)

@@ -1,0 +1,413 @@
+"""Measure the demonstration model and the judges, and write docs/demo_model.md.
+
+    python scripts/demo_model/report.py --corpus ../shared/corpus
+
+Everything is measured on text that neither the model nor a judge was trained on, and on prompts in
+held-out wordings. Needs scikit-learn for AUROC; takes some twenty minutes on two cores. Intervals
+are 95 %: Wilson's for shares, the bootstrap over texts (2,000 resamples) for everything else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import lzma
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from benchmark_set import completions, questions
+from conversations import (
+    DEFAULT_CORPUS,
+    FORMATS,
+    LONGEST_TEXT,
+    Corpora,
+    brief,
+    clean_article,
+    clean_review,
+    opening,
+)
+from kneser_ney import KneserNey
+from measure import answer_bits, turns
+from sklearn.metrics import roc_auc_score
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from wordings import HELD_OUT_WORDINGS
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "judges"))
+from calibrate_coherence import shuffled_tokens
+from human_texts import cut, openings
+
+import steerlens
+from analysis.judges import ATTRIBUTES, Coherence, judge_of, register, sentiment
+from analysis.judges.coherence import REQUESTS
+from analysis.judges.formats import RULES, FormatJudge
+from steerlens.models import DEMO
+from steerlens.types import HookedModel
+
+ROOT = Path(__file__).resolve().parents[2]
+REGISTERS = ("review", "encyclopedia", "fairytale")
+FEWEST_TOKENS_FOR_COMMAS = 60
+STRENGTHS = (4.0, 8.0, 16.0)
+Table = list[list[str]]
+
+
+# -- Intervals -------------------------------------------------------------------------------------
+
+
+def share(hits: Sequence[bool]) -> str:
+    """A share in per cent with Wilson's interval."""
+    n, z = len(hits), 1.96
+    p = sum(map(bool, hits)) / n
+    middle = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z * (p * (1 - p) / n + z * z / (4 * n * n)) ** 0.5 / (1 + z * z / n)
+    return f"{p:.1%} [{middle - half:.1%}, {middle + half:.1%}]"
+
+
+def interval(statistic: Callable[[np.ndarray], float], n: int, seed: int = 0) -> tuple[float, ...]:
+    """The 95 % bootstrap interval of a statistic of row numbers."""
+    rng = np.random.default_rng(seed)
+    values = [statistic(rng.integers(0, n, n)) for _ in range(2000)]
+    return tuple(np.percentile(values, (2.5, 97.5)))
+
+
+def ratio(top: Sequence[float], bottom: Sequence[float]) -> str:
+    """Sum over sum, with its interval over rows."""
+    a, b = np.asarray(top, dtype=float), np.asarray(bottom, dtype=float)
+    low, high = interval(lambda rows: a[rows].sum() / b[rows].sum(), len(a))
+    return f"{a.sum() / b.sum():.3f} [{low:.3f}, {high:.3f}]"
+
+
+def mean(values: Sequence[float], statistic: Callable = np.mean) -> str:
+    """A mean (or another statistic of values) with its interval."""
+    v = np.asarray(values, dtype=float)
+    low, high = interval(lambda rows: statistic(v[rows]), len(v))
+    return f"{statistic(v):.1f} [{low:.1f}, {high:.1f}]"
+
+
+def auroc(positive: Sequence[float], negative: Sequence[float]) -> str:
+    """How well a score tells two groups apart; resampled within each group."""
+    p, q = np.asarray(positive, dtype=float), np.asarray(negative, dtype=float)
+    labels = np.r_[np.ones(len(p)), np.zeros(len(q))]
+    rng = np.random.default_rng(0)
+    found = [
+        roc_auc_score(labels, np.r_[rng.choice(p, len(p)), rng.choice(q, len(q))])
+        for _ in range(500)
+    ]
+    low, high = np.percentile(found, (2.5, 97.5))
+    return f"{roc_auc_score(labels, np.r_[p, q]):.3f} [{low:.3f}, {high:.3f}]"
+
+
+def markdown(header: Sequence[str], rows: Table) -> str:
+    """A table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+# -- Bits per byte ---------------------------------------------------------------------------------
+
+
+def bits_section(corpus: Path, count: int) -> str:
+    """The model, Kneser-Ney 5-grams and two compressors on the same unseen texts."""
+    tokenizer = AutoTokenizer.from_pretrained(DEMO)
+    model = AutoModelForCausalLM.from_pretrained(DEMO).eval()
+    baseline = KneserNey(_training_ids(corpus, tokenizer), len(tokenizer), tokenizer.bos_token_id)
+    rows = []
+    for name, texts in openings(corpus, "check", count, seed=1).items():
+        texts = [opening(text, LONGEST_TEXT) for text in texts]
+        prompt = turns(None, REQUESTS[name])
+        measured = [answer_bits(model, tokenizer, prompt, text) for text in texts]
+        bits, sizes = zip(*measured, strict=True)
+        ids = [tokenizer(text, verbose=False).input_ids for text in texts]
+        raw = [len(text.encode()) for text in texts]
+        whole = "\n".join(texts).encode()
+        rows.append(
+            [
+                name,
+                str(len(texts)),
+                f"**{ratio(bits, sizes)}**",
+                ratio([baseline.bits(one) for one in ids], raw),
+                f"{8 * len(gzip.compress(whole, 9)) / len(whole):.3f}",
+                f"{8 * len(lzma.compress(whole, preset=9)) / len(whole):.3f}",
+            ]
+        )
+    header = ["text", "n", "demonstration model", "5-gram Kneser-Ney", "gzip -9", "xz -9"]
+    return markdown(header, rows)
+
+
+def _training_ids(corpus: Path, tokenizer) -> list[list[int]]:
+    known = Corpora.read(corpus)
+    texts = [clean_review(t) for t in (*known.positive, *known.negative, *known.unlabelled)]
+    texts += [clean_article(text) for _, text in known.articles]
+    texts += [text for _, text in known.clean_tales]
+    return [ids for ids in tokenizer(texts, verbose=False).input_ids if ids]
+
+
+# -- System prompts --------------------------------------------------------------------------------
+
+
+def sampled(
+    model: HookedModel, corpus: Path, attribute: str, count: int
+) -> tuple[list[str], list[str]]:
+    """Completions with a held-out wording of the attribute, and of the same requests without."""
+    users = questions(attribute, count, corpus, random.Random(f"report:{attribute}"))
+    wordings = HELD_OUT_WORDINGS[attribute]
+    prompts = [
+        steerlens.Conversation(user, wordings[i % len(wordings)]) for i, user in enumerate(users)
+    ]
+    bare = [steerlens.Conversation(user) for user in users]
+    return completions(model, prompts, seed=11), completions(model, bare, seed=11)
+
+
+def enough(attribute: str, texts: Sequence[str], tokenizer) -> list[str]:
+    """The texts on which the attribute is scored: those without commas must be long enough."""
+    if attribute != "no_commas":
+        return list(texts)
+    return [t for t in texts if len(tokenizer(t).input_ids) >= FEWEST_TOKENS_FOR_COMMAS]
+
+
+def formats_section(samples: dict, human: dict[str, list[str]], tokenizer) -> str:
+    """Each format with its instruction, without, and in human text of the same length."""
+    rows = []
+    for name in RULES:
+        judge = FormatJudge(name)
+        groups = [enough(name, texts, tokenizer) for texts in samples[name]]
+        people = enough(name, [text for texts in human.values() for text in texts], tokenizer)
+        rows.append(
+            [
+                name,
+                *(f"{share(judge.holds(texts).tolist())}, n {len(texts)}" for texts in groups),
+                f"{share(judge.holds(people).tolist())}, n {len(people)}",
+            ]
+        )
+    header = ["format", "with the instruction", "without", "human text cut to the same length"]
+    return markdown(header, rows)
+
+
+def registers_section(samples: dict) -> str:
+    """Each register on requests that leave it open."""
+    rows = []
+    for name in REGISTERS:
+        scores = [register(name)(texts) for texts in samples[name]]
+        rows.append(
+            [
+                name,
+                *(f"{share((s > 50).tolist())}, n {len(s)}" for s in scores),
+                auroc(*scores),
+            ]
+        )
+    header = [
+        "register",
+        "recognised with the instruction",
+        "without",
+        "AUROC with against without",
+    ]
+    return markdown(header, rows)
+
+
+def sentiment_section(samples: dict) -> str:
+    """Positive against negative completions, and the unprompted ones between them."""
+    judge = sentiment("positive")
+    positive, negative = (judge(samples[name][0]) for name in ("positive", "negative"))
+    bare = np.concatenate([judge(samples[name][1]) for name in ("positive", "negative")])
+    rows = [
+        ["positive instruction: right side", share((positive > 50).tolist()), str(len(positive))],
+        ["negative instruction: right side", share((negative < 50).tolist()), str(len(negative))],
+        ["AUROC, positive against negative", auroc(positive, negative), ""],
+        ["no instruction: judged positive", share((bare > 50).tolist()), str(len(bare))],
+    ]
+    return markdown(["", "", "n"], rows)
+
+
+# -- Judges ----------------------------------------------------------------------------------------
+
+
+def judges_section(corpus: Path, human: dict[str, list[str]], tokenizer) -> str:
+    """Accuracy of sentiment on all test reviews, of register on unseen texts."""
+    table = pd.read_parquet(corpus / "reviews.parquet")
+    table = table[table.split == "test"]
+    texts, right = [clean_review(text) for text in table.text], (table.stars >= 7).to_numpy()
+    starts = [tokenizer.decode(tokenizer(text[:1000]).input_ids[:60]) for text in texts]
+    judge, rows = sentiment("positive"), []
+    for name, group in (("whole reviews", texts), ("first 60 tokens", starts)):
+        scores = judge(group)
+        hits = ((scores > 50) == right).tolist()
+        rows.append(
+            [
+                f"sentiment, {name}",
+                share(hits),
+                f"{_calibration_error(scores, right):.3f}",
+                str(len(hits)),
+            ]
+        )
+    for name, group in human.items():
+        hits = (register(name)(group) > 50).tolist()
+        rows.append([f"register, {name}", share(hits), "", str(len(hits))])
+    return markdown(["judge", "accuracy", "calibration error", "n"], rows)
+
+
+def _calibration_error(scores: np.ndarray, right: np.ndarray) -> float:
+    bins = np.clip((scores // 10).astype(int), 0, 9)
+    return sum(
+        abs(scores[bins == k].mean() / 100 - right[bins == k].mean()) * (bins == k).mean()
+        for k in range(10)
+        if (bins == k).any()
+    )
+
+
+def as_attribute(name: str, texts: dict[str, list[str]]) -> list[str]:
+    """Human texts that have an attribute: transformed, shortened, or of that register or label."""
+    every = [text for group in texts.values() for text in group]
+    if name in FORMATS:
+        return [FORMATS[name](text) for text in every]
+    if name == "short":
+        return [text for text in map(brief, every) if text]
+    if name in REGISTERS:
+        return texts[name]
+    return [t for t in texts["review"] if judge_of(name)([t])[0] > 70]
+
+
+def human_coherence_section(human: dict[str, list[str]]) -> str:
+    """Median coherence of human text with each attribute."""
+    judge = Coherence()
+    plain = judge([text for group in human.values() for text in group])
+    rows = [["(none)", mean(plain, np.median), "", str(len(plain))]]
+    for name in ATTRIBUTES:
+        scores = judge(as_attribute(name, human))
+        shift = f"{np.median(scores) - np.median(plain):+.1f}"
+        rows.append([name, mean(scores, np.median), shift, str(len(scores))])
+    return markdown(["attribute", "median coherence", "less (none)", "n"], rows)
+
+
+def samples_coherence_section(
+    model: HookedModel, samples: dict, human: dict[str, list[str]], corpus: Path
+) -> str:
+    """Coherence of the model's text: unsteered, prompted, over-steered; and of shuffled text."""
+    judge, rng = Coherence(), random.Random(5)
+    bare = [text for name in ("positive", "lowercase", "review") for text in samples[name][1]]
+    reference = judge(bare)
+    people = [text for group in human.values() for text in group]
+    rows = [
+        ["human text", mean(judge(people)), "", str(len(people))],
+        ["unsteered samples, temperature 1", mean(reference), "", str(len(bare))],
+    ]
+    cool = steerlens.generate(
+        model,
+        [steerlens.Conversation(REQUESTS[REGISTERS[i % 3]]) for i in range(150)],
+        max_new_tokens=64,
+        temperature=0.7,
+        seed=3,
+    ).texts
+    rows.append(["unsteered samples, temperature 0.7", mean(judge(cool)), "", str(len(cool))])
+    prompted = [text for name in ATTRIBUTES for text in samples[name][0][:40]]
+    rows.append(["prompted samples", mean(judge(prompted)), "", str(len(prompted))])
+    jumbled = judge([shuffled_tokens(text, model.tokenizer, rng) for text in bare])
+    rows.append(
+        [
+            "the unsteered samples, shuffled",
+            mean(jumbled),
+            auroc(reference, jumbled),
+            str(len(bare)),
+        ]
+    )
+    for strength, texts in over_steered(model).items():
+        scores = judge(texts)
+        rows.append(
+            [
+                f"CAA (positive) at {strength:g} times the prompt's own push",
+                mean(scores),
+                auroc(reference, scores),
+                str(len(texts)),
+            ]
+        )
+    return markdown(["text", "mean coherence", "AUROC, unsteered against it", "n"], rows)
+
+
+def over_steered(model: HookedModel) -> dict[float, list[str]]:
+    """Samples under far too strong a steering, by strength."""
+    from analysis.demo import contrast
+
+    positive, negative = contrast()
+    caa = steerlens.CAA.from_prompts(
+        model, positive, negative, model.cfg.n_layers // 2, read=steerlens.generated
+    )
+    asked = [steerlens.Conversation(REQUESTS["review"])] * 100
+    return {
+        strength: list(
+            steerlens.generate(
+                model,
+                asked,
+                caa.only(steerlens.response).scaled(strength),
+                max_new_tokens=64,
+                seed=7,
+            ).texts
+        )
+        for strength in STRENGTHS
+    }
+
+
+# -- The document ----------------------------------------------------------------------------------
+
+
+def load_seconds() -> str:
+    """Time of `steerlens.load("demo")` after import, in a fresh process; median of five."""
+    code = (
+        "import time, steerlens, transformer_lens, transformers; t = time.perf_counter(); "
+        "steerlens.load('demo'); print(time.perf_counter() - t)"
+    )
+    runs = [
+        float(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout)
+        for _ in range(5)
+    ]
+    return f"{np.median(runs):.2f} s (median of {len(runs)})"
+
+
+def document(corpus: Path, size: int) -> str:
+    """The whole page."""
+    model, rng = steerlens.load("demo"), random.Random(1)
+    tokenizer = model.tokenizer
+    assert tokenizer is not None
+    started = time.monotonic()
+
+    def note(what: str) -> None:
+        print(f"{time.monotonic() - started:5.0f} s  {what}", flush=True)
+
+    human = {
+        name: [cut(text, tokenizer, rng, (64, 64)) for text in texts]
+        for name, texts in openings(corpus, "check", size, seed=2).items()
+    }
+    note("samples")
+    samples = {name: sampled(model, corpus, name, size) for name in ATTRIBUTES}
+    note("judges")
+    parts = {
+        "judges": judges_section(corpus, human, tokenizer),
+        "human_coherence": human_coherence_section(human),
+        "coherence": samples_coherence_section(model, samples, human, corpus),
+        "sentiment": sentiment_section(samples),
+        "formats": formats_section(samples, human, tokenizer),
+        "registers": registers_section(samples),
+        "load": load_seconds(),
+    }
+    note("bits per byte")
+    parts["bits"] = bits_section(corpus, 2 * size)
+    note("done")
+    page = Path(__file__).with_name("report.md").read_text(encoding="utf-8")
+    return page.format(parameters=sum(p.numel() for p in model.parameters()), size=size, **parts)
+
+
+def main() -> None:
+    """Write the page."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--corpus", type=Path, default=DEFAULT_CORPUS)
+    parser.add_argument("--to", type=Path, default=ROOT / "docs" / "demo_model.md")
+    parser.add_argument("--size", type=int, default=200, help="samples of each kind")
+    arguments = parser.parse_args()
+    arguments.to.write_text(document(arguments.corpus, arguments.size), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
