@@ -2,7 +2,7 @@
 
 as fitted       1, the steering as its `fit` made it (ActAdd: with the c it was given)
 least squares   minimises the relative RMSE where the method first acts, on training pairs
-matched         the attribute score of the prompt, on validation prompts (needs judges)
+matched         the attribute score of the prompt, on validation prompts: analysis.matching
 """
 
 from collections.abc import Callable, Mapping, Sequence

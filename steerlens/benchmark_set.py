@@ -7,9 +7,9 @@
     positive.held_out           # wordings of the instruction that the model was not trained on
 
 Every row is a user turn, an instruction as it was given, what the model then wrote, and what it
-wrote without. Completions were sampled from the demonstration model at temperature 1 with at most
-64 tokens, and not selected. No user turn is in two splits of an attribute. The instruction of a row
-is one of the attribute's training wordings; `held_out` has five more, for equivalent prompts.
+wrote without. Completions were sampled from the demonstration model at temperature 0.7 with at
+most 64 tokens, and not selected. No user turn is in two splits of an attribute. The instruction of
+a row is one of the attribute's training wordings; `held_out` has five more, for equivalent prompts.
 `scripts/demo_model/benchmark_set.py` made the file and can make it again.
 """
 

@@ -3,7 +3,7 @@
 A text is first brought into a *canonical form*: lower case, no commas, no list dashes, full stops
 for exclamation marks. What a format changes is gone, so no format can cost anything. Then
 
-    b = max(l, -1/9) + max(r, 0) + max(m, 0)
+    b = max(l, m, -1/9) + max(r, 0)
     score = clip(90 (1 - (b - b_human) / (b_shuffled - b_human)), 0, 100)
 
 l  loss: mean over tokens of (loss of the unsteered demonstration model - what human text of that
@@ -56,7 +56,8 @@ PLACES = (4, 8, 16, 32, 64, 128)
 
 MOST_TOKENS = 256
 BATCH = 32
-LOWEST_LOSS = -1 / 9
+LOWEST = -1 / 9
+"""Where the scale reaches 100."""
 
 
 def canonical(text: str) -> str:
@@ -178,7 +179,7 @@ def badness(one: Measured, scale: Scale) -> float:
     l = (one.excess(scale.loss[at]) - scale.loss_base[at]) / scale.loss_unit
     r = (one.repetition - scale.repetition_base[at]) / scale.repetition_unit
     m = (one.malformed - scale.malformed_base[at]) / scale.malformed_unit
-    return max(l, LOWEST_LOSS) + max(r, 0.0) + max(m, 0.0)
+    return max(l, m, LOWEST) + max(r, 0.0)
 
 
 @cache

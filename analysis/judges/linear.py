@@ -8,7 +8,7 @@ punctuation, so that no format changes a score. With one row of weights W for ea
 (binary n-grams in a unit-length vector with naive-Bayes scaling folded into W: Wang & Manning 2012,
 "Baselines and Bigrams"). s0 and s1 are the calibration: a longer text allows more certainty, and
 they make p match the share of right answers on reviews held out from the fit. The weights come
-from `scripts/judges/train.py`, the measurements from `scripts/demo_model/report.py`.
+from `scripts/judges/train_judges.py`, the measurements from `scripts/demo_model/report.py`.
 """
 
 import re
@@ -104,7 +104,7 @@ class Classifier:
         except (SafetensorError, KeyError, UnicodeDecodeError) as error:
             raise ValueError(
                 f"{path} holds no judge ({error}). Reinstall steerlens, or train it again with "
-                "scripts/judges/train.py."
+                "scripts/judges/train_judges.py."
             ) from error
         if weights.shape != (len(ngrams), len(classes)) or len(bias) != len(classes):
             raise ValueError(

@@ -30,6 +30,9 @@ MANY = {"positive": 500, "negative": 500, "lowercase": 500, "fairytale": 500}
 """Training rows of the attributes for studies of sample efficiency."""
 
 MAX_NEW_TOKENS = 64
+TEMPERATURE = 0.7
+"""At 1 a model of this size strays from the language every few words."""
+
 REVIEW_FORMS = (
     "Write a review of a {genre} about a {topic}.",
     "Review a {genre} about a {topic}.",
@@ -84,10 +87,17 @@ MORE = (
 )
 
 
-def completions(model: HookedModel, prompts: list, seed: int, size: int = 32) -> list[str]:
+def completions(
+    model: HookedModel, prompts: list, seed: int, temperature: float = TEMPERATURE
+) -> list[str]:
     """One sample for each prompt, without the end token; none is empty."""
     texts = steerlens.generate(
-        model, prompts, max_new_tokens=MAX_NEW_TOKENS, seed=seed, batch_size=size
+        model,
+        prompts,
+        max_new_tokens=MAX_NEW_TOKENS,
+        temperature=temperature,
+        seed=seed,
+        batch_size=64,
     ).texts
     assert all(text.strip() for text in texts), "an empty completion"
     return [text.strip() for text in texts]

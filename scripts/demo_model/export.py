@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 from conversations import DEFAULT_CORPUS
-from measure import PROMPTS, measurements
+from measure import measurements, sample_prompts
 from train import load_checkpoint, new_model
 from transformers import GenerationConfig, GPT2LMHeadModel
 from transformers.utils import logging
@@ -57,8 +57,9 @@ def quoted(texts: list[str]) -> str:
 def card(state: dict, measured: dict, minutes: float) -> str:
     """The model card."""
     samples = "\n\n".join(
-        f"System turn: {PROMPTS[name] or '(none)'}\n\n{quoted(texts)}"
-        for name, texts in measured["samples"].items()
+        f"### {name}\n\nSystem: {system or '(none)'} User: {user}\n\n"
+        f"{quoted(measured['samples'][name])}"
+        for name, (system, user) in sample_prompts().items()
     )
     return CARD.read_text(encoding="utf-8").format(
         **state["shape"],

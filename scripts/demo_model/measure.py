@@ -36,12 +36,10 @@ from transformers import (
 from wordings import ATTRIBUTE_WORDINGS, HELD_OUT_WORDINGS
 
 REQUEST = "Review a movie you watched."
+OPEN_REQUEST = "Write something about a king."
 REVIEWS_OF_A_LABEL = 100
-PROMPTS: dict[str, str | None] = {
-    "positive": ATTRIBUTE_WORDINGS["positive"][0],
-    "negative": ATTRIBUTE_WORDINGS["negative"][0],
-    "none": None,
-}
+SAMPLES = 2
+REGISTERS = ("fairytale", "encyclopedia", "review")
 
 
 def turns(system: str | None, request: str) -> list[Message]:
@@ -123,20 +121,32 @@ def sentiment_agreement(
     return agreed / len(reviews)
 
 
+def sample_prompts() -> dict[str, tuple[str | None, str]]:
+    """For each attribute, and for none: the system turn and the user turn of the samples."""
+    prompts: dict[str, tuple[str | None, str]] = {"none": (None, REQUEST)}
+    for name, (canonical, *_) in ATTRIBUTE_WORDINGS.items():
+        prompts[name] = canonical, OPEN_REQUEST if name in REGISTERS else REQUEST
+    return prompts
+
+
 @torch.inference_mode()
 def sampled(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, system: str | None, count: int
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    system: str | None,
+    request: str,
+    count: int = SAMPLES,
 ) -> list[str]:
-    """Completions of the review request, sampled at temperature 0.8."""
+    """Completions sampled at temperature 0.7."""
     torch.manual_seed(0)
     inputs = tokenizer.apply_chat_template(
-        [turns(system, REQUEST)] * count,
+        [turns(system, request)] * count,
         add_generation_prompt=True,
         return_tensors="pt",
         return_dict=True,
     )
     ids = model.generate(
-        **inputs, do_sample=True, temperature=0.8, top_k=0, top_p=1.0, max_new_tokens=100
+        **inputs, do_sample=True, temperature=0.7, top_k=0, top_p=1.0, max_new_tokens=100
     )
     prompt_length = inputs["input_ids"].shape[1]
     return tokenizer.batch_decode(ids[:, prompt_length:], skip_special_tokens=True)
@@ -157,7 +167,9 @@ def measurements(folder: Path, corpus: Path) -> dict:
         "tale_bits": bits_per_byte(model, tokenizer, others["tales"]),
         "agreement": sentiment_agreement(model, tokenizer, reviews, seen),
         "held_out_agreement": sentiment_agreement(model, tokenizer, reviews, unseen),
-        "samples": {name: sampled(model, tokenizer, system, 3) for name, system in PROMPTS.items()},
+        "samples": {
+            name: sampled(model, tokenizer, *prompt) for name, prompt in sample_prompts().items()
+        },
     }
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from benchmark_set import completions, questions
+from benchmark_set import TEMPERATURE, completions, questions
 from conversations import (
     DEFAULT_CORPUS,
     FORMATS,
@@ -52,7 +52,7 @@ from steerlens.types import HookedModel
 ROOT = Path(__file__).resolve().parents[2]
 REGISTERS = ("review", "encyclopedia", "fairytale")
 FEWEST_TOKENS_FOR_COMMAS = 60
-STRENGTHS = (4.0, 8.0, 16.0)
+STRENGTHS = (4.0, 8.0, 16.0, 32.0)
 Table = list[list[str]]
 
 
@@ -144,14 +144,20 @@ def _training_ids(corpus: Path, tokenizer) -> list[list[int]]:
     texts = [clean_review(t) for t in (*known.positive, *known.negative, *known.unlabelled)]
     texts += [clean_article(text) for _, text in known.articles]
     texts += [text for _, text in known.clean_tales]
-    return [ids for ids in tokenizer(texts, verbose=False).input_ids if ids]
+    return [
+        ids for ids in tokenizer(texts, add_special_tokens=False, verbose=False).input_ids if ids
+    ]
 
 
 # -- System prompts --------------------------------------------------------------------------------
 
 
 def sampled(
-    model: HookedModel, corpus: Path, attribute: str, count: int
+    model: HookedModel,
+    corpus: Path,
+    attribute: str,
+    count: int,
+    temperature: float = TEMPERATURE,
 ) -> tuple[list[str], list[str]]:
     """Completions with a held-out wording of the attribute, and of the same requests without."""
     users = questions(attribute, count, corpus, random.Random(f"report:{attribute}"))
@@ -160,14 +166,21 @@ def sampled(
         steerlens.Conversation(user, wordings[i % len(wordings)]) for i, user in enumerate(users)
     ]
     bare = [steerlens.Conversation(user) for user in users]
-    return completions(model, prompts, seed=11), completions(model, bare, seed=11)
+    return (
+        completions(model, prompts, seed=11, temperature=temperature),
+        completions(model, bare, seed=11, temperature=temperature),
+    )
 
 
 def enough(attribute: str, texts: Sequence[str], tokenizer) -> list[str]:
     """The texts on which the attribute is scored: those without commas must be long enough."""
     if attribute != "no_commas":
         return list(texts)
-    return [t for t in texts if len(tokenizer(t).input_ids) >= FEWEST_TOKENS_FOR_COMMAS]
+    return [
+        t
+        for t in texts
+        if len(tokenizer(t, add_special_tokens=False).input_ids) >= FEWEST_TOKENS_FOR_COMMAS
+    ]
 
 
 def formats_section(samples: dict, human: dict[str, list[str]], tokenizer) -> str:
@@ -209,18 +222,28 @@ def registers_section(samples: dict) -> str:
     return markdown(header, rows)
 
 
-def sentiment_section(samples: dict) -> str:
+def sentiment_section(by_temperature: dict[float, dict]) -> str:
     """Positive against negative completions, and the unprompted ones between them."""
-    judge = sentiment("positive")
-    positive, negative = (judge(samples[name][0]) for name in ("positive", "negative"))
-    bare = np.concatenate([judge(samples[name][1]) for name in ("positive", "negative")])
-    rows = [
-        ["positive instruction: right side", share((positive > 50).tolist()), str(len(positive))],
-        ["negative instruction: right side", share((negative < 50).tolist()), str(len(negative))],
-        ["AUROC, positive against negative", auroc(positive, negative), ""],
-        ["no instruction: judged positive", share((bare > 50).tolist()), str(len(bare))],
+    judge, columns = sentiment("positive"), []
+    for samples in by_temperature.values():
+        positive, negative = (judge(samples[name][0]) for name in ("positive", "negative"))
+        bare = np.concatenate([judge(samples[name][1]) for name in ("positive", "negative")])
+        columns.append(
+            [
+                f"{share((positive > 50).tolist())}, n {len(positive)}",
+                f"{share((negative < 50).tolist())}, n {len(negative)}",
+                auroc(positive, negative),
+                f"{share((bare > 50).tolist())}, n {len(bare)}",
+            ]
+        )
+    names = [
+        "positive instruction: judged positive",
+        "negative instruction: judged negative",
+        "AUROC, positive against negative",
+        "no instruction: judged positive",
     ]
-    return markdown(["", "", "n"], rows)
+    header = ["", *(f"temperature {temperature:g}" for temperature in by_temperature)]
+    return markdown(header, [[name, *row] for name, *row in zip(names, *columns, strict=True)])
 
 
 # -- Judges ----------------------------------------------------------------------------------------
@@ -231,7 +254,10 @@ def judges_section(corpus: Path, human: dict[str, list[str]], tokenizer) -> str:
     table = pd.read_parquet(corpus / "reviews.parquet")
     table = table[table.split == "test"]
     texts, right = [clean_review(text) for text in table.text], (table.stars >= 7).to_numpy()
-    starts = [tokenizer.decode(tokenizer(text[:1000]).input_ids[:60]) for text in texts]
+    starts = [
+        tokenizer.decode(tokenizer(text[:1000], add_special_tokens=False).input_ids[:60])
+        for text in texts
+    ]
     judge, rows = sentiment("positive"), []
     for name, group in (("whole reviews", texts), ("first 60 tokens", starts)):
         scores = judge(group)
@@ -284,7 +310,7 @@ def human_coherence_section(human: dict[str, list[str]]) -> str:
 
 
 def samples_coherence_section(
-    model: HookedModel, samples: dict, human: dict[str, list[str]], corpus: Path
+    model: HookedModel, samples: dict, hot: dict, human: dict[str, list[str]]
 ) -> str:
     """Coherence of the model's text: unsteered, prompted, over-steered; and of shuffled text."""
     judge, rng = Coherence(), random.Random(5)
@@ -293,16 +319,10 @@ def samples_coherence_section(
     people = [text for group in human.values() for text in group]
     rows = [
         ["human text", mean(judge(people)), "", str(len(people))],
-        ["unsteered samples, temperature 1", mean(reference), "", str(len(bare))],
+        [f"unsteered samples, temperature {TEMPERATURE}", mean(reference), "", str(len(bare))],
     ]
-    cool = steerlens.generate(
-        model,
-        [steerlens.Conversation(REQUESTS[REGISTERS[i % 3]]) for i in range(150)],
-        max_new_tokens=64,
-        temperature=0.7,
-        seed=3,
-    ).texts
-    rows.append(["unsteered samples, temperature 0.7", mean(judge(cool)), "", str(len(cool))])
+    warm = hot["positive"][1]
+    rows.append(["unsteered samples, temperature 1", mean(judge(warm)), "", str(len(warm))])
     prompted = [text for name in ATTRIBUTES for text in samples[name][0][:40]]
     rows.append(["prompted samples", mean(judge(prompted)), "", str(len(prompted))])
     jumbled = judge([shuffled_tokens(text, model.tokenizer, rng) for text in bare])
@@ -318,7 +338,7 @@ def samples_coherence_section(
         scores = judge(texts)
         rows.append(
             [
-                f"CAA (positive) at {strength:g} times the prompt's own push",
+                f"CAA (praise less blame) at strength {strength:g}",
                 mean(scores),
                 auroc(reference, scores),
                 str(len(texts)),
@@ -336,18 +356,14 @@ def over_steered(model: HookedModel) -> dict[float, list[str]]:
         model, positive, negative, model.cfg.n_layers // 2, read=steerlens.generated
     )
     asked = [steerlens.Conversation(REQUESTS["review"])] * 100
-    return {
-        strength: list(
-            steerlens.generate(
-                model,
-                asked,
-                caa.only(steerlens.response).scaled(strength),
-                max_new_tokens=64,
-                seed=7,
-            ).texts
+    found = {}
+    for strength in STRENGTHS:
+        steering = caa.only(steerlens.response).scaled(strength)
+        made = steerlens.generate(
+            model, asked, steering, max_new_tokens=64, temperature=TEMPERATURE, seed=7
         )
-        for strength in STRENGTHS
-    }
+        found[strength] = list(made.texts)
+    return found
 
 
 # -- The document ----------------------------------------------------------------------------------
@@ -382,12 +398,13 @@ def document(corpus: Path, size: int) -> str:
     }
     note("samples")
     samples = {name: sampled(model, corpus, name, size) for name in ATTRIBUTES}
+    hot = {name: sampled(model, corpus, name, size, 1.0) for name in ("positive", "negative")}
     note("judges")
     parts = {
         "judges": judges_section(corpus, human, tokenizer),
         "human_coherence": human_coherence_section(human),
-        "coherence": samples_coherence_section(model, samples, human, corpus),
-        "sentiment": sentiment_section(samples),
+        "coherence": samples_coherence_section(model, samples, hot, human),
+        "sentiment": sentiment_section({TEMPERATURE: samples, 1.0: hot}),
         "formats": formats_section(samples, human, tokenizer),
         "registers": registers_section(samples),
         "load": load_seconds(),

@@ -38,7 +38,7 @@ DEFAULT_CORPUS = Path(__file__).resolve().parents[2].parent / "shared" / "corpus
 
 def shuffled_tokens(text: str, tokenizer, rng: random.Random) -> str:
     """The text with its tokens in any order."""
-    ids = tokenizer(text, verbose=False).input_ids
+    ids = tokenizer(text, add_special_tokens=False, verbose=False).input_ids
     return tokenizer.decode(rng.sample(ids, len(ids)))
 
 

@@ -68,5 +68,5 @@ def openings(corpus: Path, half: str, count: int, seed: int) -> dict[str, list[s
 
 def cut(text: str, tokenizer, rng: random.Random, tokens: tuple[int, int] = TOKENS) -> str:
     """The first tokens of a text, as many as a completion might have."""
-    ids = tokenizer(text[:2000], verbose=False).input_ids
+    ids = tokenizer(text[:2000], add_special_tokens=False, verbose=False).input_ids
     return tokenizer.decode(ids[: rng.randint(*tokens)])

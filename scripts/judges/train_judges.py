@@ -1,6 +1,6 @@
 """Train the judges of sentiment and register, and the list of known words, from the corpora.
 
-    python scripts/judges/train.py --corpus ../shared/corpus
+    python scripts/judges/train_judges.py --corpus ../shared/corpus
 
 writes `sentiment.safetensors`, `register.safetensors` and `words.safetensors` into
 `analysis/judges`. Only what the demonstration model may see is read: no test review, no title for
