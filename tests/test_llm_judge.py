@@ -16,11 +16,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from analysis.judges import llm
+from analysis.judges import endpoint as endpoint_module
+from analysis.judges.endpoint import Endpoint, EndpointError
 from analysis.judges.llm import (
     AxBenchJudge,
-    Endpoint,
-    EndpointError,
     TraitJudge,
     coherence,
     harmonic_mean,
@@ -138,8 +137,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     clock = Clock()
-    monkeypatch.setattr(llm, "monotonic", clock.monotonic)
-    monkeypatch.setattr(llm, "sleep", clock.sleep)
+    monkeypatch.setattr(endpoint_module, "monotonic", clock.monotonic)
+    monkeypatch.setattr(endpoint_module, "sleep", clock.sleep)
     return clock
 
 
