@@ -54,7 +54,7 @@ export PAIRED UNTIMED
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-all lint types format notebooks bench lock clean distclean
+.PHONY: help demo test test-all lint types format notebooks bench lock demo-model clean distclean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -101,6 +101,13 @@ lock: $(VENV)/.dev ## solve the constraints again; UPGRADE=1 moves every pin to 
 	  grep -vE '^(cuda|nvidia)-|^triton=' $$file | cat $$file.head - > $$file.new; \
 	  mv $$file.new $$file; rm $$file.head $$file.pins; echo "wrote $$file"; \
 	done
+
+# After the weights have changed; then `make notebooks`. CORPUS is described in the model card.
+CORPUS ?= ../shared/corpus
+demo-model: $(VENV)/.dev ## measure the demonstration model: coherence scale, benchmark set, docs/demo_model.md
+	$(OFFLINE) $(BIN)/python scripts/judges/calibrate_coherence.py --corpus $(CORPUS)
+	$(OFFLINE) $(BIN)/python scripts/demo_model/benchmark_set.py --corpus $(CORPUS)
+	$(OFFLINE) $(BIN)/python scripts/demo_model/report.py --corpus $(CORPUS)
 
 clean: ## caches and reports
 	rm -rf build dist demo-report .pytest_cache .ruff_cache .hypothesis

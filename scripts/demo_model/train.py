@@ -213,7 +213,11 @@ class Run:
             self._restore(load_checkpoint(self.path))
 
     def _restore(self, state: dict) -> None:
-        assert state["shape"] == self.shape, "the checkpoint is of a model of another shape"
+        if state["shape"] != self.shape:
+            raise ValueError(
+                f"{self.path} holds a model of shape {state['shape']}, not {self.shape}. Choose "
+                "another --work-dir, or the shape of the checkpoint."
+            )
         self.model.load_state_dict(state["model"])
         for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(saved)
@@ -259,23 +263,25 @@ def train(arguments: argparse.Namespace) -> None:
     run = Run(arguments, tokenizer)
     budget, started = arguments.minutes * 60, time.monotonic() - run.done["seconds"]
     last_saved, losses = time.monotonic(), []
-    log = (arguments.work_dir / "log.jsonl").open("a", buffering=1)
-    for window, *batch in batches(source, tokenizer, arguments.batch_tokens, run.done["window"]):
-        share = run.done["seconds"] / budget
-        if share >= 1:
-            break
-        losses.append(run.step(*(part.to(arguments.device) for part in batch), share))
-        run.done["seconds"] = time.monotonic() - started
-        run.done["steps"] += 1
-        run.done["tokens"] += int((batch[1] > 0).sum())
-        run.done["window"] = window
-        if run.done["steps"] % 20 == 0:
-            entry = {**run.done, "rate": rate_factor(share), "loss": sum(losses) / len(losses)}
-            log.write(json.dumps(entry) + "\n")
-            losses = []
-        if time.monotonic() - last_saved > arguments.save_seconds:
-            run.save()
-            last_saved = time.monotonic()
+    with (arguments.work_dir / "log.jsonl").open("a", buffering=1) as log:
+        for window, *batch in batches(
+            source, tokenizer, arguments.batch_tokens, run.done["window"]
+        ):
+            share = run.done["seconds"] / budget
+            if share >= 1:
+                break
+            losses.append(run.step(*(part.to(arguments.device) for part in batch), share))
+            run.done["seconds"] = time.monotonic() - started
+            run.done["steps"] += 1
+            run.done["tokens"] += int((batch[1] > 0).sum())
+            run.done["window"] = window
+            if run.done["steps"] % 20 == 0:
+                entry = {**run.done, "rate": rate_factor(share), "loss": sum(losses) / len(losses)}
+                log.write(json.dumps(entry) + "\n")
+                losses = []
+            if time.monotonic() - last_saved > arguments.save_seconds:
+                run.save()
+                last_saved = time.monotonic()
     run.save()
 
 
