@@ -7,7 +7,8 @@ derive wrong positions for left-padded batches in some call or other, so here th
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -84,6 +85,48 @@ def logits(
         return _hooked(model, tokens, window, cache)
     top = _hooked(model, tokens, window, cache, stop_at_layer=model.cfg.n_layers)
     return _unembed(model, top[:, -1:])
+
+
+def logits_from(
+    model: HookedModel, residual: Residual, layer: int, tokens: Tokens, window: Window
+) -> Float[Tensor, "batch pos d_vocab"]:
+    """Next-token logits of a pass that enters block `layer` with `residual`; nothing below runs.
+
+    `layer` may be the number of layers, where only the final norm and the unembedding are left.
+    Gradients reach `residual`.
+    """
+    if not 0 < layer <= model.cfg.n_layers:
+        raise ValueError(
+            f"A pass can enter at layers 1 to {model.cfg.n_layers} of this model (the last of them "
+            f"above all blocks); asked for layer {layer}."
+        )
+    if not is_bridge(model):
+        options = {"attention_mask": window.mask.long(), "start_at_layer": layer}
+        return model(residual, **options)  # pyright: ignore
+    with _entering(model, residual, layer):
+        return _bridge(model, tokens, window, None, "all")
+
+
+@contextmanager
+def _entering(model: Any, residual: Residual, layer: int) -> Iterator[None]:
+    """Blocks below `layer` hand on what they are given; the last of them hands on `residual`.
+
+    A bridge leaves its loop over the blocks to transformers, which knows no entry but the first.
+    """
+    skipped = list(model.blocks)[:layer]
+    for number, block in enumerate(skipped, start=1):
+        # What is in the instance hides the method of its class until it is taken out. Plain
+        # assignment would set it on the wrapped transformers block as well.
+        vars(block)["forward"] = functools.partial(_hand_on, residual if number == layer else None)
+    try:
+        yield
+    finally:
+        for block in skipped:
+            del vars(block)["forward"]
+
+
+def _hand_on(instead: Residual | None, given: Residual, *_: Any, **__: Any) -> Residual:
+    return given if instead is None else instead
 
 
 def read(
