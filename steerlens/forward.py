@@ -87,6 +87,23 @@ def logits(
     return _unembed(model, top[:, -1:])
 
 
+def blocks_only(run: Callable[[], Any], model: HookedModel, last: int) -> None:
+    """Call `run` and break its pass off after block `last`: no later block, no logits.
+
+    Hooks that are on the model see what they see in a full pass, gradients included.
+    """
+
+    def enough(activation: Residual, hook: Any = None) -> None:
+        raise _Enough
+
+    with model.hooks(fwd_hooks=[(Site(last).hook_name, enough)]):
+        try:
+            run()
+        except _Enough:
+            return
+    raise RuntimeError(f"The forward pass never met {Site(last)}.")
+
+
 def logits_from(
     model: HookedModel, residual: Residual, layer: int, tokens: Tokens, window: Window
 ) -> Float[Tensor, "batch pos d_vocab"]:

@@ -1,0 +1,208 @@
+"""The training loop of the learned methods, on a problem whose solution is known."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import chain, pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from steerlens import SteeringWarning
+from steerlens.training import Schedule, train
+
+TRUE = torch.tensor([1.0, -2.0, 0.5])
+
+
+@dataclass
+class Line:
+    """y = x w + c by least squares; keeps a record of the examples of each loss."""
+
+    n: int = 40
+    noise: float = 0.0
+    asked: list[list[int]] = field(default_factory=list, repr=False)
+
+    def __post_init__(self) -> None:
+        generator = torch.Generator().manual_seed(1)
+        self.x = torch.randn((self.n, 3), generator=generator)
+        self.y = self.x @ TRUE + 3 + self.noise * torch.randn(self.n, generator=generator)
+
+    @property
+    def size(self) -> int:
+        return self.n
+
+    def start(self, generator: torch.Generator) -> dict[str, Tensor]:
+        return {"w": torch.randn(3, generator=generator), "c": torch.zeros(1)}
+
+    def loss(self, parameters: dict[str, Tensor], examples: Sequence[int]) -> Tensor:
+        self.asked.append(list(examples))
+        rows = list(examples)
+        return (self.x[rows] @ parameters["w"] + parameters["c"] - self.y[rows]).square().mean()
+
+
+LONG = Schedule(epochs=200, learning_rate=0.1, patience=None)
+
+
+def test_it_finds_the_solution() -> None:
+    found = train(Line(), LONG)
+    torch.testing.assert_close(found.parameters["w"], TRUE, atol=1e-2, rtol=0)
+    assert found.parameters["c"].item() == pytest.approx(3, abs=1e-2)
+    assert not found.stopped_early
+    assert len(found.table) == 201
+
+
+def test_the_same_seed_gives_the_same_parameters_and_another_does_not() -> None:
+    runs = [train(Line(), Schedule(epochs=3, seed=seed)).parameters["w"] for seed in (0, 0, 1)]
+    assert torch.equal(runs[0], runs[1])
+    assert not torch.equal(runs[0], runs[2])
+
+
+def test_validation_examples_are_never_trained_on() -> None:
+    task = Line()
+    train(task, Schedule(epochs=2, batch_size=100))
+    held, *rest = task.asked  # the start is validated first; then training and validation in turn
+    assert len(held) == 8
+    assert set(rest[0]).isdisjoint(held)
+    assert sorted(rest[0] + held) == list(range(40))
+    assert rest[1] == held
+
+
+def test_every_example_is_seen_once_an_epoch_in_another_order() -> None:
+    task = Line()
+    train(task, Schedule(epochs=2, batch_size=3, validation=0.0))
+    first, second = task.asked[:14], task.asked[14:]
+    assert sorted(chain(*first)) == sorted(chain(*second)) == list(range(40))
+    assert first != second
+
+
+def test_the_best_parameters_are_kept_and_the_start_is_a_candidate() -> None:
+    class Worse(Line):
+        def start(self, generator: torch.Generator) -> dict[str, Tensor]:
+            return {"w": TRUE.clone(), "c": torch.full((1,), 3.0)}
+
+    found = train(Worse(noise=0.0), Schedule(epochs=4, learning_rate=0.5, patience=None))
+    assert found.best_epoch == 0
+    assert torch.equal(found.parameters["w"], TRUE)
+    best = found.table["validation_loss"].idxmin()
+    assert found.table["epoch"][best] == 0
+
+
+def test_it_stops_when_nothing_gets_better() -> None:
+    class Solved(Line):
+        def start(self, generator: torch.Generator) -> dict[str, Tensor]:
+            return {"w": TRUE.clone(), "c": torch.full((1,), 3.0)}
+
+    found = train(Solved(), Schedule(epochs=50, learning_rate=0.5, patience=3))
+    assert found.stopped_early
+    assert found.table["epoch"].max() == 3
+
+
+def test_without_validation_the_last_parameters_are_returned() -> None:
+    found = train(Line(), Schedule(epochs=3, validation=0.0))
+    assert found.best_epoch == 3
+    assert found.table["validation_loss"].isna().all()
+
+
+@pytest.mark.parametrize("after", [1, 4])
+def test_a_run_that_was_cut_off_ends_where_an_uncut_one_does(tmp_path: Path, after: int) -> None:
+    class Cut(Exception):
+        pass
+
+    def cut(parameters: Any, epoch: int) -> None:
+        if epoch == after + 1:
+            raise Cut
+
+    schedule = Schedule(epochs=6, patience=None)
+    whole = train(Line(noise=1.0), schedule)
+    with pytest.raises(Cut):
+        train(Line(noise=1.0), schedule, mend=cut, checkpoint=tmp_path / "run.safetensors")
+    resumed = train(Line(noise=1.0), schedule, checkpoint=tmp_path / "run.safetensors")
+    assert torch.equal(whole.parameters["w"], resumed.parameters["w"])
+    assert whole.table.equals(resumed.table)
+    assert [path.name for path in tmp_path.iterdir()] == ["run.safetensors"]
+    again = train(Line(noise=1.0), schedule, checkpoint=tmp_path / "run.safetensors")
+    assert torch.equal(again.parameters["w"], whole.parameters["w"])
+
+
+def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "run.safetensors"
+    train(Line(), Schedule(epochs=1), checkpoint=path)
+    with pytest.raises(ValueError, match="another schedule"):
+        train(Line(), Schedule(epochs=2), checkpoint=path)
+    with pytest.raises(ValueError, match="other data"):
+        train(Line(n=41), Schedule(epochs=1), checkpoint=path)
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(ValueError, match="damaged"):
+        train(Line(), Schedule(epochs=1), checkpoint=path)
+
+
+def test_the_rate_falls_linearly_and_multipliers_scale_it() -> None:
+    moved = []
+
+    class Push(Line):
+        def loss(self, parameters: dict[str, Tensor], examples: Sequence[int]) -> Tensor:
+            moved.append({name: value.detach().clone() for name, value in parameters.items()})
+            return parameters["w"].sum() + parameters["c"].sum()
+
+    schedule = Schedule(
+        epochs=4, batch_size=40, learning_rate=0.5, validation=0.0, weight_decay=0.0
+    )
+    train(Push(), schedule, multipliers={"c": 2.0})
+    steps = [(a["w"] - b["w"])[0].item() for a, b in pairwise(moved)]
+    assert steps == pytest.approx([0.5, 0.375, 0.25], rel=1e-4)  # Adam's step is the rate
+    wider = [(a["c"] - b["c"])[0].item() for a, b in pairwise(moved)]
+    assert wider == pytest.approx([1.0, 0.75, 0.5], rel=1e-4)
+    with pytest.raises(ValueError, match="no parameter called d"):
+        train(Line(), schedule, multipliers={"d": 2.0})
+
+
+@pytest.mark.parametrize(
+    ("steps", "rate"), [(15_000, 1e-3), (100_000, 1e-3), (3000, 5e-3), (900, 1e-2), (1, 1e-2)]
+)
+def test_without_a_rate_it_is_chosen_by_its_reach(steps: int, rate: float) -> None:
+    assert Schedule().rate(steps) == pytest.approx(rate)
+
+
+def test_a_rate_that_reaches_nowhere_is_warned_about() -> None:
+    with pytest.warns(SteeringWarning, match=r"900 steps .* by 0\.45 at most"):
+        assert Schedule(learning_rate=1e-3).rate(900) == 1e-3
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"epochs": 0}, {"batch_size": 0}, {"validation": 1.0}, {"validation": -0.1},
+        {"learning_rate": 0.0}, {"learning_rate": math.nan}, {"patience": 0},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_schedule_that_makes_no_sense_is_an_error(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=str(next(iter(wrong)))):
+        Schedule(**wrong)
+
+
+def test_too_few_examples_and_bad_losses_are_errors() -> None:
+    with pytest.raises(ValueError, match="leave none to train on"):
+        train(Line(n=0), Schedule())
+
+    class Broken(Line):
+        def loss(self, parameters: dict[str, Tensor], examples: Sequence[int]) -> Tensor:
+            return parameters["w"].sum() * math.nan
+
+    with pytest.raises(ValueError, match=r"nan in epoch 1.*NaN"):
+        train(Broken(), Schedule())
+
+
+def test_mending_is_called_after_each_epoch_and_counts() -> None:
+    seen = []
+
+    def mend(parameters: dict[str, Tensor], epoch: int) -> None:
+        seen.append(epoch)
+        parameters["c"].fill_(9.0)
+
+    found = train(Line(), Schedule(epochs=3, validation=0.0), mend=mend)
+    assert seen == [1, 2, 3]
+    assert found.parameters["c"].item() == 9
