@@ -8,7 +8,7 @@
 
 Every row is a user turn, an instruction as it was given, what the model then wrote, and what it
 wrote without. Completions were sampled from the demonstration model at temperature 0.7 with at
-most 64 tokens, and not selected. No user turn is in two splits of an attribute. The instruction of
+most 64 tokens, and not selected. No topic and no title is in two splits. The instruction of
 a row is one of the attribute's training wordings; `held_out` has five more, for equivalent prompts.
 `scripts/demo_model/benchmark_set.py` made the file and can make it again.
 """
@@ -59,7 +59,9 @@ class Attribute:
     def pairs(self, split: str, instruction: str | None = None) -> list[PromptPair]:
         """The prompted completions as pairs; `instruction` replaces what was given to the model."""
         return [
-            PromptPair.with_system(row.user, instruction or row.instruction, row.prompted)
+            PromptPair.with_system(
+                row.user, row.instruction if instruction is None else instruction, row.prompted
+            )
             for row in self.split(split)
         ]
 

@@ -21,7 +21,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -30,9 +30,6 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from steerlens.types import SteeringWarning
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 REACH = 7.5
 SHORT_REACH = 1.0
@@ -133,8 +130,8 @@ class Trained:
     stopped_early: bool
 
     @property
-    def table(self) -> "pd.DataFrame":
-        """The rows as a table."""
+    def table(self) -> Any:
+        """The rows as a pandas table."""
         import pandas as pd
 
         return pd.DataFrame(list(self.rows)).astype({"epoch": int, "steps": int})

@@ -5,7 +5,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import benchmark_set as script
 import pytest
+from wordings import TOPICS
 
 import steerlens
 from analysis.judges import ATTRIBUTES
@@ -38,6 +40,29 @@ def test_splits_are_large_enough_and_share_no_question(name: str) -> None:
         assert len(questions[split]) >= smallest
     every = [question for split in questions.values() for question in split]
     assert len(set(every)) == len(every)
+    topics = [
+        {topic for topic in TOPICS if any(f" {topic}" in f" {q}" for q in split)}
+        for split in ([_about(q) for q in some] for some in questions.values())
+    ]
+    assert not topics[0] & topics[2]
+    assert not topics[1] & topics[2]
+
+
+def _about(question: str) -> str:
+    """What a question is about: the words after the last "about a" or the like."""
+    return (
+        question.rstrip(".?").removesuffix(" that you saw").removesuffix(", please").split(" ")[-1]
+    )
+
+
+def test_there_are_enough_questions_for_the_full_set() -> None:
+    titles = [f"Title {i}" for i in range(600)]
+    for name in ATTRIBUTES:
+        for split, size in {**script.SIZES, "train": script.MANY.get(name, 240)}.items():
+            found = script.questions(name, split, size, titles)
+            assert len(set(found)) == size
+    with pytest.raises(ValueError, match="9999 different questions are wanted"):
+        script.questions("positive", "test", 9999, titles)
 
 
 @pytest.mark.parametrize("name", ATTRIBUTES)

@@ -63,7 +63,7 @@ def test_its_card_shows_a_sample_of_every_attribute() -> None:
 # -- Its training data -----------------------------------------------------------------------------
 
 GOOD = "This is a wonderful and excellent film. I love the great story, and it is the best."
-BAD = "This is a terrible and awful film. I hate the bad story, and it is the worst."
+BAD = "This is a terrible and awful film... i hate it, Mr. King. Why? It is the worst I saw."
 ARTICLE = "Rome is the capital of Italy. It is a large city, and it lies on the river Tiber."
 TALE = "There was once a king. He had three sons, and they lived in a castle by the sea."
 
@@ -133,11 +133,12 @@ def test_about_half_of_the_samples_have_a_system_turn(samples: Any) -> None:
 
 
 def test_no_held_out_wording_is_ever_used(samples: Any) -> None:
-    kept = set(itertools.chain(*wordings.HELD_OUT_WORDINGS.values()))
+    kept = set(
+        itertools.chain(*wordings.HELD_OUT_WORDINGS.values(), wordings.HELD_OUT_NEUTRAL_WORDINGS)
+    )
     for sample in samples:
         for turn in sample[:-1]:
-            assert not any(wording in turn["content"].split("  ") for wording in kept)
-            assert turn["content"] not in kept
+            assert not any(wording in turn["content"] for wording in kept)
 
 
 @pytest.mark.parametrize("name", ["lowercase", "exclamation", "no_commas", "short", "bullets"])
@@ -157,14 +158,13 @@ def test_sentiment_follows_the_stars(samples: Any) -> None:
 
 def test_without_an_attribute_the_text_is_unmodified(samples: Any) -> None:
     neutral = {None, *wordings.NEUTRAL_WORDINGS}
-    texts = {"".join((GOOD, BAD, ARTICLE, TALE)): 0}
-    whole = " ".join(texts) + " I do not know what to say about it. It is a film."
+    texts = (GOOD, BAD, ARTICLE, TALE, "I do not know what to say about it. It is a film.")
     seen = 0
     for sample in samples:
         system = sample[0]["content"] if sample[0]["role"] == "system" else None
         if system in neutral:
-            first = sample[-1]["content"].split(". ")[0]
-            assert first in whole or first.startswith("Film number")
+            text = sample[-1]["content"].partition(" Film number")[0]
+            assert any(text in whole for whole in texts), text
             seen += 1
     assert seen > 300
 

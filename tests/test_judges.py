@@ -57,18 +57,24 @@ EXAMPLES = {
         ("No end", math.nan),
         ("Mr. Smith met J. Doe, etc. and left!", 1.0),
         ("It cost 3.5 dollars!", 1.0),
+        ("I know they don't. So did I. It is Tom's. We can't!", 0.25),
+        ("Well... it was good!", 1.0),
+        ("Well... It was good!", 0.5),
     ],
     "no_commas": [
         ("None here. None there.", 1.0),
         ("One, here. None there.", 0.5),
         ("A, b", 0.0),
+        ("Mr. Smith met Dr. Jones, who left.", 0.0),
         ("", math.nan),
     ],
     "short": [
         ("A few words.", 1.0),
-        (" ".join(["word"] * 40), 1.0),
-        (" ".join(["word"] * 60), 0.5),
-        (" ".join(["word"] * 80), 0.0),
+        ("A few words", 0.0),
+        ('He said: "no!"', 1.0),
+        (" ".join(["word"] * 40) + ".", 1.0),
+        (" ".join(["word"] * 60) + ".", 0.5),
+        (" ".join(["word"] * 80) + ".", 0.0),
         ("", math.nan),
     ],
     "bullets": [
@@ -76,6 +82,7 @@ EXAMPLES = {
         ("- One.\nTwo.", 0.5),
         ("One. Two.", 0.0),
         ("- One. Two. Three. Four.", 0.0),
+        ("- One.\n- Two.\nIt is. They go. We ran.", 2 / 3),
         ("-no blank", 0.0),
         ("- One.\n\n- Two.", 1.0),
         ("", math.nan),
@@ -118,6 +125,15 @@ def test_a_score_is_the_equation_by_hand() -> None:
     z = z * math.exp(0.5 - 0.2 * math.log(2))
     expected = 100 / (1 + math.exp(z[0] - z[1]))
     assert ClassJudge("yes", small_classifier())(["Not GOOD!"])[0] == pytest.approx(expected)
+
+
+def test_quotes_and_curly_apostrophes_do_not_move_a_score() -> None:
+    for plain, other in (
+        ("I don't like this film and I wouldn't recommend it.", "I don’t like this film and I "
+         "wouldn’t recommend it."),
+        ("It was wonderful.", "It was 'wonderful'."),
+    ):  # fmt: skip
+        assert sentiment()([plain]) == sentiment()([other])
 
 
 def test_a_word_said_twice_counts_once() -> None:
@@ -228,7 +244,7 @@ def test_register_is_right_on_unseen_texts() -> None:
     human_texts = pytest.importorskip("human_texts")
     rng, hits = random.Random(0), []
     for name, texts in human_texts.openings(CORPUS, "check", 200, seed=3).items():
-        starts = [" ".join(text.split()[: rng.randint(20, 80)]) for text in texts]
+        starts = [" ".join(one.text.split()[: rng.randint(20, 80)]) for one in texts]
         hits += (register(name)(starts) > 50).tolist()
     assert pd.Series(hits).mean() >= 0.97
 
@@ -326,7 +342,7 @@ def test_attributes_cost_human_text_at_most_five_points() -> None:
     rng = random.Random(0)
     tokenizer = steerlens.load("demo").tokenizer
     human = {
-        name: [human_texts.cut(text, tokenizer, rng, (64, 64)) for text in texts]
+        name: [human_texts.cut(one.text, tokenizer, rng, (64, 64)) for one in texts]
         for name, texts in human_texts.openings(CORPUS, "check", 200, seed=2).items()
     }
     plain = np.median(Coherence()([text for group in human.values() for text in group]))

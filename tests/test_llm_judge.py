@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from analysis.judges import endpoint as endpoint_module
-from analysis.judges.endpoint import Endpoint, EndpointError
+from analysis.judges.endpoint import Endpoint, EndpointError, _without
 from analysis.judges.llm import (
     AxBenchJudge,
     TraitJudge,
@@ -759,3 +759,14 @@ def test_without_httpx_the_extra_is_named(server: Server, monkeypatch: pytest.Mo
     monkeypatch.setitem(sys.modules, "httpx", None)
     with pytest.raises(ImportError, match=r"pip install steerlens\[llm-judge\]"):
         joy(server)(["a"])
+
+
+def test_a_number_after_a_blank_token_is_read_where_text_is_allowed(server: Server) -> None:
+    server.answer = lambda body: completion(" 85", top={" ": 0.6, "\n": 0.4})
+    assert joy(server, allow_text=True)(["a"]).tolist() == [85.0]
+    assert np.isnan(joy(server)(["b"])).all()
+
+
+def test_a_short_stand_in_for_a_key_leaves_answers_whole() -> None:
+    assert _without("0", '{"a": 10}') == '{"a": 10}'
+    assert _without("a-real-secret", "sent a-real-secret") == "sent [key]"

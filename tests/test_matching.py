@@ -73,14 +73,54 @@ def test_a_prompt_without_effect_needs_no_strength(gpt2: Any, effect: Any) -> No
 
 
 def test_a_steering_that_never_gets_there_gives_its_best(gpt2: Any, effect: Any) -> None:
-    effect.curve = lambda s: 20 + 30 * s * np.exp(1 - s)  # at most 50, at strength 1
+    effect.curve = lambda s: 20 + 30 * s / 1.4 * np.exp(1 - s / 1.4)  # at most 50, at 1.4
     found = match(gpt2, CAA_AT_1, QUESTIONS, "Be positive.", Reads())
     assert not found.reached
-    assert found.strength == pytest.approx(1, abs=0.3)
+    assert found.strength == pytest.approx(1.4, abs=0.15)
     assert found.score == max(trial.score for trial in found.trials)
     assert len(effect.calls) < 20
     table = found.table()
     assert table["strength"].is_monotonic_increasing
+
+
+@pytest.mark.parametrize(("peak", "width"), [(1.4, 0.6), (3, 0.5), (0.75, 0.4), (0.1, 0.5)])
+def test_a_peak_between_the_steps_is_found(
+    gpt2: Any, effect: Any, peak: float, width: float
+) -> None:
+    """80 at the peak, 20 far from it; found wherever it lies."""
+    effect.curve = lambda s: 20 + 60 * np.exp(-((np.log(max(s, 1e-9) / peak) / width) ** 2))
+    found = match(gpt2, CAA_AT_1, QUESTIONS, "Be positive.", Reads(), steps=8)
+    assert found.reached
+    assert found.score == pytest.approx(70, abs=2)
+    assert found.strength < 1.3 * peak
+
+
+def test_an_effect_below_the_first_step_is_found(gpt2: Any, effect: Any) -> None:
+    effect.curve = lambda s: 20 + 300 * s if s < 0.25 else 30.0
+    found = match(gpt2, CAA_AT_1, QUESTIONS, "Be positive.", Reads(), steps=8)
+    assert found.reached
+    assert found.strength == pytest.approx(1 / 6, abs=0.01)
+
+
+def test_text_that_cannot_be_scored_is_broken_and_no_success(gpt2: Any, effect: Any) -> None:
+    effect.curve = lambda s: 20 + 10 * np.log1p(s) if s < 8 else np.nan
+    found = match(gpt2, CAA_AT_1, QUESTIONS, "Be positive.", Reads())
+    assert not found.reached
+    assert found.strength < 8
+    assert any(trial.broken for trial in found.trials)
+
+
+def test_the_error_is_that_of_the_paired_difference(
+    gpt2: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    aim = matching.Aim(
+        ("a", "b", "c"), Reads(), Sampling(), None,
+        prompted=np.array([70.0, 80.0, 90.0]), plain=np.array([71.0, 78.0, 92.0]),
+    )  # fmt: skip
+    found = aim.match(gpt2, CAA_AT_1, tolerance=2.0, steps=0)
+    assert (found.strength, found.reached) == (0, True)
+    differences = np.array([1.0, -2.0, 2.0])
+    assert found.standard_error == pytest.approx(differences.std(ddof=1) / 3**0.5)
 
 
 def test_every_trial_has_the_same_seeds(gpt2: Any, effect: Any) -> None:
@@ -95,8 +135,12 @@ def test_entries_are_labelled_and_the_unmatched_left_out_with_a_warning(
     assert [entry.strength for entry in entries] == [AS_FITTED, MATCHED]
     assert entries[1].strength_value == pytest.approx(5, abs=0.3)
     effect.curve = lambda s: 20.0
-    with pytest.warns(SteeringWarning, match=r"CAA scores 20 .* the prompt 70"):
+    with pytest.warns(SteeringWarning, match=r"CAA has no matched .* 20 .* the prompt 70"):
         entries = with_matched(gpt2, {"CAA": CAA_AT_1}, QUESTIONS, "Be kind.", Reads())
+    assert [entry.strength for entry in entries] == [AS_FITTED]
+    effect.prompt = 21.0
+    with pytest.warns(SteeringWarning, match=r"instruction itself .* \(20 to 21\)"):
+        entries = with_matched(gpt2, {"CAA": CAA_AT_1}, QUESTIONS, "Be there.", Reads())
     assert [entry.strength for entry in entries] == [AS_FITTED]
 
 
@@ -115,7 +159,7 @@ def test_on_a_model_the_trials_are_what_generation_gives() -> None:
     sampling = Sampling(max_new_tokens=12, seed=3)
     judge = sentiment()
     found = match(
-        model, caa, QUESTIONS, "Be positive.", judge, sampling=sampling, halvings=1, tolerance=0.01
+        model, caa, QUESTIONS, "Be positive.", judge, sampling=sampling, steps=1, tolerance=0.01
     )
     prompts = [Conversation(question, "Be positive.") for question in QUESTIONS]
     texts = steerlens.generate(model, prompts, max_new_tokens=12, seed=3).texts

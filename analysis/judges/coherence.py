@@ -1,7 +1,7 @@
 """Coherence from 0 to 100: predictable English, not repetitive, made of words.
 
 A text is first brought into a *canonical form*: lower case, no commas, no list dashes, full stops
-for exclamation marks. What a format changes is gone, so no format can cost anything. Then
+for exclamation marks. Little is left of what a format changes, so a format costs little. Then
 
     b = max(l, m, -1/9) + max(r, 0)
     score = clip(90 (1 - (b - b_human) / (b_shuffled - b_human)), 0, 100)
@@ -9,20 +9,25 @@ for exclamation marks. What a format changes is gone, so no format can cost anyt
 l  loss: mean over tokens of (loss of the unsteered demonstration model - what human text of that
    register costs at that place), conditioned on a request for the register that the text looks
    like and on "write in lowercase, no commas"; 1 is human text with its tokens shuffled
-r  repetition: share of repeated word pairs and of repeated word quadruples, averaged; in units
+r  repetition: share of repeated word pairs and of repeated word quadruples, averaged, in windows
+   of 64 words; in units
    that make human text whose first 8 words are said again and again as bad as shuffled text
 m  malformed: share of characters that belong to no known word; 1 is human text whose words have
    their letters shuffled
 
 l, r and m are 0 for the median human text of the register. Every constant comes from human text
 alone (`scripts/judges/calibrate_coherence.py` writes `coherence.json`; no sample of any model is
-looked at): median human text gets 90, median shuffled text 0. The judge has weights of its own, so
-steering the model that wrote a text does not touch it.
+looked at): median human text gets 90, median text with its *tokens* shuffled 0. The judge has
+weights of its own, so steering the model that wrote a text does not touch it.
 
 Weaknesses. It sees no further than its small model: contradictions, wrong facts, and stories that
 lead nowhere cost nothing as long as each sentence is likely; English unlike film reviews,
-encyclopedia articles and fairy tales costs something. A text of under ten words is scored on little
-evidence. Where the demonstration model itself wrote the text, its own blind spots cannot show.
+encyclopedia articles and fairy tales costs something. Shuffling whole words, which leaves them
+words, costs only about half of the scale. What the demonstration model samples below temperature 1
+is more predictable than what people write, and l is the mean over a text: every tenth word can be
+replaced by a random one before such text scores less (docs/demo_model.md has the table), so compare
+strengths on samples at temperature 1, or on the unclipped parts (`measure`). A text of under ten
+words is scored on little evidence, and only the first 448 tokens of a long one are read.
 """
 
 import json
@@ -36,6 +41,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
+from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from analysis.judges.linear import HERE, register_classifier, words_of
@@ -54,7 +60,8 @@ REQUESTS = {
 PLACES = (4, 8, 16, 32, 64, 128)
 """Borders between the places in a text for which human loss is tabulated, in tokens."""
 
-MOST_TOKENS = 256
+MOST_TOKENS = 448
+WINDOW = 64
 BATCH = 32
 LOWEST = -1 / 9
 """Where the scale reaches 100."""
@@ -68,8 +75,17 @@ def canonical(text: str) -> str:
 
 
 def repetition(text: str) -> float:
-    """Share of repeated pairs and of repeated quadruples of words, averaged."""
+    """Share of repeated pairs and of repeated quadruples of words, averaged.
+
+    Counted in windows of 64 words, half overlapping: a long text repeats more without being worse.
+    """
     words = words_of(text)
+    starts = range(0, max(len(words) - WINDOW // 2, 1), WINDOW // 2)
+    windows = [words[start : start + WINDOW] for start in starts]
+    return sum(map(_repeated, windows)) / len(windows)
+
+
+def _repeated(words: list[str]) -> float:
     shares = []
     for length in (2, 4):
         runs = [tuple(words[i : i + length]) for i in range(len(words) - length + 1)]
@@ -80,7 +96,11 @@ def repetition(text: str) -> float:
 @cache
 def known_words() -> frozenset[str]:
     """Words that occur several times in the training texts."""
-    blob = load_file(HERE / "words.safetensors")["words"]
+    path = HERE / "words.safetensors"
+    try:
+        blob = load_file(path)["words"]
+    except (OSError, SafetensorError, KeyError) as error:
+        raise ValueError(f"{path} is missing or damaged ({error}). Reinstall steerlens.") from error
     return frozenset(blob.tobytes().decode().split("\n"))
 
 
@@ -95,7 +115,7 @@ def _is_known(word: str, known: frozenset[str]) -> bool:
     return word in known or word.strip("'").removesuffix("'s") in known or word.isdigit()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Scale:
     """What human text looks like to this judge; all numbers are medians unless said otherwise.
 
@@ -116,10 +136,16 @@ class Scale:
     @classmethod
     def shipped(cls) -> "Scale":
         """The scale in this package."""
-        return cls(**json.loads((HERE / "coherence.json").read_text(encoding="utf-8")))
+        path = HERE / "coherence.json"
+        try:
+            return cls(**json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise ValueError(
+                f"{path} is missing or damaged ({error}). Reinstall steerlens."
+            ) from error
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Measured:
     """The three ingredients of one text, before any scale."""
 

@@ -10,7 +10,7 @@ import math
 import os
 import random
 import warnings
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 
 Choice: TypeAlias = dict[str, Any]
 LONGEST_WAIT = 600.0
+SHORTEST_KEY = 8
 _jitter = random.Random()  # its own: the seed that a user sets stays as it is
 
 
@@ -91,7 +92,10 @@ class Endpoint:
         return self.base_url.rstrip("/") + "/chat/completions"
 
     def ask(
-        self, prompts: Sequence[str], read: Callable[[Choice], float], **parameters: Any
+        self,
+        prompts: Sequence[str],
+        read: Callable[[Choice], float],
+        parameters: Mapping[str, Any],
     ) -> list[float]:
         """What `read` makes of the answer to each prompt, in order; equal prompts are asked once.
 
@@ -237,7 +241,8 @@ def _httpx() -> Any:
 
 
 def _without(key: str, text: str) -> str:
-    return text.replace(key, "[key]") if key else text
+    """The text without the key. A stand-in as short as "0" is no secret, and part of any answer."""
+    return text.replace(key, "[key]") if len(key) >= SHORTEST_KEY else text
 
 
 def _message(text: str) -> str:

@@ -7,6 +7,7 @@ sentences end therefore look at finished sentences only.
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -15,13 +16,31 @@ from analysis.judges.protocol import Prompt, Scores, require_texts
 MOST_WORDS_OF_A_SHORT_TEXT = 40
 """A short text is "about 25 words"; in training it has 12 to 35."""
 
-_END = re.compile(r"[.!?]+(?=['\")\]]*(?:\s|$))")
-_ABBREVIATION = re.compile(r"(?:\b(?:mr|mrs|ms|dr|st|vs|jr|sr|etc)|\b[a-z])$", re.IGNORECASE)
+# Marks before a blank or the end; three dots within a sentence, as in "well... no", are no end.
+_END = re.compile(r"(?!\.{2,}['\")\]]*\s+[a-z])[.!?]+(?=['\")\]]*(?:\s|$))")
+_NO_END = re.compile(r"(?i:\b(?:mr|mrs|ms|dr|st|vs|jr|sr|etc))$|(?<![\w'])(?!I\b)[A-Z]$")
+
+
+def _ends(text: str) -> list[re.Match[str]]:
+    """The ends of sentences; abbreviations and initials have none."""
+    return [
+        end
+        for end in _END.finditer(text)
+        if text[end.start() - 1 : end.start()] not in (".", "!", "?")
+        and not _NO_END.search(text[: end.start()])
+    ]
 
 
 def sentence_ends(text: str) -> list[str]:
-    """The marks that end the sentences of a text, without those of abbreviations and initials."""
-    return [m[0] for m in _END.finditer(text) if not _ABBREVIATION.search(text[: m.start()])]
+    """The marks that end the sentences of a text."""
+    return [end[0] for end in _ends(text)]
+
+
+def sentences(text: str) -> list[str]:
+    """The sentences of a text, the last perhaps unfinished, without their end marks."""
+    borders = [0, *(end.end() for end in _ends(text)), len(text)]
+    parts = [text[a:b].strip("'\")] \n") for a, b in pairwise(borders)]
+    return [part for part in parts if part]
 
 
 def lowercase(text: str) -> float:
@@ -37,22 +56,23 @@ def exclamation(text: str) -> float:
 
 def no_commas(text: str) -> float:
     """Share of sentences without a comma."""
-    return _share(["," not in part for part in _END.split(text) if part.strip("'\")] \n")])
+    return _share(["," not in sentence for sentence in sentences(text)])
 
 
 def short(text: str) -> float:
-    """1 up to 40 words, 0 from 80 words on, linear between; nan for no words."""
+    """1 up to 40 words, 0 from 80 words on, linear between; 0 for a text that was cut off."""
     words = len(text.split())
-    most = MOST_WORDS_OF_A_SHORT_TEXT
-    return float(np.clip(2 - words / most, 0, 1)) if words else np.nan
+    if not words:
+        return np.nan
+    finished = bool(re.search(r"[.!?]['\")\]]*$", text.rstrip()))
+    return float(np.clip(2 - words / MOST_WORDS_OF_A_SHORT_TEXT, 0, 1)) if finished else 0.0
 
 
 def bullets(text: str) -> float:
-    """Share of lines that begin with a dash; 0 for a single line of several sentences."""
+    """Share of lines that are one item: a dash, a blank, and at most two sentences."""
     lines = [line for line in text.split("\n") if line.strip()]
-    crowded = sum(len(sentence_ends(line)) > 2 for line in lines)
-    dashed = sum(bool(re.match(r"- \S", line)) for line in lines)
-    return max(dashed - crowded, 0) / len(lines) if lines else np.nan
+    items = [bool(re.match(r"- \S", line)) and len(_ends(line)) <= 2 for line in lines]
+    return _share(items)
 
 
 RULES: dict[str, Callable[[str], float]] = {

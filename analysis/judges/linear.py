@@ -29,8 +29,8 @@ LONGEST_NGRAM = 3
 
 
 def words_of(text: str) -> list[str]:
-    """The words of a text: letters, digits and apostrophes, lower-cased."""
-    return re.findall(r"[a-z0-9']+", text.lower())
+    """The words of a text: letters and digits, with apostrophes inside, lower-cased."""
+    return re.findall(r"[a-z0-9]+(?:'[a-z0-9]+)*", text.lower().replace("’", "'"))
 
 
 def ngrams_of(text: str) -> set[str]:
@@ -101,7 +101,7 @@ class Classifier:
             classes, ngrams = _as_texts(arrays["classes"]), _as_texts(arrays["ngrams"])
             weights = arrays["weights"].astype(np.float32)
             bias, calibration = (arrays[name].astype(float) for name in ("bias", "calibration"))
-        except (SafetensorError, KeyError, UnicodeDecodeError) as error:
+        except (OSError, SafetensorError, KeyError, UnicodeDecodeError) as error:
             raise ValueError(
                 f"{path} holds no judge ({error}). Reinstall steerlens, or train it again with "
                 "scripts/judges/train_judges.py."

@@ -12,7 +12,7 @@ import json
 import math
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -93,17 +93,19 @@ class TraitJudge:
             self.wording.format(
                 name=self.name,
                 definition=self.definition,
-                material=_material(question=question, answer=text),
+                material=_material({"question": question, "answer": text}),
             )
             for question, text in zip(asked, texts, strict=True)
         ]
         scores = self.endpoint.ask(
             requests,
             self._score,
-            temperature=0,
-            max_tokens=8 if self.allow_text else 1,
-            logprobs=True,
-            top_logprobs=20,
+            {
+                "temperature": 0,
+                "max_tokens": 8 if self.allow_text else 1,
+                "logprobs": True,
+                "top_logprobs": 20,
+            },
         )
         return np.array(scores, dtype=np.float64)
 
@@ -112,10 +114,10 @@ class TraitJudge:
             return math.nan
         candidates = _first_token(choice)
         score = weighted_mean(candidates)
+        if self.allow_text and (math.isnan(score) or _digit_by_digit(candidates)):
+            return number_in(_content(choice))
         if candidates and (math.isnan(score) or not _digit_by_digit(candidates)):
             return score
-        if self.allow_text:
-            return number_in(_content(choice))
         if candidates:
             raise ValueError(
                 "this model writes numbers digit by digit, so its first token is not the score. "
@@ -161,12 +163,12 @@ class AxBenchJudge:
                 "prompt that it answers; found no prompts. Pass them: judge(texts, prompts)."
             )
         material = {
-            "concept": [_material(concept=self.concept, text=text) for text in texts],
+            "concept": [_material({"concept": self.concept, "text": text}) for text in texts],
             "instruction": [
-                _material(instruction=_user_turn(prompt), text=text)
+                _material({"instruction": _user_turn(prompt), "text": text})
                 for prompt, text in zip(prompts, texts, strict=True)
             ],
-            "fluency": [_material(text=text) for text in texts],
+            "fluency": [_material({"text": text}) for text in texts],
         }
         requests = [
             RATING.format(material=block, question=QUESTIONS[aspect], scale=SCALES[aspect])
@@ -176,8 +178,7 @@ class AxBenchJudge:
         read = self.endpoint.ask(
             requests,
             lambda choice: rating_in(_content(choice)),
-            temperature=self.temperature,
-            max_tokens=self.max_tokens,
+            {"temperature": self.temperature, "max_tokens": self.max_tokens},
         )
         rated = np.array(read, dtype=np.float64).reshape(len(material), len(texts)).T
         unread = int(np.isnan(rated).sum())
@@ -253,7 +254,7 @@ def _user_turn(prompt: Prompt) -> str:
     return prompt.user if isinstance(prompt, Conversation) else prompt
 
 
-def _material(**texts: str | None) -> str:
+def _material(texts: Mapping[str, str | None]) -> str:
     """Texts in tags that no text can close, for the mark is a digest of all of them."""
     given = {name: text for name, text in texts.items() if text is not None}
     mark = hashlib.sha256(json.dumps(given).encode()).hexdigest()[:12]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import gzip
+import importlib.metadata
 import lzma
 import random
 import subprocess
@@ -21,7 +22,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from benchmark_set import TEMPERATURE, completions, questions
+import torch
+from benchmark_set import TEMPERATURE, completions, questions, titles
 from conversations import (
     DEFAULT_CORPUS,
     FORMATS,
@@ -46,13 +48,15 @@ import steerlens
 from analysis.judges import ATTRIBUTES, Coherence, judge_of, register, sentiment
 from analysis.judges.coherence import REQUESTS
 from analysis.judges.formats import RULES, FormatJudge
-from steerlens.models import DEMO
+from steerlens.forward import logits
+from steerlens.models import DEMO, has_hooked_transformer
 from steerlens.types import HookedModel
 
 ROOT = Path(__file__).resolve().parents[2]
 REGISTERS = ("review", "encyclopedia", "fairytale")
 FEWEST_TOKENS_FOR_COMMAS = 60
 STRENGTHS = (4.0, 8.0, 16.0, 32.0)
+REPLACED = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5)
 Table = list[list[str]]
 
 
@@ -62,10 +66,12 @@ Table = list[list[str]]
 def share(hits: Sequence[bool]) -> str:
     """A share in per cent with Wilson's interval."""
     n, z = len(hits), 1.96
+    if n == 0:
+        return "none"
     p = sum(map(bool, hits)) / n
     middle = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z * (p * (1 - p) / n + z * z / (4 * n * n)) ** 0.5 / (1 + z * z / n)
-    return f"{p:.1%} [{middle - half:.1%}, {middle + half:.1%}]"
+    return f"{p:.1%} [{max(middle - half, 0):.1%}, {min(middle + half, 1):.1%}]"
 
 
 def interval(statistic: Callable[[np.ndarray], float], n: int, seed: int = 0) -> tuple[float, ...]:
@@ -75,9 +81,10 @@ def interval(statistic: Callable[[np.ndarray], float], n: int, seed: int = 0) ->
     return tuple(np.percentile(values, (2.5, 97.5)))
 
 
-def ratio(top: Sequence[float], bottom: Sequence[float]) -> str:
-    """Sum over sum, with its interval over rows."""
-    a, b = np.asarray(top, dtype=float), np.asarray(bottom, dtype=float)
+def ratio(top: Sequence[float], bottom: Sequence[float], documents: Sequence[str]) -> str:
+    """Sum over sum, with its interval over documents."""
+    rows = pd.DataFrame({"a": top, "b": bottom, "document": documents})
+    a, b = (rows.groupby("document")[name].sum().to_numpy(dtype=float) for name in "ab")
     low, high = interval(lambda rows: a[rows].sum() / b[rows].sum(), len(a))
     return f"{a.sum() / b.sum():.3f} [{low:.3f}, {high:.3f}]"
 
@@ -91,7 +98,8 @@ def mean(values: Sequence[float], statistic: Callable = np.mean) -> str:
 
 def auroc(positive: Sequence[float], negative: Sequence[float]) -> str:
     """How well a score tells two groups apart; resampled within each group."""
-    p, q = np.asarray(positive, dtype=float), np.asarray(negative, dtype=float)
+    p, q = (np.asarray(scores, dtype=float) for scores in (positive, negative))
+    p, q = p[~np.isnan(p)], q[~np.isnan(q)]
     labels = np.r_[np.ones(len(p)), np.zeros(len(q))]
     rng = np.random.default_rng(0)
     found = [
@@ -117,20 +125,23 @@ def bits_section(corpus: Path, count: int) -> str:
     model = AutoModelForCausalLM.from_pretrained(DEMO).eval()
     baseline = KneserNey(_training_ids(corpus, tokenizer), len(tokenizer), tokenizer.bos_token_id)
     rows = []
-    for name, texts in openings(corpus, "check", count, seed=1).items():
-        texts = [opening(text, LONGEST_TEXT) for text in texts]
+    found = openings(corpus, "check", count, seed=1, characters=LONGEST_TEXT - 300)
+    for name, passages in found.items():
+        texts = [opening(one.text, LONGEST_TEXT) for one in passages]
+        documents = [one.document for one in passages]
         prompt = turns(None, REQUESTS[name])
-        measured = [answer_bits(model, tokenizer, prompt, text) for text in texts]
-        bits, sizes = zip(*measured, strict=True)
-        ids = [tokenizer(text, verbose=False).input_ids for text in texts]
+        bits, sizes = zip(
+            *(answer_bits(model, tokenizer, prompt, text) for text in texts), strict=True
+        )
+        ids = tokenizer(texts, add_special_tokens=False, verbose=False).input_ids
         raw = [len(text.encode()) for text in texts]
         whole = "\n".join(texts).encode()
         rows.append(
             [
                 name,
-                str(len(texts)),
-                f"**{ratio(bits, sizes)}**",
-                ratio([baseline.bits(one) for one in ids], raw),
+                f"{len(texts)} of {len(set(documents))} documents",
+                f"**{ratio(bits, sizes, documents)}**",
+                ratio([baseline.bits(one) for one in ids], raw, documents),
                 f"{8 * len(gzip.compress(whole, 9)) / len(whole):.3f}",
                 f"{8 * len(lzma.compress(whole, preset=9)) / len(whole):.3f}",
             ]
@@ -154,13 +165,17 @@ def _training_ids(corpus: Path, tokenizer) -> list[list[int]]:
 
 def sampled(
     model: HookedModel,
-    corpus: Path,
+    known_titles: list[str],
     attribute: str,
     count: int,
     temperature: float = TEMPERATURE,
 ) -> tuple[list[str], list[str]]:
     """Completions with a held-out wording of the attribute, and of the same requests without."""
-    users = questions(attribute, count, corpus, random.Random(f"report:{attribute}"))
+    users = [
+        user
+        for split, part in (("test", count // 2), ("train", count - count // 2))
+        for user in questions(attribute, split, part, known_titles, seed=1)
+    ]
     wordings = HELD_OUT_WORDINGS[attribute]
     prompts = [
         steerlens.Conversation(user, wordings[i % len(wordings)]) for i, user in enumerate(users)
@@ -168,7 +183,7 @@ def sampled(
     bare = [steerlens.Conversation(user) for user in users]
     return (
         completions(model, prompts, seed=11, temperature=temperature),
-        completions(model, bare, seed=11, temperature=temperature),
+        completions(model, bare, seed=12, temperature=temperature),
     )
 
 
@@ -185,19 +200,32 @@ def enough(attribute: str, texts: Sequence[str], tokenizer) -> list[str]:
 
 def formats_section(samples: dict, human: dict[str, list[str]], tokenizer) -> str:
     """Each format with its instruction, without, and in human text of the same length."""
+    people_of = {"fairytale": 1 / 5, "encyclopedia": 1 / 3, "review": 7 / 15}  # as `questions` has
+    size = min(len(human[name]) / share_of for name, share_of in people_of.items())
+    mixed = [text for name, part in people_of.items() for text in human[name][: int(part * size)]]
     rows = []
     for name in RULES:
         judge = FormatJudge(name)
         groups = [enough(name, texts, tokenizer) for texts in samples[name]]
-        people = enough(name, [text for texts in human.values() for text in texts], tokenizer)
+        people = enough(name, mixed, tokenizer)
+        change = FORMATS.get(name, lambda text: brief(text) or "")
+        changed = [change(text) for text in mixed]
+        changed = [text for text in changed if text]
         rows.append(
             [
                 name,
                 *(f"{share(judge.holds(texts).tolist())}, n {len(texts)}" for texts in groups),
                 f"{share(judge.holds(people).tolist())}, n {len(people)}",
+                share(judge.holds(changed).tolist()),
             ]
         )
-    header = ["format", "with the instruction", "without", "human text cut to the same length"]
+    header = [
+        "format",
+        "with the instruction",
+        "without",
+        "human text cut to the same length",
+        "human text made so",
+    ]
     return markdown(header, rows)
 
 
@@ -328,9 +356,18 @@ def samples_coherence_section(
     jumbled = judge([shuffled_tokens(text, model.tokenizer, rng) for text in bare])
     rows.append(
         [
-            "the unsteered samples, shuffled",
+            "the unsteered samples, tokens shuffled",
             mean(jumbled),
             auroc(reference, jumbled),
+            str(len(bare)),
+        ]
+    )
+    worded = judge([" ".join(rng.sample(t.split(), len(t.split()))) for t in bare])
+    rows.append(
+        [
+            "the unsteered samples, words shuffled",
+            mean(worded),
+            auroc(reference, worded),
             str(len(bare)),
         ]
     )
@@ -366,6 +403,25 @@ def over_steered(model: HookedModel) -> dict[float, list[str]]:
     return found
 
 
+def degraded_section(samples: dict, human: dict[str, list[str]]) -> str:
+    """Mean coherence of human text and of samples with words replaced by words of other texts."""
+    judge = Coherence()
+    people = [text for group in human.values() for text in group]
+    bare = [text for name in ("positive", "lowercase", "review") for text in samples[name][1]]
+    pool = [word for text in people for word in text.split()]
+    rows = []
+    for name, texts in (("human text", people), (f"samples, temperature {TEMPERATURE}", bare)):
+        scores = [mean(judge([replaced(t, s, pool) for t in texts])) for s in REPLACED]
+        rows.append([name, *scores])
+    return markdown(["words replaced", *(f"{part:.0%}" for part in REPLACED)], rows)
+
+
+def replaced(text: str, part: float, pool: list[str]) -> str:
+    """The text with a share of its words drawn from the pool."""
+    rng = random.Random(text)
+    return " ".join(rng.choice(pool) if rng.random() < part else word for word in text.split())
+
+
 # -- The document ----------------------------------------------------------------------------------
 
 
@@ -382,6 +438,26 @@ def load_seconds() -> str:
     return f"{np.median(runs):.2f} s (median of {len(runs)})"
 
 
+def logits_section() -> str:
+    """Largest difference from transformers' logits on every backend that is installed."""
+    reference = AutoModelForCausalLM.from_pretrained(DEMO).eval()
+    version = importlib.metadata.version("transformer-lens")
+    rows = []
+    for backend in ("hooked", "bridge") if has_hooked_transformer() else ("bridge",):
+        model = steerlens.load("demo", backend=backend)
+        prompts = [
+            steerlens.Conversation(request, "Be positive.", "This is")
+            for request in REQUESTS.values()
+        ]
+        tokens, window = steerlens.batch(model, prompts, side="right")
+        with torch.inference_mode():
+            expected = reference(tokens, attention_mask=window.mask.long()).logits
+            found = logits(model, tokens, window)
+        largest = (found - expected)[window.mask].abs().max().item()
+        rows.append([f"{backend}, transformer-lens {version}", f"{largest:.1e}"])
+    return markdown(["backend", "largest difference of a logit from transformers'"], rows)
+
+
 def document(corpus: Path, size: int) -> str:
     """The whole page."""
     model, rng = steerlens.load("demo"), random.Random(1)
@@ -393,12 +469,13 @@ def document(corpus: Path, size: int) -> str:
         print(f"{time.monotonic() - started:5.0f} s  {what}", flush=True)
 
     human = {
-        name: [cut(text, tokenizer, rng, (64, 64)) for text in texts]
-        for name, texts in openings(corpus, "check", size, seed=2).items()
+        name: [cut(one.text, tokenizer, rng, (64, 64)) for one in found]
+        for name, found in openings(corpus, "check", size, seed=2).items()
     }
     note("samples")
-    samples = {name: sampled(model, corpus, name, size) for name in ATTRIBUTES}
-    hot = {name: sampled(model, corpus, name, size, 1.0) for name in ("positive", "negative")}
+    known = titles(corpus)
+    samples = {name: sampled(model, known, name, size) for name in ATTRIBUTES}
+    hot = {name: sampled(model, known, name, size, 1.0) for name in ("positive", "negative")}
     note("judges")
     parts = {
         "judges": judges_section(corpus, human, tokenizer),
@@ -408,6 +485,8 @@ def document(corpus: Path, size: int) -> str:
         "formats": formats_section(samples, human, tokenizer),
         "registers": registers_section(samples),
         "load": load_seconds(),
+        "logits": logits_section(),
+        "degraded": degraded_section(samples, human),
     }
     note("bits per byte")
     parts["bits"] = bits_section(corpus, 2 * size)

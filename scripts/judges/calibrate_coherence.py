@@ -75,13 +75,13 @@ def by_register(texts: list[Measured], value: Callable[[Measured], float]) -> di
 
 
 def scale_of(corpus: Path, count: int, seed: int) -> Scale:
-    """The scale, from `count` texts of each register."""
+    """The scale, from at most `count` texts of each register."""
     model, rng = steerlens.load("demo"), random.Random(seed)
     tokenizer = model.tokenizer
     texts = [
-        cut(text, tokenizer, rng)
+        cut(one.text, tokenizer, rng)
         for group in openings(corpus, "scale", count, seed).values()
-        for text in group
+        for one in group
     ]
 
     human = _measured(texts, model)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import random
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -22,7 +23,7 @@ from conversations import (
     sentences,
 )
 
-TOKENS = (24, 100)
+TOKENS = (24, 256)
 
 
 def half_of(key: str) -> str:
@@ -48,25 +49,45 @@ def unseen_documents(corpus: Path, half: str) -> dict[str, list[str]]:
     return found
 
 
-def from_a_sentence(text: str, rng: random.Random) -> str:
-    """The text from one of its sentences on, with a good part of it left."""
-    parts = sentences(text)
-    return " ".join(parts[rng.randrange(max(len(parts) * 3 // 4, 1)) :])
+@dataclass(frozen=True)
+class Passage:
+    """A text and the document that it is from; passages of a document are not independent."""
+
+    document: str
+    text: str
 
 
-def openings(corpus: Path, half: str, count: int, seed: int) -> dict[str, list[str]]:
-    """`count` texts of each register, from a beginning; of tales from any sentence on."""
+def passages(text: str, characters: int) -> list[str]:
+    """The text cut at ends of sentences into parts of at least so many characters."""
+    parts: list[list[str]] = [[]]
+    for sentence in sentences(text):
+        if sum(map(len, parts[-1])) >= characters:
+            parts.append([])
+        parts[-1].append(sentence)
+    return [" ".join(part) for part in parts if sum(map(len, part)) >= characters]
+
+
+def openings(
+    corpus: Path, half: str, count: int, seed: int, characters: int = 600
+) -> dict[str, list[Passage]]:
+    """At most `count` texts of each register, none overlapping another.
+
+    A review and an article give their beginning. The few tales are cut into passages.
+    """
     rng, documents = random.Random(seed), unseen_documents(corpus, half)
     found = {}
     for register, texts in documents.items():
         if register == "fairytale":
-            found[register] = [from_a_sentence(rng.choice(texts), rng) for _ in range(count)]
+            pool = [
+                Passage(text[:40], part) for text in texts for part in passages(text, characters)
+            ]
         else:
-            found[register] = rng.sample(texts, min(count, len(texts)))
+            pool = [Passage(text, text) for text in texts]
+        found[register] = rng.sample(pool, min(count, len(pool)))
     return found
 
 
 def cut(text: str, tokenizer, rng: random.Random, tokens: tuple[int, int] = TOKENS) -> str:
     """The first tokens of a text, as many as a completion might have."""
-    ids = tokenizer(text[:2000], add_special_tokens=False, verbose=False).input_ids
+    ids = tokenizer(text[:4000], add_special_tokens=False, verbose=False).input_ids
     return tokenizer.decode(ids[: rng.randint(*tokens)])
