@@ -289,7 +289,8 @@ def _digest(header: dict[str, Any], tensors: dict[str, Tensor]) -> str:
 
 
 def _bytes(tensor: Shaped[Tensor, "..."]) -> bytes:
-    flat = tensor.detach().cpu().contiguous().flatten()
+    # `contiguous` keeps the strides of a dimension of one element, whatever they are.
+    flat = tensor.detach().cpu().clone(memory_format=torch.contiguous_format).flatten()
     return flat.view(torch.uint8).numpy().tobytes()
 
 

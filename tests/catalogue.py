@@ -16,7 +16,7 @@ from oracles import Oracle, Row
 from tiny_models import D_MODEL, D_VOCAB
 
 import steerlens
-from steerlens import CAA, ActAdd, Chain, Only, Scaled, Site, Steering, When, Window, at
+from steerlens import CAA, PSR, ActAdd, Chain, Only, Scaled, Site, Steering, When, Window, at
 from steerlens.saving import saveable
 from steerlens.steering import AnySteering
 
@@ -41,7 +41,8 @@ def random(*shape: int, seed: int = 0) -> torch.Tensor:
 V = random(D_MODEL, seed=1)
 U = random(D_MODEL, seed=2)
 MATRIX = random(3, D_MODEL, seed=3)
-V64, U64, MATRIX64 = (tensor.double().numpy() for tensor in (V, U, MATRIX))
+GATES = torch.tensor([2.0, -4.0, 3.0])  # open, closed and open, in any precision
+V64, U64, MATRIX64, GATES64 = (tensor.double().numpy() for tensor in (V, U, MATRIX, GATES))
 
 
 @saveable
@@ -131,6 +132,16 @@ CATALOGUE: dict[str, Entry] = {
         lambda model: at(PRE, ActAdd(MATRIX, c=-2.0, alignment="back")),
         lambda h, row: oracles.act_add(h, row, MATRIX64, -2.0, "back"),
         positional=True,
+    ),
+    "PSR": Entry(
+        "PSR",
+        lambda model: at(LAYER, PSR(0.05 * MATRIX, GATES, 0.3 * MATRIX.flip(0), alpha=0.8)),
+        lambda h, row: oracles.psr(h, 0.05 * MATRIX64, GATES64, 0.3 * MATRIX64[::-1], 0.8),
+    ),
+    "PSR, constant": Entry(
+        "PSR",
+        lambda model: at(LAYER, PSR.constant(V)),
+        lambda h, row: oracles.caa(h, V64),
     ),
     "Scaled": Entry(
         "Scaled",

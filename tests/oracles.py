@@ -42,6 +42,16 @@ def fit_caa(positive: Array, negative: Array) -> Array:
     return v
 
 
+def psr(h: Array, W: Array, b: Array, Z: Array, alpha: float = 1.0, b_m: float = 0.0) -> Array:
+    """h' = h + (alpha + b_m) sum_k relu(w_k . h + b_k) z_k (PSR, equations 7 and 8)."""
+    out = h.copy()
+    for t in range(len(h)):
+        for k in range(len(W)):
+            gate = max(0.0, float(np.dot(W[k], h[t])) + float(b[k]))
+            out[t] = out[t] + (alpha + b_m) * gate * Z[k]
+    return out
+
+
 def act_add(
     h: Array,
     row: Row,

@@ -2,5 +2,6 @@
 
 from steerlens.methods.act_add import ActAdd
 from steerlens.methods.caa import CAA
+from steerlens.methods.psr import PSR
 
-__all__ = ["CAA", "ActAdd"]
+__all__ = ["CAA", "PSR", "ActAdd"]
