@@ -118,7 +118,7 @@ def _intro(model: HookedModel, layer: int) -> str:
         "by CAA, which adds the mean difference between praising and blaming reviews to every "
         f"token of the response at the output of layer {layer}.\n\n"
         "The model has learned absolute positions, so the instruction also moves the response to "
-        "later positions; much of what the prompt does to the activations is that shift. The "
+        "later positions; some of what the prompt does to the activations is that shift. The "
         "equivalent and neutral prompts have as many tokens as the instruction, so they share it."
         "\n\n"
         "The model is small and was trained briefly, so read the pictures for what they show of "
