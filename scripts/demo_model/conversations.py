@@ -173,6 +173,10 @@ FORMATS: dict[str, Callable[[str], str]] = {
 """The transformations; ``short`` is a choice of length instead, see :func:`brief`."""
 
 
+FORMAT_WEIGHTS = {"lowercase": 3, "exclamation": 4, "no_commas": 2, "bullets": 3, "short": 1}
+"""How often each format is asked for: those that are hard to keep to more often."""
+
+
 def brief(text: str) -> str | None:
     """The first sentences of a text, some 25 words in all; None if its sentences do not fit."""
     fewest, most = SHORT_WORDS
@@ -269,17 +273,17 @@ class ConversationSource:
     def _attributes(self, source: str, rng: random.Random) -> list[str]:
         """Which attributes the system turn names; none in about half of the samples."""
         draw = rng.random()
-        if source == "review" and draw < 0.5:
+        if source == "review" and draw < 0.34:
             sentiment = rng.choice(("positive", "negative"))
-            second = [rng.choice((*FORMATS, "short"))] if rng.random() < 0.2 else []
+            second = [_format(rng)] if rng.random() < 0.25 else []
             return [sentiment, *second]
         if draw < 0.6:
-            format_ = [rng.choice((*FORMATS, "short"))]
-            return format_ if source == "review" or draw < 0.35 else self._register(source, rng)
+            format_ = [_format(rng)]
+            return format_ if source == "review" or draw < 0.42 else self._register(source, rng)
         return self._register(source, rng) if draw > 0.96 else []
 
     def _register(self, source: str, rng: random.Random) -> list[str]:
-        second = [rng.choice((*FORMATS, "short"))] if rng.random() < 0.15 else []
+        second = [_format(rng)] if rng.random() < 0.15 else []
         return [REGISTER_OF_SOURCE[source], *second]
 
     def _conversation(
@@ -336,6 +340,10 @@ class ConversationSource:
         if draw < 0.5:
             return self.corpora.unlabelled
         return self.corpora.positive if draw < 0.75 else self.corpora.negative
+
+
+def _format(rng: random.Random) -> str:
+    return rng.choices(tuple(FORMAT_WEIGHTS), tuple(FORMAT_WEIGHTS.values()))[0]
 
 
 def system_turn(attributes: list[str], rng: random.Random) -> str:
