@@ -182,6 +182,92 @@ def fit_caa(
     _say(found, as_json, f"Wrote {out} (from {len(positive)} pairs)")
 
 
+@fit_app.command("psr")
+def fit_psr(
+    pairs: Annotated[
+        Path, typer.Option(help='JSON Lines of {"user": ..., "system": ..., "response": ...}.')
+    ],
+    out: Out,
+    layers: Annotated[str, typer.Option(help='Steered layers: "4", "2,4", "2-5" or "all".')],
+    objective: Annotated[str, typer.Option(help="MSE, LL or both.")] = "MSE",
+    surface: Annotated[str, typer.Option(help="R (the response) or QR (the user turn too).")] = "R",
+    constant: Annotated[bool, typer.Option(help="No gate: the paper's Const.")] = False,
+    rank: Annotated[int, typer.Option(help="Gates and directions a layer.")] = 1,
+    epochs: Annotated[int, typer.Option(help="Passes over the pairs.")] = 15,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="By default chosen from the number of steps.")
+    ] = None,
+    seed: Seed = 0,
+    max_new_tokens: MaxNewTokens = 64,
+    model: Model = "demo",
+    backend: Backend = "auto",
+    device: Device = "cpu",
+    as_json: AsJson = False,
+) -> None:
+    """PSR: a gate and a direction for each layer, trained to do what the instruction does.
+
+    A line of the pairs file without a response is answered by the prompted model first.
+    """
+    from steerlens.jsonl import read_prompt_pairs
+    from steerlens.methods.psr import PSR
+    from steerlens.training import Schedule
+
+    _require_choice("objective", objective, ("MSE", "LL", "both"))
+    _require_choice("surface", surface, ("R", "QR"))
+    asked = read_prompt_pairs(pairs)
+    loaded = _load(model, backend, device)
+    sites = _layers(layers, loaded.cfg.n_layers)
+    if not out.absolute().parent.is_dir():
+        raise ValueError(f"Cannot write {out}: its folder does not exist. Make it first.")
+    template = _template(loaded)
+    fit = PSR.fit(
+        loaded,
+        _answered(loaded, asked, seed, max_new_tokens, template),
+        sites,
+        objective=objective,  # pyright: ignore[reportArgumentType]  (checked above)
+        surface=surface,  # pyright: ignore[reportArgumentType]
+        rank=rank,
+        gated=not constant,
+        schedule=Schedule(epochs=epochs, learning_rate=learning_rate, seed=seed),
+        template=template,
+        progress=not as_json,
+    )
+    fit.steering.save(out)
+    first, best = (fit.trained.rows[epoch]["validation_loss"] for epoch in (0, fit.best_epoch))
+    firing = {str(site): rates.tolist() for site, rates in fit.firing.items()}
+    found = {
+        "file": str(out),
+        "method": fit.name,
+        "validation_loss": [first, best],
+        "epoch": fit.best_epoch,
+        "firing": firing,
+    }
+    shown = "".join(
+        f"\n{site}: open on {', '.join(f'{rate:.0%}' for rate in rates)} of the tokens"
+        for site, rates in firing.items()
+    )
+    said = f"Wrote {out}: {fit.name}, validation loss {first:.3g} -> {best:.3g}{shown}"
+    _say(found, as_json, said)
+
+
+def _layers(text: str, n_layers: int) -> list[int]:
+    """Layers written as numbers and ranges, or "all"."""
+    if text == "all":
+        return list(range(n_layers))
+    found: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()):
+            raise ValueError(f'--layers is like "4", "2,4", "2-5" or "all"; found {text!r}.')
+        found += range(int(first), int(last if dash else first) + 1)
+    return found
+
+
+def _require_choice(name: str, found: str, known: tuple[str, ...]) -> None:
+    if found not in known:
+        raise ValueError(f"--{name} is one of {', '.join(known)}; found {found!r}.")
+
+
 @app.command()
 def compare(
     pairs: Annotated[

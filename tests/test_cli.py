@@ -47,6 +47,23 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return made
 
 
+@pytest.mark.filterwarnings("ignore:.* opened on no token")
+def test_psr_is_fitted_and_generates(tmp_path: Path, capsys: Any) -> None:
+    path = tmp_path / "psr.safetensors"
+    command = ["fit", "psr", "--pairs", str(EXAMPLES / "pairs.jsonl"), "--layers", "2,4-5"]
+    with pytest.raises(SystemExit) as stopped:
+        main([*command, "--epochs", "2", "--max-new-tokens", "8", "--json", "--out", str(path)])
+    assert stopped.value.code in (0, None)
+    found = json.loads(capsys.readouterr().out)
+    assert found["method"] == "A-PSR_MSE|R"
+    assert list(found["firing"]) == [f"layer {layer} resid_post" for layer in (2, 4, 5)]
+    assert found["validation_loss"][0] == pytest.approx(1, rel=0.5)
+    with pytest.raises(SystemExit) as stopped:
+        main(["info", str(path)])
+    assert stopped.value.code in (0, None)
+    assert "PSR" in capsys.readouterr().out
+
+
 def test_help_needs_no_torch_and_names_every_command() -> None:
     code = (
         "import sys\nfrom steerlens.cli import main\n"
@@ -160,6 +177,14 @@ BAD = {
     "a missing pairs file": (
         ["compare", "--pairs", "no.jsonl", "--steering", "{caa}", "--out", "{out}"],
         "There is no file",
+    ),
+    "layers that are none": (
+        ["fit", "psr", "--pairs", "{pairs}", "--layers", "two", "--out", "{out}"],
+        '"2-5" or "all"',
+    ),
+    "an unknown objective": (
+        ["fit", "psr", "--pairs", "{pairs}", "--layers", "2", "--objective", "X", "--out", "{out}"],
+        "MSE, LL, both",
     ),
     "a line that is not JSON": (
         ["compare", "--pairs", "{bad}", "--steering", "{caa}", "--out", "{out}"],

@@ -163,6 +163,11 @@ class Fit:
     trained: Trained
     firing: dict[Site, Float[Tensor, " rank"]]
 
+    @property
+    def best_epoch(self) -> int:
+        """The epoch whose parameters were kept."""
+        return self.trained.best_epoch
+
 
 def name_of(n_sites: int, gated: bool, objective: str, surface: str) -> str:
     """The paper's name: {S|A}-{Const|PSR}_{DiM|MSE|LL}|{R|QR}, S for a single layer."""
