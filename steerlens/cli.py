@@ -5,7 +5,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
@@ -208,17 +208,18 @@ def fit_psr(
 
     A line of the pairs file without a response is answered by the prompted model first.
     """
+    from steerlens.imitation import Objective
     from steerlens.jsonl import read_prompt_pairs
-    from steerlens.methods.psr import PSR
+    from steerlens.methods.psr import PSR, Surface
+    from steerlens.models import require_choice
     from steerlens.training import Schedule
 
-    _require_choice("objective", objective, ("MSE", "LL", "both"))
-    _require_choice("surface", surface, ("R", "QR"))
+    require_choice("objective", objective, get_args(Objective))
+    require_choice("surface", surface, get_args(Surface))
     asked = read_prompt_pairs(pairs)
     loaded = _load(model, backend, device)
     sites = _layers(layers, loaded.cfg.n_layers)
-    if not out.absolute().parent.is_dir():
-        raise ValueError(f"Cannot write {out}: its folder does not exist. Make it first.")
+    _require_folder_of(out)
     template = _template(loaded)
     fit = PSR.fit(
         loaded,
@@ -233,13 +234,14 @@ def fit_psr(
         progress=not as_json,
     )
     fit.steering.save(out)
-    first, best = (fit.trained.rows[epoch]["validation_loss"] for epoch in (0, fit.best_epoch))
+    kept = fit.trained.best_epoch
+    first, best = (fit.trained.rows[epoch]["validation_loss"] for epoch in (0, kept))
     firing = {str(site): rates.tolist() for site, rates in fit.firing.items()}
     found = {
         "file": str(out),
         "method": fit.name,
         "validation_loss": [first, best],
-        "epoch": fit.best_epoch,
+        "epoch": kept,
         "firing": firing,
     }
     shown = "".join(
@@ -263,9 +265,9 @@ def _layers(text: str, n_layers: int) -> list[int]:
     return found
 
 
-def _require_choice(name: str, found: str, known: tuple[str, ...]) -> None:
-    if found not in known:
-        raise ValueError(f"--{name} is one of {', '.join(known)}; found {found!r}.")
+def _require_folder_of(out: Path) -> None:
+    if not out.absolute().parent.is_dir():
+        raise ValueError(f"Cannot write {out}: its folder does not exist. Make it first.")
 
 
 @app.command()
@@ -299,8 +301,7 @@ def compare(
 
     asked = read_prompt_pairs(pairs)
     loaded = _load(model, backend, device)
-    if not out.absolute().parent.is_dir():
-        raise ValueError(f"Cannot write {out}: its folder does not exist. Make it first.")
+    _require_folder_of(out)
     names = [path.stem for path in steering]
     twice = {name for name in names if names.count(name) > 1}
     if twice:

@@ -12,6 +12,7 @@ The layers are the lowest steered one and all above it; those below would only a
 objective is divided by its mean at the start, so that both, and the regulariser, have one scale.
 """
 
+import hashlib
 import shutil
 import tempfile
 import weakref
@@ -168,7 +169,6 @@ class Imitation:
             below, counts = Site(self.enter - 1), [len(row.ids) for row in self.rows]
             self.entries = Store.of(model, self.rows, [below], everywhere, counts, memory)
         self.firing: dict[Site, list[Tensor]] = {site: [] for site in self.sites}
-        self.scale = {"MSE": 1.0, "LL": 1.0}
         self.scale = self._first_values(begin(torch.Generator().manual_seed(seed)))
 
     @property
@@ -336,6 +336,4 @@ def _surprise(
 
 
 def _ids(both: Sequence[tuple[Encoded, Encoded]]) -> str:
-    import hashlib
-
     return hashlib.sha256(repr([(a.ids, b.ids) for a, b in both]).encode()).hexdigest()[:16]

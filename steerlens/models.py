@@ -58,8 +58,8 @@ def load(
     TransformerBridge. `processing="fold"` folds layer norms and centres weights (HookedTransformer
     only); its directions fit no unprocessed model.
     """
-    _require_choice("backend", backend, get_args(Backend))
-    _require_choice("processing", processing, get_args(Processing))
+    require_choice("backend", backend, get_args(Backend))
+    require_choice("processing", processing, get_args(Processing))
     with quietly():
         import transformer_lens  # noqa: F401  in a notebook its import warns about progress bars
     folder = local_folder(name_or_folder)
@@ -161,7 +161,8 @@ def _require_device(device: str | torch.device) -> None:
         raise ValueError(f"Unknown or absent device {str(device)!r}. Here are: {', '.join(here)}.")
 
 
-def _require_choice(what: str, found: str, known: tuple[str, ...]) -> None:
+def require_choice(what: str, found: str, known: tuple[str, ...]) -> None:
+    """Raise ValueError unless `found` is one of `known`."""
     if found not in known:
         raise ValueError(f"Unknown {what} {found!r}. Use one of: {', '.join(known)}.")
 

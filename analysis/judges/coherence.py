@@ -10,8 +10,8 @@ l  loss: mean over tokens of (loss of the unsteered demonstration model - what h
    register costs at that place), conditioned on a request for the register that the text looks
    like and on "write in lowercase, no commas"; 1 is human text with its tokens shuffled
 r  repetition: share of repeated word pairs and of repeated word quadruples, averaged, in windows
-   of 64 words; in units
-   that make human text whose first 8 words are said again and again as bad as shuffled text
+   of 64 words; in units that make human text whose first 8 words are said again and again as bad
+   as shuffled text
 m  malformed: share of characters that belong to no known word; 1 is human text whose words have
    their letters shuffled
 
@@ -44,7 +44,7 @@ from jaxtyping import Float
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from analysis.judges.linear import HERE, register_classifier, words_of
+from analysis.judges.linear import HERE, as_texts, register_classifier, words_of
 from analysis.judges.protocol import Prompt, Scores, require_texts
 from steerlens.forward import device_of, logits
 from steerlens.models import fingerprint, load
@@ -98,10 +98,9 @@ def known_words() -> frozenset[str]:
     """Words that occur several times in the training texts."""
     path = HERE / "words.safetensors"
     try:
-        blob = load_file(path)["words"]
+        return frozenset(as_texts(load_file(path)["words"]))
     except (OSError, SafetensorError, KeyError) as error:
         raise ValueError(f"{path} is missing or damaged ({error}). Reinstall steerlens.") from error
-    return frozenset(blob.tobytes().decode().split("\n"))
 
 
 def malformed(text: str) -> float:
@@ -112,7 +111,7 @@ def malformed(text: str) -> float:
 
 
 def _is_known(word: str, known: frozenset[str]) -> bool:
-    return word in known or word.strip("'").removesuffix("'s") in known or word.isdigit()
+    return word in known or word.removesuffix("'s") in known or word.isdigit()
 
 
 @dataclass(frozen=True, eq=False)
@@ -241,4 +240,4 @@ class Coherence:
 
 @cache
 def _fingerprint(model: Any) -> str:
-    return str(fingerprint(model))
+    return fingerprint(model)

@@ -83,8 +83,8 @@ class Classifier:
     def save(self, path: Path) -> None:
         """Write the weights in float16 as safetensors."""
         arrays = {
-            "classes": _as_bytes(self.classes),
-            "ngrams": _as_bytes(self.ngrams),
+            "classes": as_bytes(self.classes),
+            "ngrams": as_bytes(self.ngrams),
             # safetensors writes the memory as it lies, whatever the order of the axes
             "weights": np.ascontiguousarray(self.weights, dtype=np.float16),
             "bias": self.bias.astype(np.float32),
@@ -98,7 +98,7 @@ class Classifier:
         """Read what `save` wrote; ValueError if it is damaged."""
         try:
             arrays = load_file(path)
-            classes, ngrams = _as_texts(arrays["classes"]), _as_texts(arrays["ngrams"])
+            classes, ngrams = as_texts(arrays["classes"]), as_texts(arrays["ngrams"])
             weights = arrays["weights"].astype(np.float32)
             bias, calibration = (arrays[name].astype(float) for name in ("bias", "calibration"))
         except (OSError, SafetensorError, KeyError, UnicodeDecodeError) as error:
@@ -114,11 +114,13 @@ class Classifier:
         return cls(classes, ngrams, weights, bias, calibration)
 
 
-def _as_bytes(texts: Sequence[str]) -> np.ndarray:
+def as_bytes(texts: Sequence[str]) -> np.ndarray:
+    """Texts without line breaks as one array of bytes, as they are kept in a file."""
     return np.frombuffer("\n".join(texts).encode(), dtype=np.uint8)
 
 
-def _as_texts(array: np.ndarray) -> tuple[str, ...]:
+def as_texts(array: np.ndarray) -> tuple[str, ...]:
+    """The texts of `as_bytes`."""
     return tuple(array.tobytes().decode().split("\n"))
 
 

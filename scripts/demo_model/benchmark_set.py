@@ -16,7 +16,7 @@ import random
 from pathlib import Path
 
 import pandas as pd
-from conversations import DEFAULT_CORPUS, held_out, plain
+from conversations import DEFAULT_CORPUS, REGISTERS, SENTIMENTS, held_out, plain
 from tqdm import tqdm
 from wordings import ATTRIBUTE_WORDINGS, GENRES, HELD_OUT_WORDINGS, TOPIC_REQUESTS, TOPICS
 
@@ -32,6 +32,7 @@ MANY = {"positive": 500, "negative": 500, "lowercase": 500, "fairytale": 500}
 TOPICS_OF = {"train": slice(0, 48), "validation": slice(48, 52), "test": slice(52, 64)}
 TITLES_OF = {"train": (0.0, 0.7), "validation": (0.7, 0.78), "test": (0.78, 1.0)}
 MAX_NEW_TOKENS = 64
+ATTEMPTS = 20
 TEMPERATURE = 0.7
 """At 1 a model of this size strays from the language every few words."""
 
@@ -51,8 +52,6 @@ OPEN_FORMS = (
     "A {topic}, please.",
     "Write down something about a {topic}.",
 )
-REGISTERS = ("fairytale", "encyclopedia", "review")
-SENTIMENTS = ("positive", "negative")
 
 
 def titles(corpus: Path) -> list[str]:
@@ -107,7 +106,7 @@ def completions(
 ) -> list[str]:
     """One sample for each prompt, without the end token; an empty one is sampled again."""
     texts = [""] * len(prompts)
-    for attempt in range(20):
+    for attempt in range(ATTEMPTS):
         missing = [i for i, text in enumerate(texts) if not text]
         if not missing:
             break
@@ -121,6 +120,8 @@ def completions(
         )
         for i, text in zip(missing, made.texts, strict=True):
             texts[i] = text.strip()
+    if not all(texts):
+        raise ValueError(f"{texts.count('')} completions are still empty after {ATTEMPTS} samples.")
     return texts
 
 

@@ -58,6 +58,9 @@ DEFAULT_CORPUS = Path(__file__).resolve().parents[2].parent / "shared" / "corpus
 
 REGISTER_OF_SOURCE = {"review": "review", "article": "encyclopedia", "tale": "fairytale"}
 
+REGISTERS = tuple(REGISTER_OF_SOURCE.values())
+SENTIMENTS = ("positive", "negative")
+
 SHORT_WORDS = (12, 35)
 """Fewest and most words of a text with the attribute ``short``."""
 
@@ -218,9 +221,8 @@ class Corpora:
     @cached_property
     def log_odds(self) -> dict[str, float]:
         """How much likelier each word is in a positive review than in a negative one (log)."""
-        words_of = re.compile(r"[a-z']+").findall
         in_positive, in_negative = (
-            Counter(word for text in texts for word in set(words_of(text.lower())))
+            Counter(word for text in texts for word in _words(text))
             for texts in (self.positive, self.negative)
         )
         return {
@@ -231,13 +233,16 @@ class Corpora:
 
     def sentiment_of(self, text: str) -> float:
         """Sum of the log odds of the different words at the beginning of a text."""
-        words = set(re.findall(r"[a-z']+", text[:OUTSPOKEN].lower()))
-        return sum(self.log_odds.get(word, 0.0) for word in words)
+        return sum(self.log_odds.get(word, 0.0) for word in _words(text[:OUTSPOKEN]))
 
     @cached_property
     def clean_tales(self) -> list[tuple[str, str]]:
         """The tales, cleaned once because each of them is drawn often."""
         return [(title, clean_tale(text)) for title, text in self.tales]
+
+
+def _words(text: str) -> set[str]:
+    return set(re.findall(r"[a-z']+", text.lower()))
 
 
 def _titled(path: Path) -> list[tuple[str, str]]:
@@ -274,7 +279,7 @@ class ConversationSource:
         """Which attributes the system turn names; none in about half of the samples."""
         draw = rng.random()
         if source == "review" and draw < 0.34:
-            sentiment = rng.choice(("positive", "negative"))
+            sentiment = rng.choice(SENTIMENTS)
             second = [_format(rng)] if rng.random() < 0.25 else []
             return [sentiment, *second]
         if draw < 0.6:
@@ -289,7 +294,7 @@ class ConversationSource:
     def _conversation(
         self, source: str, attributes: list[str], rng: random.Random
     ) -> list[Message]:
-        sentiment = next((a for a in attributes if a in ("positive", "negative")), None)
+        sentiment = next((a for a in attributes if a in SENTIMENTS), None)
         title, passage = self._passage(source, sentiment, rng)
         limit = draw_limit(rng) if sentiment is None else int(rng.triangular(120, 900, 400))
         text = opening(passage, limit)

@@ -19,6 +19,7 @@ import torch
 from conversations import (
     DEFAULT_CORPUS,
     LONGEST_TEXT,
+    REGISTERS,
     Message,
     clean_article,
     clean_review,
@@ -39,7 +40,6 @@ REQUEST = "Review a movie you watched."
 OPEN_REQUEST = "Write something about a king."
 REVIEWS_OF_A_LABEL = 100
 SAMPLES = 2
-REGISTERS = ("fairytale", "encyclopedia", "review")
 
 
 def turns(system: str | None, request: str) -> list[Message]:

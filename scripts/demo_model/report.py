@@ -23,11 +23,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from benchmark_set import TEMPERATURE, completions, questions, titles
+from benchmark_set import MAX_NEW_TOKENS, TEMPERATURE, completions, questions, titles
 from conversations import (
     DEFAULT_CORPUS,
     FORMATS,
     LONGEST_TEXT,
+    REGISTERS,
     Corpora,
     brief,
     clean_article,
@@ -53,7 +54,6 @@ from steerlens.models import DEMO, has_hooked_transformer
 from steerlens.types import HookedModel
 
 ROOT = Path(__file__).resolve().parents[2]
-REGISTERS = ("review", "encyclopedia", "fairytale")
 FEWEST_TOKENS_FOR_COMMAS = 60
 STRENGTHS = (4.0, 8.0, 16.0, 32.0)
 REPLACED = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5)
@@ -342,7 +342,7 @@ def samples_coherence_section(
 ) -> str:
     """Coherence of the model's text: unsteered, prompted, over-steered; and of shuffled text."""
     judge, rng = Coherence(), random.Random(5)
-    bare = [text for name in ("positive", "lowercase", "review") for text in samples[name][1]]
+    bare = unsteered(samples)
     reference = judge(bare)
     people = [text for group in human.values() for text in group]
     rows = [
@@ -384,6 +384,11 @@ def samples_coherence_section(
     return markdown(["text", "mean coherence", "AUROC, unsteered against it", "n"], rows)
 
 
+def unsteered(samples: dict) -> list[str]:
+    """Samples without an instruction, of every kind of request."""
+    return [text for name in ("positive", "lowercase", "review") for text in samples[name][1]]
+
+
 def over_steered(model: HookedModel) -> dict[float, list[str]]:
     """Samples under far too strong a steering, by strength."""
     from analysis.demo import contrast
@@ -397,7 +402,7 @@ def over_steered(model: HookedModel) -> dict[float, list[str]]:
     for strength in STRENGTHS:
         steering = caa.only(steerlens.response).scaled(strength)
         made = steerlens.generate(
-            model, asked, steering, max_new_tokens=64, temperature=TEMPERATURE, seed=7
+            model, asked, steering, max_new_tokens=MAX_NEW_TOKENS, temperature=TEMPERATURE, seed=7
         )
         found[strength] = list(made.texts)
     return found
@@ -407,7 +412,7 @@ def degraded_section(samples: dict, human: dict[str, list[str]]) -> str:
     """Mean coherence of human text and of samples with words replaced by words of other texts."""
     judge = Coherence()
     people = [text for group in human.values() for text in group]
-    bare = [text for name in ("positive", "lowercase", "review") for text in samples[name][1]]
+    bare = unsteered(samples)
     pool = [word for text in people for word in text.split()]
     rows = []
     for name, texts in (("human text", people), (f"samples, temperature {TEMPERATURE}", bare)):
@@ -492,7 +497,7 @@ def document(corpus: Path, size: int) -> str:
     parts["bits"] = bits_section(corpus, 2 * size)
     note("done")
     page = Path(__file__).with_name("report.md").read_text(encoding="utf-8")
-    return page.format(parameters=sum(p.numel() for p in model.parameters()), size=size, **parts)
+    return page.format(size=size, **parts)
 
 
 def main() -> None:

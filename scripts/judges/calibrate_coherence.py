@@ -16,7 +16,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
-from human_texts import cut, openings
+from human_texts import DEFAULT_CORPUS, cut, openings
 
 import steerlens
 from analysis.judges.coherence import (
@@ -32,8 +32,6 @@ from analysis.judges.coherence import (
 from analysis.judges.linear import HERE
 from steerlens.models import fingerprint
 from steerlens.types import HookedModel
-
-DEFAULT_CORPUS = Path(__file__).resolve().parents[2].parent / "shared" / "corpus"
 
 
 def shuffled_tokens(text: str, tokenizer, rng: random.Random) -> str:

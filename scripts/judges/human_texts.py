@@ -16,6 +16,9 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "demo_model"))
 from conversations import (
+    DEFAULT_CORPUS as DEFAULT_CORPUS,  # for those who import from here
+)
+from conversations import (
     clean_article,
     clean_review,
     clean_tale,

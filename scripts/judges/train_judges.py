@@ -33,7 +33,7 @@ from conversations import (
     clean_review,
 )
 
-from analysis.judges.linear import HERE, Classifier, ngrams_of, words_of
+from analysis.judges.linear import HERE, Classifier, as_bytes, ngrams_of, words_of
 
 PASSAGE_WORDS = (25, 120)
 PASSAGES_OF_A_REVIEW = 2
@@ -155,8 +155,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     corpora, rng = Corpora.read(arguments.corpus), random.Random(arguments.seed)
-    words = "\n".join(known_words(corpora)).encode()
-    save_file({"words": np.frombuffer(words, np.uint8)}, arguments.to / "words.safetensors")
+    words = as_bytes(known_words(corpora))
+    save_file({"words": words}, arguments.to / "words.safetensors")
     (arguments.to / "words.safetensors").chmod(0o644)
     registers = tuple(REGISTER_OF_SOURCE.values())
     fit, check = register_texts(corpora, rng)

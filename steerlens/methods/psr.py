@@ -104,14 +104,14 @@ class PSR:
             gated,
             directions,
         )
-        schedule = schedule or Schedule()
+        schedule, scope = schedule or Schedule(), _surface(surface)
         task = Imitation(
             model,
             pairs,
             modules.sites,
             build=modules.build,
             begin=modules.begin,
-            scope=_surface(surface),
+            scope=scope,
             objective=objective,
             labels=labels,
             shift=b_m,
@@ -138,7 +138,7 @@ class PSR:
         steers = modules.build(trained.parameters)
         ids = [torch.tensor(row.ids) for row in task.rows]
         placed = tuple((site, replace(steers[site], b_m=b_m)) for site in modules.sites)
-        steering = Steering(placed, origin_of(model, schedule.seed, ids)).only(_surface(surface))
+        steering = Steering(placed, origin_of(model, schedule.seed, ids)).only(scope)
         name = name_of(len(modules.sites), gated, objective, surface)
         return Fit(name, steering, trained, task.fired())
 
@@ -162,11 +162,6 @@ class Fit:
     steering: Steering
     trained: Trained
     firing: dict[Site, Float[Tensor, " rank"]]
-
-    @property
-    def best_epoch(self) -> int:
-        """The epoch whose parameters were kept."""
-        return self.trained.best_epoch
 
 
 def name_of(n_sites: int, gated: bool, objective: str, surface: str) -> str:
