@@ -110,6 +110,20 @@ def test_text_that_cannot_be_scored_is_broken_and_no_success(gpt2: Any, effect: 
     assert any(trial.broken for trial in found.trials)
 
 
+def test_a_few_scored_completions_of_a_broken_text_are_no_success(gpt2: Any, effect: Any) -> None:
+    class Picky(Reads):
+        """Scores only the first completion once the text says 70."""
+
+        def __call__(self, texts: Any, prompts: Any = None) -> np.ndarray:
+            scores = super().__call__(texts)
+            steered = prompts[0].system is None and scores[0] >= 65
+            return np.where(np.arange(len(scores)) > 0, np.nan, scores) if steered else scores
+
+    found = match(gpt2, CAA_AT_1, QUESTIONS, "Be positive.", Picky())
+    assert not found.reached
+    assert found.score < 65
+
+
 def test_the_error_is_that_of_the_paired_difference(
     gpt2: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
