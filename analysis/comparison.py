@@ -3,6 +3,7 @@
 import importlib.metadata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import pandas as pd
 
@@ -22,6 +23,17 @@ from steerlens.steering import AnySteering, Site
 from steerlens.types import HookedModel
 
 ENOUGH_TO_SPLIT = 4
+
+
+class Measured(Protocol):
+    """What was measured with which seed."""
+
+    @property
+    def n_train(self) -> int: ...
+    @property
+    def n_test(self) -> int: ...
+    @property
+    def seed(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -60,7 +72,7 @@ def compare(
     if not steerings:
         raise ValueError("No steering was given. Pass at least one: {'CAA': steering}.")
     if train_pairs is None:
-        train_pairs, pairs = _split(pairs)
+        train_pairs, pairs = split_by_question(pairs)
     entries = as_entries(steerings)
     if train_pairs:
         entries = tuple(with_least_squares(model, steerings, train_pairs, template=template))
@@ -90,7 +102,7 @@ def compare(
     )
 
 
-def _split(
+def split_by_question(
     pairs: Sequence[PromptPair],
 ) -> tuple[Sequence[PromptPair], Sequence[PromptPair]]:
     """Training and test pairs: every second question, with all of its responses."""
@@ -200,8 +212,8 @@ def side_by_side(
     return pd.DataFrame(rows)
 
 
-def made(model: HookedModel, comparison: Comparison, command: str) -> dict[str, object]:
-    """How a comparison came about, for the report's last box."""
+def made(model: HookedModel, comparison: Measured, command: str) -> dict[str, object]:
+    """How a comparison or a study came about, for the report's last box."""
     identity = identity_of(model)
     versions = ("transformer-lens", "torch", "transformers", "plotly")
     return {

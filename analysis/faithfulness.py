@@ -16,13 +16,13 @@ with learned positions above all by moving the response along.
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from analysis.deltas import Aligned, Deltas, align, prompt_deltas, steering_deltas
+from analysis.intervals import interval_of_ratio
 from analysis.strengths import Entry, as_entries
 from steerlens.positions import Scope, generated
 from steerlens.prompts import Conversation, PromptPair
@@ -154,13 +154,9 @@ def _measures(
 def _interval(
     aligned: Aligned, numerator: Squares, denominator: Squares, n_bootstrap: int, seed: int
 ) -> tuple[float, float]:
-    """The 95 % percentile interval over resampled examples; NaN with a single one."""
+    """Of the relative RMSE, over resampled examples; NaN with a single one."""
     n = len(aligned.plain_rows)
-    if n < 2:
-        return float("nan"), float("nan")
     above = torch.bincount(aligned.example, numerator, minlength=n).numpy()
     below = torch.bincount(aligned.example, denominator, minlength=n).numpy()
-    drawn = np.random.default_rng(seed).integers(0, n, size=(n_bootstrap, n))
-    ratios = np.sqrt(above[drawn].sum(axis=1) / below[drawn].sum(axis=1))
-    low, high = np.quantile(ratios, [0.025, 0.975])
-    return float(low), float(high)
+    low, high = interval_of_ratio(above, below, n_bootstrap, seed)
+    return low**0.5, high**0.5

@@ -84,7 +84,7 @@ def coefficient_heatmap(
     It shows one example: name it if the table has several. Colours end at the largest |value|, or
     at the `colour_quantile` of |value|, as the colour bar then says. What is not finite is grey.
     """
-    _require_columns(table, [*_CELL, *MEASURES], "coefficient_heatmap")
+    require_columns(table, [*_CELL, *MEASURES], "coefficient_heatmap")
     if column not in MEASURES:
         raise ValueError(f"there is no measure {column!r} to draw: choose of {list(MEASURES)}.")
     rows = _of_example(_of_methods(_chosen(table, "view", view), methods), example)
@@ -109,7 +109,7 @@ def coefficient_heatmap(
     figure.update_layout(coloraxis=_colour_axis(rows[column], column, colour_quantile))
     grey = " Grey cells: × not measured, ∞ infinite." if any(p[1:] for p in panels) else ""
     subtitle = f"Example {rows['example'].iloc[0]}, {view} view, tokens against layers.{grey}"
-    return _titled(figure, "The push on each token at each layer", subtitle, top=120)
+    return titled(figure, "The push on each token at each layer", subtitle, top=120)
 
 
 def relative_rmse_curve(table: pd.DataFrame, methods: Sequence[str] | None = None) -> go.Figure:
@@ -118,7 +118,7 @@ def relative_rmse_curve(table: pd.DataFrame, methods: Sequence[str] | None = Non
     Beneath: the size of the prompt's own change, which the errors are relative to. Early layers
     can lie far above 1; `figure.update_yaxes(type="log", row=1)` makes room for them.
     """
-    _require_columns(table, _FAITHFULNESS, "relative_rmse_curve")
+    require_columns(table, _FAITHFULNESS, "relative_rmse_curve")
     rows = _of_methods(table, methods)
     colours = method_colours(rows["method"])
     figure = make_subplots(
@@ -138,7 +138,7 @@ def relative_rmse_curve(table: pd.DataFrame, methods: Sequence[str] | None = Non
     undrawn = int((~np.isfinite(rows["relative_rmse"])).sum())
     gaps = f" Not drawn because not finite: {undrawn}." if undrawn else ""
     subtitle = f"Bands: 95 % bootstrap interval over examples.{gaps}"
-    return _titled(figure, "How far each method is from the prompt's effect", subtitle)
+    return titled(figure, "How far each method is from the prompt's effect", subtitle)
 
 
 def sorted_strengths(
@@ -151,7 +151,7 @@ def sorted_strengths(
 
     Flat at 1: every token is pushed alike. Steep: a few tokens carry the push.
     """
-    _require_columns(table, [*_CELL, "along"], "sorted_strengths")
+    require_columns(table, [*_CELL, "along"], "sorted_strengths")
     rows = _of_methods(_chosen(_chosen(table, "view", view), "layer", layer), methods)
     colours = method_colours(rows["method"])
     lines = [_sorted_line(line, colours[line["method"].iloc[0]]) for line in _lines(rows)]
@@ -160,10 +160,11 @@ def sorted_strengths(
     figure.update_yaxes(title="|along| / its largest value", range=[-0.02, 1.05])
     figure.update_layout(height=440, legend=_LEGEND)
     subtitle = f"Layer {layer}, {view} view. Flat at 1: every token is pushed alike."
-    return _titled(figure, "How unevenly the push is spread over tokens", subtitle)
+    return titled(figure, "How unevenly the push is spread over tokens", subtitle)
 
 
-def _require_columns(table: pd.DataFrame, columns: Sequence[str], figure: str) -> None:
+def require_columns(table: pd.DataFrame, columns: Sequence[str], figure: str) -> None:
+    """ValueError unless the table has these columns and a row."""
     missing = [column for column in columns if column not in table.columns]
     if missing:
         raise ValueError(
@@ -441,7 +442,8 @@ def _sorted_line(line: pd.DataFrame, colour: str) -> go.Scatter:
     )
 
 
-def _titled(figure: go.Figure, title: str, subtitle: str, top: int = 90) -> go.Figure:
+def titled(figure: go.Figure, title: str, subtitle: str, top: int = 90) -> go.Figure:
+    """The figure with title, subtitle and the look that all have; returned for chaining."""
     figure.update_xaxes(title_font_size=13)
     figure.update_yaxes(title_font_size=13)
     return figure.update_layout(

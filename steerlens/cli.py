@@ -11,6 +11,7 @@ import typer
 
 if TYPE_CHECKING:
     from steerlens.prompts import PromptPair
+    from steerlens.steering import AnySteering
     from steerlens.types import HookedModel
 
 app = typer.Typer(
@@ -32,6 +33,12 @@ Out = Annotated[Path, typer.Option("--out", "-o", help="The file to write.")]
 Seed = Annotated[int, typer.Option(help="Seed of the sampling noise.")]
 MaxNewTokens = Annotated[int, typer.Option(help="The most tokens that a completion may have.")]
 Temperature = Annotated[float, typer.Option(help="0 is greedy.")]
+Equivalent = Annotated[
+    list[str] | None, typer.Option(help="The instruction in other words; repeatable.")
+]
+Neutral = Annotated[
+    list[str] | None, typer.Option(help="An instruction that asks for nothing; repeatable.")
+]
 TopP = Annotated[float, typer.Option(help="Keep the smallest set with more than this probability.")]
 
 
@@ -278,12 +285,8 @@ def compare(
     steering: Annotated[list[Path], typer.Option(help="A steering file; repeatable.")],
     out: Out,
     model: Model = "demo",
-    equivalent: Annotated[
-        list[str] | None, typer.Option(help="The instruction in other words; repeatable.")
-    ] = None,
-    neutral: Annotated[
-        list[str] | None, typer.Option(help="An instruction that asks for nothing; repeatable.")
-    ] = None,
+    equivalent: Equivalent = None,
+    neutral: Neutral = None,
     seed: Seed = 0,
     max_new_tokens: MaxNewTokens = 64,
     backend: Backend = "auto",
@@ -297,16 +300,11 @@ def compare(
     from analysis.comparison import compare as run
     from analysis.comparison import made, report
     from steerlens.jsonl import read_prompt_pairs
-    from steerlens.saving import load_steering
 
     asked = read_prompt_pairs(pairs)
     loaded = _load(model, backend, device)
     _require_folder_of(out)
-    names = [path.stem for path in steering]
-    twice = {name for name in names if names.count(name) > 1}
-    if twice:
-        raise ValueError(f"Two steering files are called {', '.join(twice)}. Rename one.")
-    steerings = {path.stem: load_steering(path, loaded) for path in steering}
+    steerings = _steerings(steering, loaded)
     template = _template(loaded)
     answered = _answered(loaded, asked, seed, max_new_tokens, template)
     comparison = run(
@@ -358,6 +356,75 @@ def _answered(
             template=template,
         )
     return pairs
+
+
+@app.command()
+def faithfulness(
+    pairs: Annotated[
+        Path, typer.Option(help='JSON Lines of {"user": ..., "system": ..., "response": ...}.')
+    ],
+    out: Out,
+    steering: Annotated[
+        list[Path] | None, typer.Option(help="A steering file; repeatable.")
+    ] = None,
+    model: Model = "demo",
+    equivalent: Equivalent = None,
+    neutral: Neutral = None,
+    seed: Seed = 0,
+    max_new_tokens: MaxNewTokens = 64,
+    backend: Backend = "auto",
+    device: Device = "cpu",
+    as_json: AsJson = False,
+) -> None:
+    """How unevenly the prompt pushes the tokens, and which steering files are faithful to it.
+
+    A line of the pairs file without a response is answered by the prompted model first.
+    """
+    from analysis.comparison import made
+    from analysis.faithfulness_report import report, study
+    from steerlens.jsonl import read_prompt_pairs
+
+    asked = read_prompt_pairs(pairs)
+    loaded = _load(model, backend, device)
+    _require_folder_of(out)
+    steerings = _steerings(steering or [], loaded)
+    template = _template(loaded)
+    answered = _answered(loaded, asked, seed, max_new_tokens, template)
+    found = study(
+        loaded,
+        answered,
+        steerings,
+        equivalents=equivalent or (),
+        neutral=neutral or (),
+        seed=seed,
+        template=template,
+    )
+    page = report(
+        found,
+        made(loaded, found, "steerlens faithfulness"),
+        "What the prompt does, and who does the same",
+        f"{pairs.name}: {len(answered)} pairs on the model {model}.",
+    )
+    page.write(out)
+    tables = {
+        "dispersion": found.dispersion,
+        "rank_share": found.rank_share,
+        "decodability": found.decodability,
+        "faithfulness": found.faithfulness,
+    }
+    records = {name: _records(table) for name, table in tables.items() if table is not None}
+    _say({"report": str(out), **records}, as_json, f"The report is at {out}")
+
+
+def _steerings(paths: Sequence[Path], model: "HookedModel") -> "dict[str, AnySteering]":
+    """Each file's steering under the file's name."""
+    from steerlens.saving import load_steering
+
+    names = [path.stem for path in paths]
+    twice = {name for name in names if names.count(name) > 1}
+    if twice:
+        raise ValueError(f"Two steering files are called {', '.join(twice)}. Rename one.")
+    return {path.stem: load_steering(path, model) for path in paths}
 
 
 @app.command()

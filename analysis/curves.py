@@ -1,0 +1,176 @@
+"""Pictures of the tables in `analysis.assumptions` and `analysis.tradeoff`.
+
+Colours and rules are those of `analysis.figures`: tidy tables in, plotly figures out, no model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from analysis.figures import method_colours, require_columns, titled
+
+_SHARE_COLOURS = ("#d55e00", "#0072b2", "#56b4e9", "#009e73", "#cc79a7", "#e69f00")
+_READOUT_COLOURS = {"linear": "#0072b2", "relu": "#d55e00"}
+_SHARE = ["layer", "axes", "share", "low", "high"]
+_SPREAD = ["layer", "method", "ratio", "ratio_low", "ratio_high", "gini", "measure"]
+_R2 = ["layer", "strength", "readout", "r2", "low", "high"]
+_TRADEOFF = ["method", "strength", "attribute", "attribute_low", "attribute_high"]
+_TRADEOFF += ["coherence", "coherence_low", "coherence_high", "n"]
+_POINTS = ("unsteered", "prompt")
+
+
+def assumption_curves(
+    shares: pd.DataFrame, spread: pd.DataFrame, readouts: pd.DataFrame, method: str = "prompt"
+) -> go.Figure:
+    """What a single vector would need, by layer: one direction, equal strengths, readable ones.
+
+    The tables are those of `rank_share`, `dispersion` and `decodability`.
+    """
+    require_columns(shares, _SHARE, "assumption_curves")
+    require_columns(spread, _SPREAD, "assumption_curves")
+    require_columns(readouts, _R2, "assumption_curves")
+    spread = spread.loc[spread["method"] == method]
+    require_columns(spread, _SPREAD, f"assumption_curves(method={method!r})")
+    figure = make_subplots(
+        rows=1,
+        cols=3,
+        horizontal_spacing=0.08,
+        subplot_titles=["One direction?", "Equally strong?", "Readable from the token?"],
+    )
+    for (axes, part), colour in zip(
+        shares.groupby("axes", sort=False), _SHARE_COLOURS, strict=False
+    ):
+        figure.add_trace(_line(part, "share", str(axes), colour), row=1, col=1)
+    ratio = spread.rename(columns={"ratio_low": "low", "ratio_high": "high"})
+    figure.add_trace(_line(ratio, "ratio", "95th / 5th percentile", "#444444"), row=1, col=2)
+    for (readout, part), dash in zip(
+        readouts.groupby("readout", sort=False), ("solid", "dot"), strict=False
+    ):
+        colour = _READOUT_COLOURS.get(str(readout), "#444444")
+        figure.add_trace(_line(part, "r2", f"{readout} read-out", colour, dash), row=1, col=3)
+    figure.update_xaxes(title="layer", dtick=1 if shares["layer"].nunique() <= 24 else None)
+    figure.update_yaxes(title="share of |Δ|²", range=[0, 1.02], row=1, col=1)
+    figure.update_yaxes(title="ratio of strengths", rangemode="tozero", row=1, col=2)
+    figure.update_yaxes(title="R² on other questions", row=1, col=3)
+    lowest = min(float(readouts["low"].min()), 0.0) if len(readouts) else 0.0
+    figure.update_yaxes(range=[max(lowest, -1.0) - 0.02, 1.02], row=1, col=3)
+    figure.update_layout(
+        height=430, legend={"orientation": "h", "yref": "container", "y": 0.01, "yanchor": "bottom"}
+    )
+    figure = titled(
+        figure,
+        "Would one vector do what the prompt does?",
+        "A vector needs 1, 1 and nothing more; a gate needs 1 on the left and 1 on the right. "
+        "Bars: 95 % intervals.",
+        top=120,
+    )
+    return figure
+
+
+def _line(
+    part: pd.DataFrame, column: str, name: str, colour: str, dash: str = "solid"
+) -> go.Scatter:
+    part = part.sort_values("layer")
+    return go.Scatter(
+        x=part["layer"].tolist(),
+        y=part[column].tolist(),
+        error_y={
+            "type": "data",
+            "symmetric": False,
+            "array": (part["high"] - part[column]).tolist(),
+            "arrayminus": (part[column] - part["low"]).tolist(),
+            "thickness": 1,
+            "width": 3,
+        },
+        name=name,
+        mode="lines+markers",
+        line={"color": colour, "width": 2.2, "dash": dash},
+        marker={"size": 6},
+        hovertemplate=f"<b>{name}</b><br>layer %{{x}}: %{{y:.3f}}<extra></extra>",
+    )
+
+
+def tradeoff_curve(
+    table: pd.DataFrame, methods: Sequence[str] | None = None, bound: float | None = None
+) -> go.Figure:
+    """Attribute against coherence: a line per method over its strengths, the prompt as a star.
+
+    Further up is more of the attribute, further right better text. `bound` draws a coherence, such
+    as 80 % of the unsteered.
+    """
+    require_columns(table, _TRADEOFF, "tradeoff_curve")
+    drawn = [name for name in table["method"].drop_duplicates() if name not in _POINTS]
+    unknown = sorted(set(methods or ()) - set(drawn))
+    if unknown:
+        raise ValueError(f"no row has method {', '.join(unknown)}; the table has {drawn}.")
+    colours = method_colours(table["method"])
+    figure = go.Figure()
+    for name in drawn if methods is None else methods:
+        part = table.loc[table["method"] == name].sort_values("strength")
+        figure.add_trace(_path(part, name, colours[name]))
+    for name, symbol in zip(_POINTS, ("circle", "star"), strict=True):
+        part = table.loc[table["method"] == name]
+        if len(part):
+            figure.add_trace(_point(part, name, colours[name], symbol))
+    if bound is not None:
+        figure.add_vline(bound, line={"dash": "dash", "color": "#7f7f7f"}, annotation_text="bound")
+    figure.update_xaxes(title="coherence (mean score)")
+    figure.update_yaxes(title="attribute (mean score)")
+    figure.update_layout(
+        height=520, legend={"orientation": "h", "yref": "container", "y": 0.01, "yanchor": "bottom"}
+    )
+    n = int(table["n"].min())
+    return titled(
+        figure,
+        "What the effect costs in coherence",
+        f"Numbers on a line are strengths. Bars: 95 % intervals over questions, {n} completions.",
+    )
+
+
+def _path(part: pd.DataFrame, name: str, colour: str) -> go.Scatter:
+    return go.Scatter(
+        x=part["coherence"].tolist(),
+        y=part["attribute"].tolist(),
+        error_y=_error(part, "attribute"),
+        error_x=_error(part, "coherence"),
+        name=name,
+        mode="lines+markers+text",
+        text=[f"{strength:g}" for strength in part["strength"]],
+        textposition="top center",
+        textfont={"size": 10, "color": colour},
+        line={"color": colour, "width": 2},
+        marker={"size": 7},
+        hovertemplate=f"<b>{name} × %{{text}}</b><br>coherence %{{x:.1f}}<br>"
+        "attribute %{y:.1f}<extra></extra>",
+    )
+
+
+def _point(part: pd.DataFrame, name: str, colour: str, symbol: str) -> go.Scatter:
+    return go.Scatter(
+        x=part["coherence"].tolist(),
+        y=part["attribute"].tolist(),
+        error_y=_error(part, "attribute"),
+        error_x=_error(part, "coherence"),
+        name=name,
+        mode="markers",
+        marker={"color": colour, "size": 14 if symbol == "star" else 10, "symbol": symbol},
+        hovertemplate=f"<b>{name}</b><br>coherence %{{x:.1f}}<br>attribute %{{y:.1f}}"
+        "<extra></extra>",
+    )
+
+
+def _error(part: pd.DataFrame, column: str) -> dict[str, object]:
+    middle = part[column].to_numpy(dtype=np.float64)
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": (part[f"{column}_high"].to_numpy() - middle).tolist(),
+        "arrayminus": (middle - part[f"{column}_low"].to_numpy()).tolist(),
+        "thickness": 0.7,
+        "width": 0,
+    }

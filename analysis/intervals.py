@@ -1,0 +1,41 @@
+"""Confidence intervals by resampling examples: tokens of one text are not independent."""
+
+from typing import TypeAlias
+
+import numpy as np
+from jaxtyping import Float, Int
+
+PerExample: TypeAlias = Float[np.ndarray, " example"]
+Draws: TypeAlias = Int[np.ndarray, "resample example"]
+Interval: TypeAlias = tuple[float, float]
+UNKNOWN = (float("nan"), float("nan"))
+"""The interval of a single example."""
+
+
+def resamples(n: int, n_bootstrap: int = 1000, seed: int = 0) -> Draws:
+    """For each resample, the examples that were drawn, with replacement."""
+    return np.random.default_rng(seed).integers(0, n, size=(n_bootstrap, n))
+
+
+def percentile_interval(values: Float[np.ndarray, " resample"]) -> Interval:
+    """The middle 95 %."""
+    low, high = np.quantile(values, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def interval_of_mean(values: PerExample, n_bootstrap: int = 1000, seed: int = 0) -> Interval:
+    """Of the mean over examples; NaN are left out. Unknown for fewer than two examples."""
+    known = values[~np.isnan(values)]
+    if len(known) < 2:
+        return UNKNOWN
+    return percentile_interval(known[resamples(len(known), n_bootstrap, seed)].mean(axis=1))
+
+
+def interval_of_ratio(
+    above: PerExample, below: PerExample, n_bootstrap: int = 1000, seed: int = 0
+) -> Interval:
+    """Of sum(above) / sum(below) over examples. Unknown for fewer than two examples."""
+    if len(above) < 2:
+        return UNKNOWN
+    drawn = resamples(len(above), n_bootstrap, seed)
+    return percentile_interval(above[drawn].sum(axis=1) / below[drawn].sum(axis=1))
