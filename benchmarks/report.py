@@ -18,6 +18,7 @@ SIZES = {
     "demo": "the embedded demonstration model",
 }
 STEERED, CAPTURED, IMPORTED, HELPED = 1.05, 1.10, 0.3, 0.5
+FITTED = {"S-PSR at 2/3 depth": 1 / 5, "A-PSR": 1 / 3}
 
 Answer = dict[str, Any]
 
@@ -49,6 +50,7 @@ def page(answers: Sequence[Answer], machine: str) -> str:
         _targets(answers),
         *(_generation(answer) for answer in _of(answers, "generation")),
         *(_capture(answer) for answer in _of(answers, "capture")),
+        *(_fitting(answer) for answer in _of(answers, "fitting")),
         *(_imports(answer) for answer in _of(answers, "imports")),
         _peers(_of(answers, "peers")),
     ]
@@ -91,6 +93,11 @@ def _targets_of(answer: Answer) -> list[Target]:
     job = answer["job"]
     if job["benchmark"] == "imports":
         return _import_targets(answer)
+    if job["benchmark"] == "fitting":
+        return [
+            Target(f"fitting {name}, {_where(answer)}", FITTED[name], rows[1]["ratios"], "×")
+            for name, rows in answer["tables"].items()
+        ]
     if job["model"] != TARGET_MODEL:
         return []
     if job["benchmark"] == "generation":
@@ -153,6 +160,20 @@ def _capture(answer: Answer) -> str:
     ]
     for name, rows in answer["tables"].items():
         parts += [f"{name.capitalize()}:", seconds_table(rows, "times plain hooks")]
+    return "\n\n".join(parts)
+
+
+def _fitting(answer: Answer) -> str:
+    apart = ", ".join(f"{name} {value:.1e}" for name, value in answer["apart"].items())
+    parts = [
+        f"## Fitting: {_where(answer)}, {answer['job']['model']}",
+        f"{answer['steps']} steps on {answer['n_pairs']} pairs in batches of 8, targets included, "
+        "beside a plain loop (full passes, one example at a time, targets computed each time) that "
+        f"takes the same steps; {answer['repeats']} repeats. Largest difference between the "
+        f"parameters at the end: {apart}.",
+    ]
+    for name, rows in answer["tables"].items():
+        parts += [f"{name}:", seconds_table(rows, "times the plain loop")]
     return "\n\n".join(parts)
 
 

@@ -192,8 +192,10 @@ class Imitation:
             total = total + self.regularise * self._closed(run).mean()
         return torch.as_tensor(total)
 
-    def run(self, parameters: Parameters, examples: Sequence[int]) -> _Pass:
-        """One steered pass over these examples."""
+    def run(
+        self, parameters: Parameters, examples: Sequence[int], gates_only: bool = False
+    ) -> _Pass:
+        """One steered pass over these examples; no further than the last gate if these are all."""
         device = device_of(self.model)
         tokens, window = stack([self.rows[i] for i in examples], side="right")
         tokens, window = tokens.to(device), window.to(device)
@@ -233,10 +235,11 @@ class Imitation:
 
         scores = None
         with self.model.hooks(fwd_hooks=hooks):
-            if self.objective != "MSE":
+            last = self.sites[-1].layer if gates_only else self.model.cfg.n_layers - 1
+            if self.objective != "MSE" and not gates_only:
                 scores = forward()
-            elif self.enter < self.model.cfg.n_layers:
-                blocks_only(forward, self.model, self.model.cfg.n_layers - 1)
+            elif self.enter <= last:
+                blocks_only(forward, self.model, last)
         for site, value in gates.items():
             self.firing[site].append((value.detach() > 0)[spans].float().mean(dim=0).cpu())
         responses = window.positions >= window.response[:, None]
@@ -249,6 +252,16 @@ class Imitation:
         }
         self.firing = {site: [] for site in self.sites}
         return found
+
+    @torch.no_grad()
+    def firing_rates(
+        self, parameters: Parameters, size: int = 16
+    ) -> dict[Site, Float[Tensor, " rank"]]:
+        """How often each gate is open with these parameters, as a share of the span's tokens."""
+        self.fired()
+        for start in range(0, self.size, size):
+            self.run(parameters, range(start, min(start + size, self.size)), gates_only=True)
+        return self.fired()
 
     def _objectives(self, run: _Pass, examples: Sequence[int]) -> dict[str, Tensor]:
         values: dict[str, Tensor] = {}

@@ -74,6 +74,11 @@ class Placed:
             for part in parts(self.steer)
         )
 
+    @property
+    def gated(self) -> bool:
+        """Whether the steer has gates of its own, which may stay closed on a text."""
+        return any(hasattr(part, "gates") for part in parts(self.steer))
+
     def complaint(self) -> str | None:
         """Why this steer did nothing, or None if it did something (or was told not to)."""
         if self.changed or self.may_be_idle or not self.ran:
@@ -85,6 +90,8 @@ class Placed:
         gates = [part.condition for part in parts(self.steer) if isinstance(part, When)]
         if gates:
             return f"{what}: its gate {gates[0]!r} never opened, or what it gates adds nothing."
+        if self.gated:
+            return f"{what}: its gates opened on no token of this run."
         return f"{what}: it returned every activation as it came (a zero direction?)."
 
 
@@ -211,8 +218,12 @@ def applied(model: HookedModel, steering: Steering, window: Window | None) -> It
 
 
 def warn_if_idle(placed: Sequence[Placed]) -> None:
-    """One SteeringWarning for each steer that changed nothing."""
+    """One SteeringWarning for each steer that changed nothing.
+
+    A closed gate at one of several layers is no failure: it counts only where all were closed.
+    """
+    one_opened = any(place.gated and place.changed for place in placed)
     for place in placed:
-        complaint = place.complaint()
+        complaint = None if place.gated and one_opened else place.complaint()
         if complaint is not None:
             warnings.warn(complaint, SteeringWarning, stacklevel=4)

@@ -1,6 +1,7 @@
 """PSR: its equation, what it is trained on, and that it finds a gate that was planted."""
 
 import gc
+import warnings
 from typing import Any
 
 import numpy as np
@@ -366,3 +367,13 @@ def test_names_follow_the_papers_scheme() -> None:
     assert name_of(1, True, "MSE", "R") == "S-PSR_MSE|R"
     assert name_of(6, False, "LL", "QR") == "A-Const_LL|QR"
     assert generated != response
+
+
+def test_a_closed_gate_is_no_warning_where_another_is_open(gpt2: Any) -> None:
+    never = PSR(torch.zeros(1, D_MODEL), -torch.ones(1), random(1, D_MODEL))
+    always = PSR.constant(random(D_MODEL))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        steerlens.generate(gpt2, ["a b c"], at(1, never) + at(2, always), max_new_tokens=2)
+    with pytest.warns(SteeringWarning, match="its gates opened on no token"):
+        steerlens.generate(gpt2, ["a b c"], at(1, never), max_new_tokens=2)

@@ -6,7 +6,6 @@ writes `sentiment.safetensors`, `register.safetensors` and `words.safetensors` i
 `analysis/judges`. Only what the demonstration model may see is read: no test review, no title for
 which `held_out` is true. Sentiment is fitted on whole reviews and on passages of them, because
 completions are short. One training text in ten is kept out of the fit, for the calibration.
-Needs scikit-learn (`pip install steerlens[judges-train]`).
 """
 
 from __future__ import annotations

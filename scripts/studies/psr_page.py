@@ -44,6 +44,9 @@ are found on validation questions and used unchanged on test questions. C80 is 8
 mean coherence on the same questions; Cp is the prompt's coherence less {psr.TOLERANCE:g} points,
 because prompting costs this model no coherence and a bound at its very value would be decided by
 noise. Samples at temperature 1, at most 64 tokens.
+
+Not quite blind: while the code was written, H1's numbers (ratios near 3) and a first PSR were seen
+on pairs of *positive*, from earlier weights of the model.
 """
 
 

@@ -129,18 +129,13 @@ class PSR:
             checkpoint=checkpoint,
             progress=progress,
         )
-        task.fired()
-        with torch.no_grad():
-            for start in range(0, task.size, schedule.batch_size):
-                task.run(
-                    trained.parameters, range(start, min(start + schedule.batch_size, task.size))
-                )
-        steers = modules.build(trained.parameters)
+        built = modules.build(trained.parameters)
+        steers = {site: replace(built[site], b_m=b_m) for site in modules.sites}
         ids = [torch.tensor(row.ids) for row in task.rows]
-        placed = tuple((site, replace(steers[site], b_m=b_m)) for site in modules.sites)
-        steering = Steering(placed, origin_of(model, schedule.seed, ids)).only(scope)
+        origin = origin_of(model, schedule.seed, ids)
+        steering = Steering(tuple(steers.items()), origin).only(scope)
         name = name_of(len(modules.sites), gated, objective, surface)
-        return Fit(name, steering, trained, task.fired())
+        return Fit(name, steering, steers, trained, task.firing_rates(trained.parameters))
 
     def gates(self, h: Float[Tensor, "*token d_model"]) -> Float[Tensor, "*token rank"]:
         """Lambda of each token: how strongly it is steered, before alpha."""
@@ -155,11 +150,13 @@ class PSR:
 class Fit:
     """A fitted PSR or Const: its name in the paper's scheme, and how training went.
 
-    `firing` is how often each gate is open on the tokens it was fitted on.
+    `steering` is the `steers` on the tokens of the surface; `firing` is how often each gate is open
+    on the tokens it was fitted on.
     """
 
     name: str
     steering: Steering
+    steers: dict[Site, PSR]
     trained: Trained
     firing: dict[Site, Float[Tensor, " rank"]]
 
