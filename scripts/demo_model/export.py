@@ -27,7 +27,7 @@ def exported_model(state: dict) -> GPT2LMHeadModel:
     """The averaged weights in float16.
 
     The configuration asks for float32, so that the weights are widened when they are loaded. Its
-    activation stays ``gelu_pytorch_tanh``: the function of ``gelu_new``, in one step instead of six.
+    activation stays ``gelu_pytorch_tanh``: what ``gelu_new`` computes, in one step instead of six.
     """
     model = new_model(**state["shape"])
     model.load_state_dict(state["average"], strict=False)

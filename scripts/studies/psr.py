@@ -120,7 +120,7 @@ def model() -> HookedModel:
 @cache
 def material(attribute: str) -> Material:
     if options().prefix:
-        return prefixed(model(), attribute, (options().n_train, 20, options().n_test // 2))
+        return prefixed(model(), attribute, (options().n_train, 20, options().n_test))
     if options().questions:
         return from_file(model(), Path(options().questions), options().judge)[attribute]
     return demo(attribute)
@@ -424,7 +424,7 @@ def main() -> None:
     parser.add_argument("--until", choices=("hypotheses", "validation", "page"), default="page")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that it runs")
     given = parser.parse_args()
-    sizes = {"n_train": 16, "n_test": 8, "epochs": 2, "samples": 1, "bisections": 1, "seeds": 2}
+    sizes = {"n_train": 16, "n_test": 10, "epochs": 2, "samples": 1, "bisections": 1, "seeds": 2}
     options_given = Options(
         given.model,
         str(given.work_dir),

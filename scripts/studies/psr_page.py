@@ -44,9 +44,14 @@ are found on validation questions and used unchanged on test questions. C80 is 8
 mean coherence on the same questions; Cp is the prompt's coherence less {psr.TOLERANCE:g} points,
 because prompting costs this model no coherence and a bound at its very value would be decided by
 noise. Samples at temperature 1, at most 64 tokens.
-
+"""
+SEEN = """
 Not quite blind: while the code was written, H1's numbers (ratios near 3) and a first PSR were seen
 on pairs of *positive*, from earlier weights of the model.
+"""
+UNJUDGED = """
+No judge was at hand: H2 is asked at strength 1, as trained, the configuration kept is the one with
+the smallest relRMSE at the last layer on validation pairs, and H4 and H5 are not asked.
 """
 
 
@@ -278,8 +283,11 @@ def page(cells: Cells | None, options: psr.Options, until: str) -> str:
         '"Steer Like the LLM" (arXiv 2605.03907): how does an instruction act on the tokens of a '
         "response, and which activation methods do the same?\n\n## Hypotheses\n\n" + HYPOTHESES
     )
+    judged = not options.prefix and (not options.questions or options.judge is not None)
+    head += (SEEN if options.model == "demo" else "") + ("" if judged else UNJUDGED)
     if cells is None or until == "validation":
         return head + "\nThe test split has not been opened yet.\n"
+    psr.begin(options)  # run as a script, the study itself is another module: __main__
     results = Results(cells, options)
     parts = [head, _verdicts(results), _prompt(results), _faithfulness(results)]
     if results.judged:
@@ -439,12 +447,14 @@ def _configurations(results: Results) -> str:
 
 def _about(results: Results) -> str:
     kept, about = results.options, results.cells.about
+    chosen = (
+        " (prompted responses that both judges give 50 points or more)" if results.judged else ""
+    )
     return (
         f"\n## How it was made\n\nModel {kept.model}, fingerprint `{about['fingerprint'][:16]}`; "
-        f"seeds 0 to {kept.seeds - 1}, which draw the {kept.n_train} training pairs (prompted "
-        "responses that both judges give 50 points or more), the first parameters, and the "
-        f"samples; {kept.epochs} epochs in batches of 8; {kept.samples} completions of each "
-        "validation question, one of each test question.\n"
+        f"seeds 0 to {kept.seeds - 1}, which draw the {kept.n_train} training pairs{chosen}, the "
+        f"first parameters, and the samples; {kept.epochs} epochs in batches of 8; {kept.samples} "
+        "completions of each validation question, one of each test question.\n"
     )
 
 
