@@ -66,7 +66,7 @@ def rank_share(
         for train, test in _folds(pairs, aligned, folds, seed):
             axes = {MEAN_PUSH: _orthonormal(delta[train].mean(axis=0)[None])}
             found = np.linalg.svd(delta[train], full_matrices=False)[2]
-            axes |= {f"best {rank}": found[:rank] for rank in ranks if rank <= len(found)}
+            axes |= {f"best {rank}": found[:rank] for rank in ranks}
             for name, basis in axes.items():
                 part = kept.setdefault(name, np.zeros(len(delta)))
                 part[test] = np.square(delta[test] @ basis.T).sum(axis=1)
@@ -87,7 +87,8 @@ def dispersion(
 
     `table` is what `coefficients` returned, `measure` one of its columns, of which the size counts.
     Columns: layer, method, strength, measure, gini (0 all alike, 1 all on one token), ratio (95th
-    over 5th percentile; 1 all alike), their low and high, n_examples, n_tokens.
+    over 5th percentile; 1 all alike), their low and high, n_examples, n_tokens; stream and view if
+    the table has them.
     """
     if measure not in table.columns or table.empty:
         raise ValueError(
@@ -95,7 +96,7 @@ def dispersion(
             f"has {len(table)} rows and the columns {list(table.columns)}."
         )
     rows = []
-    keys = ["layer", "method", "strength"]
+    keys = [key for key in ("layer", "stream", "method", "strength", "view") if key in table]
     for _, part in table.groupby(keys, sort=False):
         sizes = part[measure].abs().to_numpy(dtype=np.float64)
         example = part["example"].to_numpy()
@@ -191,7 +192,8 @@ def decodability(
             }
             for name, guess in found.items():
                 # In units of the training questions' strengths, so that folds can be added up.
-                missed[name][test] = np.square((y[test] - guess) / y[train].std())
+                with np.errstate(divide="ignore", invalid="ignore"):
+                    missed[name][test] = np.square((y[test] - guess) / y[train].std())
         for name in ("linear", "relu"):
             left, low, high = _ratio(missed[name], missed["mean"], aligned, seed)
             rows.append(

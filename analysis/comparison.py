@@ -3,7 +3,7 @@
 import importlib.metadata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import pandas as pd
 
@@ -25,6 +25,7 @@ from steerlens.types import HookedModel
 ENOUGH_TO_SPLIT = 4
 
 
+@runtime_checkable
 class Measured(Protocol):
     """What was measured with which seed."""
 

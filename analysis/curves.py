@@ -5,7 +5,8 @@ Colours and rules are those of `analysis.figures`: tidy tables in, plotly figure
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import cycle
 
 import numpy as np
 import pandas as pd
@@ -16,8 +17,9 @@ from analysis.figures import method_colours, require_columns, titled
 
 _SHARE_COLOURS = ("#d55e00", "#0072b2", "#56b4e9", "#009e73", "#cc79a7", "#e69f00")
 _READOUT_COLOURS = {"linear": "#0072b2", "relu": "#d55e00"}
+_DASHES = ("solid", "dot", "dash", "dashdot")
 _SHARE = ["layer", "axes", "share", "low", "high"]
-_SPREAD = ["layer", "method", "ratio", "ratio_low", "ratio_high", "gini", "measure"]
+_SPREAD = ["layer", "method", "strength", "ratio", "ratio_low", "ratio_high", "gini", "measure"]
 _R2 = ["layer", "strength", "readout", "r2", "low", "high"]
 _TRADEOFF = ["method", "strength", "attribute", "attribute_low", "attribute_high"]
 _TRADEOFF += ["coherence", "coherence_low", "coherence_high", "n"]
@@ -43,16 +45,18 @@ def assumption_curves(
         subplot_titles=["One direction?", "Equally strong?", "Readable from the token?"],
     )
     for (axes, part), colour in zip(
-        shares.groupby("axes", sort=False), _SHARE_COLOURS, strict=False
+        shares.groupby("axes", sort=False), cycle(_SHARE_COLOURS), strict=False
     ):
         figure.add_trace(_line(part, "share", str(axes), colour), row=1, col=1)
-    ratio = spread.rename(columns={"ratio_low": "low", "ratio_high": "high"})
-    figure.add_trace(_line(ratio, "ratio", "95th / 5th percentile", "#444444"), row=1, col=2)
-    for (readout, part), dash in zip(
-        readouts.groupby("readout", sort=False), ("solid", "dot"), strict=False
-    ):
-        colour = _READOUT_COLOURS.get(str(readout), "#444444")
-        figure.add_trace(_line(part, "r2", f"{readout} read-out", colour, dash), row=1, col=3)
+    ratios = spread.rename(columns={"ratio_low": "low", "ratio_high": "high"})
+    for (strength, part), dash in _dashed(ratios, "strength"):
+        name = f"95th / 5th percentile{f', {strength}' if strength else ''}"
+        figure.add_trace(_line(part, "ratio", name, "#444444", dash), row=1, col=2)
+    for (strength, some), dash in _dashed(readouts, "strength"):
+        for readout, part in some.groupby("readout", sort=False):
+            colour = _READOUT_COLOURS.get(str(readout), "#444444")
+            name = f"{readout} read-out of {strength}"
+            figure.add_trace(_line(part, "r2", name, colour, dash), row=1, col=3)
     figure.update_xaxes(title="layer", dtick=1 if shares["layer"].nunique() <= 24 else None)
     figure.update_yaxes(title="share of |Δ|²", range=[0, 1.02], row=1, col=1)
     figure.update_yaxes(title="ratio of strengths", rangemode="tozero", row=1, col=2)
@@ -70,6 +74,11 @@ def assumption_curves(
         top=120,
     )
     return figure
+
+
+def _dashed(table: pd.DataFrame, column: str) -> Iterable[tuple[tuple[object, pd.DataFrame], str]]:
+    """The rows of each value of a column, with a dash for its line."""
+    return zip(table.groupby(column, sort=False), cycle(_DASHES), strict=False)
 
 
 def _line(

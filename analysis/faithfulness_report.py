@@ -94,6 +94,7 @@ def study(
 
 def report(found: FaithfulnessStudy, made: Mapping[str, object], title: str, intro: str) -> Report:
     """All tables and pictures as one page."""
+    of_prompt = found.dispersion.loc[found.dispersion["method"] == "prompt"]
     page = (
         Report(title=title, intro=intro, made=made)
         .heading("What the prompt does to each token")
@@ -116,7 +117,9 @@ def report(found: FaithfulnessStudy, made: Mapping[str, object], title: str, int
             "is such a read-out.",
         )
         .table(
-            found.dispersion.loc[found.dispersion["method"] == "prompt"].drop(columns="strength"),
+            found.dispersion.loc[found.dispersion["method"] == "prompt"].drop(
+                columns=["strength", "stream", "view"]
+            ),
             "Gini coefficient and percentile ratio of |Δ| over tokens, with 95 % intervals over "
             "examples.",
         )

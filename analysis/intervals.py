@@ -18,8 +18,9 @@ def resamples(n: int, n_bootstrap: int = 1000, seed: int = 0) -> Draws:
 
 
 def percentile_interval(values: Float[np.ndarray, " resample"]) -> Interval:
-    """The middle 95 %."""
-    low, high = np.quantile(values, [0.025, 0.975])
+    """The middle 95 %. Between infinite values nothing can be interpolated."""
+    method = "linear" if np.isfinite(values).all() else "inverted_cdf"
+    low, high = np.quantile(values, [0.025, 0.975], method=method)
     return float(low), float(high)
 
 

@@ -157,9 +157,9 @@ class Tradeoff:
                 low, high = (middle, high) if self._holds(middle, target) else (low, middle)
         holding = [s for s in self.tried if s > 0 and self._holds(s, target)]
         if not holding:
-            best = max(self.tried, key=lambda s: self.at(s).mean_coherence)
-            holds = self._holds(best, target)
-            return AtCoherence(target, best, self.at(best), holds, True)
+            some = [s for s in self.tried if s > 0]
+            best = max(some, key=lambda s: np.nan_to_num(self.at(s).mean_coherence, nan=-1))
+            return AtCoherence(target, best, self.at(best), False, True)
         best = max(holding)
         return AtCoherence(target, best, self.at(best), True, high < np.inf)
 

@@ -71,7 +71,8 @@ def test_help_needs_no_torch_and_names_every_command() -> None:
         "assert 'torch' not in sys.modules and 'pandas' not in sys.modules"
     )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    for command in ("demo", "generate", "fit", "compare", "models", "info", "doctor"):
+    commands = ("demo", "generate", "fit", "compare", "faithfulness", "models", "info", "doctor")
+    for command in commands:
         assert command in said.stdout
 
 
@@ -119,6 +120,86 @@ def test_compare_writes_a_report_and_its_numbers(run: Any, files: Any, tmp_path:
     assert html.count("data-figure=") >= 3
     assert report.stat().st_size < 8e6
     assert sorted(tmp_path.iterdir()) == [report]
+
+
+FIVE = tuple(
+    {"user": user, "system": "Be positive.", "response": response}
+    for user, response in (
+        ("Review a film.", "A charming, touching picture with a fantastic ending."),
+        ("Write a movie review.", "I was very happy with this movie."),
+        ("Tell me about a movie you saw.", "The story is moving and the cast is superb."),
+        ("What did you think of the film?", "It is a wonderful film."),
+        ("Write a review of a film.", "A great story, and a great cast."),
+    )
+)
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Any:
+    """A pairs file with so many of the five pairs, which need no answer any more."""
+
+    def write(n: int = 5) -> Path:
+        path = tmp_path / "written.jsonl"
+        path.write_text("".join(json.dumps(line) + "\n" for line in FIVE[:n]))
+        return path
+
+    return write
+
+
+def test_faithfulness_of_the_prompt_alone_is_a_report_and_its_tables(
+    run: Any, written: Any, tmp_path: Path
+) -> None:
+    report = tmp_path / "report.html"
+    code, out, err = run("faithfulness", "--pairs", written(2), "--out", report, "--json")
+    assert (code, err) == (0, "")
+    found = json.loads(out)
+    assert list(found) == ["report", "dispersion", "rank_share", "decodability"]
+    assert found["report"] == str(report)
+    for name in ("dispersion", "rank_share", "decodability"):
+        rows = found[name]
+        assert {row["layer"] for row in rows} == set(range(6))
+        assert {row["n_examples"] for row in rows} == {2}
+    assert {row["method"] for row in found["dispersion"]} == {"prompt"}
+    html = report.read_text(encoding="utf-8")
+    assert html.count("data-figure=") == 3
+    assert "Who is faithful" not in html
+    assert run("faithfulness", "--pairs", written(2), "--out", report)[1] == (
+        f"The report is at {report}\n"
+    )
+
+
+def test_faithfulness_of_steering_files_is_measured_on_every_other_question(
+    run: Any, files: Any, written: Any, tmp_path: Path
+) -> None:
+    report = tmp_path / "report.html"
+    steerings = [part for path in files.values() for part in ("--steering", path)]
+    code, out, err = run(
+        "faithfulness", "--pairs", written(), *steerings, "--out", report, "--json",
+        "--equivalent", "Be happy.", "--neutral", "Answer.",
+    )  # fmt: skip
+    assert (code, err) == (0, "")
+    found = json.loads(out)
+    lines = {(row["method"], row["strength"]) for row in found["faithfulness"]}
+    fitted = {(name, s) for name in files for s in ("as fitted", "least squares")}
+    assert lines == fitted | {("equivalent prompts", ""), ("neutral prompts", "")}
+    assert {row["n_examples"] for row in found["faithfulness"]} == {3}
+    assert {(row["method"], row["strength"]) for row in found["dispersion"]} == (
+        fitted | {("prompt", "")}
+    )
+    html = report.read_text(encoding="utf-8")
+    assert html.count("data-figure=") == 4
+    assert "Who is faithful" in html
+    assert "3 measured, 2 for least-squares strengths" in html
+
+
+def test_faithfulness_of_one_question_says_what_is_needed(
+    run: Any, written: Any, tmp_path: Path
+) -> None:
+    code, out, err = run("faithfulness", "--pairs", written(1), "--out", tmp_path / "report.html")
+    assert (code, out) == (2, "")
+    assert err.startswith("error: With one question")
+    assert "Give pairs of at least two questions" in err
+    assert not (tmp_path / "report.html").exists()
 
 
 def test_info_tells_the_model_and_what_is_inside(run: Any, files: Any) -> None:
@@ -201,6 +282,14 @@ BAD = {
     "one steering twice": (
         ["compare", "--pairs", "{pairs}", *["--steering", "{caa}"] * 2, "--out", "{out}"],
         "Two steering files",
+    ),
+    "two steering files of one name": (
+        ["faithfulness", "--pairs", "{pairs}", *["--steering", "{caa}"] * 2, "--out", "{out}"],
+        "Two steering files are called caa",
+    ),
+    "faithfulness in an unwritable place": (
+        ["faithfulness", "--pairs", "{pairs}", "--out", "{out}/no/x.html"],
+        "its folder does not exist",
     ),
     "no steering file at all": (["info", "{pairs}"], "no safetensors file"),
     "a demo folder that is a file": (["demo", "--out", "{pairs}"], "Choose another"),

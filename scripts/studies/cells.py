@@ -63,10 +63,14 @@ class Cells:
         if not missing:
             return
         started, n = time.monotonic(), len(missing)
+        failure: BaseException | None = None
         spawning = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(workers, spawning, self.begin, (self.options,)) as pool:
             waiting = {pool.submit(_timed, cell, args): args for args in missing}
             for done, future in enumerate(as_completed(waiting), start=1):
+                if future.exception() is not None:  # the others' results are kept first
+                    failure = failure or future.exception()
+                    continue
                 result, seconds = future.result()
                 _write(self.path(name, waiting[future]), result)
                 passed = time.monotonic() - started
@@ -76,6 +80,8 @@ class Cells:
                     file=sys.stderr,
                     flush=True,
                 )
+        if failure is not None:
+            raise failure
 
 
 def _timed(cell: Callable[..., Any], arguments: Arguments) -> tuple[Any, float]:

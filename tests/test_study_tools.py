@@ -1,0 +1,250 @@
+"""The tools of studies: results made once and kept, estimates and verdicts on simulated data."""
+
+import json
+import math
+import operator
+import os
+from concurrent.futures import as_completed
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psr
+import pytest
+from cells import Cells
+from psr_page import (
+    NOT,
+    SUPPORTED,
+    UNDECIDED,
+    Errors,
+    Estimate,
+    estimate,
+    markdown,
+    mean_of,
+    page,
+    verdict,
+)
+
+# Cells run in new processes, which import the module of their function: builtins are quick.
+
+
+def cells(folder: Path, **about: Any) -> Cells:
+    return Cells(folder, {"seeds": 3, "model": "demo", **about}, os.chdir, str(folder.parent))
+
+
+# -- Cells -----------------------------------------------------------------------------------------
+
+
+def test_a_result_is_made_once_and_read_again(tmp_path: Path) -> None:
+    study = cells(tmp_path / "work")
+    study.open()
+    study.make(operator.truediv, [(6, 3)], 1)
+    assert study.get("truediv", 6, 3) == 2
+    study.path("truediv", (6, 3)).write_text("[5]")
+    study.make(operator.truediv, [(6, 3), (1, 4)], 1)
+    assert study.get("truediv", 6, 3) == [5], "it was there, so it is not made again"
+    assert cells(tmp_path / "work").get("truediv", 1, 4) == 0.25
+    left = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.*"))
+    assert left == ["work/about.json", "work/truediv/1_4.json", "work/truediv/6_3.json"]
+
+
+def test_nothing_is_started_where_nothing_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = cells(tmp_path)
+    path = study.path("truediv", (6, 3))
+    path.parent.mkdir()
+    path.write_text("2")
+    monkeypatch.setattr("cells.ProcessPoolExecutor", None)
+    study.make(operator.truediv, [(6, 3)], 1)
+
+
+def test_a_process_is_readied_before_its_first_cell(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = cells(tmp_path / "work")
+    study.make(os.path.abspath, [("here",)], 1)
+    assert study.get("abspath", "here") == str(tmp_path / "here")
+    assert "abspath 1/1 here:" in capsys.readouterr().err
+
+
+def test_nan_and_infinity_are_kept(tmp_path: Path) -> None:
+    study = cells(tmp_path)
+    study.make(float, [("nan",), ("-inf",), ("0.1",)], 2)
+    assert math.isnan(study.get("float", "nan"))
+    assert study.get("float", "-inf") == -math.inf
+    assert study.get("float", "0.1") == 0.1
+
+
+def test_a_folder_of_another_study_is_refused_and_told_apart(tmp_path: Path) -> None:
+    first = cells(tmp_path / "work", sizes=(1, 2))
+    first.open()
+    first.open()  # tuples are lists in JSON, and no difference
+    with pytest.raises(SystemExit, match=r"other model, seeds \(\['demo', 3\]\) .*\['gpt2', 4\]"):
+        cells(tmp_path / "work", sizes=(1, 2), model="gpt2", seeds=4).open()
+    with pytest.raises(SystemExit, match=r"other extra \(\[None\]\) .*\[1\].*--work-dir"):
+        cells(tmp_path / "work", sizes=(1, 2), extra=1).open()
+    kept = json.loads((tmp_path / "work" / "about.json").read_text())
+    assert kept == {"seeds": 3, "model": "demo", "sizes": [1, 2]}
+
+
+def test_a_failing_cell_keeps_what_was_made_before_it(tmp_path: Path) -> None:
+    study = cells(tmp_path)
+    with pytest.raises(ZeroDivisionError):
+        study.make(operator.truediv, [(6, 3), (1, 0)], 1)
+    assert study.get("truediv", 6, 3) == 2
+    assert not study.path("truediv", (1, 0)).exists()
+    with pytest.raises(FileNotFoundError):
+        study.get("truediv", 1, 0)
+
+
+def test_a_failing_cell_keeps_what_is_made_after_it(tmp_path: Path) -> None:
+    study = cells(tmp_path)
+    with pytest.raises(ZeroDivisionError):
+        study.make(operator.truediv, [(1, 0), (6, 3)], 1)
+    assert study.path("truediv", (6, 3)).exists()
+
+
+def test_a_failing_cell_of_many_ends_the_making(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cells.as_completed", partial(as_completed, timeout=10))
+    study = cells(tmp_path)
+    with pytest.raises(ZeroDivisionError):
+        study.make(operator.truediv, [(1, 0), *((1, k) for k in range(1, 12))], 1)
+    assert study.get("truediv", 1, 1) == 1
+
+
+# -- Estimates -------------------------------------------------------------------------------------
+
+
+def test_the_interval_of_an_estimate_covers_the_truth() -> None:
+    rng, covered = np.random.default_rng(0), 0
+    for draw in range(40):
+        seeds = rng.normal(0, 0.1, size=(5, 1))
+        data = 3 + seeds + rng.normal(0, 2, size=60) + rng.normal(0, 0.5, size=(5, 60))
+        found = estimate(lambda s, q, x=data: float(x[np.ix_(s, q)].mean()), 5, 60, draw)
+        assert found.value == pytest.approx(data.mean())
+        low, high = found.interval
+        assert low < found.value < high
+        covered += low < 3 < high
+    assert 34 <= covered <= 40
+
+
+@pytest.mark.parametrize("axis", [0, 1], ids=["seeds", "questions"])
+def test_seeds_and_questions_are_both_resampled(axis: int) -> None:
+    """Differences along one of them alone make an interval of their own standard error."""
+    values = np.random.default_rng(1).normal(size=40)
+    data = values[:, None].repeat(30, 1) if axis == 0 else values[None].repeat(30, 0)
+    found = estimate(lambda s, q: float(data[np.ix_(s, q)].mean()), *data.shape, 0)
+    low, high = found.interval
+    assert high - low == pytest.approx(2 * 1.96 * values.std() / 40**0.5, rel=0.12)
+
+
+def test_an_estimate_depends_on_its_draw_alone() -> None:
+    data = np.random.default_rng(2).normal(size=(3, 20))
+    one, again, other = (
+        estimate(lambda s, q: float(data[np.ix_(s, q)].mean()), 3, 20, draw) for draw in (4, 4, 5)
+    )
+    np.testing.assert_array_equal(one.resampled, again.resampled)
+    assert not np.array_equal(one.resampled, other.resampled)
+
+
+def test_the_mean_over_attributes_is_narrower_than_each() -> None:
+    rng = np.random.default_rng(3)
+    each = [Estimate(value, value + rng.normal(size=1000)) for value in (1.0, 2.0, 6.0)]
+    whole = mean_of(each)
+    assert whole.value == pytest.approx(3)
+    low, high = whole.interval
+    assert (low, high) == pytest.approx((3 - 1.96 / 3**0.5, 3 + 1.96 / 3**0.5), abs=0.15)
+
+
+def test_an_interval_leaves_out_resamples_without_a_value_and_is_written_with_two_digits() -> None:
+    found = Estimate(1.234, np.array([np.nan, *np.linspace(0, 1, 41), np.nan]))
+    assert found.interval == pytest.approx((0.025, 0.975))
+    assert str(Estimate(1.234, np.linspace(1, 2, 41))) == "1.23 [1.02, 1.98]"
+
+
+@pytest.mark.parametrize(
+    ("ends", "above", "expected"),
+    [
+        ((1.1, 1.9), True, SUPPORTED),
+        ((1.1, 1.9), False, NOT),
+        ((0.1, 0.9), True, NOT),
+        ((0.1, 0.9), False, SUPPORTED),
+        ((0.9, 1.1), True, UNDECIDED),
+        ((0.9, 1.1), False, UNDECIDED),
+        ((1.0, 1.9), True, UNDECIDED),
+        ((0.1, 1.0), False, UNDECIDED),
+        ((np.nan, np.nan), True, UNDECIDED),
+    ],
+)
+def test_a_verdict_needs_the_whole_interval_on_one_side(
+    ends: tuple[float, float], above: bool, expected: str
+) -> None:
+    class Given(Estimate):
+        interval = ends  # pyright: ignore[reportAssignmentType]
+
+    assert verdict(Given(0.0, np.zeros(1)), 1.0, above) == expected
+
+
+def errors(seeds: int = 2, layers: int = 3, examples: int = 5, seed: int = 4) -> Errors:
+    rng = np.random.default_rng(seed)
+    found = Errors.of(
+        [
+            {
+                name: rng.uniform(1, 9, size=(layers, examples)).tolist()
+                for name in ("above", "below")
+            }
+            for _ in range(seeds)
+        ]
+    )
+    assert found is not None
+    return found
+
+
+def test_relative_errors_are_pooled_over_seeds_and_examples() -> None:
+    found = errors()
+    seeds, examples = np.array([1, 1, 0]), np.array([4, 0, 0, 2])
+    for layer, value in enumerate(found.relative(seeds, examples)):
+        above = sum(found.above[s][layer][e] for s in seeds for e in examples)
+        below = sum(found.below[s][layer][e] for s in seeds for e in examples)
+        assert value == pytest.approx(math.sqrt(above / below))
+    assert (found.seeds, found.n) == (2, 5)
+    assert Errors.of([]) is None
+
+
+def test_a_reference_of_one_seed_stands_for_every_seed() -> None:
+    one, examples = errors(seeds=1), np.arange(5)
+    np.testing.assert_allclose(
+        one.relative(np.array([2, 0, 1]), examples), one.relative(np.array([0]), examples)
+    )
+
+
+def test_a_statistic_of_errors_is_made_of_the_relative_errors_of_layers() -> None:
+    found = errors()
+    whole = found.relative(np.arange(2), np.arange(5))
+    made = found.statistic(lambda relative: float(relative[-1] - relative[0]), 0)
+    assert made.value == pytest.approx(whole[-1] - whole[0])
+    low, high = made.interval
+    assert low < made.value < high
+    resampled = np.random.default_rng(0)
+    first = found.relative(resampled.integers(0, 2, 2), resampled.integers(0, 5, 5))
+    assert made.resampled[0] == pytest.approx(first[-1] - first[0])
+
+
+# -- The page --------------------------------------------------------------------------------------
+
+
+def test_a_table_in_markdown_has_a_head_a_rule_and_its_rows() -> None:
+    table = markdown(["claim", "mean"], [["a", "1"], ["", "2"]])
+    assert table == "| claim | mean |\n| --- | --- |\n| a | 1 |\n|  | 2 |"
+
+
+def test_without_results_the_page_is_the_hypotheses_alone() -> None:
+    text = page(None, psr.Options("demo", "nowhere"), "hypotheses")
+    for name in ("H1", "H2", "H3", "H4", "H5"):
+        assert f"**{name}**" in text
+    assert "has not been opened" in text
+    assert "--model gpt2`" in page(None, psr.Options("gpt2", "nowhere"), "hypotheses")
