@@ -117,9 +117,7 @@ def report(found: FaithfulnessStudy, made: Mapping[str, object], title: str, int
             "is such a read-out.",
         )
         .table(
-            found.dispersion.loc[found.dispersion["method"] == "prompt"].drop(
-                columns=["strength", "stream", "view"]
-            ),
+            of_prompt.drop(columns=["strength", "stream", "view"]),
             "Gini coefficient and percentile ratio of |Δ| over tokens, with 95 % intervals over "
             "examples.",
         )
