@@ -196,7 +196,9 @@ def fit_psr(
     ],
     out: Out,
     layers: Annotated[str, typer.Option(help='Steered layers: "4", "2,4", "2-5" or "all".')],
-    objective: Annotated[str, typer.Option(help="MSE, LL or both.")] = "MSE",
+    objective: Annotated[
+        str, typer.Option(help="MSE, LL, both, or DiM (difference of means: one layer, no gate).")
+    ] = "MSE",
     surface: Annotated[str, typer.Option(help="R (the response) or QR (the user turn too).")] = "R",
     constant: Annotated[bool, typer.Option(help="No gate: the paper's Const.")] = False,
     rank: Annotated[int, typer.Option(help="Gates and directions a layer.")] = 1,
@@ -217,20 +219,37 @@ def fit_psr(
     """
     from steerlens.imitation import Objective
     from steerlens.jsonl import read_prompt_pairs
-    from steerlens.methods.psr import PSR, Surface
+    from steerlens.methods.psr import PSR, Surface, difference_of_means
     from steerlens.models import require_choice
     from steerlens.training import Schedule
 
-    require_choice("objective", objective, get_args(Objective))
+    require_choice("objective", objective, (*get_args(Objective), "DiM"))
     require_choice("surface", surface, get_args(Surface))
     asked = read_prompt_pairs(pairs)
     loaded = _load(model, backend, device)
     sites = _layers(layers, loaded.cfg.n_layers)
     _require_folder_of(out)
     template = _template(loaded)
+    answered = _answered(loaded, asked, seed, max_new_tokens, template)
+    if objective == "DiM":
+        if len(sites) != 1 or rank != 1:
+            raise ValueError(
+                f"DiM is one vector at one layer; asked for {len(sites)} layers and rank {rank}."
+            )
+        means = difference_of_means(
+            loaded,
+            answered,
+            sites[0],
+            surface=surface,  # pyright: ignore[reportArgumentType]  (checked above)
+            template=template,
+        )
+        means.save(out)
+        name = f"S-Const_DiM|{surface}"
+        _say({"file": str(out), "method": name}, as_json, f"Wrote {out}: {name}")
+        return
     fit = PSR.fit(
         loaded,
-        _answered(loaded, asked, seed, max_new_tokens, template),
+        answered,
         sites,
         objective=objective,  # pyright: ignore[reportArgumentType]  (checked above)
         surface=surface,  # pyright: ignore[reportArgumentType]

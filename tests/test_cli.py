@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+import steerlens
+from steerlens import load_steering
 from steerlens.cli import main
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -62,6 +64,21 @@ def test_psr_is_fitted_and_generates(tmp_path: Path, capsys: Any) -> None:
         main(["info", str(path)])
     assert stopped.value.code in (0, None)
     assert "PSR" in capsys.readouterr().out
+
+
+def test_difference_of_means_is_one_vector_at_one_layer(run: Any, tmp_path: Path) -> None:
+    path = tmp_path / "dim.safetensors"
+    command = ["fit", "psr", "--pairs", EXAMPLES / "pairs.jsonl", "--objective", "DiM"]
+    command += ["--max-new-tokens", 8, "--out", path]
+    code, out, _ = run(*command, "--layers", 3, "--json")
+    assert code == 0
+    assert json.loads(out)["method"] == "S-Const_DiM|R"
+    (_, placed) = load_steering(path, steerlens.load("demo")).placed[0]
+    assert (placed.steer.W == 0).all()
+    assert placed.steer.Z.abs().sum() > 0
+    code, _, err = run(*command, "--layers", "all")
+    assert code == 2
+    assert "one layer; asked for 6 layers" in err
 
 
 def test_help_needs_no_torch_and_names_every_command() -> None:

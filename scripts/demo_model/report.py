@@ -39,7 +39,7 @@ from kneser_ney import KneserNey
 from measure import answer_bits, turns
 from sklearn.metrics import roc_auc_score
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from wordings import HELD_OUT_WORDINGS
+from wordings import ATTRIBUTE_WORDINGS, HELD_OUT_WORDINGS
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "judges"))
 from calibrate_coherence import shuffled_tokens
@@ -169,14 +169,15 @@ def sampled(
     attribute: str,
     count: int,
     temperature: float = TEMPERATURE,
+    wordings: Sequence[str] = (),
 ) -> tuple[list[str], list[str]]:
-    """Completions with a held-out wording of the attribute, and of the same requests without."""
+    """Completions with a wording of the attribute, held out by default, and without any."""
     users = [
         user
         for split, part in (("test", count // 2), ("train", count - count // 2))
         for user in questions(attribute, split, part, known_titles, seed=1)
     ]
-    wordings = HELD_OUT_WORDINGS[attribute]
+    wordings = wordings or HELD_OUT_WORDINGS[attribute]
     prompts = [
         steerlens.Conversation(user, wordings[i % len(wordings)]) for i, user in enumerate(users)
     ]
@@ -227,6 +228,35 @@ def formats_section(samples: dict, human: dict[str, list[str]], tokenizer) -> st
         "human text made so",
     ]
     return markdown(header, rows)
+
+
+def wordings_section(samples: dict, trained: dict) -> str:
+    """How often each held-out wording is followed, and wordings of the training."""
+    rows = []
+    for name in ATTRIBUTES:
+        right = [followed(name, texts[name][0]) for texts in (samples, trained)]
+        wordings = HELD_OUT_WORDINGS[name]
+        each = [right[0][i :: len(wordings)] for i in range(len(wordings))]
+        shares = [f"{np.mean(hits):.0%}" for hits in each]
+        least = int(np.argmin([np.mean(hits) for hits in each]))
+        rows.append(
+            [name, " ".join(shares), f'"{wordings[least]}"', share(right[0]), share(right[1])]
+        )
+    header = [
+        "attribute",
+        "each held-out wording",
+        "the worst of them",
+        "held out",
+        "in training",
+    ]
+    return markdown(header, rows)
+
+
+def followed(attribute: str, texts: Sequence[str]) -> list[bool]:
+    """Whether each text has the attribute."""
+    if attribute in RULES:
+        return FormatJudge(attribute).holds(texts).tolist()
+    return (judge_of(attribute)(texts) > 50).tolist()
 
 
 def registers_section(samples: dict) -> str:
@@ -481,6 +511,10 @@ def document(corpus: Path, size: int) -> str:
     known = titles(corpus)
     samples = {name: sampled(model, known, name, size) for name in ATTRIBUTES}
     hot = {name: sampled(model, known, name, size, 1.0) for name in ("positive", "negative")}
+    trained = {
+        name: sampled(model, known, name, size, wordings=ATTRIBUTE_WORDINGS[name])
+        for name in ATTRIBUTES
+    }
     note("judges")
     parts = {
         "judges": judges_section(corpus, human, tokenizer),
@@ -489,6 +523,7 @@ def document(corpus: Path, size: int) -> str:
         "sentiment": sentiment_section({TEMPERATURE: samples, 1.0: hot}),
         "formats": formats_section(samples, human, tokenizer),
         "registers": registers_section(samples),
+        "wordings": wordings_section(samples, trained),
         "load": load_seconds(),
         "logits": logits_section(),
         "degraded": degraded_section(samples, human),
