@@ -58,7 +58,8 @@ def by_plain_loop(model: Any, pairs: list[PromptPair], layers: list[int]) -> dic
     """The same steps, one example at a time, nothing reused."""
     rows = [encode_pair(model, pair) for pair in pairs]
     parameters = first_parameters(model.cfg.d_model, layers)
-    scale = sum(float(loss_of(model, row, parameters, layers)[0]) for row in rows) / len(rows)
+    with torch.no_grad():
+        scale = sum(float(loss_of(model, row, parameters, layers)[0]) for row in rows) / len(rows)
     optimiser = torch.optim.AdamW(parameters.values(), weight_decay=SCHEDULE.weight_decay)
     training, _ = SCHEDULE.split(len(rows))
     n_batches = -(-len(training) // SCHEDULE.batch_size)

@@ -15,8 +15,9 @@
 # # A prompt is an intervention
 #
 # Put "Be positive." in front of a request and the model writes something else. Seen from inside,
-# the instruction did one thing only: it changed the activations of the tokens behind it. So a prompt
-# *is* an activation intervention, and one that we can measure exactly. This notebook follows "Steer
+# whatever the instruction did, it did by changing the activations of the tokens behind it. (Part of
+# that is no meaning at all: in a model with learned positions it also moves them along. The neutral
+# prompts in section 4 show how much that is.) So a prompt *is* an activation intervention, and one that we can measure exactly. This notebook follows "Steer
 # Like the LLM" (Heyman and Vandeputte, 2026, arXiv 2605.03907):
 #
 # 1. measure what the instruction does to each token at each layer,
@@ -65,7 +66,8 @@ print(f"{n_layers} layers, {d_model} numbers in an activation; single layers act
 
 # %% [markdown]
 # Some requests, each with a response that the model wrote **under the instruction**. Those of the
-# first list are for training, those of the second for measuring.
+# first list are for training, those of the second for measuring. (The benchmark set has a third
+# list, "test". It is for final results such as docs/results, so we do not look at it while we learn.)
 
 # %%
 INSTRUCTION = "Be positive."
@@ -85,8 +87,8 @@ def answered(split, n_questions, n):
     )
 
 
-train, test = answered("train", 32, 3), answered("test", 12, 2)
-print(len(train), "pairs to train on,", len(test), "to measure on, with other requests")
+train, held = answered("train", 32, 3), answered("validation", 12, 2)
+print(len(train), "pairs to train on,", len(held), "to measure on, with other requests")
 
 # %% [markdown]
 # ## 1. What the instruction does
@@ -98,7 +100,7 @@ print(len(train), "pairs to train on,", len(test), "to measure on, with other re
 # lengths, and the response stands at their right ends: so we align by the end.
 
 # %%
-pair = test[0]
+pair = held[0]
 plain, prompted = steerlens.encode_pair(model, pair, template)
 n = len(plain.ids) - plain.response  # tokens of the response
 assert plain.ids[-n:] == prompted.ids[-n:], "the same response in both rows"
@@ -114,7 +116,7 @@ print("delta:", list(delta.shape), "= [response tokens, d_model]")
 
 # %%
 sites = [Site(i) for i in range(n_layers)]
-aligned = align(model, test, sites, template=template)
+aligned = align(model, held, sites, template=template)
 deltas = prompt_deltas(model, aligned)
 of_first = deltas[Site(layer)][aligned.example == 0]
 torch.testing.assert_close(of_first.float(), delta, rtol=1e-3, atol=1e-3)
@@ -126,11 +128,11 @@ torch.testing.assert_close(of_first.float(), delta, rtol=1e-3, atol=1e-3)
 # (on *other* examples), in units of that average: 1 is the mean push.
 
 # %%
-table = coefficients(model, test, range(n_layers), {}, template=template)
+table = coefficients(model, held, range(n_layers), {}, template=template)
 figures.coefficient_heatmap(table, example=0, colour_quantile=0.98)
 
 # %%
-coloured_text(model, test[0], 0, table, {}, layer, template)
+coloured_text(model, held[0], 0, table, {}, layer, template)
 
 # %% [markdown]
 # Which tokens get the most? Is it the first ones, the adjectives, the full stops? Is it the same at
@@ -143,7 +145,7 @@ coloured_text(model, test[0], 0, table, {}, layer, template)
 # plain prompt, and see what is missing. (Exercise 3 builds it.)
 
 # %%
-local = coefficients(model, test[:4], range(n_layers), {}, view="local", template=template)
+local = coefficients(model, held[:4], range(n_layers), {}, view="local", template=template)
 both = pd.concat([table[table["example"] < 4], local])
 both.pivot_table(index="view", columns="layer", values="norm", aggfunc="mean")
 
@@ -160,9 +162,9 @@ both.pivot_table(index="view", columns="layer", values="norm", aggfunc="mean")
 # fitted on some requests and measured on others.
 
 # %%
-shares = rank_share(model, test, template=template)
+shares = rank_share(model, held, template=template)
 spread = dispersion(table)
-readouts = decodability(model, test, template=template)
+readouts = decodability(model, held, template=template)
 assumption_curves(shares, spread, readouts)
 
 # %% [markdown]
@@ -272,10 +274,11 @@ print(f"loss: {curve[0]:.3g} at the start, {np.mean(curve[-6:]):.3g} at the end"
 assert np.mean(curve[-6:]) < curve[0]
 
 # %% [markdown]
-# ### The library does the same, faster
+# ### The library does it faster
 #
 # `PSR.fit` runs what never changes only once (the targets, and the layers below), works on batches,
-# holds pairs back for validation and keeps the best epoch. `S-Const` has no gate: it is the best
+# holds pairs back for validation and keeps the best epoch. (It also lets the learning rate fall to zero,
+# divides the loss by its first value and keeps gates from closing, so the vectors are not the same.) `S-Const` has no gate: it is the best
 # single vector, trained in the same way. `A-PSR` has a gate and a vector at *every* layer.
 
 # %%
@@ -304,9 +307,9 @@ print("and at every layer of A-PSR:", [round(float(r), 2) for r in a_psr.firing.
 # %% [markdown]
 # ## 4. Who is faithful?
 #
-# Run each method on the plain prompts of the *test* pairs and see how far its activations are from
-# the prompted ones. 1 is the error of doing nothing. The dashed line is a fair benchmark: the same
-# instruction **in other words**.
+# Run each method on the plain prompts of the held-out pairs and see how far its activations are from
+# the prompted ones. 1 is the error of doing nothing. The dashed lines are references: the same
+# instruction **in other words**, and a **neutral** one that asks for nothing.
 
 # %%
 methods = {
@@ -318,17 +321,15 @@ methods = {
 }
 errors = faithfulness(
     model,
-    test,
+    held,
     methods,
-    equivalents=[reworded(test, text) for text in asked.held_out[:3]],
+    equivalents=[reworded(held, text) for text in asked.held_out[:3]],
+    neutral=[reworded(held, "Answer the user.")],
     template=template,
 )
 figures.relative_rmse_curve(errors)
 
 # %%
-last = errors[errors["layer"] == n_layers - 1].set_index("method")["relative_rmse"]
-assert last["S-PSR_MSE"] < 1
-assert last["A-PSR_MSE"] < last["S-Const_DiM"]
 below = errors[(errors["layer"] < layer) & errors["method"].str.startswith("S-")]
 np.testing.assert_allclose(below["relative_rmse"], 1, rtol=1e-5)  # nothing has happened there yet
 
@@ -347,11 +348,11 @@ np.testing.assert_allclose(below["relative_rmse"], 1, rtol=1e-5)  # nothing has 
 
 # %%
 shown = coefficients(
-    model, test, [layer], {k: methods[k] for k in ("S-Const_MSE", "S-PSR_MSE")}, template=template
+    model, held, [layer], {k: methods[k] for k in ("S-Const_MSE", "S-PSR_MSE")}, template=template
 )
 coloured_text(
     model,
-    test[1],
+    held[1],
     1,
     shown,
     {k: methods[k] for k in ("S-Const_MSE", "S-PSR_MSE")},
@@ -361,11 +362,13 @@ coloured_text(
 
 # %%
 along = shown.pivot_table(index=["example", "token_index"], columns="method", values="along")
-along.corr()["prompt"].rename("correlation with the prompt's own strength").to_frame()
+within = along - along.groupby("example").transform("mean")  # each example has a unit of its own
+within.corr()["prompt"].rename("correlation with the prompt's own strength").to_frame()
 
 # %% [markdown]
-# A constant cannot follow the prompt from token to token, so its correlation says nothing. (It is not
-# exactly zero: each example has its own unit, the mean push of the prompt on the *others*.)
+# A constant cannot follow the prompt from token to token: within an example it does not vary, so it has
+# no correlation (what is left is rounding). How often was the gate open, in the cell above? A gate that
+# is nearly always open is no switch but a dial: relu(w · h + b) is then simply w · h + b.
 #
 # ## 5. Does it write like the prompt?
 #
@@ -374,7 +377,7 @@ along.corr()["prompt"].rename("correlation with the prompt's own strength").to_f
 # %%
 texts = side_by_side(
     model,
-    asked.questions("test")[:2],
+    asked.questions("validation")[:2],
     INSTRUCTION,
     [Entry(name, methods[name]) for name in ("S-Const_DiM", "S-PSR_MSE", "A-PSR_MSE")],
     max_new_tokens=40,
@@ -393,7 +396,7 @@ HTML(texts.pivot(index="prompt", columns="method", values="text").to_html())
 # %%
 setting = Setting(
     model,
-    asked.questions("test")[:16],
+    asked.questions("validation")[:16],
     judge_of("positive"),
     Coherence(),
     Sampling(max_new_tokens=40, seed=SEED),
@@ -476,7 +479,7 @@ print("the library's PSR of rank 2")
 # `before` and `after` are the prompted input and output of the layer, on the `n` response tokens.
 
 # %%
-plain, prompted = steerlens.encode_pair(model, test[0], template)
+plain, prompted = steerlens.encode_pair(model, held[0], template)
 n = len(plain.ids) - plain.response
 hook_in, hook_out = f"blocks.{layer}.hook_resid_pre", f"blocks.{layer}.hook_resid_post"
 _, cache = model.run_with_cache(
@@ -501,7 +504,7 @@ model.run_with_hooks(torch.tensor([plain.ids]), fwd_hooks=[(hook_in, put_in), (h
 my_local = after - kept[0]
 
 # %%
-one = align(model, [test[0]], [Site(layer)], template=template)
+one = align(model, [held[0]], [Site(layer)], template=template)
 theirs = prompt_deltas(model, one, view="local")[Site(layer)]
 torch.testing.assert_close(my_local.double(), theirs, rtol=1e-3, atol=1e-3)
 accumulated = prompt_deltas(model, one)[Site(layer)]

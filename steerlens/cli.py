@@ -39,6 +39,7 @@ Equivalent = Annotated[
 Neutral = Annotated[
     list[str] | None, typer.Option(help="An instruction that asks for nothing; repeatable.")
 ]
+EPOCHS = 15
 TopP = Annotated[float, typer.Option(help="Keep the smallest set with more than this probability.")]
 
 
@@ -197,12 +198,12 @@ def fit_psr(
     out: Out,
     layers: Annotated[str, typer.Option(help='Steered layers: "4", "2,4", "2-5" or "all".')],
     objective: Annotated[
-        str, typer.Option(help="MSE, LL, both, or DiM (difference of means: one layer, no gate).")
+        str, typer.Option(help="MSE, LL, both, or DiM (difference of means: one layer, constant).")
     ] = "MSE",
     surface: Annotated[str, typer.Option(help="R (the response) or QR (the user turn too).")] = "R",
     constant: Annotated[bool, typer.Option(help="No gate: the paper's Const.")] = False,
     rank: Annotated[int, typer.Option(help="Gates and directions a layer.")] = 1,
-    epochs: Annotated[int, typer.Option(help="Passes over the pairs.")] = 15,
+    epochs: Annotated[int, typer.Option(help="Passes over the pairs.")] = EPOCHS,
     learning_rate: Annotated[
         float | None, typer.Option(help="By default chosen from the number of steps.")
     ] = None,
@@ -236,6 +237,8 @@ def fit_psr(
             raise ValueError(
                 f"DiM is one vector at one layer; asked for {len(sites)} layers and rank {rank}."
             )
+        if learning_rate is not None or epochs != EPOCHS:
+            raise ValueError("DiM is not trained: leave out --learning-rate and --epochs.")
         means = difference_of_means(
             loaded,
             answered,

@@ -114,7 +114,9 @@ class Imitation:
 
     `build` makes the steers from parameters; `begin` makes the first parameters. `labels` are how
     much of the attribute each response has (0 to 1): the strength at which it is trained on, plus
-    `shift`. With a `teacher` the targets are those of the plain run under that steering.
+    `shift`. With a `teacher` the targets are those of the plain run under that steering. LL asks
+    nothing of the prompted run; `by_token` makes it the mean over the tokens of all examples, not
+    over examples, and leaves it undivided.
     """
 
     def __init__(
@@ -135,6 +137,7 @@ class Imitation:
         seed: int = 0,
         reuse: bool = True,
         teacher: AnySteering | None = None,
+        by_token: bool = False,
     ) -> None:
         if not pairs:
             raise ValueError("No pairs were given. Pass some PromptPairs: prompted_pairs(...).")
@@ -146,13 +149,22 @@ class Imitation:
         self.build, self.begin, self.regularise = build, begin, regularise
         self.strengths = _labels(labels, len(pairs)) + shift
         both = [encode_pair(model, pair, template) for pair in pairs]
-        if teacher is None and all(plain.ids == prompted.ids for plain, prompted in both):
+        likely = objective == "LL"
+        if (
+            not likely
+            and teacher is None
+            and all(plain.ids == prompted.ids for plain, prompted in both)
+        ):
             raise ValueError(
                 "The prompted and the plain prompts are the same, so there is nothing to imitate. "
                 "Give pairs with an instruction: PromptPair.with_system(user, system, response)."
             )
         self.rows = [plain for plain, _ in both]
-        self.spans = [_aligned(model, plain, prompted, scope) for plain, prompted in both]
+        self.spans = [
+            _span(plain, scope) if likely else _aligned(model, plain, prompted, scope)
+            for plain, prompted in both
+        ]
+        self.by_token = by_token
         self._description = f"{self.sites} {scope} {objective} {regularise} {_ids(both)}"
         lowest = self.sites[0].layer
         self.layers = tuple(range(lowest, model.cfg.n_layers))
@@ -169,7 +181,9 @@ class Imitation:
             below, counts = Site(self.enter - 1), [len(row.ids) for row in self.rows]
             self.entries = Store.of(model, self.rows, [below], everywhere, counts, memory)
         self.firing: dict[Site, list[Tensor]] = {site: [] for site in self.sites}
-        self.scale = self._first_values(begin(torch.Generator().manual_seed(seed)))
+        self.scale = {"LL": 1.0}
+        if not by_token:
+            self.scale = self._first_values(begin(torch.Generator().manual_seed(seed)))
 
     @property
     def size(self) -> int:
@@ -187,7 +201,10 @@ class Imitation:
         """The objective over its first value, and the regulariser; the mean over the examples."""
         run = self.run(parameters, examples)
         values = self._objectives(run, examples)
-        total = sum(values[name].mean() / self.scale[name] for name in values)
+        weights = torch.ones(len(examples), device=run.tokens.device)
+        if self.by_token:
+            weights = run.responses.sum(dim=1) / run.responses.sum(dim=1).float().mean()
+        total = sum((weights * values[name]).mean() / self.scale[name] for name in values)
         if self.regularise:
             total = total + self.regularise * self._closed(run).mean()
         return torch.as_tensor(total)
@@ -307,14 +324,17 @@ class Imitation:
         return {name: value / self.size for name, value in sums.items()}
 
 
+def _span(row: Encoded, scope: Scope) -> Int[Tensor, " span"]:
+    """The row's positions in the scope."""
+    _, window = stack([row])
+    return torch.nonzero(scope.where(window)[0])[:, 0]
+
+
 def _aligned(
     model: HookedModel, plain: Encoded, prompted: Encoded, scope: Scope
 ) -> Int[Tensor, " span"]:
     """The plain row's positions in the scope, checked to hold the tokens that the prompted has."""
-    found = []
-    for row in (plain, prompted):
-        _, window = stack([row])
-        found.append(torch.nonzero(scope.where(window)[0])[:, 0])
+    found = [_span(row, scope) for row in (plain, prompted)]
     left = [plain.ids[int(i)] for i in found[0]]
     right = [prompted.ids[int(i)] for i in found[1]]
     # The first token of the span may be the instruction's own last one: no token is the same there.

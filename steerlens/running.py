@@ -75,9 +75,10 @@ class Placed:
         )
 
     @property
-    def gated(self) -> bool:
-        """Whether the steer has gates of its own, which may stay closed on a text."""
-        return any(hasattr(part, "gates") for part in parts(self.steer))
+    def kept_closed(self) -> bool:
+        """Whether the steer ran on tokens that were meant for it, and has gates that can close."""
+        can_close = any(getattr(part, "can_close", False) for part in parts(self.steer))
+        return can_close and not self.changed and (self.met or not self.scopes)
 
     def complaint(self) -> str | None:
         """Why this steer did nothing, or None if it did something (or was told not to)."""
@@ -90,7 +91,7 @@ class Placed:
         gates = [part.condition for part in parts(self.steer) if isinstance(part, When)]
         if gates:
             return f"{what}: its gate {gates[0]!r} never opened, or what it gates adds nothing."
-        if self.gated:
+        if self.kept_closed:
             return f"{what}: its gates opened on no token of this run."
         return f"{what}: it returned every activation as it came (a zero direction?)."
 
@@ -220,10 +221,15 @@ def applied(model: HookedModel, steering: Steering, window: Window | None) -> It
 def warn_if_idle(placed: Sequence[Placed]) -> None:
     """One SteeringWarning for each steer that changed nothing.
 
-    A closed gate at one of several layers is no failure: it counts only where all were closed.
+    A gate that stays closed at one of several layers is no failure: it counts only where none of
+    them opened.
     """
-    one_opened = any(place.gated and place.changed for place in placed)
+    closed = [place for place in placed if place.kept_closed]
+    opened = any(
+        place.changed and any(getattr(part, "can_close", False) for part in parts(place.steer))
+        for place in placed
+    )
     for place in placed:
-        complaint = None if place.gated and one_opened else place.complaint()
+        complaint = None if opened and place in closed else place.complaint()
         if complaint is not None:
             warnings.warn(complaint, SteeringWarning, stacklevel=4)

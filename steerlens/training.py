@@ -63,7 +63,8 @@ class Schedule:
     """How long and how fast. `learning_rate=None` chooses it from the number of steps.
 
     `validation` is the share of examples that is held back; after `patience` epochs without a
-    better validation loss training stops (None: never).
+    better validation loss training stops (None: never). The rate falls to zero unless `falling` is
+    False; `clip` bounds the norm of the gradient.
     """
 
     epochs: int = 15
@@ -73,6 +74,8 @@ class Schedule:
     validation: float = 0.2
     patience: int | None = 5
     seed: int = 0
+    falling: bool = True
+    clip: float | None = None
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch_size < 1:
@@ -106,7 +109,7 @@ class Schedule:
         """The first learning rate of a run of so many steps."""
         if self.learning_rate is None:
             return min(max(2 * REACH / steps, RATES[0]), RATES[1])
-        if self.learning_rate * steps / 2 < SHORT_REACH:
+        if self.falling and self.learning_rate * steps / 2 < SHORT_REACH:
             warnings.warn(
                 f"{steps} steps at a learning rate of {self.learning_rate:g} can move a parameter "
                 f"by {self.learning_rate * steps / 2:.2g} at most, which may be too little. Take "
@@ -164,17 +167,19 @@ def train(
     *,
     multipliers: Mapping[str, float] | None = None,
     mend: Callable[[Parameters, int], None] | None = None,
+    split: tuple[Sequence[int], Sequence[int]] | None = None,
     checkpoint: str | Path | None = None,
     progress: bool = False,
 ) -> Trained:
     """Train, or go on from `checkpoint` where it stopped.
 
     `multipliers` are of the learning rate, by parameter. `mend(parameters, epoch)` is called after
-    each epoch and may change parameters in place. `checkpoint` is a file, written after each epoch.
+    each epoch and may change parameters in place. `split` names the training and the validation
+    examples; by default the schedule draws them. `checkpoint` is a file, written after each epoch.
     """
     from tqdm.auto import tqdm
 
-    training, validation = schedule.split(task.size)
+    training, validation = map(list, split or schedule.split(task.size))
     batches = math.ceil(len(training) / schedule.batch_size)
     steps = schedule.epochs * batches
     rate = schedule.rate(steps)
@@ -192,12 +197,15 @@ def train(
             for number in range(batches):
                 done = (epoch - 1) * batches + number
                 for group in optimiser.param_groups:
-                    group["lr"] = rate * group["multiplier"] * (1 - done / steps)
+                    left = 1 - done / steps if schedule.falling else 1.0
+                    group["lr"] = rate * group["multiplier"] * left
                 some = order[number * schedule.batch_size : (number + 1) * schedule.batch_size]
                 loss = task.loss(state.parameters, some)
                 _require_finite(loss, epoch)
                 optimiser.zero_grad()
                 loss.backward()
+                if schedule.clip is not None:
+                    torch.nn.utils.clip_grad_norm_(state.parameters.values(), schedule.clip)
                 optimiser.step()
                 losses.append(loss.item())
                 bar.update()

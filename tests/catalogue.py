@@ -16,7 +16,7 @@ from oracles import Oracle, Row
 from tiny_models import D_MODEL, D_VOCAB
 
 import steerlens
-from steerlens import CAA, PSR, ActAdd, Chain, Only, Scaled, Site, Steering, When, Window, at
+from steerlens import CAA, CLAS, PSR, ActAdd, Chain, Only, Scaled, Site, Steering, When, Window, at
 from steerlens.saving import saveable
 from steerlens.steering import AnySteering
 
@@ -142,6 +142,11 @@ CATALOGUE: dict[str, Entry] = {
         "PSR",
         lambda model: at(LAYER, PSR.constant(V)),
         lambda h, row: oracles.caa(h, V64),
+    ),
+    "CLAS": Entry(
+        "CLAS",
+        lambda model: at(LAYER, CLAS(0.05 * MATRIX, 0.1 * GATES, 0.3 * MATRIX.flip(0), limit=0.4)),
+        lambda h, row: oracles.clas(h, 0.05 * MATRIX64, 0.1 * GATES64, 0.3 * MATRIX64[::-1], 0.4),
     ),
     "Scaled": Entry(
         "Scaled",

@@ -52,6 +52,18 @@ def psr(h: Array, W: Array, b: Array, Z: Array, alpha: float = 1.0, b_m: float =
     return out
 
 
+def clas(h: Array, c: Array, b: Array, v: Array, limit: float | None = None) -> Array:
+    """h' = h + sum_k (c_k . h + b_k) v_k, each strength within +-limit."""
+    out = h.copy()
+    for t in range(len(h)):
+        for k in range(len(c)):
+            alpha = float(np.dot(c[k], h[t])) + float(b[k])
+            if limit is not None:
+                alpha = max(-limit, min(limit, alpha))
+            out[t] = out[t] + alpha * v[k]
+    return out
+
+
 def act_add(
     h: Array,
     row: Row,

@@ -371,9 +371,15 @@ def test_names_follow_the_papers_scheme() -> None:
 
 def test_a_closed_gate_is_no_warning_where_another_is_open(gpt2: Any) -> None:
     never = PSR(torch.zeros(1, D_MODEL), -torch.ones(1), random(1, D_MODEL))
-    always = PSR.constant(random(D_MODEL))
+    often = PSR(random(1, D_MODEL), torch.zeros(1), random(1, D_MODEL))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        steerlens.generate(gpt2, ["a b c"], at(1, never) + at(2, always), max_new_tokens=2)
+        steerlens.generate(gpt2, ["a b c"], at(1, never) + at(2, often), max_new_tokens=2)
+    nothing = PSR.constant(torch.zeros(D_MODEL))
+    with pytest.warns(SteeringWarning, match="a zero direction"):
+        steerlens.generate(gpt2, ["a b c"], at(1, nothing) + at(2, often), max_new_tokens=2)
+    missed = at(1, never).only(steerlens.positions(99))
+    with pytest.warns(SteeringWarning, match="met no token"):
+        steerlens.generate(gpt2, ["a b c"], missed + at(2, often), max_new_tokens=2)
     with pytest.warns(SteeringWarning, match="its gates opened on no token"):
         steerlens.generate(gpt2, ["a b c"], at(1, never), max_new_tokens=2)

@@ -9,7 +9,7 @@ from test_coefficients import PAIRS, direction
 
 import steerlens
 from analysis.coefficients import coefficients
-from analysis.comparison import _split
+from analysis.comparison import split_by_question
 from steerlens import CAA, Conversation, PromptPair, at
 from steerlens.jsonl import read_contrasts, read_prompt_pairs
 from steerlens.models import hub_names, local_folder
@@ -149,6 +149,6 @@ def test_training_and_test_pairs_share_no_question() -> None:
         for question in "abcdef"
         for answer in ("x", "y")
     ]
-    train, test = _split(pairs)
+    train, test = split_by_question(pairs)
     assert {pair.plain for pair in train}.isdisjoint(pair.plain for pair in test)
     assert len(train) == len(test) == 6

@@ -65,14 +65,14 @@ def trained(corpus: Path, work_dir: Path, seconds: float, **changes: Any) -> dic
 
 @pytest.mark.slow
 def test_it_learns_and_goes_on_where_it_stopped(corpus: Path, work_dir: Path) -> None:
-    first = trained(corpus, work_dir, 4)
-    assert first["done"]["seconds"] >= 4  # the budget that was given, not a speed
+    first = trained(corpus, work_dir, 12)
+    assert first["done"]["seconds"] >= 12  # the budget that was given, not a speed
     log = [json.loads(line) for line in (work_dir / "log.jsonl").read_text().splitlines()]
     assert log[-1]["loss"] < log[0]["loss"]
 
-    again = trained(corpus, work_dir, 4)  # the budget is used up
+    again = trained(corpus, work_dir, 12)  # the budget is used up
     assert again["done"]["steps"] == first["done"]["steps"]
-    second = trained(corpus, work_dir, 6)
+    second = trained(corpus, work_dir, 16)
     assert second["done"]["steps"] > first["done"]["steps"]
     assert second["done"]["window"] > first["done"]["window"]
     with pytest.raises(ValueError, match="another --work-dir"):

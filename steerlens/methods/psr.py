@@ -58,6 +58,11 @@ class PSR:
         """The width of the residual stream that gates and directions belong to."""
         return self.Z.shape[1]
 
+    @property
+    def can_close(self) -> bool:
+        """Whether some activation closes every gate; a Const's are always open."""
+        return bool(self.W.any()) or bool((self.b <= 0).all())
+
     @classmethod
     def constant(cls, Z: Direction | Float[Tensor, "rank d_model"]) -> "PSR":
         """The paper's Const: every gate is 1 at every token."""

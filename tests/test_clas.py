@@ -1,0 +1,224 @@
+"""CLAS: its equation and special cases, what it is trained on, and that it may return the model."""
+
+from typing import Any
+
+import numpy as np
+import oracles
+import pytest
+import torch
+from test_coefficients import PAIRS
+from tiny_models import D_MODEL
+
+import steerlens
+from steerlens import Site, at, encode_pair
+from steerlens.forward import logits
+from steerlens.methods.clas import CLAS
+
+SITES = tuple(Site(layer) for layer in range(4))
+
+
+def random(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+DIRECTIONS = {site: random(D_MODEL, seed=100 + site.layer) for site in SITES}
+
+
+def fit(model: Any, **options: Any) -> Any:
+    validation = options.pop("validation", PAIRS)
+    return CLAS.fit(model, PAIRS, validation, options.pop("directions", DIRECTIONS), **options)
+
+
+# -- The equation ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("limit", [None, 0.5])
+def test_the_equation_token_by_token(limit: float | None) -> None:
+    c, b, v = random(2, D_MODEL), random(2, seed=1), random(2, D_MODEL, seed=2)
+    h = random(1, 7, D_MODEL, seed=3)
+    found = CLAS(c, b, v, limit)(h)[0].numpy()
+    expected = oracles.clas(h[0].double().numpy(), c.numpy(), b.numpy(), v.numpy(), limit)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-4)
+
+
+def test_with_nothing_sensed_it_is_linear_steering() -> None:
+    h, v = random(2, 5, D_MODEL), random(D_MODEL, seed=1)
+    torch.testing.assert_close(CLAS.fixed(v, 1.5)(h), h + 1.5 * v)
+
+
+def test_ablation_leaves_nothing_along_the_direction() -> None:
+    h, v = random(2, 5, D_MODEL), random(D_MODEL, seed=1)
+    left = CLAS.ablation(v)(h)
+    assert (left @ v).abs().max() < 1e-4
+    torch.testing.assert_close(left + ((h - left) @ v / (v @ v))[..., None] * v, h)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_it_begins_as_the_model_itself(dtype: torch.dtype) -> None:
+    h = random(2, 5, D_MODEL).to(dtype)
+    zero = CLAS(torch.zeros(1, D_MODEL), torch.zeros(1), random(1, D_MODEL))
+    assert torch.equal(zero(h), h)
+    assert zero(h).dtype == dtype
+
+
+# -- What it is trained on -------------------------------------------------------------------------
+
+
+def plain_loss(model: Any, parameters: dict[str, torch.Tensor]) -> torch.Tensor:
+    """The mean of -log p over all response tokens of all pairs, by full passes of one row each."""
+    total, n_tokens = torch.zeros(()), 0
+    for pair in PAIRS:
+        row, _ = encode_pair(model, pair)
+        hooks = []
+        for site in SITES:
+            c, b = (parameters[f"{site.layer}.resid_post.{name}"] for name in ("c", "b"))
+            v = torch.nn.functional.normalize(DIRECTIONS[site], dim=0)
+
+            def hook(h: torch.Tensor, hook: Any, c: Any = c, b: Any = b, v: Any = v) -> Any:
+                return h + (h @ c.T + b) * v
+
+            hooks.append((site.hook_name, hook))
+        tokens, window = steerlens.batch(model, [row])
+        with model.hooks(fwd_hooks=hooks):
+            scores = logits(model, tokens, window)[0]
+        wanted = torch.tensor(row.ids[row.response :])
+        losses = torch.nn.functional.cross_entropy(
+            scores[row.response - 1 : -1], wanted, reduction="sum"
+        )
+        total, n_tokens = total + losses, n_tokens + len(wanted)
+    return total / n_tokens
+
+
+def test_the_loss_counts_tokens_and_its_gradient_reaches_every_layer(model: Any) -> None:
+    from steerlens.imitation import Imitation
+    from steerlens.methods.clas import _Modules
+    from steerlens.positions import everywhere
+
+    units = {site: torch.nn.functional.normalize(v, dim=0) for site, v in DIRECTIONS.items()}
+    modules = _Modules(SITES, units, "contextual", False, None)
+    task = Imitation(
+        model,
+        PAIRS,
+        SITES,
+        build=modules.build,
+        begin=modules.begin,
+        scope=everywhere,
+        objective="LL",
+        by_token=True,
+    )
+    start = modules.begin(torch.Generator())
+    parameters = {
+        name: (0.02 * random(*value.shape, seed=i)).requires_grad_()
+        for i, (name, value) in enumerate(start.items())
+    }
+    assert sum(value.numel() for value in parameters.values()) == 4 * (D_MODEL + 1)
+    task.loss(parameters, range(len(PAIRS))).backward()
+    found = {name: value.grad.clone() for name, value in parameters.items()}
+    for value in parameters.values():
+        value.grad = None
+    expected = plain_loss(model, parameters)
+    assert task.loss(parameters, range(len(PAIRS))).item() == pytest.approx(expected.item(), 1e-4)
+    expected.backward()
+    for name, value in parameters.items():
+        torch.testing.assert_close(found[name], value.grad, rtol=2e-3, atol=1e-6)
+        assert found[name].abs().max() > 0
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_the_first_step_moves_every_bias_by_its_rate(gpt2: Any) -> None:
+    one = fit(gpt2, steps=1, bias_rate=1e-3, rate=1e-4)
+    assert one.trained.best_epoch == 1
+    for steer in one.steers.values():
+        assert abs(float(steer.b)) == pytest.approx(1e-3, rel=1e-3)
+        assert steer.c.abs().max() == pytest.approx(1e-4, rel=1e-2)
+
+
+def test_the_rate_of_the_bias_follows_the_size_of_the_activations(gpt2: Any) -> None:
+    rows = [encode_pair(gpt2, pair)[0] for pair in PAIRS]
+    seen = steerlens.capture(gpt2, rows, list(SITES), scope=steerlens.everywhere.without_bos)
+    for site, steer in fit(gpt2, steps=1, kind="layerwise").steers.items():
+        size = float(seen.at(site).norm(dim=-1).median())
+        assert abs(float(steer.b)) in (0.0, pytest.approx(0.01 * size, rel=1e-3))
+
+
+@pytest.mark.parametrize("strength", ["contextual", "layerwise", "single"])
+def test_fitting_makes_the_responses_likelier(model: Any, strength: Any) -> None:
+    found = fit(model, kind=strength)
+    losses = [row["validation_loss"] for row in found.trained.rows]
+    assert min(losses) < losses[0]
+    biases = {float(steer.b) for steer in found.steers.values()}
+    assert len(biases) == (1 if strength == "single" else 4)
+    sensing = [bool(steer.c.any()) for steer in found.steers.values()]
+    assert all(sensing) == any(sensing) == (strength == "contextual")
+    for site, steer in found.steers.items():
+        cosine = torch.cosine_similarity(steer.v[0], DIRECTIONS[site], dim=0)
+        assert float(cosine) == pytest.approx(1, abs=1e-5)
+        assert float(steer.v.norm()) == pytest.approx(1, abs=1e-5)
+
+
+def test_learnt_directions_leave_the_given_ones(gpt2: Any) -> None:
+    found = fit(gpt2, learn_directions=True, bias_rate=3e-3)
+    assert found.trained.best_epoch > 0
+    for site, steer in found.steers.items():
+        assert abs(float(torch.cosine_similarity(steer.v[0], DIRECTIONS[site], dim=0))) < 0.9
+
+
+def test_where_every_step_harms_the_model_itself_is_kept(gpt2: Any) -> None:
+    other = [steerlens.PromptPair.with_system("What is it?", "", "the the the cat")]
+    found = fit(gpt2, bias_rate=1e4, validation=other)
+    assert found.trained.best_epoch == 0
+    h = random(1, 3, D_MODEL)
+    assert all(torch.equal(steer(h), h) for steer in found.steers.values())
+
+
+def test_the_prompted_side_of_a_pair_is_not_used(gpt2: Any) -> None:
+    same = [steerlens.PromptPair(pair.plain, pair.plain, pair.response) for pair in PAIRS]
+    one = CLAS.fit(gpt2, PAIRS, PAIRS, DIRECTIONS)
+    two = CLAS.fit(gpt2, same, same, DIRECTIONS)
+    for site in SITES:
+        assert torch.equal(one.steers[site].c, two.steers[site].c)
+
+
+def test_positions_and_limits_are_kept(gpt2: Any, tmp_path: Any) -> None:
+    found = fit(gpt2, scope=steerlens.everywhere.without_bos, limit=0.01)
+    given = steerlens.capture(gpt2, ["a b c"], 0, moment="before", steering=found.steering).at(0)
+    after = steerlens.capture(gpt2, ["a b c"], 0, steering=found.steering).at(0)
+    moved = (after - given).norm(dim=-1)
+    assert moved[0] == 0
+    assert (moved[1:] <= 0.01 + 1e-6).all()
+    assert (moved[1:] > 0).all()
+    path = tmp_path / "clas.safetensors"
+    found.steering.save(path)
+    again = steerlens.load_steering(path, gpt2)
+    assert torch.equal(again.placed[0][1].steer.c, found.steers[SITES[0]].c)
+    assert again.placed[0][1].steer.limit == 0.01
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"kind": "global"}, "Unknown kind"),
+        ({"directions": {}}, "No directions"),
+        ({"validation": []}, "No validation pairs"),
+        ({"directions": {Site(1): torch.zeros(D_MODEL)}}, "cannot be normalised"),
+    ],
+    ids=["kind", "directions", "validation", "zero"],
+)
+def test_bad_options_are_errors(gpt2: Any, options: dict[str, Any], message: str) -> None:
+    error = (ValueError, TypeError) if "kind" in options else ValueError
+    with pytest.raises(error, match=message if "kind" not in options else None):
+        fit(gpt2, **options)
+
+
+def test_a_bound_below_zero_is_an_error() -> None:
+    with pytest.raises(ValueError, match="above 0"):
+        CLAS(random(1, D_MODEL), random(1), random(1, D_MODEL), limit=-1.0)
+
+
+def test_steered_generation_differs_from_the_models(gpt2: Any) -> None:
+    steering = at(1, CLAS.fixed(random(D_MODEL), 30.0))
+    texts = [
+        steerlens.generate(gpt2, ["a b c"], way, max_new_tokens=5, temperature=0.0).texts
+        for way in (None, steering)
+    ]
+    assert texts[0] != texts[1]
