@@ -3,13 +3,12 @@
 Any steering shows the attribute if it is strong enough, and breaks the text if it is stronger
 still. So methods are compared where the coherence is the same: TA@C80 is the attribute score at the
 largest strength whose mean coherence is 80, TA@Cp that at the coherence of prompting
-(arXiv 2605.03907, section 5). 80 of 100 is meant for a judge model. On another scale C80 is 80 % of
-the unsteered mean coherence: `0.8 * setting.score().mean_coherence`.
+(arXiv 2605.03907, section 5); `c80` and `cp` are these bounds.
 
     setting = Setting(model, benchmark_set.read("positive").questions("validation"),
                       judge_of("positive"), Coherence(), n=2)
-    found = Tradeoff(setting, steering).at_coherence(0.8 * setting.score().mean_coherence)
-    found.strength, found.scored.mean_attribute
+    found = Tradeoff(setting, steering).at_coherence(c80(setting))
+    found.strength, found.scored.row()  # means with intervals
 
 Every completion of a setting is drawn with the same random numbers, so strengths and methods differ
 by what they do and not by the draw.
@@ -113,6 +112,20 @@ class Setting:
         if self.raw:
             return (instruction or "") + question
         return Conversation(question, instruction)
+
+
+def c80(setting: Setting, absolute: bool = False) -> float:
+    """The coherence of TA@C80: 80 % of the unsteered mean, or 80 itself for a judge model."""
+    return 80.0 if absolute else 0.8 * setting.score().mean_coherence
+
+
+def cp(setting: Setting, instruction: str, tolerance: float = 0.0) -> float:
+    """The coherence of TA@Cp: that of prompting, less `tolerance`, and never above the unsteered.
+
+    A prompt can make text more coherent than the model's own; no strength need reach that.
+    """
+    prompted = setting.score(instruction=instruction).mean_coherence
+    return min(prompted, setting.score().mean_coherence) - tolerance
 
 
 @dataclass(frozen=True, eq=False)

@@ -231,7 +231,21 @@ def test_a_statistic_of_errors_is_made_of_the_relative_errors_of_layers() -> Non
     assert low < made.value < high
     resampled = np.random.default_rng(0)
     first = found.relative(resampled.integers(0, 2, 2), resampled.integers(0, 5, 5))
-    assert made.resampled[0] == pytest.approx(first[-1] - first[0])
+    apart = first[-1] - first[0] - made.value
+    assert made.resampled[0] - made.value == pytest.approx(2**0.5 * apart)  # two seeds: n / (n - 1)
+
+
+def test_an_interval_covers_where_seeds_differ_most() -> None:
+    rng, covered, plain = np.random.default_rng(1), 0, 0
+    for draw in range(60):
+        data = 3 + rng.normal(0, 1, size=(3, 1)) + rng.normal(0, 1, size=(3, 60))
+        found = estimate(lambda s, q, x=data: float(x[np.ix_(s, q)].mean()), 3, 60, draw)
+        low, high = found.interval
+        covered += low < 3 < high
+        narrower = found.value + (2 / 3) ** 0.5 * (np.array([low, high]) - found.value)
+        plain += narrower[0] < 3 < narrower[1]
+    assert covered > plain
+    assert covered >= 42  # three seeds can give no honest 95 %: the page says so
 
 
 # -- The page --------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from analysis.faithfulness import reworded
-from analysis.judges import Coherence, judge_of
+from analysis.judges import Coherence, FormatJudge, judge_of
 from analysis.judges.protocol import Judge
 from analysis.tradeoff import Setting
 from steerlens import benchmark_set
@@ -29,6 +29,13 @@ SPLITS = ("train", "validation", "test")
 DEMO_ATTRIBUTES = ("positive", "negative", "lowercase", "exclamation", "fairytale")
 """Both persona-like ones, two formats, one register."""
 
+NEUTRAL = ("Answer the user.", "Write in English.", "Reply to the request.")
+"""Instructions that ask for nothing of any attribute."""
+
+NEUTRAL_PREFIXES = (
+    "There was a big box. It was red and blue. It was in a room. ",
+    "It was a day in the spring. The sky was blue. A car was on the road. ",
+)
 PREFIXES = {
     "sad": [
         "Lily was very sad. She cried and cried. It was a bad day. ",
@@ -53,6 +60,7 @@ class Material:
     attribute: str
     pairs: Mapping[str, Sequence[PromptPair]]
     equivalents: Sequence[str]
+    neutral: Sequence[str]
     instruction: str | None = None
     questions: Mapping[str, Sequence[str]] | None = None
     judge: Judge | None = None
@@ -60,28 +68,33 @@ class Material:
     template: str | None = None
 
     def training(self, model: HookedModel, size: int, seed: int) -> list[PromptPair]:
-        """So many training pairs, drawn by the seed, whose responses show the attribute.
-
-        As in the paper, section 3: both judges must give them 50 points or more.
-        """
-        pairs = self._successful(model)
+        """So many training pairs, drawn by the seed, of the successful ones."""
+        pairs = self.successful(model)
         return random.Random(f"training {seed}").sample(pairs, min(size, len(pairs)))
 
-    def _successful(self, model: HookedModel) -> list[PromptPair]:
-        pairs = list(self.pairs["train"])
-        if self.judge is None or self.coherence is None:
-            return pairs
-        texts = [_text(model, pair) for pair in pairs]
-        good = (self.judge(texts) >= 50) & (self.coherence(texts) >= 50)
-        return [pair for pair, one in zip(pairs, good.tolist(), strict=True) if one]
+    def successful(self, model: HookedModel) -> list[PromptPair]:
+        """The training pairs whose responses show the attribute (the paper, section 3).
 
-    def other_words(self, split: str) -> list[list[PromptPair]]:
-        """The pairs of a split under each held-out wording."""
+        The judges must give them 50 points or more; a format must hold throughout.
+        """
+        if self.attribute not in _SUCCESSFUL:
+            pairs = list(self.pairs["train"])
+            if self.judge is not None and self.coherence is not None:
+                texts = [_text(model, pair) for pair in pairs]
+                exact = isinstance(self.judge, FormatJudge)
+                shown = self.judge.holds(texts) if exact else self.judge(texts) >= 50
+                good = shown & (self.coherence(texts) >= 50)
+                pairs = [pair for pair, one in zip(pairs, good.tolist(), strict=True) if one]
+            _SUCCESSFUL[self.attribute] = pairs
+        return _SUCCESSFUL[self.attribute]
+
+    def in_other_words(self, split: str, wordings: Sequence[str]) -> list[list[PromptPair]]:
+        """The pairs of a split under each wording."""
         if self.instruction is not None:
-            return [reworded(self.pairs[split], text) for text in self.equivalents]
+            return [reworded(self.pairs[split], text) for text in wordings]
         return [
             [PromptPair(p.plain, text + str(p.plain), p.response) for p in self.pairs[split]]
-            for text in self.equivalents
+            for text in wordings
         ]
 
     def setting(self, model: HookedModel, split: str, n: int, seed: int) -> Setting | None:
@@ -100,6 +113,10 @@ class Material:
         )
 
 
+_SUCCESSFUL: dict[str, list[PromptPair]] = {}
+"""Judged once a process."""
+
+
 def _text(model: HookedModel, pair: PromptPair) -> str:
     if isinstance(pair.response, str):
         return pair.response
@@ -113,6 +130,7 @@ def demo(attribute: str) -> Material:
         attribute,
         {split: held.pairs(split) for split in SPLITS},
         held.held_out,
+        NEUTRAL,
         held.wordings[0],
         {split: held.questions(split) for split in SPLITS},
         judge_of(attribute),
@@ -136,39 +154,39 @@ def prefixed(model: HookedModel, attribute: str, sizes: Sequence[int]) -> Materi
     pairs: dict[str, list[PromptPair]] = {}
     for split, size in zip(SPLITS, sizes, strict=True):
         some, openings = openings[:size], openings[size:]
-        made = generate(model, [prefix + one for one in some], max_new_tokens=48, seed=0)
+        n = 2 if split == "train" else 1  # more than a seed draws, so that seeds differ
+        made = generate(model, [prefix + one for one in some], max_new_tokens=48, n=n, seed=0)
         pairs[split] = [
             PromptPair(some[number], prefix + some[number], made.response_ids(row))
             for row, number in enumerate(made.prompt)
         ]
-    return Material(attribute, pairs, others)
+    return Material(attribute, pairs, others, NEUTRAL_PREFIXES)
 
 
 def from_file(
-    model: HookedModel, path: Path, judges: tuple[str, str] | None = None
-) -> dict[str, Material]:
-    """Every attribute of a JSON file; `judges` is (URL, model) of an OpenAI-compatible server."""
+    model: HookedModel, path: Path, attribute: str, judges: tuple[str, str] | None = None
+) -> Material:
+    """An attribute of a JSON file; `judges` is (URL, model) of an OpenAI-compatible server."""
     template = None if tokenizer_of(model).chat_template else PLAIN
-    found: dict[str, Material] = {}
-    for attribute, asked in json.loads(path.read_text(encoding="utf-8")).items():
-        judge, coherence = _judges(attribute, asked["definition"], judges)
-        pairs = {
-            split: prompted_pairs(
-                model, asked["questions"][split], asked["instruction"], template=template
-            )
-            for split in SPLITS
-        }
-        found[attribute] = Material(
-            attribute,
-            pairs,
-            asked["held_out"],
-            asked["instruction"],
-            asked["questions"],
-            judge,
-            coherence,
-            template,
+    asked = json.loads(path.read_text(encoding="utf-8"))[attribute]
+    judge, coherence = _judges(attribute, asked["definition"], judges)
+    pairs = {
+        split: prompted_pairs(
+            model, asked["questions"][split], asked["instruction"], template=template
         )
-    return found
+        for split in SPLITS
+    }
+    return Material(
+        attribute,
+        pairs,
+        asked["held_out"],
+        NEUTRAL,
+        asked["instruction"],
+        asked["questions"],
+        judge,
+        coherence,
+        template,
+    )
 
 
 def _judges(

@@ -21,13 +21,17 @@ configuration with the smallest relative RMSE at the last layer is kept, and the
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
 import os
 import warnings
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from cells import Cells
 from material import DEMO_ATTRIBUTES, PREFIXES, Material, demo, from_file, prefixed
@@ -38,6 +42,7 @@ from analysis.coefficients import coefficients
 from analysis.deltas import align, prompt_deltas, steering_deltas
 from analysis.matching import Aim
 from analysis.tradeoff import Scored, Tradeoff, by_question
+from steerlens import benchmark_set
 from steerlens.methods.psr import PSR, difference_of_means
 from steerlens.models import fingerprint
 from steerlens.saving import load_steering
@@ -47,12 +52,18 @@ from steerlens.types import HookedModel
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "results" / "psr.md"
+VERSION = 2
+"""Of the cells: raise it when one of them is computed differently."""
+
 BUDGET = 3
 """Configurations that every method may try on validation data."""
 
 RATES = (3e-3, 1e-2, 3e-2)
 TOLERANCE = 2.0
-"""Points of coherence or of the attribute that count as equal in a search."""
+"""Points of coherence that count as equal to the prompt's."""
+
+MATCHED_SHARE = 0.1
+"""A matched strength scores as the prompt does to within this share of the prompt's effect."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +99,7 @@ class Options:
     questions: str = ""
     judge: tuple[str, str] | None = None
     attributes: tuple[str, ...] = ()
-    n_train: int = 200
+    n_train: int = 120
     n_test: int = 120
     epochs: int = 8
     samples: int = 2
@@ -122,7 +133,7 @@ def material(attribute: str) -> Material:
     if options().prefix:
         return prefixed(model(), attribute, (options().n_train, 20, options().n_test))
     if options().questions:
-        return from_file(model(), Path(options().questions), options().judge)[attribute]
+        return from_file(model(), Path(options().questions), attribute, options().judge)
     return demo(attribute)
 
 
@@ -132,7 +143,7 @@ def attributes() -> tuple[str, ...]:
     if options().prefix:
         return tuple(PREFIXES)
     if options().questions:
-        return tuple(from_file(model(), Path(options().questions), None))
+        return tuple(json.loads(Path(options().questions).read_text(encoding="utf-8")))
     return DEMO_ATTRIBUTES
 
 
@@ -181,14 +192,14 @@ def fit(attribute: str, name: str, configuration: int, seed: int) -> dict[str, A
 
     found, method = material(attribute), METHODS[name]
     pairs = found.training(model(), options().n_train, seed)
-    n_layers, started = model().cfg.n_layers, process_time()
+    n_layers, started = model().cfg.n_layers, process_time()  # judging the pairs is not fitting
     path = steering_file(attribute, name, configuration, seed)
     path.parent.mkdir(parents=True, exist_ok=True)
     if method.objective is None:
         layer = layers_tried(n_layers)[configuration]
         made: Steering = difference_of_means(model(), pairs, layer, template=found.template)
         made.save(path)
-        return {"seconds": process_time() - started}
+        return {"pool": len(found.successful(model())), "seconds": process_time() - started}
     sites = range(n_layers) if method.all_layers else [layers_tried(n_layers)[configuration]]
     rate = RATES[configuration] if method.all_layers else None
     fitted = PSR.fit(
@@ -203,6 +214,7 @@ def fit(attribute: str, name: str, configuration: int, seed: int) -> dict[str, A
     fitted.steering.save(path)
     kept = fitted.trained.rows[fitted.trained.best_epoch]
     return {
+        "pool": len(found.successful(model())),
         "seconds": process_time() - started,
         "validation_loss": kept["validation_loss"],
         "best_epoch": fitted.trained.best_epoch,
@@ -233,10 +245,8 @@ def validate(attribute: str, name: str, configuration: int, seed: int) -> dict[s
         return {"relative_rmse": (sum(sums["above"][-1]) / sum(sums["below"][-1])) ** 0.5}
     known = _cells().get("reference", attribute, "validation", seed)
     curve = Tradeoff(setting, acting)
-    targets = {
-        "C80": 0.8 * known["unsteered"]["coherence"],
-        "Cp": known["prompt"]["coherence"] - TOLERANCE,
-    }
+    own, prompted = (known[which]["coherence"] for which in ("unsteered", "prompt"))
+    targets = {"C80": 0.8 * own, "Cp": min(own, prompted) - TOLERANCE}
     strengths: dict[str, Any] = {}
     for label, target in targets.items():
         at = curve.at_coherence(target, bisections=options().bisections)
@@ -264,7 +274,9 @@ def match(attribute: str, name: str, configuration: int, seed: int) -> dict[str,
         setting.sampling,
         found.template,
     )
-    at = aim.match(model(), steering(attribute, name, configuration, seed), TOLERANCE, 4)
+    effect = abs(float(np.nanmean(aim.prompted)) - float(np.nanmean(aim.plain)))
+    acting = steering(attribute, name, configuration, seed)
+    at = aim.match(model(), acting, max(MATCHED_SHARE * effect, 1.0), 4)
     return {"strength": at.strength, "reached": at.reached and at.strength > 0, "score": at.score}
 
 
@@ -302,11 +314,15 @@ def prompt(attribute: str) -> dict[str, Any]:
         for strength in ("along", "norm")
     ]
     shares = rank_share(model(), pairs, template=found.template)
+    by_response = table.groupby(["layer", "example"])["norm"].quantile([0.05, 0.95]).unstack()
+    within = (by_response[0.95] / by_response[0.05]).unstack("layer")
     return {
+        "within": within.to_numpy().T.tolist(),
         "dispersion": dispersion(table).to_dict("list"),
         "rank_share": shares.to_dict("list"),
         "decodability": [one.to_dict("list") for one in both],
-        "equivalents": _equivalents(found, pairs),
+        "equivalents": _other_words(found, pairs, found.equivalents),
+        "neutral": _other_words(found, pairs, found.neutral),
     }
 
 
@@ -314,8 +330,9 @@ def prompt(attribute: str) -> dict[str, Any]:
 
 
 def _kept(scored: Scored) -> dict[str, Any]:
-    """Means, and the scores of every question."""
+    """Means, the share of completions without an attribute score, and the scores of questions."""
     return {
+        "unscored": float(np.isnan(scored.attribute).mean()),
         "attribute": scored.mean_attribute,
         "coherence": scored.mean_coherence,
         "by_question": {
@@ -335,14 +352,14 @@ def _squares(found: Material, split: str, acting: AnySteering) -> dict[str, Any]
     return _sums(aligned, target, [reached])
 
 
-def _equivalents(found: Material, pairs: list[Any]) -> dict[str, Any]:
+def _other_words(found: Material, pairs: list[Any], wordings: Sequence[str]) -> dict[str, Any]:
     sites = [Site(layer) for layer in range(model().cfg.n_layers)]
     aligned = align(model(), pairs, sites, template=found.template)
     others = [
         prompt_deltas(
             model(), align(model(), list(p)[: len(pairs)], sites, template=found.template)
         )
-        for p in found.other_words("test")
+        for p in found.in_other_words("test", wordings)
     ]
     return _sums(aligned, prompt_deltas(model(), aligned), others)
 
@@ -365,7 +382,17 @@ def _about(chosen: Options) -> dict[str, Any]:
     from steerlens.models import load
 
     about = {key: value for key, value in asdict(chosen).items() if key != "folder"}
-    return {**about, "fingerprint": fingerprint(load(chosen.model))}
+    data = benchmark_set.FILE.read_bytes()
+    if chosen.questions:
+        data = Path(chosen.questions).read_bytes()
+    return {
+        **about,
+        "version": VERSION,
+        "methods": {name: asdict(method) for name, method in METHODS.items()},
+        "searches": [RATES, TOLERANCE, MATCHED_SHARE],
+        "data": hashlib.sha256(data).hexdigest()[:16],
+        "fingerprint": fingerprint(load(chosen.model)),
+    }
 
 
 # -- Stages ----------------------------------------------------------------------------------------
@@ -379,7 +406,12 @@ def chosen(cells: Cells, attribute: str, name: str, n_layers: int) -> int:
     }
     if "relative_rmse" in found[0]:
         return min(found, key=lambda one: found[one]["relative_rmse"])
-    return max(found, key=lambda one: found[one]["C80"]["attribute"])
+
+    def rank(one: int) -> tuple[bool, float]:
+        at = found[one]["C80"]
+        return at["reached"], float(np.nan_to_num(at["attribute"], nan=-1.0))
+
+    return max(found, key=rank)
 
 
 def run(chosen_options: Options, workers: int, until: str) -> Cells:

@@ -4,32 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psr
 from cells import Cells
 
+REASONS = Path(__file__).with_name("psr_reasons.md")
+"""What we make of the results, written by hand once they are there."""
+
 N_BOOTSTRAP = 1000
 EVEN, UNEVEN = 2.0, 10.0
 MARGIN = 2.0
+APART = 4.0
+SEEN_ATTRIBUTE = "positive"
 SUPPORTED, NOT, UNDECIDED = "supported", "not supported", "undecided"
 
 HYPOTHESES = f"""\
-Written before the test split was opened. A verdict is **supported** where the 95 % interval lies
-wholly on the side claimed, **not supported** where it lies wholly on the other, else
-**undecided**. Intervals come from {N_BOOTSTRAP} resamples of seeds and, within them, of test
-questions; the overall estimate is the mean over attributes, which are fixed. "Relative RMSE"
+Written before the command opened the test split. A verdict is **supported** where the 95 % interval
+of the mean over attributes lies wholly on the side claimed, **not supported** where it lies wholly
+on the other, else **undecided**. Intervals come from {N_BOOTSTRAP} resamples of seeds and of test
+questions, both at once, widened by sqrt(n / (n - 1)) for n seeds (with three seeds they are still
+somewhat narrow); attributes are fixed, and those
+where a quantity does not exist are left out of its mean, as the table says. "Relative RMSE"
 (relRMSE) is the error of a method's activations on the prompted response tokens, over that of not
 steering.
 
-- **H1** The strengths of prompt steering are uneven over tokens. (a) At every layer the 95th
-  percentile of |Delta| is more than {EVEN:g} times the 5th; (b) more than {UNEVEN:g} times, as
-  "orders of magnitude" in the paper would have it. The estimate is the smallest ratio of all
-  layers.
+- **H1** The strengths of prompt steering are uneven over the tokens of a response. (a) At every
+  layer the 95th percentile of |Delta| within a response is more than {EVEN:g} times the 5th (median
+  over responses); (b) more than {UNEVEN:g} times, as "orders of magnitude" in the paper would have
+  it. The estimate is the smallest ratio of all layers.
 - **H2** Constant steering overshoots where it acts and is brought back: at the strength whose
-  attribute score is the prompt's, (a) relRMSE at its own layer is above 1, and (b) it is lower at
-  the last layer. For S-Const_DiM and S-Const_MSE.
+  attribute score is the prompt's (to within {psr.MATCHED_SHARE:.0%} of the prompt's effect, on
+  validation questions), (a) relRMSE at its own layer is above 1, and (b) it is lower at the last
+  layer. For S-Const_DiM and S-Const_MSE.
 - **H3** (a) A-PSR_MSE is below the equivalent-prompt line at every layer from mid-depth on
   (estimate: the largest difference); (b) S-PSR_MSE is below S-Const_MSE at every layer from its own
   on, both at the middle layer (estimate: the largest difference). Strength 1.
@@ -38,16 +47,22 @@ steering.
 - **H5** At the coherence of prompting (Cp) A-PSR_MSE has an attribute score at least equal to that
   of prompting, to within {MARGIN:g} points.
 
-Every method may try {psr.BUDGET} configurations on validation questions with seed 0 (the layer for
-S methods, the learning rate for A methods); the one with the best TA@C80 there is kept. Strengths
-are found on validation questions and used unchanged on test questions. C80 is 80 % of the unsteered
-mean coherence on the same questions; Cp is the prompt's coherence less {psr.TOLERANCE:g} points,
-because prompting costs this model no coherence and a bound at its very value would be decided by
-noise. Samples at temperature 1, at most 64 tokens.
+H4 and H5 compare at equal coherence; the difference of coherence that is left on the test questions
+stands below each, and where it is more than {APART:g} points the verdict is undecided.
+
+Every method tries as many configurations ({psr.BUDGET}, where the model has the layers) on
+validation questions with seed 0: the layer for S methods, the learning rate for A methods. The one
+with the best TA@C80 there is kept. Strengths are found on validation questions (doubling or
+halving, then four bisections) and used unchanged on test questions. The prompt whose score and
+coherence are aimed at is the attribute's first wording; the pairs hold all wordings of the
+training. C80 is 80 % of the unsteered mean coherence on the same questions; Cp is the prompt's
+coherence, or the unsteered where that is lower, less {psr.TOLERANCE:g} points. Samples at
+temperature 1, at most 64 tokens.
 """
 SEEN = """
-Not quite blind: while the code was written, H1's numbers (ratios near 3) and a first PSR were seen
-on pairs of *positive*, from earlier weights of the model.
+Not quite blind. While the code was written, numbers of *positive* were seen on its test questions:
+H1's ratios (2 to 4, before the bound of 2 was set), and, from notebook 04 of an earlier commit and
+16 questions, curves that bear on H3 to H5. So the table also has the mean without *positive*.
 """
 UNJUDGED = """
 No judge was at hand: H2 is asked at strength 1, as trained, the configuration kept is the one with
@@ -85,11 +100,16 @@ def estimate(
 ) -> Estimate:
     """`statistic(seeds, questions)` of all, and of resampled seeds and questions."""
     rng = np.random.default_rng(draw)
-    found = [
-        statistic(rng.integers(0, n_seeds, n_seeds), rng.integers(0, n, n))
-        for _ in range(N_BOOTSTRAP)
-    ]
-    return Estimate(statistic(np.arange(n_seeds), np.arange(n)), np.array(found))
+    found = np.array(
+        [
+            statistic(rng.integers(0, n_seeds, n_seeds), rng.integers(0, n, n))
+            for _ in range(N_BOOTSTRAP)
+        ]
+    )
+    value = statistic(np.arange(n_seeds), np.arange(n))
+    # Resampling few seeds shows less than their spread: the variance of n of them is (n - 1) / n.
+    widened = (n_seeds / (n_seeds - 1)) ** 0.5 if n_seeds > 1 else 1.0
+    return Estimate(value, value + widened * (found - value))
 
 
 def verdict(one: Estimate, bound: float, above: bool) -> str:
@@ -161,8 +181,9 @@ class Results:
         assert found is not None
         return found
 
-    def equivalents(self, attribute: str) -> "Errors":
-        found = Errors.of([self.cells.get("prompt", attribute)["equivalents"]])
+    def in_other_words(self, attribute: str, which: str) -> "Errors":
+        """Of "equivalents" or "neutral" prompts."""
+        found = Errors.of([self.cells.get("prompt", attribute)[which]])
         assert found is not None
         return found
 
@@ -203,13 +224,14 @@ class Errors:
 Found = dict[str, Estimate | None]
 
 
-def h1(results: Results) -> dict[str, tuple[float, float, float]]:
-    """The smallest ratio of all layers, with the interval of that layer."""
-    found = {}
-    for attribute in results.attributes:
-        table = results.cells.get("prompt", attribute)["dispersion"]
-        least = int(np.argmin(table["ratio"]))
-        found[attribute] = tuple(table[c][least] for c in ("ratio", "ratio_low", "ratio_high"))
+def h1(results: Results) -> Found:
+    """The smallest over layers of the median ratio within a response."""
+    found: Found = {}
+    for draw, attribute in enumerate(results.attributes):
+        ratios = np.array(results.cells.get("prompt", attribute)["within"], dtype=float)
+        found[attribute] = estimate(
+            lambda _, e, r=ratios: float(np.median(r[:, e], axis=1).min()), 1, ratios.shape[1], draw
+        )
     return found
 
 
@@ -230,7 +252,10 @@ def h3a(results: Results) -> Found:
     """The largest difference between A-PSR_MSE and equivalent prompts from mid-depth on."""
     found: Found = {}
     for draw, attribute in enumerate(results.attributes):
-        mine, other = results.errors(attribute, "A-PSR_MSE", "1"), results.equivalents(attribute)
+        mine, other = (
+            results.errors(attribute, "A-PSR_MSE", "1"),
+            results.in_other_words(attribute, "equivalents"),
+        )
         assert mine is not None
         found[attribute] = _largest(mine, other, results.n_layers // 2, draw)
     return found
@@ -258,11 +283,13 @@ def _largest(mine: Errors, other: Errors, first: int, draw: int) -> Estimate:
     return estimate(statistic, mine.seeds, mine.n, draw)
 
 
-def difference(results: Results, first: tuple[str, str], second: tuple[str, str]) -> Found:
-    """Attribute score of (method, strength) less that of another, question by question."""
+def difference(
+    results: Results, first: tuple[str, str], second: tuple[str, str], kind: str = "attribute"
+) -> Found:
+    """Score of (method, strength) less that of another, question by question."""
     found: Found = {}
     for draw, attribute in enumerate(results.attributes):
-        one, two = (results.scores(attribute, *which, "attribute") for which in (first, second))
+        one, two = (results.scores(attribute, *which, kind) for which in (first, second))
         apart = one - two
         found[attribute] = estimate(
             lambda s, q, apart=apart: float(np.nanmean(apart[np.ix_(s, q)])), *apart.shape, draw
@@ -292,46 +319,85 @@ def page(cells: Cells | None, options: psr.Options, until: str) -> str:
     parts = [head, _verdicts(results), _prompt(results), _faithfulness(results)]
     if results.judged:
         parts.append(_scores(results))
+    if REASONS.exists() and options.model == "demo":
+        parts.insert(2, "\n" + REASONS.read_text(encoding="utf-8"))
     return "\n".join([*parts, _configurations(results), _about(results)])
+
+
+@dataclass(frozen=True, eq=False)
+class Claim:
+    """A row of the table: a quantity by attribute, and the side of the bound that is claimed."""
+
+    name: str
+    found: Found
+    bound: float
+    above: bool
+    coherence: Found | None = None
+
+
+def claims(results: Results) -> list[Claim]:
+    """Every claim, in order."""
+    ratios = h1(results)
+    made = [
+        Claim(f"H1a ratio > {EVEN:g}", ratios, EVEN, True),
+        Claim(f"H1b ratio > {UNEVEN:g}", ratios, UNEVEN, True),
+    ]
+    for method in ("S-Const_DiM", "S-Const_MSE"):
+        own, last = (h2(results, method, which) for which in (False, True))
+        made.append(Claim(f"H2a {method}, own layer > 1", own, 1, True))
+        made.append(Claim(f"H2b {method}, last less own < 0", last, 0, False))
+    made.append(Claim("H3a A-PSR less equivalent < 0", h3a(results), 0, False))
+    made.append(Claim("H3b S-PSR less S-Const < 0", h3b(results), 0, False))
+    if not results.judged:
+        return made
+    for name, mine, other, bound in (
+        ("H4 S-PSR less S-Const_DiM, TA@C80 > 0", ("S-PSR_MSE", "C80"), ("S-Const_DiM", "C80"), 0),
+        (
+            f"H5 A-PSR less prompt, TA@Cp > -{MARGIN:g}",
+            ("A-PSR_MSE", "Cp"),
+            ("prompt", "Cp"),
+            -MARGIN,
+        ),
+    ):
+        both = (difference(results, mine, other, kind) for kind in ("attribute", "coherence"))
+        made.append(Claim(name, next(both), bound, True, next(both)))
+    return made
 
 
 def _verdicts(results: Results) -> str:
     rows = []
-    for name, bound in (("H1a", EVEN), ("H1b", UNEVEN)):
-        found = h1(results)
-        sides = [
-            SUPPORTED if low > bound else NOT if high < bound else UNDECIDED
-            for _, low, high in found.values()
-        ]
-        whole = sides[0] if len(set(sides)) == 1 else UNDECIDED
-        each = [f"{v:.2f} [{low:.2f}, {high:.2f}]" for v, low, high in found.values()]
-        rows.append([f"{name} ratio > {bound:g}", *each, "", f"**{whole}**"])
-    claims: list[tuple[str, Found, float, bool]] = []
-    for method in ("S-Const_DiM", "S-Const_MSE"):
-        claims.append((f"H2a {method}, own layer > 1", h2(results, method, False), 1, True))
-        claims.append((f"H2b {method}, last less own < 0", h2(results, method, True), 0, False))
-    claims.append(("H3a A-PSR less equivalent < 0", h3a(results), 0, False))
-    claims.append(("H3b S-PSR less S-Const < 0", h3b(results), 0, False))
-    if results.judged:
-        four = difference(results, ("S-PSR_MSE", "C80"), ("S-Const_DiM", "C80"))
-        five = difference(results, ("A-PSR_MSE", "Cp"), ("prompt", "Cp"))
-        claims.append(("H4 S-PSR less S-Const_DiM, TA@C80 > 0", four, 0, True))
-        claims.append((f"H5 A-PSR less prompt, TA@Cp > -{MARGIN:g}", five, -MARGIN, True))
-    for name, found, bound, above in claims:
-        known = [one for one in found.values() if one is not None]
-        each = ["no match" if one is None else str(one) for one in found.values()]
-        if known:
-            whole = mean_of(known)
-            rows.append([name, *each, str(whole), f"**{verdict(whole, bound, above)}**"])
-        else:
-            rows.append([name, *each, "", f"**{UNDECIDED}**"])
-    table = markdown(["claim", *results.attributes, "mean", "verdict"], rows)
+    for claim in claims(results):
+        rows.append(_claimed(results, claim))
+        if claim.coherence is not None:
+            each = [str(one) for one in claim.coherence.values()]
+            rows.append(["its coherence, less the other's", *each, *_means(claim.coherence), ""])
+    head = ["claim", *results.attributes, "mean", f"without {SEEN_ATTRIBUTE}", "verdict"]
     return (
-        f"\n## Verdicts\n\nEstimates with 95 % intervals, {results.options.seeds} seeds, "
-        f"{results.equivalents(results.attributes[0]).n} test questions for each attribute. "
-        '"No match": at no strength does the method score as the prompt does, in any seed.\n\n'
-        f"{table}\n"
+        f"\n## Verdicts\n\nEstimates with 95 % intervals; {results.options.seeds} seeds, "
+        f"{results.in_other_words(results.attributes[0], 'equivalents').n} test questions for each "
+        'attribute. "No match": the search found no strength that scores as the prompt does, in '
+        "any seed; the table of faithfulness says where only some seeds had one.\n\n"
+        f"{markdown(head, rows)}\n"
     )
+
+
+def _claimed(results: Results, claim: Claim) -> list[str]:
+    known = [one for one in claim.found.values() if one is not None]
+    each = ["no match" if one is None else str(one) for one in claim.found.values()]
+    if not known:
+        return [claim.name, *each, "", "", f"**{UNDECIDED}**"]
+    whole = verdict(mean_of(known), claim.bound, claim.above)
+    if claim.coherence is not None:
+        apart = mean_of([one for one in claim.coherence.values() if one is not None]).value
+        whole = UNDECIDED if abs(apart) > APART else whole
+    return [claim.name, *each, *_means(claim.found), f"**{whole}**"]
+
+
+def _means(found: Found) -> list[str]:
+    """The mean over attributes, and that without the one that had been seen."""
+    known = {name: one for name, one in found.items() if one is not None}
+    rest = [one for name, one in known.items() if name != SEEN_ATTRIBUTE]
+    return [str(mean_of(some)) if some else "" for some in (list(known.values()), rest)]
 
 
 def _prompt(results: Results) -> str:
@@ -364,12 +430,17 @@ def _faithfulness(results: Results) -> str:
     layers = [f"layer {layer}" for layer in range(results.n_layers)]
     rows = []
     for draw, attribute in enumerate(results.attributes):
-        named = [("equivalent prompts", "", results.equivalents(attribute))]
+        named = [
+            ("equivalent prompts", "", results.in_other_words(attribute, "equivalents")),
+            ("neutral prompts", "", results.in_other_words(attribute, "neutral")),
+        ]
         for method in psr.METHODS:
             for strength in ("1", "matched"):
                 errors = results.errors(attribute, method, strength)
                 if errors is not None:
-                    named.append((method, strength, errors))
+                    seeds = results.options.seeds
+                    some = "" if errors.seeds == seeds else f" ({errors.seeds} of {seeds} seeds)"
+                    named.append((method, strength + some, errors))
         for i, (name, strength, errors) in enumerate(named):
             cells = [
                 str(errors.statistic(lambda r, layer=layer: float(r[layer]), draw))
@@ -408,10 +479,6 @@ def _scores(results: Results) -> str:
             rows.append(row + [""] * (8 - len(row)))
     head = ["attribute", "method", "TA@C80", "coherence", "strengths"]
     head += ["TA@Cp", "coherence", "strengths"]
-    # Rows without strengths hold their scores in the first columns.
-    for row in rows:
-        if row[1] in ("unsteered", "prompt"):
-            row[4] = ""
     return (
         "\n## Attribute and coherence\n\nMean scores on test questions, with the strength that "
         "each seed was given by the validation questions. `unsteered` and `prompt` have no "
@@ -422,8 +489,8 @@ def _scores(results: Results) -> str:
 
 
 def _missed(found: Sequence[Mapping[str, Any]]) -> str:
-    stars = "".join(["\\*" if not all(one["reached"] for one in found) else ""])
-    return stars + ("+" if not all(one["bounded"] for one in found) else "")
+    star = "" if all(one["reached"] for one in found) else "\\*"
+    return star + ("+" if not all(one["bounded"] for one in found) else "")
 
 
 def _configurations(results: Results) -> str:
@@ -440,15 +507,26 @@ def _configurations(results: Results) -> str:
             ]
             chosen = psr.described(method, one, results.n_layers)
             row = [attribute if i == 0 else "", method, chosen, f"{seconds:.0f}", " ".join(firing)]
+            row.append(f"{results.options.n_train} of {fits[0]['pool']}")
             rows.append(row)
-    head = ["attribute", "method", "chosen", "CPU s a fit", "gates open (seed 0, by layer)"]
+    head = [
+        "attribute",
+        "method",
+        "chosen",
+        "CPU s a fit",
+        "gates open (seed 0, by layer)",
+        "pairs",
+    ]
     return f"\n## What was chosen on validation questions\n\n{markdown(head, rows)}\n"
 
 
 def _about(results: Results) -> str:
     kept, about = results.options, results.cells.about
     chosen = (
-        " (prompted responses that both judges give 50 points or more)" if results.judged else ""
+        " (of prompted responses that show the attribute and that the coherence judge gives 50 "
+        "points or more)"
+        if results.judged
+        else ""
     )
     return (
         f"\n## How it was made\n\nModel {kept.model}, fingerprint `{about['fingerprint'][:16]}`; "
