@@ -9,7 +9,8 @@ tokens lies along one direction, and (3.2) is equally strong at each of them. A 
     decodability   3.2a  R^2 of the strength as a function of the activation in the plain run
 
 Delta is the accumulated change on the response tokens. Whatever is fitted here (axes, read-outs) is
-fitted on some questions and measured on others; intervals come from resampling examples.
+fitted on some questions and measured on others; intervals come from resampling questions (of a
+coefficient table, which does not know them, examples).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -63,7 +64,7 @@ def rank_share(
     for site in aligned.sites:
         delta = deltas[site].numpy()
         kept: dict[str, np.ndarray] = {}
-        for train, test in _folds(pairs, aligned, folds, seed):
+        for train, test in _folds(aligned, folds, seed):
             axes = {MEAN_PUSH: _orthonormal(delta[train].mean(axis=0)[None])}
             found = np.linalg.svd(delta[train], full_matrices=False)[2]
             axes |= {f"best {rank}": found[:rank] for rank in ranks}
@@ -181,10 +182,10 @@ def decodability(
     for site in aligned.sites:
         delta, h = deltas[site].numpy(), aligned.plain.at(site).double().numpy()
         missed = {name: np.zeros(len(delta)) for name in ("mean", "linear", "relu")}
-        for train, test in _folds(pairs, aligned, folds, seed):
+        for train, test in _folds(aligned, folds, seed):
             y = _strengths(delta, delta[train].mean(axis=0), strength)
             read = _standardised(h, train)
-            linear = _ridge(read[train], y[train])
+            linear = _ridge(read[train], y[train], aligned.question.numpy()[train])
             found = {
                 "mean": np.full(len(test), y[train].mean()),
                 "linear": linear[0] + read[test] @ linear[1],
@@ -216,11 +217,14 @@ def _standardised(h: Rows, train: np.ndarray) -> Rows:
     return (h - h[train].mean(axis=0)) / np.where(spread > 0, spread, 1)
 
 
-def _ridge(read: Rows, y: PerToken) -> tuple[float, np.ndarray]:
-    """Intercept and weights; the penalty is chosen by leaving out one token at a time."""
+def _ridge(read: Rows, y: PerToken, question: Examples) -> tuple[float, np.ndarray]:
+    """Intercept and weights; the penalty is chosen by leaving out questions."""
     from sklearn.linear_model import RidgeCV
+    from sklearn.model_selection import GroupKFold
 
-    fitted = RidgeCV(alphas=PENALTIES).fit(read, y)
+    n = len(np.unique(question))
+    splits = None if n < 2 else [*GroupKFold(min(n, 4)).split(read, y, question)]
+    fitted = RidgeCV(alphas=PENALTIES, cv=splits).fit(read, y)
     return float(fitted.intercept_), np.asarray(fitted.coef_)
 
 
@@ -258,19 +262,16 @@ def _aligned(
     return align(model, pairs, sites, span=span, template=template)
 
 
-def _folds(
-    pairs: Sequence[PromptPair], aligned: Aligned, folds: int, seed: int
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _folds(aligned: Aligned, folds: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """(training, test) tokens: every question is tested once, with all of its responses."""
-    questions = list(dict.fromkeys(pair.plain for pair in pairs))
-    if folds < 2 or len(questions) < folds:
+    n = max(aligned.questions) + 1
+    if folds < 2 or n < folds:
         raise ValueError(
-            f"{folds} folds of {len(questions)} questions: what is fitted on some is measured on "
+            f"{folds} folds of {n} questions: what is fitted on some is measured on "
             "others, so at least two folds and as many questions are needed."
         )
-    order = np.random.default_rng(seed).permutation(len(questions))
-    fold_of = dict(zip([questions[i] for i in order], np.arange(len(order)) % folds, strict=True))
-    fold = np.array([fold_of[pair.plain] for pair in pairs])[aligned.example.numpy()]
+    fold_of = np.random.default_rng(seed).permutation(np.arange(n) % folds)
+    fold = fold_of[aligned.question.numpy()]
     for number in range(folds):
         yield np.flatnonzero(fold != number), np.flatnonzero(fold == number)
 
@@ -283,9 +284,8 @@ def _orthonormal(v: Rows) -> Rows:
 def _ratio(
     above: PerToken, below: PerToken, aligned: Aligned, seed: int
 ) -> tuple[float, float, float]:
-    """sum(above) / sum(below) over tokens, and its interval over examples."""
-    n, example = len(aligned.plain_rows), aligned.example.numpy()
-    sums = [np.bincount(example, part, minlength=n) for part in (above, below)]
+    """sum(above) / sum(below) over tokens, and its interval over questions."""
+    sums = [np.bincount(aligned.question.numpy(), part) for part in (above, below)]
     with np.errstate(divide="ignore", invalid="ignore"):
         return (
             float(sums[0].sum() / sums[1].sum()),

@@ -308,6 +308,6 @@ def _per_layer(page: Report, comparison: Comparison) -> Report:
     columns = ["method", "strength", "strength_value", "layer", "relative_rmse", "low", "high"]
     return page.heading("The numbers behind the curve").table(
         table.loc[:, [*columns, "token_median", "denominator", "n_examples", "n_tokens"]],
-        "Relative RMSE with its 95 % bootstrap interval over examples, the median over tokens, and "
-        "the root mean square norm of the prompt's own change.",
+        "Relative RMSE with its 95 % bootstrap interval over questions, the median over tokens, "
+        "and the root mean square norm of the prompt's own change.",
     )

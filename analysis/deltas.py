@@ -29,7 +29,8 @@ class Aligned:
     """Pairs as aligned token rows, with the activations of both runs on the span.
 
     `example`, `token_index` and `tokens` say for each measured token which pair it belongs to, its
-    place in the span (0 first), and its id.
+    place in the span (0 first), and its id. `questions` numbers the plain prompts: responses to the
+    same one are no independent examples.
     """
 
     plain_rows: tuple[Encoded, ...]
@@ -38,11 +39,17 @@ class Aligned:
     prompted: Activations
     token_index: Int[Tensor, "token"]
     span: Scope
+    questions: tuple[int, ...]
 
     @property
     def example(self) -> Int[Tensor, "token"]:
         """The pair that each token belongs to."""
         return self.plain.row
+
+    @property
+    def question(self) -> Int[Tensor, "token"]:
+        """The question that each token belongs to."""
+        return torch.tensor(self.questions)[self.example]
 
     @property
     def sites(self) -> tuple[Site, ...]:
@@ -75,7 +82,9 @@ def align(
         )
     starts = torch.cat([torch.zeros(1, dtype=torch.long), torch.bincount(plain.row).cumsum(0)])
     index = torch.arange(len(plain.row)) - starts[plain.row]
-    return Aligned(plain_rows, prompted_rows, plain, prompted, index, span)
+    number = {plain: i for i, plain in enumerate(dict.fromkeys(pair.plain for pair in pairs))}
+    questions = tuple(number[pair.plain] for pair in pairs)
+    return Aligned(plain_rows, prompted_rows, plain, prompted, index, span, questions)
 
 
 def difference(after: Activations, before: Activations) -> Deltas:

@@ -6,11 +6,11 @@ response tokens, all runs teacher-forced:
     relRMSE_l(M) = sqrt( sum |A_l(M) - A_l(prompted)|^2 / sum |A_l(plain) - A_l(prompted)|^2 )
 
 1 is the error of not steering at all; above 1 is worse than nothing. The sums run over all tokens
-of all examples; intervals come from resampling examples. Early layers have a tiny denominator,
-which is therefore in the table. There are two references: "equivalent prompts", the same
-instruction in other words, and "neutral prompts", another instruction that asks for nothing of the
-kind. How far the neutral ones lie below 1 is what any instruction of that length does, in a model
-with learned positions above all by moving the response along.
+of all examples; intervals come from resampling questions, with all responses to each. Early layers
+have a tiny denominator, which is therefore in the table. There are two references: "equivalent
+prompts", the same instruction in other words, and "neutral prompts", another instruction that asks
+for nothing of the kind. How far the neutral ones lie below 1 is what any instruction of that length
+does, in a model with learned positions above all by moving the response along.
 """
 
 from collections.abc import Mapping, Sequence
@@ -49,7 +49,7 @@ def faithfulness(
     """One row per method, strength and layer.
 
     Columns: method, strength, strength_value, layer, relative_rmse, low, high (95 % bootstrap
-    interval over examples), token_median (median over tokens of the same ratio), denominator (root
+    interval over questions), token_median (median over tokens of the same ratio), denominator (root
     mean square norm of the prompt delta), n_examples, n_tokens, n_bootstrap, seed. `equivalents`
     and `neutral` hold the same pairs under other instructions: `reworded(pairs, instruction)`.
     """
@@ -154,9 +154,8 @@ def _measures(
 def _interval(
     aligned: Aligned, numerator: Squares, denominator: Squares, n_bootstrap: int, seed: int
 ) -> tuple[float, float]:
-    """Of the relative RMSE, over resampled examples; NaN with a single one."""
-    n = len(aligned.plain_rows)
-    above = torch.bincount(aligned.example, numerator, minlength=n).numpy()
-    below = torch.bincount(aligned.example, denominator, minlength=n).numpy()
+    """Of the relative RMSE, over resampled questions; NaN with a single one."""
+    above = torch.bincount(aligned.question, numerator).numpy()
+    below = torch.bincount(aligned.question, denominator).numpy()
     low, high = interval_of_ratio(above, below, n_bootstrap, seed)
     return low**0.5, high**0.5

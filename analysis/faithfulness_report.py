@@ -138,6 +138,6 @@ def report(found: FaithfulnessStudy, made: Mapping[str, object], title: str, int
         )
         .table(
             found.faithfulness.loc[:, [*columns, "token_median", "denominator", "n_tokens"]],
-            "Relative RMSE with its 95 % bootstrap interval over examples.",
+            "Relative RMSE with its 95 % bootstrap interval over questions.",
         )
     )

@@ -144,7 +144,7 @@ def relative_rmse_curve(table: pd.DataFrame, methods: Sequence[str] | None = Non
     figure.update_layout(height=580, legend=_LEGEND)
     undrawn = int((~np.isfinite(rows["relative_rmse"])).sum())
     gaps = f" Not drawn because not finite: {undrawn}." if undrawn else ""
-    subtitle = f"Bands: 95 % bootstrap interval over examples.{gaps}"
+    subtitle = f"Bands: 95 % bootstrap interval over questions.{gaps}"
     return titled(figure, "How far each method is from the prompt's effect", subtitle)
 
 

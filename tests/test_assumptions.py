@@ -50,10 +50,12 @@ def plant(monkeypatch: pytest.MonkeyPatch, gpt2: Any) -> Plant:
         )
         plain = Activations({site: before}, row, blank, blank)
         rows = (Encoded((0,), 0, 0, False),) * len(deltas)
-        aligned = Aligned(rows, rows, plain, plain, blank, generated)
+        asked = list(range(len(deltas))) if questions is None else list(questions)
+        number = {question: i for i, question in enumerate(dict.fromkeys(asked))}
+        numbers = tuple(number[question] for question in asked)
+        aligned = Aligned(rows, rows, plain, plain, blank, generated, numbers)
         monkeypatch.setattr(assumptions, "align", lambda *_, **__: aligned)
         monkeypatch.setattr(assumptions, "prompt_deltas", lambda *_: {site: after})
-        asked = range(len(deltas)) if questions is None else questions
         pairs = [PromptPair.with_system(f"question {i}", "Be kind.", "yes") for i in asked]
         return gpt2, pairs, [0]
 
@@ -410,11 +412,12 @@ def test_r2_is_the_share_of_the_variance_that_can_be_known(plant: Plant) -> None
     assert found["high"] - found["low"] < 0.3
 
 
-def test_r2_equals_the_definition(plant: Plant) -> None:
+def test_r2_equals_the_definition(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
     """The mean push is that of the other questions; questions are pooled in units of its strengths.
 
     Each question is pushed its own way, and the last so unevenly that the mean push is uncertain.
     """
+    monkeypatch.setattr(assumptions, "PENALTIES", (1e-9, 2e-9))  # ridge is then least squares
     rng = np.random.default_rng(16)
     h = seen(rng)
     size = np.concatenate([one @ W for one in h]).std()
@@ -462,9 +465,9 @@ def test_what_depends_only_on_the_question_is_not_read_off_on_others(plant: Plan
     h = [centres[q] + rng.normal(size=(10, 40)) for q in questions]
     deltas = along(rng, [np.full(10, pushed[q]) for q in questions])
     found = r2(decodability(*plant(deltas, h, questions)))
-    assert found["linear"] < 0.2
-    assert found["relu"] < 0.2
-    assert r2(decodability(*plant(deltas, h)))["linear"] > 0.5, "as if they were 48 questions"
+    assert found["linear"] < 0.1
+    assert found["relu"] < 0.1
+    assert r2(decodability(*plant(deltas, h)))["linear"] > 0.2, "as if they were 48 questions"
 
 
 def test_the_norm_counts_what_lies_across_the_mean_push_too(plant: Plant) -> None:

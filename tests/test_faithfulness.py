@@ -124,3 +124,13 @@ def test_mean_kl_is_that_of_the_moved_from_the_plain_distribution(gpt2: Any) -> 
         kl = (moved.exp() * (moved - plain)).sum(-1)
         each += kl[row.response - 1 : -1].tolist()
     assert found == pytest.approx(np.mean(each), rel=1e-4)
+
+
+def test_responses_to_one_question_are_no_independent_examples(gpt2: Any) -> None:
+    steerings = {"CAA": at(1, CAA(direction(gpt2)))}
+    once = faithfulness(gpt2, PAIRS, steerings)
+    twice = faithfulness(gpt2, [*PAIRS, *PAIRS], steerings)
+    for column in ("relative_rmse", "low", "high"):
+        np.testing.assert_allclose(twice[column], once[column], rtol=1e-6)
+    one = faithfulness(gpt2, [PAIRS[0], PAIRS[0]], steerings)
+    assert one[["low", "high"]].isna().all(axis=None)
