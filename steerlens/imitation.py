@@ -258,14 +258,16 @@ class Imitation:
             elif self.enter <= last:
                 blocks_only(forward, self.model, last)
         for site, value in gates.items():
-            self.firing[site].append((value.detach() > 0)[spans].float().mean(dim=0).cpu())
+            self.firing[site].append((value.detach() > 0)[spans].cpu())
         responses = window.positions >= window.response[:, None]
         return _Pass(spans, kept, gates, scores, tokens, responses)
 
     def fired(self) -> dict[Site, Float[Tensor, " rank"]]:
         """How often each gate was open since the last call, as a share of the span's tokens."""
         found = {
-            site: torch.stack(values).mean(dim=0) for site, values in self.firing.items() if values
+            site: torch.cat(values).float().mean(dim=0)
+            for site, values in self.firing.items()
+            if values
         }
         self.firing = {site: [] for site in self.sites}
         return found

@@ -303,6 +303,19 @@ def test_firing_is_the_share_of_the_spans_tokens(gpt2: Any) -> None:
             assert task.fired()[Site(1)].item() == rate
 
 
+def test_firing_does_not_depend_on_how_examples_are_batched(gpt2: Any) -> None:
+    task, parameters = task_of(gpt2, [1])
+    with torch.no_grad():
+        parameters["1.resid_post.W"].copy_(random(1, D_MODEL))
+        task.run(parameters, range(3))
+        together = task.fired()[Site(1)].item()
+        task.run(parameters, [0])
+        task.run(parameters, [1, 2])
+        assert task.fired()[Site(1)].item() == pytest.approx(together)
+    assert 0 < together < 1
+    assert task.firing_rates(parameters)[Site(1)].item() == pytest.approx(together)
+
+
 def test_difference_of_means_is_the_mean_delta(model: Any) -> None:
     steering: Any = difference_of_means(model, PAIRS, 2)
     deltas = []
