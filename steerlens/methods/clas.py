@@ -128,7 +128,9 @@ class CLAS:
             falling=False,
             clip=CLIP,
         )
-        rates = dict.fromkeys(sites, bias_rate) if bias_rate else _rates(model, both, sites)
+        rates = (
+            dict.fromkeys(sites, bias_rate) if bias_rate else _rates(model, both, sites, template)
+        )
         trained = train(
             task,
             schedule,
@@ -161,9 +163,10 @@ class Fit:
 
 
 def _rates(
-    model: HookedModel, pairs: Sequence[PromptPair], sites: Sequence[Site]
+    model: HookedModel, pairs: Sequence[PromptPair], sites: Sequence[Site], template: str | None
 ) -> dict[Site, float]:
-    rows = [encode_pair(model, pair)[0] for pair in pairs]
+    """The learning rate of b at each site."""
+    rows = [encode_pair(model, pair, template)[0] for pair in pairs]
     found = capture(model, rows, list(sites), scope=everywhere.without_bos)
     return {site: BIAS_SHARE * float(found.at(site).norm(dim=-1).median()) for site in sites}
 

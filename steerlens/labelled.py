@@ -1,0 +1,163 @@
+"""Labelled activations -> one unit direction, with how well it tells held-out rows apart.
+
+    found = fit_direction("rfm", activations, labels)
+    found.direction, found.auroc
+
+What the kinds are (v is brought to length 1, its sign such that label 1 projects higher):
+
+rfm          top eigenvector of a recursive feature machine's metric (`steerlens.rfm`)
+ridge        weights of ridge regression, no intercept, penalty by held-out correlation
+logistic     weights of logistic regression, no intercept, penalty by held-out AUROC
+means        mean(label 1) - mean(label 0)
+pca          first principal direction of the pairs (row 2i has label 0, row 2i + 1 its partner)
+random       nothing is fitted: what any of these must beat
+
+They read whatever was captured; every one is fitted on `fitted` rows and scored on the others. How
+each can fool you: means and pca take up whatever else differs between the classes, ridge and
+logistic what separates these few rows by chance, rfm more slowly the same; AUROC on held-out rows
+of the same templates does not show that the direction is the concept and not the template.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from steerlens.directions import principal_direction, require_finite, unit
+from steerlens.rfm import CLAS_RFM, RFM, auroc, best_direction, correlation
+from steerlens.types import Direction
+
+Kind = Literal["rfm", "ridge", "logistic", "means", "pca", "random"]
+Rows = Float[Tensor, "row d_model"]
+Labels = Float[Tensor, " row"]
+RIDGE = (0.0, 1e-9, 1e-7, 1e-5, 1e-3, 1e-1, 1.0, 10.0, 100.0, 1e3, 1e4)
+LOGISTIC = (1000.0, 100.0, 10.0, 1.0, 0.1, 0.01)
+
+
+@dataclass(frozen=True, eq=False)
+class FoundDirection:
+    """A unit direction, and on rows that it was not fitted on: correlation with the labels, AUROC.
+
+    `setting` says what the held-out rows chose (a penalty, a bandwidth), if anything; where they
+    chose, their scores flatter a little.
+    """
+
+    kind: str
+    direction: Direction
+    correlation: float
+    auroc: float
+    setting: str = ""
+
+
+def fit_direction(
+    kind: Kind,
+    activations: Rows,
+    labels: Labels,
+    *,
+    held_out: float = 0.2,
+    rfm: RFM = CLAS_RFM,
+    seed: int = 0,
+) -> FoundDirection:
+    """Fit one direction; the last `held_out` share of the rows (in pairs) is held out.
+
+    Labels are 0 and 1. Shuffle the rows first if they are sorted; keep partners together for pca.
+    """
+    if kind not in get_args(Kind):
+        raise ValueError(f"Unknown kind {kind!r}. Use one of: {', '.join(get_args(Kind))}.")
+    require_finite(activations, "activations")
+    if set(labels.tolist()) != {0.0, 1.0}:
+        raise ValueError(
+            f"Labels are 0 and 1, and both must occur; found {sorted(set(labels.tolist()))[:5]}."
+        )
+    n = 2 * round(len(labels) * (1 - held_out) / 2)
+    fitted, held = (
+        (activations[:n].double(), labels[:n].double()),
+        (
+            activations[n:].double(),
+            labels[n:].double(),
+        ),
+    )
+    for part, name in ((fitted[1], "fitted on"), (held[1], "held out")):
+        if len(set(part.tolist())) < 2:
+            raise ValueError(
+                f"The rows {name} have one label only ({len(part)} rows). Shuffle them, give "
+                "more, or change held_out."
+            )
+    v, setting = _FITS[kind](*fitted, *held, rfm, seed)
+    v = unit(v)
+    sign = -1.0 if correlation(activations.double() @ v, labels.double()) < 0 else 1.0
+    shown = held[0] @ (sign * v)
+    return FoundDirection(
+        kind,
+        (sign * v).to(activations.dtype),
+        correlation(shown, held[1]),
+        auroc(shown, held[1]),
+        setting,
+    )
+
+
+Fitted = tuple[Tensor, str]
+
+
+def _rfm(x: Tensor, y: Tensor, held: Tensor, held_y: Tensor, rfm: RFM, seed: int) -> Fitted:
+    found = best_direction(x, y, held, held_y, rfm)
+    rows = "unit" if found.normalised else "raw"
+    return found.direction, f"bandwidth {found.bandwidth:g}, {rows} rows, step {found.iteration}"
+
+
+def _ridge(x: Tensor, y: Tensor, held: Tensor, held_y: Tensor, rfm: RFM, seed: int) -> Fitted:
+    # Dual form: the weights lie in the span of the rows.
+    gram = x @ x.T
+    size, one = float(gram.diagonal().mean()), torch.eye(len(x)).to(x)
+    tried = {
+        penalty: x.T @ torch.linalg.lstsq(gram + penalty * size * one, y[:, None])[0][:, 0]
+        for penalty in RIDGE
+    }
+    best = _best(tried, lambda v: abs(correlation(held @ v, held_y)))
+    return tried[best], f"penalty {best:g}"
+
+
+def _logistic(x: Tensor, y: Tensor, held: Tensor, held_y: Tensor, rfm: RFM, seed: int) -> Fitted:
+    from sklearn.linear_model import LogisticRegression
+
+    tried = {}
+    for C in LOGISTIC:
+        model = LogisticRegression(C=C, fit_intercept=False, max_iter=1000)
+        tried[C] = torch.from_numpy(model.fit(x.numpy(), y.numpy()).coef_[0])
+    best = _best(tried, lambda v: auroc(held @ v, held_y))
+    return tried[best], f"C {best:g}"
+
+
+def _means(x: Tensor, y: Tensor, held: Tensor, held_y: Tensor, rfm: RFM, seed: int) -> Fitted:
+    return x[y == 1].mean(dim=0) - x[y == 0].mean(dim=0), ""
+
+
+def _pca(x: Tensor, y: Tensor, held: Tensor, held_y: Tensor, rfm: RFM, seed: int) -> Fitted:
+    if not bool((y[0::2] == 0).all() and (y[1::2] == 1).all()):
+        raise ValueError(
+            "pca needs pairs: rows 0, 2, 4, ... of label 0, each before its partner of label 1."
+        )
+    return principal_direction(x[1::2], x[0::2]), ""
+
+
+def _random(x: Tensor, y: Tensor, held: Tensor, held_y: Tensor, rfm: RFM, seed: int) -> Fitted:
+    return torch.randn(x.shape[1], generator=torch.Generator().manual_seed(seed)).to(x), ""
+
+
+_FITS: dict[str, Callable[..., Fitted]] = {
+    "rfm": _rfm,
+    "ridge": _ridge,
+    "logistic": _logistic,
+    "means": _means,
+    "pca": _pca,
+    "random": _random,
+}
+
+
+def _best(tried: dict[float, Tensor], score: Callable[[Tensor], float]) -> float:
+    """The setting whose direction scores best; the first of equals."""
+    keys: Iterable[float] = tried
+    return max(keys, key=lambda key: score(tried[key]))
