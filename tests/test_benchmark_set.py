@@ -97,7 +97,9 @@ def test_what_it_does_not_have_is_named() -> None:
         benchmark_set.read("positive").split("dev")
 
 
-@pytest.mark.parametrize("content", [b"", b"no gzip", gzip.compress(b"{")])
+@pytest.mark.parametrize(
+    "content", [b"", b"no gzip", gzip.compress(b"{")], ids=["empty", "no gzip", "no JSON"]
+)
 def test_a_damaged_file_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
 ) -> None:
