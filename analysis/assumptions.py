@@ -31,7 +31,6 @@ from steerlens.types import HookedModel
 Rows: TypeAlias = Float[np.ndarray, "token d_model"]
 PerToken: TypeAlias = Float[np.ndarray, " token"]
 Examples: TypeAlias = Int[np.ndarray, " token"]
-Readout: TypeAlias = Callable[[Rows, PerToken, Rows], PerToken]
 Strength = Literal["along", "norm"]
 MEAN_PUSH = "mean push"
 PENALTIES = tuple(10.0**power for power in range(-1, 6))
@@ -285,7 +284,7 @@ def _ratio(
     above: PerToken, below: PerToken, aligned: Aligned, seed: int
 ) -> tuple[float, float, float]:
     """sum(above) / sum(below) over tokens, and its interval over questions."""
-    sums = [np.bincount(aligned.question.numpy(), part) for part in (above, below)]
+    sums = [aligned.by_question(torch.from_numpy(part)) for part in (above, below)]
     with np.errstate(divide="ignore", invalid="ignore"):
         return (
             float(sums[0].sum() / sums[1].sum()),

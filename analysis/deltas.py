@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -50,6 +51,10 @@ class Aligned:
     def question(self) -> Int[Tensor, "token"]:
         """The question that each token belongs to."""
         return torch.tensor(self.questions)[self.example]
+
+    def by_question(self, values: Float[Tensor, "token"]) -> Float[np.ndarray, " question"]:
+        """The sum over the tokens of each question."""
+        return torch.bincount(self.question, values).numpy()
 
     @property
     def sites(self) -> tuple[Site, ...]:

@@ -62,7 +62,7 @@ def faithfulness(
         reached = steering_deltas(model, aligned, entry.steering)
         tables.append(_table(aligned, target, [reached], entry, n_bootstrap, seed))
     for name, wordings in ((EQUIVALENT, equivalents), (NEUTRAL, neutral)):
-        others = [_other_wording(model, aligned, other, sites, template) for other in wordings]
+        others = [other_wording(model, aligned, other, template) for other in wordings]
         if others:
             entry = Entry(name, None, "", float("nan"))
             tables.append(_table(aligned, target, others, entry, n_bootstrap, seed))
@@ -89,14 +89,14 @@ def relative_rmse(numerator: Squares, denominator: Squares) -> float:
     return float(torch.sqrt(numerator.sum() / denominator.sum()))
 
 
-def _other_wording(
+def other_wording(
     model: HookedModel,
     aligned: Aligned,
     pairs: Sequence[PromptPair],
-    sites: Sequence[Site],
-    template: str | None,
+    template: str | None = None,
 ) -> Deltas:
-    other = align(model, pairs, sites, span=aligned.span, template=template)
+    """What other prompts do on the same responses; ValueError if these are others."""
+    other = align(model, pairs, aligned.sites, span=aligned.span, template=template)
     if not torch.equal(other.plain.tokens, aligned.plain.tokens):
         raise ValueError(
             "Equivalent prompts must come with the same responses in the same order as the pairs. "
@@ -155,7 +155,6 @@ def _interval(
     aligned: Aligned, numerator: Squares, denominator: Squares, n_bootstrap: int, seed: int
 ) -> tuple[float, float]:
     """Of the relative RMSE, over resampled questions; NaN with a single one."""
-    above = torch.bincount(aligned.question, numerator).numpy()
-    below = torch.bincount(aligned.question, denominator).numpy()
+    above, below = aligned.by_question(numerator), aligned.by_question(denominator)
     low, high = interval_of_ratio(above, below, n_bootstrap, seed)
     return low**0.5, high**0.5

@@ -7,7 +7,7 @@ largest strength whose mean coherence is 80, TA@Cp that at the coherence of prom
 
     setting = Setting(model, benchmark_set.read("positive").questions("validation"),
                       judge_of("positive"), Coherence(), n=2)
-    found = Tradeoff(setting, steering).at_coherence(c80(setting))
+    found = Tradeoff(setting, steering).at_coherence(c80(setting.score().mean_coherence))
     found.strength, found.scored.row()  # means with intervals
 
 Every completion of a setting is drawn with the same random numbers, so strengths and methods differ
@@ -114,18 +114,17 @@ class Setting:
         return Conversation(question, instruction)
 
 
-def c80(setting: Setting, absolute: bool = False) -> float:
+def c80(unsteered: float, absolute: bool = False) -> float:
     """The coherence of TA@C80: 80 % of the unsteered mean, or 80 itself for a judge model."""
-    return 80.0 if absolute else 0.8 * setting.score().mean_coherence
+    return 80.0 if absolute else 0.8 * unsteered
 
 
-def cp(setting: Setting, instruction: str, tolerance: float = 0.0) -> float:
-    """The coherence of TA@Cp: that of prompting, less `tolerance`, and never above the unsteered.
+def cp(unsteered: float, prompted: float, tolerance: float = 0.0) -> float:
+    """The coherence of TA@Cp: the mean of prompting less `tolerance`, never above the unsteered.
 
     A prompt can make text more coherent than the model's own; no strength need reach that.
     """
-    prompted = setting.score(instruction=instruction).mean_coherence
-    return min(prompted, setting.score().mean_coherence) - tolerance
+    return min(prompted, unsteered) - tolerance
 
 
 @dataclass(frozen=True, eq=False)

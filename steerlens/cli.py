@@ -30,6 +30,9 @@ Backend = Annotated[str, typer.Option(help="auto, hooked or bridge.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda or mps.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="The file to write.")]
+Pairs = Annotated[
+    Path, typer.Option(help='JSON Lines of {"user": ..., "system": ..., "response": ...}.')
+]
 Seed = Annotated[int, typer.Option(help="Seed of the sampling noise.")]
 MaxNewTokens = Annotated[int, typer.Option(help="The most tokens that a completion may have.")]
 Temperature = Annotated[float, typer.Option(help="0 is greedy.")]
@@ -192,9 +195,7 @@ def fit_caa(
 
 @fit_app.command("psr")
 def fit_psr(
-    pairs: Annotated[
-        Path, typer.Option(help='JSON Lines of {"user": ..., "system": ..., "response": ...}.')
-    ],
+    pairs: Pairs,
     out: Out,
     layers: Annotated[str, typer.Option(help='Steered layers: "4", "2,4", "2-5" or "all".')],
     objective: Annotated[
@@ -301,9 +302,7 @@ def _require_folder_of(out: Path) -> None:
 
 @app.command()
 def compare(
-    pairs: Annotated[
-        Path, typer.Option(help='JSON Lines of {"user": ..., "system": ..., "response": ...}.')
-    ],
+    pairs: Pairs,
     steering: Annotated[list[Path], typer.Option(help="A steering file; repeatable.")],
     out: Out,
     model: Model = "demo",
@@ -321,14 +320,10 @@ def compare(
     """
     from analysis.comparison import compare as run
     from analysis.comparison import made, report
-    from steerlens.jsonl import read_prompt_pairs
 
-    asked = read_prompt_pairs(pairs)
-    loaded = _load(model, backend, device)
-    _require_folder_of(out)
-    steerings = _steerings(steering, loaded)
-    template = _template(loaded)
-    answered = _answered(loaded, asked, seed, max_new_tokens, template)
+    loaded, answered, steerings = _measurable(
+        pairs, steering, out, (model, backend, device), seed, max_new_tokens
+    )
     comparison = run(
         loaded,
         answered,
@@ -336,7 +331,7 @@ def compare(
         equivalents=equivalent or (),
         neutral=neutral or (),
         seed=seed,
-        template=template,
+        template=_template(loaded),
     )
     page = report(
         comparison,
@@ -355,6 +350,24 @@ def compare(
         "logit_shift": _records(shift),
     }
     _say(found, as_json, f"The report is at {out}")
+
+
+def _measurable(
+    pairs: Path,
+    steering: Sequence[Path],
+    out: Path,
+    choice: tuple[str, str, str],
+    seed: int,
+    longest: int,
+) -> "tuple[HookedModel, list[PromptPair], dict[str, AnySteering]]":
+    """The model, every pair answered, and the steerings; bad files are errors before any work."""
+    from steerlens.jsonl import read_prompt_pairs
+
+    asked = read_prompt_pairs(pairs)
+    loaded = _load(*choice)
+    _require_folder_of(out)
+    steerings = _steerings(steering, loaded)
+    return loaded, _answered(loaded, asked, seed, longest, _template(loaded)), steerings
 
 
 def _answered(
@@ -382,9 +395,7 @@ def _answered(
 
 @app.command()
 def faithfulness(
-    pairs: Annotated[
-        Path, typer.Option(help='JSON Lines of {"user": ..., "system": ..., "response": ...}.')
-    ],
+    pairs: Pairs,
     out: Out,
     steering: Annotated[
         list[Path] | None, typer.Option(help="A steering file; repeatable.")
@@ -404,14 +415,10 @@ def faithfulness(
     """
     from analysis.comparison import made
     from analysis.faithfulness_report import report, study
-    from steerlens.jsonl import read_prompt_pairs
 
-    asked = read_prompt_pairs(pairs)
-    loaded = _load(model, backend, device)
-    _require_folder_of(out)
-    steerings = _steerings(steering or [], loaded)
-    template = _template(loaded)
-    answered = _answered(loaded, asked, seed, max_new_tokens, template)
+    loaded, answered, steerings = _measurable(
+        pairs, steering or [], out, (model, backend, device), seed, max_new_tokens
+    )
     found = study(
         loaded,
         answered,
@@ -419,7 +426,7 @@ def faithfulness(
         equivalents=equivalent or (),
         neutral=neutral or (),
         seed=seed,
-        template=template,
+        template=_template(loaded),
     )
     page = report(
         found,

@@ -48,6 +48,11 @@ class Gated(Protocol):
     def __call__(self, activation: Residual, hook: Hook = None) -> Residual: ...
 
 
+def key_of(site: Site, name: str) -> str:
+    """What a parameter of the module at a site is called in a training."""
+    return f"{site.layer}.{site.stream}.{name}"
+
+
 @dataclass(eq=False)
 class Store:
     """Activations of many rows of text: one [token, d_model] array for each site."""

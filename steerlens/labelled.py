@@ -18,7 +18,7 @@ logistic what separates these few rows by chance, rfm more slowly the same; AURO
 of the same templates does not show that the direction is the concept and not the template.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -159,5 +159,4 @@ _FITS: dict[str, Callable[..., Fitted]] = {
 
 def _best(tried: dict[float, Tensor], score: Callable[[Tensor], float]) -> float:
     """The setting whose direction scores best; the first of equals."""
-    keys: Iterable[float] = tried
-    return max(keys, key=lambda key: score(tried[key]))
+    return max(tried, key=lambda setting: score(tried[setting]))

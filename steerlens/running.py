@@ -75,10 +75,14 @@ class Placed:
         )
 
     @property
+    def can_close(self) -> bool:
+        """Whether the steer has gates that can close on all tokens of a text."""
+        return any(getattr(part, "can_close", False) for part in parts(self.steer))
+
+    @property
     def kept_closed(self) -> bool:
-        """Whether the steer ran on tokens that were meant for it, and has gates that can close."""
-        can_close = any(getattr(part, "can_close", False) for part in parts(self.steer))
-        return can_close and not self.changed and (self.met or not self.scopes)
+        """Whether such a steer met tokens that were meant for it, and opened on none."""
+        return self.can_close and not self.changed and (self.met or not self.scopes)
 
     def complaint(self) -> str | None:
         """Why this steer did nothing, or None if it did something (or was told not to)."""
@@ -224,12 +228,8 @@ def warn_if_idle(placed: Sequence[Placed]) -> None:
     A gate that stays closed at one of several layers is no failure: it counts only where none of
     them opened.
     """
-    closed = [place for place in placed if place.kept_closed]
-    opened = any(
-        place.changed and any(getattr(part, "can_close", False) for part in parts(place.steer))
-        for place in placed
-    )
+    one_opened = any(place.can_close and place.changed for place in placed)
     for place in placed:
-        complaint = None if opened and place in closed else place.complaint()
+        complaint = None if one_opened and place.kept_closed else place.complaint()
         if complaint is not None:
             warnings.warn(complaint, SteeringWarning, stacklevel=4)

@@ -13,7 +13,7 @@ from tiny_models import D_MODEL
 import steerlens
 from analysis import tradeoff as module
 from analysis.intervals import interval_of_mean
-from analysis.tradeoff import Scored, Setting, Tradeoff, by_question, tradeoff
+from analysis.tradeoff import Scored, Setting, Tradeoff, by_question, c80, cp, tradeoff
 from steerlens import CAA, Conversation, at
 from steerlens.generation import Sampling
 
@@ -310,3 +310,10 @@ def test_the_table_has_the_points_and_every_strength_of_every_method(gpt2: Any) 
 def test_a_name_that_is_taken_is_an_error(gpt2: Any, name: str) -> None:
     with pytest.raises(ValueError, match=f"{name}: this name is taken"):
         tradeoff(settled(gpt2), {name: CAA_AT_1}, [1.0])
+
+
+def test_the_bounds_of_coherence() -> None:
+    assert c80(70.0) == pytest.approx(56)
+    assert c80(70.0, absolute=True) == 80
+    assert cp(unsteered=80.0, prompted=75.0, tolerance=2.0) == 73
+    assert cp(unsteered=80.0, prompted=86.0) == 80  # no strength need beat the model's own text

@@ -40,8 +40,9 @@ import steerlens
 from analysis.assumptions import decodability, dispersion, rank_share
 from analysis.coefficients import coefficients
 from analysis.deltas import align, prompt_deltas, steering_deltas
+from analysis.faithfulness import other_wording
 from analysis.matching import Aim
-from analysis.tradeoff import Scored, Tradeoff, by_question
+from analysis.tradeoff import Scored, Tradeoff, by_question, c80, cp
 from steerlens import benchmark_set
 from steerlens.methods.psr import PSR, difference_of_means
 from steerlens.models import fingerprint
@@ -105,6 +106,11 @@ class Options:
     samples: int = 2
     bisections: int = 4
     seeds: int = 3
+
+    @property
+    def judged(self) -> bool:
+        """Whether there are judges."""
+        return not self.prefix and (not self.questions or self.judge is not None)
 
 
 # -- What every process has ------------------------------------------------------------------------
@@ -246,7 +252,7 @@ def validate(attribute: str, name: str, configuration: int, seed: int) -> dict[s
     known = _cells().get("reference", attribute, "validation", seed)
     curve = Tradeoff(setting, acting)
     own, prompted = (known[which]["coherence"] for which in ("unsteered", "prompt"))
-    targets = {"C80": 0.8 * own, "Cp": min(own, prompted) - TOLERANCE}
+    targets = {"C80": c80(own), "Cp": cp(own, prompted, TOLERANCE)}
     strengths: dict[str, Any] = {}
     for label, target in targets.items():
         at = curve.at_coherence(target, bisections=options().bisections)
@@ -356,10 +362,8 @@ def _other_words(found: Material, pairs: list[Any], wordings: Sequence[str]) -> 
     sites = [Site(layer) for layer in range(model().cfg.n_layers)]
     aligned = align(model(), pairs, sites, template=found.template)
     others = [
-        prompt_deltas(
-            model(), align(model(), list(p)[: len(pairs)], sites, template=found.template)
-        )
-        for p in found.in_other_words("test", wordings)
+        other_wording(model(), aligned, reworded[: len(pairs)], found.template)
+        for reworded in found.in_other_words("test", wordings)
     ]
     return _sums(aligned, prompt_deltas(model(), aligned), others)
 

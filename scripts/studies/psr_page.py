@@ -140,10 +140,6 @@ class Results:
     def attributes(self) -> tuple[str, ...]:
         return psr.attributes()
 
-    @property
-    def judged(self) -> bool:
-        return bool(self.cells.get("reference", self.attributes[0], "validation", 0))
-
     def configuration(self, attribute: str, method: str) -> int:
         return psr.chosen(self.cells, attribute, method, self.n_layers)
 
@@ -239,7 +235,7 @@ def h2(results: Results, method: str, last: bool) -> Found:
     """RelRMSE at the own layer; or that at the last layer less that at the own."""
     found: Found = {}
     for draw, attribute in enumerate(results.attributes):
-        strength = "matched" if results.judged else "1"
+        strength = "matched" if results.options.judged else "1"
         errors = results.errors(attribute, method, strength)
         own = psr.own_layer(method, results.configuration(attribute, method), results.n_layers)
         found[attribute] = errors and errors.statistic(
@@ -310,14 +306,13 @@ def page(cells: Cells | None, options: psr.Options, until: str) -> str:
         '"Steer Like the LLM" (arXiv 2605.03907): how does an instruction act on the tokens of a '
         "response, and which activation methods do the same?\n\n## Hypotheses\n\n" + HYPOTHESES
     )
-    judged = not options.prefix and (not options.questions or options.judge is not None)
-    head += (SEEN if options.model == "demo" else "") + ("" if judged else UNJUDGED)
+    head += (SEEN if options.model == "demo" else "") + ("" if options.judged else UNJUDGED)
     if cells is None or until == "validation":
         return head + "\nThe test split has not been opened yet.\n"
     psr.begin(options)  # run as a script, the study itself is another module: __main__
     results = Results(cells, options)
     parts = [head, _verdicts(results), _prompt(results), _faithfulness(results)]
-    if results.judged:
+    if results.options.judged:
         parts.append(_scores(results))
     if REASONS.exists() and options.model == "demo":
         parts.insert(2, "\n" + REASONS.read_text(encoding="utf-8"))
@@ -348,7 +343,7 @@ def claims(results: Results) -> list[Claim]:
         made.append(Claim(f"H2b {method}, last less own < 0", last, 0, False))
     made.append(Claim("H3a A-PSR less equivalent < 0", h3a(results), 0, False))
     made.append(Claim("H3b S-PSR less S-Const < 0", h3b(results), 0, False))
-    if not results.judged:
+    if not results.options.judged:
         return made
     for name, mine, other, bound in (
         ("H4 S-PSR less S-Const_DiM, TA@C80 > 0", ("S-PSR_MSE", "C80"), ("S-Const_DiM", "C80"), 0),
@@ -525,7 +520,7 @@ def _about(results: Results) -> str:
     chosen = (
         " (of prompted responses that show the attribute and that the coherence judge gives 50 "
         "points or more)"
-        if results.judged
+        if results.options.judged
         else ""
     )
     return (

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from steerlens.activations import capture
 from steerlens.directions import require_finite, unit
-from steerlens.imitation import Imitation
+from steerlens.imitation import Imitation, key_of
 from steerlens.positions import Scope, everywhere
 from steerlens.prompts import PromptPair, encode_pair
 from steerlens.saving import origin_of, saveable
@@ -187,10 +187,10 @@ class _Modules:
         for site in self.sites:
             d_model = len(self.directions[site])
             if self.kind == "contextual":
-                parameters[f"{site.layer}.{site.stream}.c"] = torch.zeros(1, d_model)
+                parameters[key_of(site, "c")] = torch.zeros(1, d_model)
             if self.learn_directions:
                 v = torch.randn(d_model, generator=generator)
-                parameters[f"{site.layer}.{site.stream}.v"] = unit(v)[None]
+                parameters[key_of(site, "v")] = unit(v)[None]
             parameters[self._bias(site)] = torch.zeros(1)
         return parameters
 
@@ -204,9 +204,9 @@ class _Modules:
 
     def _one(self, parameters: Parameters, site: Site) -> CLAS:
         v = self.directions[site][None]
-        learnt = parameters.get(f"{site.layer}.{site.stream}.v", v)
-        c = parameters.get(f"{site.layer}.{site.stream}.c", torch.zeros_like(v))
+        learnt = parameters.get(key_of(site, "v"), v)
+        c = parameters.get(key_of(site, "c"), torch.zeros_like(v))
         return CLAS(c, parameters[self._bias(site)], learnt, self.limit)
 
     def _bias(self, site: Site) -> str:
-        return "b" if self.kind == "single" else f"{site.layer}.{site.stream}.b"
+        return "b" if self.kind == "single" else key_of(site, "b")

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from steerlens.activations import capture
 from steerlens.directions import require_finite
-from steerlens.imitation import MEMORY, Imitation, Objective
+from steerlens.imitation import MEMORY, Imitation, Objective, key_of
 from steerlens.positions import Scope, question_and_response, response
 from steerlens.prompts import PromptPair, encode_pair
 from steerlens.saving import origin_of, saveable
@@ -233,16 +233,16 @@ class _Modules:
             for name, shape in (("W", wide), ("b", (self.rank,)), ("Z", wide)):
                 value = (2 * torch.rand(shape, generator=generator) - 1) * bound
                 if (name == "Z" and self.directions is None) or (name != "Z" and self.gated):
-                    parameters[_key(site, name)] = value
+                    parameters[key_of(site, name)] = value
         return parameters
 
     def build(self, parameters: Parameters) -> dict[Site, PSR]:
         """The modules with these parameters."""
         steers = {}
         for site in self.sites:
-            Z = parameters[_key(site, "Z")] if self.directions is None else self.directions[site]
+            Z = parameters[key_of(site, "Z")] if self.directions is None else self.directions[site]
             if self.gated:
-                W, b = parameters[_key(site, "W")], parameters[_key(site, "b")]
+                W, b = parameters[key_of(site, "W")], parameters[key_of(site, "b")]
                 steers[site] = PSR(W, b, Z)
             else:
                 steers[site] = PSR.constant(Z)
@@ -267,8 +267,4 @@ class _Modules:
                 stacklevel=2,
             )
             for name in ("W", "b"):
-                parameters[_key(site, name)][dead] = fresh[_key(site, name)][dead]
-
-
-def _key(site: Site, name: str) -> str:
-    return f"{site.layer}.{site.stream}.{name}"
+                parameters[key_of(site, name)][dead] = fresh[key_of(site, name)][dead]
