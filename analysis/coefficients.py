@@ -21,10 +21,20 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from analysis.deltas import Aligned, Deltas, View, align, all_deltas, prompt_deltas
+from analysis.deltas import (
+    Aligned,
+    Deltas,
+    View,
+    align,
+    all_deltas,
+    alone,
+    prompt_deltas,
+    sites_of,
+    steering_deltas,
+)
 from analysis.strengths import Entry, as_entries
-from steerlens.positions import Scope, generated
-from steerlens.prompts import PromptPair, show
+from steerlens.positions import Scope, everywhere, generated
+from steerlens.prompts import PromptPair, Prompts, show
 from steerlens.steering import AnySteering, Site, as_site
 from steerlens.types import Direction, HookedModel
 
@@ -61,6 +71,44 @@ def coefficients(
         for site in aligned.sites
     ]
     return pd.concat(tables, ignore_index=True)
+
+
+def strengths(
+    model: HookedModel,
+    texts: Prompts,
+    steerings: Mapping[str, AnySteering] | Sequence[Entry],
+    direction: Mapping[Site, Direction] | None = None,
+    *,
+    span: Scope = everywhere,
+    template: str | None = None,
+) -> pd.DataFrame:
+    """How strongly each steering acts on every token of a text, at each of its own sites.
+
+    The table of `coefficients` in the local view, without a prompt. `along` counts lengths of
+    `direction` at a site, such as the v of a CLAS; by default the unit vector along which most of
+    the steering's own deltas lie (no centring), with the sign that makes their sum positive.
+    `off_axis` is what no single direction tells: 0 for a gate of rank 1.
+    """
+    tables = []
+    for entry in as_entries(steerings):
+        if entry.steering is None:
+            raise ValueError(f"{entry.method} has no steering, so there is nothing to measure.")
+        sites = sites_of(entry.steering, model.cfg.n_layers)
+        aligned = alone(model, texts, sites, span=span, template=template)
+        deltas = steering_deltas(model, aligned, entry.steering, "local")
+        pieces = show(model, aligned.plain.tokens.tolist())
+        for site in sites:
+            if direction is not None and site not in direction:
+                raise ValueError(f"No direction was given for {site}, where {entry.key} acts.")
+            v = _main_direction(deltas[site]) if direction is None else direction[site].double()
+            rows = _rows(aligned, pieces, entry, site, deltas, v.expand(len(pieces), -1))
+            tables.append(rows.assign(view="local"))
+    return pd.concat(tables, ignore_index=True)
+
+
+def _main_direction(delta: Float[Tensor, "token d_model"]) -> Float[Tensor, "d_model"]:
+    v = torch.linalg.svd(delta, full_matrices=False).Vh[0]
+    return -v if float((delta @ v).sum()) < 0 else v
 
 
 def _axes(

@@ -16,8 +16,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from steerlens.activations import Activations, capture
-from steerlens.positions import Scope, Window, generated
-from steerlens.prompts import Encoded, PromptPair, encode_pair
+from steerlens.positions import Scope, Window, everywhere, generated
+from steerlens.prompts import Encoded, PromptPair, Prompts, encode_all, encode_pair
 from steerlens.steering import AnySteering, Site, Steering, at
 from steerlens.types import Hook, HookedModel, Residual, Steer, Where
 
@@ -85,11 +85,29 @@ def align(
             f"The scope `{span}` holds other tokens in the prompted run than in the plain one, so "
             "they cannot be compared. Use `generated` or `response`."
         )
-    starts = torch.cat([torch.zeros(1, dtype=torch.long), torch.bincount(plain.row).cumsum(0)])
-    index = torch.arange(len(plain.row)) - starts[plain.row]
     number = {plain: i for i, plain in enumerate(dict.fromkeys(pair.plain for pair in pairs))}
     questions = tuple(number[pair.plain] for pair in pairs)
-    return Aligned(plain_rows, prompted_rows, plain, prompted, index, span, questions)
+    return Aligned(plain_rows, prompted_rows, plain, prompted, _index(plain), span, questions)
+
+
+def alone(
+    model: HookedModel,
+    texts: Prompts,
+    sites: Sequence[Site],
+    *,
+    span: Scope = everywhere,
+    template: str | None = None,
+) -> Aligned:
+    """Texts without a prompted run, to measure steerings on: the prompt's deltas are zero."""
+    rows = tuple(encode_all(model, texts, template))
+    plain = capture(model, rows, sites, scope=span)
+    return Aligned(rows, rows, plain, plain, _index(plain), span, tuple(range(len(rows))))
+
+
+def _index(plain: Activations) -> Int[Tensor, "token"]:
+    """The place of every captured token among those of its row."""
+    starts = torch.cat([torch.zeros(1, dtype=torch.long), torch.bincount(plain.row).cumsum(0)])
+    return torch.arange(len(plain.row)) - starts[plain.row]
 
 
 def difference(after: Activations, before: Activations) -> Deltas:
