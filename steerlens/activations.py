@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from steerlens.forward import device_of, read
-from steerlens.positions import Scope, everywhere
+from steerlens.positions import Scope, everywhere, generated, last
 from steerlens.prompts import (
     Encoded,
     Prompt,
@@ -63,6 +63,19 @@ class Activations:
             )
         sums = torch.zeros((len(counts), self.at(site).shape[1]), dtype=self.at(site).dtype)
         return sums.index_add(0, self.row, self.at(site)) / counts[:, None]
+
+
+def default_read(rows: Sequence[Encoded]) -> Scope:
+    """The response where all rows have one, the last prompt token where none has."""
+    answered = [len(row.ids) > row.response for row in rows]
+    if all(answered):
+        return generated
+    if not any(answered):
+        return last
+    raise ValueError(
+        f"{sum(answered)} of {len(rows)} prompts have a response and the others have none, so it "
+        "is not clear which tokens to read. Say it: read=steerlens.last or steerlens.generated."
+    )
 
 
 def capture(

@@ -3,16 +3,17 @@
 import json
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
 if TYPE_CHECKING:
+    from steerlens.labelled import FoundDirection
     from steerlens.prompts import PromptPair
-    from steerlens.steering import AnySteering
-    from steerlens.types import HookedModel
+    from steerlens.steering import AnySteering, Site
+    from steerlens.types import Direction, HookedModel
 
 app = typer.Typer(
     help="Steer language models by prompt or by activation, and see what it does per token.",
@@ -33,6 +34,8 @@ Out = Annotated[Path, typer.Option("--out", "-o", help="The file to write.")]
 Pairs = Annotated[
     Path, typer.Option(help='JSON Lines of {"user": ..., "system": ..., "response": ...}.')
 ]
+Contrasts = Annotated[Path, typer.Option(help='JSON Lines of {"positive": ..., "negative": ...}.')]
+Layers = Annotated[str, typer.Option(help='Steered layers: "4", "2,4", "2-5" or "all".')]
 Seed = Annotated[int, typer.Option(help="Seed of the sampling noise.")]
 MaxNewTokens = Annotated[int, typer.Option(help="The most tokens that a completion may have.")]
 Temperature = Annotated[float, typer.Option(help="0 is greedy.")]
@@ -43,6 +46,8 @@ Neutral = Annotated[
     list[str] | None, typer.Option(help="An instruction that asks for nothing; repeatable.")
 ]
 EPOCHS = 15
+TINY = 256
+"""The widest residual stream that one thread serves best."""
 TopP = Annotated[float, typer.Option(help="Keep the smallest set with more than this probability.")]
 
 
@@ -56,9 +61,15 @@ def _records(table: Any) -> list[dict[str, Any]]:
 
 
 def _load(model: str, backend: str, device: str) -> "HookedModel":
+    import torch
+
     from steerlens.models import load
 
-    return load(model, backend=backend, device=device)  # pyright: ignore[reportArgumentType]  load checks the name
+    loaded = load(model, backend=backend, device=device)  # pyright: ignore[reportArgumentType]  load checks the name
+    if loaded.cfg.d_model <= TINY:
+        # A second thread gains nothing here, and on a busy machine it waits, spinning.
+        torch.set_num_threads(1)
+    return loaded
 
 
 def _template(model: "HookedModel") -> str | None:
@@ -166,7 +177,7 @@ def fit_act_add(
 
 @fit_app.command("caa")
 def fit_caa(
-    pairs: Annotated[Path, typer.Option(help='JSON Lines of {"positive": ..., "negative": ...}.')],
+    pairs: Contrasts,
     out: Out,
     layer: Annotated[int, typer.Option(help="The block whose output is read and written.")],
     read: Annotated[str, typer.Option(help="Scope whose activations are read (their mean).")] = "",
@@ -197,7 +208,7 @@ def fit_caa(
 def fit_psr(
     pairs: Pairs,
     out: Out,
-    layers: Annotated[str, typer.Option(help='Steered layers: "4", "2,4", "2-5" or "all".')],
+    layers: Layers,
     objective: Annotated[
         str, typer.Option(help="MSE, LL, both, or DiM (difference of means: one layer, constant).")
     ] = "MSE",
@@ -280,6 +291,181 @@ def fit_psr(
     )
     said = f"Wrote {out}: {fit.name}, validation loss {first:.3g} -> {best:.3g}{shown}"
     _say(found, as_json, said)
+
+
+@fit_app.command("direction")
+def fit_direction(
+    pairs: Contrasts,
+    out: Out,
+    layers: Layers = "all",
+    kind: Annotated[str, typer.Option(help="rfm, ridge, logistic, means, pca, random.")] = "rfm",
+    read: Annotated[str, typer.Option(help="Scope whose activations are read (their mean).")] = "",
+    scope: Annotated[str, typer.Option(help="Scope that is steered.")] = "everywhere",
+    seed: Annotated[int, typer.Option(help="Seed of the order of the pairs.")] = 0,
+    model: Model = "demo",
+    backend: Backend = "auto",
+    device: Device = "cpu",
+    as_json: AsJson = False,
+) -> None:
+    """A unit direction at each layer that tells the positive from the negative prompts.
+
+    The file is a steering that adds them with strength 1; `fit clas --direction` reads it too.
+    """
+    from steerlens.jsonl import read_contrasts
+    from steerlens.labelled import Kind, contrast_directions
+    from steerlens.methods.clas import CLAS
+    from steerlens.models import require_choice
+    from steerlens.positions import scope_named
+    from steerlens.saving import origin_of
+    from steerlens.steering import Steering
+
+    require_choice("kind", kind, get_args(Kind))
+    positive, negative = read_contrasts(pairs)
+    reading, steered = scope_named(read) if read else None, scope_named(scope)
+    loaded = _load(model, backend, device)
+    _require_folder_of(out)
+    found = contrast_directions(
+        kind,  # pyright: ignore[reportArgumentType]  (checked above)
+        loaded,
+        positive,
+        negative,
+        _layers(layers, loaded.cfg.n_layers),
+        read=reading,
+        template=_template(loaded),
+        seed=seed,
+    )
+    placed = tuple((site, CLAS.fixed(one.direction, 1.0)) for site, one in found.items())
+    Steering(placed, origin_of(loaded, seed)).only(steered).save(out)
+    table, shown = _scores_of(found)
+    said = f"Wrote {out}: {kind} from {len(positive)} pairs{shown}"
+    _say({"file": str(out), "kind": kind, "directions": table}, as_json, said)
+
+
+@fit_app.command("clas")
+def fit_clas(
+    pairs: Pairs,
+    out: Out,
+    validation: Annotated[
+        Path | None, typer.Option(help="Pairs that choose the step; default: the last half.")
+    ] = None,
+    direction: Annotated[
+        str,
+        typer.Option(
+            help="rfm, ridge, logistic, means, pca, random (from the prompts with and without the "
+            "instruction), or a file of `fit direction`."
+        ),
+    ] = "rfm",
+    layers: Layers = "all",
+    kind: Annotated[
+        str, typer.Option(help="contextual; layerwise or single: the same at all tokens.")
+    ] = "contextual",
+    learn_directions: Annotated[
+        bool, typer.Option(help="Learn the directions too, from random ones.")
+    ] = False,
+    steps: Annotated[int, typer.Option(help="Updates, each on all pairs.")] = 8,
+    limit: Annotated[float | None, typer.Option(help="The most that |alpha| may be.")] = None,
+    scope: Annotated[str, typer.Option(help="Scope that is steered.")] = "everywhere",
+    seed: Seed = 0,
+    max_new_tokens: MaxNewTokens = 64,
+    model: Model = "demo",
+    backend: Backend = "auto",
+    device: Device = "cpu",
+    as_json: AsJson = False,
+) -> None:
+    """CLAS: a strength for each token, read off its activation, from about ten completions.
+
+    A line of the pairs file without a response is answered by the prompted model first.
+    """
+    from steerlens.jsonl import read_prompt_pairs
+    from steerlens.methods.clas import CLAS
+    from steerlens.methods.clas import Kind as Strengths
+    from steerlens.models import require_choice
+    from steerlens.positions import scope_named
+
+    require_choice("kind", kind, get_args(Strengths))
+    steered = scope_named(scope)
+    asked = read_prompt_pairs(pairs)
+    held = [] if validation is None else read_prompt_pairs(validation)
+    loaded = _load(model, backend, device)
+    _require_folder_of(out)
+    template = _template(loaded)
+    answered = _answered(loaded, [*asked, *held], seed, max_new_tokens, template)
+    fitted = len(asked) if held else -(-len(asked) // 2)
+    if len(answered) < 2:
+        raise ValueError("One pair cannot be fitted and validated on. Give more, or --validation.")
+    directions, shown = _directions(
+        loaded, direction, answered[:fitted], layers, seed, template, learn_directions
+    )
+    fit = CLAS.fit(
+        loaded,
+        answered[:fitted],
+        answered[fitted:],
+        directions,
+        kind=kind,  # pyright: ignore[reportArgumentType]  (checked above)
+        learn_directions=learn_directions,
+        steps=steps,
+        limit=limit,
+        scope=steered,
+        template=template,
+        seed=seed,
+        progress=not as_json,
+    )
+    fit.steering.save(out)
+    kept = fit.trained.best_epoch
+    first, best = (fit.trained.rows[step]["validation_loss"] for step in (0, kept))
+    found = {"file": str(out), "kind": kind, "validation_loss": [first, best], "step": kept}
+    said = (
+        f"Wrote {out}: {kind}, {fitted} pairs, validation loss {first:.3g} -> {best:.3g} at step "
+        f"{kept} of {steps}{shown}"
+    )
+    if kept == 0:
+        said += "\nNo step was better than the model itself, so this steering does nothing."
+    _say(found, as_json, said)
+
+
+def _directions(
+    model: "HookedModel",
+    source: str,
+    pairs: "Sequence[PromptPair]",
+    layers: str,
+    seed: int,
+    template: str | None,
+    learnt: bool,
+) -> "tuple[dict[Site, Direction], str]":
+    """The directions of a file or of the pairs' own prompts, and what to say about them."""
+    from steerlens.labelled import Kind, contrast_directions
+    from steerlens.methods.clas import directions_of
+    from steerlens.saving import load_steering
+    from steerlens.steering import Site
+
+    places = [Site(layer) for layer in _layers(layers, model.cfg.n_layers)]
+    if source not in get_args(Kind):
+        held = directions_of(load_steering(Path(source), model))
+        missing = [str(place) for place in places if place not in held]
+        if missing and layers != "all":
+            raise ValueError(f"{source} has no direction at {', '.join(missing)}.")
+        return {place: held[place] for place in places if place in held}, ""
+    found = contrast_directions(
+        "random" if learnt else source,  # pyright: ignore[reportArgumentType]  (checked above)
+        model,
+        [pair.prompted for pair in pairs],
+        [pair.plain for pair in pairs],
+        places,
+        template=template,
+        seed=seed,
+    )
+    shown = "" if learnt or source == "random" else _scores_of(found)[1]
+    return {place: one.direction for place, one in found.items()}, shown
+
+
+def _scores_of(found: "Mapping[Site, FoundDirection]") -> tuple[list[dict[str, Any]], str]:
+    """How well each direction tells held-out prompts apart, as rows and as lines."""
+    table = [
+        {"site": str(site), "auroc": one.auroc, "correlation": one.correlation}
+        for site, one in found.items()
+    ]
+    lines = [f"\n{row['site']}: held-out AUROC {row['auroc']:.2f}" for row in table]
+    return table, "".join(lines)
 
 
 def _layers(text: str, n_layers: int) -> list[int]:

@@ -9,6 +9,8 @@ from torch import Tensor
 from steerlens.types import Direction
 
 Centring = Literal["pair", "none", "mean"]
+SAME = 1e-5
+"""Of the activations' length: below it a difference is rounding."""
 
 
 def unit(direction: Direction) -> Direction:

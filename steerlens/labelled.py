@@ -18,7 +18,8 @@ logistic what separates these few rows by chance, rfm more slowly the same; AURO
 of the same templates does not show that the direction is the concept and not the template.
 """
 
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -26,9 +27,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from steerlens.directions import principal_direction, require_finite, unit
+from steerlens.activations import capture, default_read
+from steerlens.directions import SAME, principal_direction, require_finite, unit
+from steerlens.positions import Scope
+from steerlens.prompts import Prompt, encode_all
 from steerlens.rfm import CLAS_RFM, RFM, auroc, best_direction, correlation
-from steerlens.types import Direction
+from steerlens.steering import Site, as_site
+from steerlens.types import Direction, HookedModel
 
 Kind = Literal["rfm", "ridge", "logistic", "means", "pca", "random"]
 Rows = Float[Tensor, "row d_model"]
@@ -97,6 +102,49 @@ def fit_direction(
         auroc(shown, held[1]),
         setting,
     )
+
+
+def contrast_directions(
+    kind: Kind,
+    model: HookedModel,
+    positive: Sequence[Prompt],
+    negative: Sequence[Prompt],
+    sites: Sequence[int | Site],
+    *,
+    read: Scope | None = None,
+    template: str | None = None,
+    held_out: float = 0.2,
+    rfm: RFM = CLAS_RFM,
+    seed: int = 0,
+) -> dict[Site, FoundDirection]:
+    """A direction at each site from prompts with (label 1) and without the behaviour (label 0).
+
+    Prompt i of one list is the partner of prompt i of the other; the pairs are shuffled by the
+    seed before the last are held out. A row is the mean over the tokens of `read`: by default
+    those of the response where all prompts have one, else the last prompt token.
+    """
+    if len(positive) != len(negative):
+        raise ValueError(
+            f"Prompts come in pairs; found {len(positive)} positive and {len(negative)} negative."
+        )
+    order = random.Random(f"pairs {seed}").sample(range(len(positive)), len(positive))
+    prompts = [side[number] for number in order for side in (negative, positive)]
+    rows = encode_all(model, prompts, template)
+    places = [as_site(site) for site in sites]
+    captured = capture(model, rows, places, scope=read or default_read(rows))
+    labels = (torch.arange(len(rows)) % 2).float()
+    found = {}
+    for site in places:
+        means = captured.row_means(site, len(rows)).float()
+        apart = (means[0::2] - means[1::2]).norm(dim=-1).max()
+        if apart <= SAME * means.norm(dim=-1).mean():
+            raise ValueError(
+                f"The positive and the negative prompts have the same activations at {site}, so "
+                "no direction tells them apart. Read tokens that differ, or come after some that "
+                "do (read=), or leave this layer out."
+            )
+        found[site] = fit_direction(kind, means, labels, held_out=held_out, rfm=rfm, seed=seed)
+    return found
 
 
 Fitted = tuple[Tensor, str]

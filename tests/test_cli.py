@@ -4,13 +4,15 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
+import torch
 
 import steerlens
-from steerlens import load_steering
+from steerlens import CLAS, Steering, load_steering
 from steerlens.cli import main
+from steerlens.methods.clas import directions_of
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 SHORT = ["--max-new-tokens", "8"]
@@ -79,6 +81,75 @@ def test_difference_of_means_is_one_vector_at_one_layer(run: Any, tmp_path: Path
     code, _, err = run(*command, "--layers", "all")
     assert code == 2
     assert "one layer; asked for 6 layers" in err
+
+
+def test_a_direction_is_fitted_and_clas_takes_it(run: Any, tmp_path: Path) -> None:
+    file, out = tmp_path / "d.safetensors", tmp_path / "clas.safetensors"
+    contrasts = EXAMPLES / "contrasts.jsonl"
+    code, said, _ = run("fit", "direction", "--pairs", contrasts, "--kind", "means", "--out", file)
+    assert code == 0
+    assert said.count("held-out AUROC") == 6
+    model = steerlens.load("demo")
+    directions = directions_of(load_steering(file, model))
+    assert [float(v.norm()) for v in directions.values()] == pytest.approx([1] * 6, abs=1e-5)
+    code, said, _ = run(
+        *("fit", "clas", "--pairs", EXAMPLES / "pairs.jsonl", *SHORT, "--direction", file),
+        *("--layers", "1,3", "--steps", "2", "--limit", "9", "--json", "--out", out),
+    )
+    assert code == 0
+    first, best = json.loads(said)["validation_loss"]
+    assert best <= first
+    steering = cast(Steering, load_steering(out, model))
+    assert [site.layer for site in steering.sites] == [1, 3]
+    for site, steer in steering.placed:
+        clas = cast(CLAS, steer)
+        assert torch.allclose(clas.v[0], directions[site])
+        assert clas.limit == 9
+
+
+def test_clas_finds_directions_in_the_prompts_themselves(run: Any, tmp_path: Path) -> None:
+    out, held = tmp_path / "clas.safetensors", tmp_path / "held.jsonl"
+    pair = {"user": "Review a film.", "system": "Be positive.", "response": "A wonderful film."}
+    held.write_text(json.dumps(pair))
+    code, said, _ = run(
+        *("fit", "clas", "--pairs", EXAMPLES / "pairs.jsonl", "--validation", held, *SHORT),
+        *("--direction", "means", "--layers", "2-3", "--steps", "1", "--kind", "single"),
+        *("--out", out),
+    )
+    assert code == 0
+    assert "single, 6 pairs" in said
+    assert said.count("held-out AUROC") == 2
+    model = steerlens.load("demo")
+    steers = [cast(CLAS, steer) for _, steer in cast(Steering, load_steering(out, model)).placed]
+    assert len({float(steer.b) for steer in steers}) == 1
+
+
+def test_clas_that_no_step_improves_says_that_it_does_nothing(run: Any, tmp_path: Path) -> None:
+    code, said, _ = run(
+        *("fit", "clas", "--pairs", EXAMPLES / "pairs.jsonl", *SHORT, "--limit", "1e-12"),
+        *("--direction", "random", "--layers", "3", "--steps", "1"),
+        *("--out", tmp_path / "clas.safetensors"),
+    )
+    assert code == 0
+    assert "at step 0 of 1" in said
+    assert "this steering does nothing" in said
+
+
+def test_a_file_without_the_asked_direction_is_an_error(
+    run: Any, files: Any, tmp_path: Any
+) -> None:
+    code, _, said = run(
+        *("fit", "clas", "--pairs", EXAMPLES / "pairs.jsonl", *SHORT, "--layers", "2,3"),
+        *("--direction", files["caa"], "--out", tmp_path / "clas.safetensors"),
+    )
+    assert code == 2
+    assert "has no direction at layer 2" in said
+    code, _, said = run(
+        *("fit", "clas", "--pairs", EXAMPLES / "pairs.jsonl", *SHORT, "--layers", "2"),
+        *("--direction", files["act_add"], "--out", tmp_path / "clas.safetensors"),
+    )
+    assert code == 2
+    assert "0 directions" in said
 
 
 def test_help_needs_no_torch_and_names_every_command() -> None:

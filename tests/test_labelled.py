@@ -5,7 +5,8 @@ from typing import Any, get_args
 import pytest
 import torch
 
-from steerlens.labelled import Kind, fit_direction
+from steerlens import Conversation, Site, capture, last
+from steerlens.labelled import Kind, contrast_directions, fit_direction
 
 KINDS = get_args(Kind)
 
@@ -76,3 +77,37 @@ def test_pca_wants_partners_side_by_side() -> None:
     x, y, _ = rows()
     with pytest.raises(ValueError, match="pca needs pairs"):
         fit_direction("pca", x, 1 - y)
+
+
+def test_directions_of_prompts_tell_the_two_sides_apart(model: Any) -> None:
+    users = ["What is it?", "Do you love the dog?", "What do you think?", "Is it the sea?"]
+    plain = [Conversation(user) for user in users]
+    kind = [Conversation(user, "You are kind.") for user in users]
+    found = contrast_directions("means", model, kind, plain, [1, 2], held_out=0.5)
+    assert list(found) == [Site(1), Site(2)]
+    read = capture(model, [*kind, *plain], 1, scope=last).at(1)
+    projected = read @ found[Site(1)].direction
+    assert projected[:4].mean() > projected[4:].mean()
+    # Half of the pairs are held out, drawn by the seed: another half gives another direction.
+    others = [
+        contrast_directions("means", model, kind, plain, [1], held_out=0.5, seed=seed)
+        for seed in range(6)
+    ]
+    assert len({float(one[Site(1)].direction[0]) for one in others}) > 1
+    same = contrast_directions("means", model, kind, plain, [1], held_out=0.5)
+    assert torch.equal(same[Site(1)].direction, found[Site(1)].direction)
+
+
+def test_prompts_without_partners_are_an_error(gpt2: Any) -> None:
+    with pytest.raises(ValueError, match="found 2 positive and 1 negative"):
+        contrast_directions("means", gpt2, ["a b", "c"], ["a"], [1])
+
+
+def test_prompts_that_are_the_same_where_they_are_read_are_an_error(gpt2: Any) -> None:
+    sides = [[Conversation("a b", None, text) for text in ("c d e", "d e f")] for _ in range(2)]
+    other = [Conversation("a b", None, text) for text in ("x y e", "a b f")]
+    with pytest.raises(ValueError, match="the same activations at layer 1"):
+        contrast_directions("means", gpt2, *sides, [1])
+    with pytest.raises(ValueError, match="the same activations at layer 1"):
+        contrast_directions("means", gpt2, sides[0], other, [1], read=last)
+    contrast_directions("means", gpt2, sides[0], other, [1], held_out=0.5)  # the response differs

@@ -9,22 +9,19 @@ read at the answer token of each pair and written at the output of the same bloc
 from the end of the instruction on: `caa.only(response)`. The paper's multiplier is the strength.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from steerlens.activations import capture
-from steerlens.directions import require_finite, require_pairs
-from steerlens.positions import Scope, generated, last
-from steerlens.prompts import Encoded, Prompts, encode_all
+from steerlens.activations import capture, default_read
+from steerlens.directions import SAME, require_finite, require_pairs
+from steerlens.positions import Scope
+from steerlens.prompts import Prompts, encode_all
 from steerlens.saving import origin_of, saveable
 from steerlens.steering import Site, Steering, as_site
 from steerlens.types import Direction, Hook, HookedModel, Residual
-
-SAME = 1e-5  # of the activations' length: below it a difference is rounding
 
 
 @saveable
@@ -73,7 +70,7 @@ class CAA:
                 f"CAA needs pairs: {len(rows[0])} positive and {len(rows[1])} negative prompts "
                 "were given. Give as many of each, in the same order."
             )
-        read = read or _default_read([*rows[0], *rows[1]])
+        read = read or default_read([*rows[0], *rows[1]])
         sides = [capture(model, side, place, scope=read) for side in rows]
         means = [
             side.row_means(place, len(encoded)) for side, encoded in zip(sides, rows, strict=True)
@@ -91,15 +88,3 @@ class CAA:
     def __call__(self, activation: Residual, hook: Hook = None) -> Residual:
         h, v = activation, self.direction.to(activation)
         return h + v
-
-
-def _default_read(rows: Sequence[Encoded]) -> Scope:
-    answered = [len(row.ids) > row.response for row in rows]
-    if all(answered):
-        return generated
-    if not any(answered):
-        return last
-    raise ValueError(
-        f"{sum(answered)} of {len(rows)} prompts have a response and the others have none, so it "
-        "is not clear which tokens to read. Say it: read=steerlens.last or steerlens.generated."
-    )
