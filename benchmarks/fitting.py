@@ -43,6 +43,7 @@ def measure(job: Job) -> dict[str, Any]:
         "tables": tables,
         "apart": apart,
         "n_pairs": N_PAIRS,
+        "batch": SCHEDULE.batch_size,
         "steps": SCHEDULE.epochs * -(-N_PAIRS // SCHEDULE.batch_size),
         "versions": versions("transformer-lens", "torch"),
     }

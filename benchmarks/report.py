@@ -18,7 +18,13 @@ SIZES = {
     "demo": "the embedded demonstration model",
 }
 STEERED, CAPTURED, IMPORTED, HELPED = 1.05, 1.10, 0.3, 0.5
-FITTED = {"S-PSR at 2/3 depth": 1 / 5, "A-PSR": 1 / 3}
+FITTING = ("fitting", "fitting_clas")
+FITTED = {
+    "S-PSR at 2/3 depth": 1 / 5,
+    "A-PSR": 1 / 3,
+    "CLAS at all blocks": 1 / 2,
+    "CLAS at the upper third": 1 / 3,
+}
 
 Answer = dict[str, Any]
 
@@ -50,7 +56,7 @@ def page(answers: Sequence[Answer], machine: str) -> str:
         _targets(answers),
         *(_generation(answer) for answer in _of(answers, "generation")),
         *(_capture(answer) for answer in _of(answers, "capture")),
-        *(_fitting(answer) for answer in _of(answers, "fitting")),
+        *(_fitting(answer) for name in FITTING for answer in _of(answers, name)),
         *(_imports(answer) for answer in _of(answers, "imports")),
         _peers(_of(answers, "peers")),
     ]
@@ -93,7 +99,7 @@ def _targets_of(answer: Answer) -> list[Target]:
     job = answer["job"]
     if job["benchmark"] == "imports":
         return _import_targets(answer)
-    if job["benchmark"] == "fitting":
+    if job["benchmark"] in FITTING:
         return [
             Target(f"fitting {name}, {_where(answer)}", FITTED[name], rows[1]["ratios"], "×")
             for name, rows in answer["tables"].items()
@@ -167,10 +173,10 @@ def _fitting(answer: Answer) -> str:
     apart = ", ".join(f"{name} {value:.1e}" for name, value in answer["apart"].items())
     parts = [
         f"## Fitting: {_where(answer)}, {answer['job']['model']}",
-        f"{answer['steps']} steps on {answer['n_pairs']} pairs in batches of 8, targets included, "
-        "beside a plain loop (full passes, one example at a time, targets computed each time) that "
-        f"takes the same steps; {answer['repeats']} repeats. Largest difference between the "
-        f"parameters at the end: {apart}.",
+        f"{answer['steps']} steps on {answer['n_pairs']} pairs in batches of {answer['batch']}, "
+        "everything included, beside a plain loop (full passes, one example at a time, nothing "
+        f"kept) that takes the same steps; {answer['repeats']} repeats. Largest difference between "
+        f"the parameters at the end: {apart}.",
     ]
     for name, rows in answer["tables"].items():
         parts += [f"{name}:", seconds_table(rows, "times the plain loop")]

@@ -15,7 +15,7 @@ from benchmarks.jobs import ROOT, Job, run
 from benchmarks.models import MODELS, default_cache, source, texts
 
 PAGE = ROOT / "docs" / "benchmarks.md"
-BENCHMARKS = ("imports", "capture", "generation", "fitting")
+BENCHMARKS = ("imports", "capture", "generation", "fitting", "fitting_clas")
 BACKENDS = ("bridge", "hooked")
 
 
@@ -49,8 +49,9 @@ def jobs(options: argparse.Namespace) -> Iterator[Job]:
                     # HookedTransformer takes twice the time, and has one target to meet, not two.
                     times = repeats if backend == "bridge" else min(repeats, 3)
                     yield Job(benchmark, model, backend, times, cache, python)
-        for backend in options.backends if "fitting" in options.only else ():
-            yield Job("fitting", "demo", backend, min(repeats, 3), cache, python)
+        for benchmark in report.FITTING:
+            for backend in options.backends if benchmark in options.only else ():
+                yield Job(benchmark, "demo", backend, min(repeats, 3), cache, python)
     built = [model for model in models if model != "demo"]
     for peer, python in peers.environments(options.peers).items() if options.peers else ():
         for model in built:

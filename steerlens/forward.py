@@ -77,8 +77,11 @@ def logits(
     window: Window,
     wanted: Wanted = "all",
     cache: Cache | None = None,
-) -> Float[Tensor, "batch wanted d_vocab"]:
-    """Next-token logits at every column, or at the last column alone."""
+) -> Float[Tensor, "row wanted d_vocab"]:
+    """Next-token logits at every column, or at the last column alone.
+
+    One row a text; within `logits_where` a single row of the chosen tokens.
+    """
     if is_bridge(model):
         return _bridge(model, tokens, window, cache, wanted)
     if wanted == "all":
@@ -104,9 +107,20 @@ def blocks_only(run: Callable[[], Any], model: HookedModel, last: int) -> None:
     raise RuntimeError(f"The forward pass never met {Site(last)}.")
 
 
+def logits_where(
+    run: Callable[[], Float[Tensor, "row wanted d_vocab"]], model: HookedModel, where: Where
+) -> Float[Tensor, "token d_vocab"]:
+    """The logits of `run`, a full pass, at the tokens of `where` alone; no others are made."""
+    name = UNEMBEDDED[is_bridge(model)]
+    if name not in model.hook_dict:
+        return run()[where]
+    with model.hooks(fwd_hooks=[(name, lambda h, hook=None: h[where][None])]):
+        return run()[0]
+
+
 def logits_from(
     model: HookedModel, residual: Residual, layer: int, tokens: Tokens, window: Window
-) -> Float[Tensor, "batch pos d_vocab"]:
+) -> Float[Tensor, "row wanted d_vocab"]:
     """Next-token logits of a pass that enters block `layer` with `residual`; nothing below runs.
 
     `layer` may be the number of layers, where only the final norm and the unembedding are left.
@@ -122,6 +136,11 @@ def logits_from(
         return model(residual, **options)  # pyright: ignore
     with _entering(model, residual, layer):
         return _bridge(model, tokens, window, None, "all")
+
+
+UNEMBEDDED = {True: "unembed.hook_in", False: "ln_final.hook_normalized"}
+"""Where the tokens to unembed can be chosen, by whether the model is a bridge: from there on each
+token goes by itself."""
 
 
 @contextmanager
@@ -210,7 +229,7 @@ def _unembed(
 
 def _bridge(
     model: Any, tokens: Tokens, window: Window, cache: Cache | None, wanted: Wanted
-) -> Float[Tensor, "batch wanted d_vocab"]:
+) -> Float[Tensor, "row wanted d_vocab"]:
     options: dict[str, Any] = {"position_ids": window.positions.clamp(min=0), "use_cache": False}
     seen = window.mask if cache is None else cache.grown(window)
     # An all-true mask says nothing; without it transformers keeps its fast causal path.

@@ -27,7 +27,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from steerlens.activations import capture_stream
-from steerlens.forward import blocks_only, device_of, logits, logits_from
+from steerlens.forward import blocks_only, device_of, logits, logits_from, logits_where
 from steerlens.positions import Scope, everywhere
 from steerlens.prompts import Encoded, PromptPair, encode_pair, show, stack
 from steerlens.steering import AnySteering, Site, require_site
@@ -109,7 +109,7 @@ class _Pass:
     spans: Where
     residuals: dict[int, Residual]
     gates: dict[Site, Float[Tensor, "batch pos rank"]]
-    scores: Float[Tensor, "batch pos d_vocab"] | None
+    scores: Float[Tensor, "predicted d_vocab"] | None
     tokens: Tokens
     responses: Where
 
@@ -250,21 +250,22 @@ class Imitation:
                 streams.remove(below)
         hooks = [(site.hook_name, hook_of(site)) for site in sorted(streams)]
 
-        def forward() -> Float[Tensor, "batch pos d_vocab"]:
+        def forward() -> Float[Tensor, "row wanted d_vocab"]:
             if entered is None:
                 return logits(self.model, tokens, window)
             return logits_from(self.model, entered, self.enter, tokens, window)
 
         scores = None
+        responses = window.positions >= window.response[:, None]
         with self.model.hooks(fwd_hooks=hooks):
             last = self.sites[-1].layer if gates_only else self.model.cfg.n_layers - 1
             if self.objective != "MSE" and not gates_only:
-                scores = forward()
+                before = torch.nn.functional.pad(responses[:, 1:], (0, 1))
+                scores = logits_where(forward, self.model, before)
             elif self.enter <= last:
                 blocks_only(forward, self.model, last)
         for site, value in gates.items():
             self.firing[site].append((value.detach() > 0)[spans].cpu())
-        responses = window.positions >= window.response[:, None]
         return _Pass(spans, kept, gates, scores, tokens, responses)
 
     def fired(self) -> dict[Site, Float[Tensor, " rank"]]:
@@ -365,14 +366,16 @@ def _labels(labels: Sequence[float] | None, size: int) -> Float[Tensor, " exampl
 
 
 def _surprise(
-    scores: Float[Tensor, "batch pos d_vocab"], tokens: Tokens, responses: Where
+    scores: Float[Tensor, "predicted d_vocab"], tokens: Tokens, responses: Where
 ) -> Float[Tensor, " batch"]:
     """Mean over response tokens of -log p(token), a row."""
-    losses = torch.nn.functional.cross_entropy(
-        scores[:, :-1].float().transpose(1, 2), tokens[:, 1:], reduction="none"
-    )
     wanted = responses[:, 1:]
-    return (losses * wanted).sum(dim=1) / wanted.sum(dim=1)
+    losses = torch.nn.functional.cross_entropy(
+        scores.float(), tokens[:, 1:][wanted], reduction="none"
+    )
+    counts = wanted.sum(dim=1)
+    row = torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts)
+    return torch.zeros_like(counts, dtype=losses.dtype).index_add(0, row, losses) / counts
 
 
 def _ids(both: Sequence[tuple[Encoded, Encoded]]) -> str:

@@ -7,7 +7,8 @@ import torch
 from tiny_models import PROMPTS
 
 import steerlens
-from steerlens.forward import logits, logits_from
+from steerlens import forward
+from steerlens.forward import logits, logits_from, logits_where
 
 
 def stream(model: Any, name: str, run: Any) -> torch.Tensor:
@@ -71,3 +72,38 @@ def test_a_layer_that_is_none_is_an_error(gpt2: Any, layer: int) -> None:
     residual = torch.zeros((1, tokens.shape[1], gpt2.cfg.d_model))
     with pytest.raises(ValueError, match="layers 1 to 4"):
         logits_from(gpt2, residual, layer, tokens, window)
+
+
+def test_logits_of_chosen_tokens_are_those_of_a_full_pass_and_no_others_are_made(
+    model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens, window = steerlens.batch(model, PROMPTS, side="right")
+    full = logits(model, tokens, window)
+    where = window.mask & (window.positions % 2 == 1)
+    made: list[int] = []
+
+    def run() -> torch.Tensor:
+        scores = logits(model, tokens, window)
+        made.append(scores.shape[0] * scores.shape[1])
+        return scores
+
+    torch.testing.assert_close(logits_where(run, model, where), full[where])
+    assert made == [int(where.sum())]
+    again = logits(model, tokens, window)
+    torch.testing.assert_close(again[window.mask], full[window.mask])
+    # A model without such a hook point makes all, of which these are taken.
+    monkeypatch.setattr(forward, "UNEMBEDDED", dict.fromkeys([True, False], "none"))
+    torch.testing.assert_close(logits_where(run, model, where), full[where])
+
+
+def test_gradients_reach_what_the_chosen_logits_come_from(gpt2: Any) -> None:
+    tokens, window = steerlens.batch(gpt2, PROMPTS[:2])
+    where = window.mask & (window.positions == 2)
+    residual = torch.randn((*tokens.shape, gpt2.cfg.d_model), requires_grad=True)
+    logits_where(
+        lambda: logits_from(gpt2, residual, 2, tokens, window), gpt2, where
+    ).square().sum().backward()
+    assert residual.grad is not None
+    later = window.mask & (window.positions > 2)
+    assert float(residual.grad[where].abs().sum()) > 0
+    assert float(residual.grad[later].abs().sum()) == 0
