@@ -13,18 +13,17 @@ import numpy as np
 import psr
 import pytest
 from cells import Cells
-from psr_page import (
+from estimates import (
     NOT,
     SUPPORTED,
     UNDECIDED,
-    Errors,
     Estimate,
     estimate,
     markdown,
     mean_of,
-    page,
     verdict,
 )
+from psr_page import Errors, page
 
 # Cells run in new processes, which import the module of their function: builtins are quick.
 

@@ -10,16 +10,15 @@ from typing import Any
 import numpy as np
 import psr
 from cells import Cells
+from estimates import N_BOOTSTRAP, UNDECIDED, Estimate, estimate, markdown, mean_of, verdict
 
 REASONS = Path(__file__).with_name("psr_reasons.md")
 """What we make of the results, written by hand once they are there."""
 
-N_BOOTSTRAP = 1000
 EVEN, UNEVEN = 2.0, 10.0
 MARGIN = 2.0
 APART = 4.0
 SEEN_ATTRIBUTE = "positive"
-SUPPORTED, NOT, UNDECIDED = "supported", "not supported", "undecided"
 
 HYPOTHESES = f"""\
 Written before the command opened the test split. A verdict is **supported** where the 95 % interval
@@ -68,58 +67,6 @@ UNJUDGED = """
 No judge was at hand: H2 is asked at strength 1, as trained, the configuration kept is the one with
 the smallest relRMSE at the last layer on validation pairs, and H4 and H5 are not asked.
 """
-
-
-@dataclass(frozen=True, eq=False)
-class Estimate:
-    """A number and what it was in each resample."""
-
-    value: float
-    resampled: np.ndarray
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        low, high = np.nanquantile(self.resampled, [0.025, 0.975])
-        return float(low), float(high)
-
-    def __str__(self) -> str:
-        low, high = self.interval
-        return f"{self.value:.2f} [{low:.2f}, {high:.2f}]"
-
-
-def mean_of(estimates: Sequence[Estimate]) -> Estimate:
-    """The mean over attributes, each resampled by itself."""
-    return Estimate(
-        float(np.mean([one.value for one in estimates])),
-        np.mean([one.resampled for one in estimates], axis=0),
-    )
-
-
-def estimate(
-    statistic: Callable[[np.ndarray, np.ndarray], float], n_seeds: int, n: int, draw: int
-) -> Estimate:
-    """`statistic(seeds, questions)` of all, and of resampled seeds and questions."""
-    rng = np.random.default_rng(draw)
-    found = np.array(
-        [
-            statistic(rng.integers(0, n_seeds, n_seeds), rng.integers(0, n, n))
-            for _ in range(N_BOOTSTRAP)
-        ]
-    )
-    value = statistic(np.arange(n_seeds), np.arange(n))
-    # Resampling few seeds shows less than their spread: the variance of n of them is (n - 1) / n.
-    widened = (n_seeds / (n_seeds - 1)) ** 0.5 if n_seeds > 1 else 1.0
-    return Estimate(value, value + widened * (found - value))
-
-
-def verdict(one: Estimate, bound: float, above: bool) -> str:
-    """Whether the claim "above (or below) the bound" is supported."""
-    low, high = one.interval
-    if low > bound:
-        return SUPPORTED if above else NOT
-    if high < bound:
-        return NOT if above else SUPPORTED
-    return UNDECIDED
 
 
 # -- Reading the cells -----------------------------------------------------------------------------
@@ -541,9 +488,3 @@ def _of(table: Mapping[str, Any], where: Mapping[str, Any], name: str) -> str:
         if all(table[key][i] == value for key, value in where.items()):
             return f"{table[name][i]:.2f} [{table['low'][i]:.2f}, {table['high'][i]:.2f}]"
     return "–"
-
-
-def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

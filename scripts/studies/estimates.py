@@ -1,0 +1,69 @@
+"""Estimates of a study with their resamples, verdicts on claims, and tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+N_BOOTSTRAP = 1000
+SUPPORTED, NOT, UNDECIDED = "supported", "not supported", "undecided"
+
+
+@dataclass(frozen=True, eq=False)
+class Estimate:
+    """A number and what it was in each resample."""
+
+    value: float
+    resampled: np.ndarray
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        low, high = np.nanquantile(self.resampled, [0.025, 0.975])
+        return float(low), float(high)
+
+    def __str__(self) -> str:
+        low, high = self.interval
+        return f"{self.value:.2f} [{low:.2f}, {high:.2f}]"
+
+
+def mean_of(estimates: Sequence[Estimate]) -> Estimate:
+    """The mean over attributes, each resampled by itself."""
+    return Estimate(
+        float(np.mean([one.value for one in estimates])),
+        np.mean([one.resampled for one in estimates], axis=0),
+    )
+
+
+def estimate(
+    statistic: Callable[[np.ndarray, np.ndarray], float], n_seeds: int, n: int, draw: int
+) -> Estimate:
+    """`statistic(seeds, questions)` of all, and of resampled seeds and questions."""
+    rng = np.random.default_rng(draw)
+    found = np.array(
+        [
+            statistic(rng.integers(0, n_seeds, n_seeds), rng.integers(0, n, n))
+            for _ in range(N_BOOTSTRAP)
+        ]
+    )
+    value = statistic(np.arange(n_seeds), np.arange(n))
+    # Resampling few seeds shows less than their spread: the variance of n of them is (n - 1) / n.
+    widened = (n_seeds / (n_seeds - 1)) ** 0.5 if n_seeds > 1 else 1.0
+    return Estimate(value, value + widened * (found - value))
+
+
+def verdict(one: Estimate, bound: float, above: bool) -> str:
+    """Whether the claim "above (or below) the bound" is supported."""
+    low, high = one.interval
+    if low > bound:
+        return SUPPORTED if above else NOT
+    if high < bound:
+        return NOT if above else SUPPORTED
+    return UNDECIDED
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
