@@ -13,6 +13,7 @@ _HOME = {
     "combinators": ["Chain", "Only", "Scaled", "When"],
     "directions": ["difference_of_means", "principal_direction", "unit"],
     "generation": ["Generation", "generate", "prompted_pairs", "stream"],
+    "lora": ["LoRA"],
     "methods": ["CAA", "CLAS", "PSR", "ActAdd", "InstructionVector", "LoReFT", "ReFTr1"],
     "models": ["load"],
     "positions": [
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from steerlens.combinators import Chain, Only, Scaled, When
     from steerlens.directions import difference_of_means, principal_direction, unit
     from steerlens.generation import Generation, generate, prompted_pairs, stream
+    from steerlens.lora import LoRA
     from steerlens.methods import CAA, CLAS, PSR, ActAdd, InstructionVector, LoReFT, ReFTr1
     from steerlens.models import load
     from steerlens.positions import (
