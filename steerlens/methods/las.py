@@ -17,15 +17,12 @@ directional ablation             at(l, CLAS.ablation(v_l)): nothing is left alon
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple
 
 from steerlens.directions import unit
 from steerlens.methods.clas import CLAS
 from steerlens.steering import AnySteering, Site, Steering, scaled
 from steerlens.types import Direction
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 GRID = tuple(number / 20 for number in range(20))
 """The paper's strengths for Llama models, 0 to 0.95. For Qwen, whose activations are longer, they
@@ -33,10 +30,10 @@ are four times as large: think of k as a share of the activations' length."""
 
 
 class Searched(NamedTuple):
-    """The best strength, and a row for each strength tried: strength, score."""
+    """The best strength, and a pandas table of all that were tried: strength, score."""
 
     strength: float
-    table: "pd.DataFrame"
+    table: Any
 
 
 def fixed(directions: Mapping[Site, Direction], strength: float = 1.0) -> Steering:
