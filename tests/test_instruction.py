@@ -69,9 +69,10 @@ def test_adding_has_w_as_its_strength(gpt2: Any) -> None:
 
 def test_responses_are_not_read(gpt2: Any) -> None:
     others = [PromptPair(pair.plain, pair.prompted, "the sea") for pair in PAIRS]
-    one, two = (InstructionVector.fit(gpt2, pairs, 2).vector for pairs in (PAIRS, others))
-    assert torch.equal(one.u, two.u)
-    assert one.z == two.z
+    one, two = (InstructionVector.fit(gpt2, pairs, 2) for pairs in (PAIRS, others))
+    assert torch.equal(one.vector.u, two.vector.u)
+    assert one.vector.z == two.vector.z
+    assert one.adjust.origin == two.add.origin
 
 
 def test_both_ways_survive_their_files(gpt2: Any, tmp_path: Any) -> None:
