@@ -14,7 +14,8 @@ _HOME = {
     "directions": ["difference_of_means", "principal_direction", "unit"],
     "generation": ["Generation", "generate", "prompted_pairs", "stream"],
     "labelled": ["contrast_directions", "fit_direction"],
-    "methods": ["CAA", "CLAS", "PSR", "ActAdd"],
+    "lora": ["LoRA"],
+    "methods": ["CAA", "CLAS", "PSR", "ActAdd", "InstructionVector", "LoReFT", "ReFTr1"],
     "models": ["load"],
     "positions": [
         "Scope",
@@ -43,7 +44,8 @@ if TYPE_CHECKING:
     from steerlens.directions import difference_of_means, principal_direction, unit
     from steerlens.generation import Generation, generate, prompted_pairs, stream
     from steerlens.labelled import contrast_directions, fit_direction
-    from steerlens.methods import CAA, CLAS, PSR, ActAdd
+    from steerlens.lora import LoRA
+    from steerlens.methods import CAA, CLAS, PSR, ActAdd, InstructionVector, LoReFT, ReFTr1
     from steerlens.models import load
     from steerlens.positions import (
         Scope,

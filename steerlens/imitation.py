@@ -19,7 +19,7 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol, cast, runtime_checkable
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from steerlens.activations import capture_stream
+from steerlens.combinators import bind
 from steerlens.forward import blocks_only, device_of, logits, logits_from, logits_where
 from steerlens.positions import Scope, everywhere
 from steerlens.prompts import Encoded, PromptPair, encode_pair, show, stack
@@ -204,7 +205,10 @@ class Imitation:
 
     def loss(self, parameters: Parameters, examples: Sequence[int]) -> Float[Tensor, ""]:
         """The objective over its first value, and the regulariser; the mean over the examples."""
-        run = self.run(parameters, examples)
+        return self.loss_of(self.run(parameters, examples), examples)
+
+    def loss_of(self, run: _Pass, examples: Sequence[int]) -> Float[Tensor, ""]:
+        """The loss of a pass over these examples."""
         values = self._objectives(run, examples)
         weights = torch.ones(len(examples), device=run.tokens.device)
         if self.by_token:
@@ -225,7 +229,8 @@ class Imitation:
         for number, i in enumerate(examples):
             spans[number, self.spans[i]] = True
         strength = self.strengths[list(examples)].to(device)[:, None, None] * spans[..., None]
-        steers = self.build(parameters)
+        built = self.build(parameters).items()
+        steers = {site: cast("Gated", bind(steer, window)) for site, steer in built}
         kept: dict[int, Residual] = {}
         gates: dict[Site, Tensor] = {}
 

@@ -93,6 +93,20 @@ class Schedule:
         if self.patience is not None and self.patience < 1:
             raise ValueError(f"patience must be at least 1, or None; found {self.patience}.")
 
+    @classmethod
+    def whole_batches(cls, size: int, steps: int, rate: float, seed: int) -> "Schedule":
+        """`steps` updates, each on all of `size` examples, at one rate: CLAS and its baselines."""
+        return cls(
+            epochs=steps,
+            batch_size=max(size, 1),
+            learning_rate=rate,
+            weight_decay=0.0,
+            patience=None,
+            seed=seed,
+            falling=False,
+            clip=1.0,
+        )
+
     def split(self, size: int) -> tuple[list[int], list[int]]:
         """(training, validation) examples; ValueError if nothing is left to train on."""
         order = random.Random(f"split {self.seed}").sample(range(size), size)
@@ -167,6 +181,8 @@ def train(
     *,
     multipliers: Mapping[str, float] | None = None,
     mend: Callable[[Parameters, int], None] | None = None,
+    cost: Callable[[Parameters, Sequence[int], float], Tensor] | None = None,
+    project: Callable[[Parameters], None] | None = None,
     split: tuple[Sequence[int], Sequence[int]] | None = None,
     checkpoint: str | Path | None = None,
     progress: bool = False,
@@ -174,8 +190,11 @@ def train(
     """Train, or go on from `checkpoint` where it stopped.
 
     `multipliers` are of the learning rate, by parameter. `mend(parameters, epoch)` is called after
-    each epoch and may change parameters in place. `split` names the training and the validation
-    examples; by default the schedule draws them. `checkpoint` is a file, written after each epoch.
+    each epoch and may change parameters in place. `cost(parameters, examples, progress)` is what is
+    minimised where that is not the loss, `progress` the share of the steps done; validation is by
+    the loss. `project(parameters)` is called after each step and may change them in place. `split`
+    names the training and the validation examples; by default the schedule draws them. `checkpoint`
+    is a file, written after each epoch.
     """
     from tqdm.auto import tqdm
 
@@ -200,13 +219,20 @@ def train(
                     left = 1 - done / steps if schedule.falling else 1.0
                     group["lr"] = rate * group["multiplier"] * left
                 some = order[number * schedule.batch_size : (number + 1) * schedule.batch_size]
-                loss = task.loss(state.parameters, some)
+                loss = (
+                    task.loss(state.parameters, some)
+                    if cost is None
+                    else cost(state.parameters, some, done / steps)
+                )
                 _require_finite(loss, epoch)
                 optimiser.zero_grad()
                 loss.backward()
                 if schedule.clip is not None:
                     torch.nn.utils.clip_grad_norm_(state.parameters.values(), schedule.clip)
                 optimiser.step()
+                if project is not None:
+                    with torch.no_grad():
+                        project(state.parameters)
                 losses.append(loss.item())
                 bar.update()
             if mend is not None:

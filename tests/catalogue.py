@@ -16,7 +16,24 @@ from oracles import Oracle, Row
 from tiny_models import D_MODEL, D_VOCAB
 
 import steerlens
-from steerlens import CAA, CLAS, PSR, ActAdd, Chain, Only, Scaled, Site, Steering, When, Window, at
+from steerlens import (
+    CAA,
+    CLAS,
+    PSR,
+    ActAdd,
+    Chain,
+    InstructionVector,
+    LoReFT,
+    Only,
+    ReFTr1,
+    Scaled,
+    Site,
+    Steering,
+    When,
+    Window,
+    at,
+)
+from steerlens.methods.loreft import orthonormal
 from steerlens.saving import saveable
 from steerlens.steering import AnySteering
 
@@ -42,6 +59,9 @@ V = random(D_MODEL, seed=1)
 U = random(D_MODEL, seed=2)
 MATRIX = random(3, D_MODEL, seed=3)
 GATES = torch.tensor([2.0, -4.0, 3.0])  # open, closed and open, in any precision
+UNIT = V / V.norm()
+ROWS = orthonormal(MATRIX)
+UNIT64, ROWS64 = UNIT.double().numpy(), ROWS.double().numpy()
 V64, U64, MATRIX64, GATES64 = (tensor.double().numpy() for tensor in (V, U, MATRIX, GATES))
 
 
@@ -147,6 +167,21 @@ CATALOGUE: dict[str, Entry] = {
         "CLAS",
         lambda model: at(LAYER, CLAS(0.05 * MATRIX, 0.1 * GATES, 0.3 * MATRIX.flip(0), limit=0.4)),
         lambda h, row: oracles.clas(h, 0.05 * MATRIX64, 0.1 * GATES64, 0.3 * MATRIX64[::-1], 0.4),
+    ),
+    "LoReFT": Entry(
+        "LoReFT",
+        lambda model: at(LAYER, LoReFT(ROWS, 0.1 * MATRIX, 0.5 * GATES)),
+        lambda h, row: oracles.loreft(h, ROWS64, 0.1 * MATRIX64, 0.5 * GATES64),
+    ),
+    "ReFT-r1": Entry(
+        "ReFTr1",
+        lambda model: at(LAYER, ReFTr1(UNIT, 3.5)),
+        lambda h, row: oracles.reft_r1(h, UNIT64, 3.5),
+    ),
+    "instruction vector": Entry(
+        "InstructionVector",
+        lambda model: at(LAYER, InstructionVector(UNIT, 4.5)),
+        lambda h, row: oracles.instruction(h, UNIT64, 4.5),
     ),
     "Scaled": Entry(
         "Scaled",

@@ -64,6 +64,42 @@ def clas(h: Array, c: Array, b: Array, v: Array, limit: float | None = None) -> 
     return out
 
 
+def loreft(h: Array, R: Array, W: Array, b: Array) -> Array:
+    """h' = h + R^T (W h + b - R h), for the rows of R one by one (ReFT, equation 3)."""
+    out = h.copy()
+    for t in range(len(h)):
+        for k in range(len(R)):
+            moved = float(np.dot(W[k], h[t])) + float(b[k]) - float(np.dot(R[k], h[t]))
+            out[t] = out[t] + moved * R[k]
+    return out
+
+
+def reft_r1(h: Array, w: Array, a_max: float) -> Array:
+    """h' = h + a_max w at every token (AxBench, ReFT-r1 as it steers)."""
+    out = np.empty_like(h)
+    for t in range(len(h)):
+        out[t] = h[t] + a_max * w
+    return out
+
+
+def reft_r1_in_training(
+    h: Array, w: Array, k: int, inside: Callable[[int], bool]
+) -> tuple[Array, float]:
+    """h' = h + mean(TopK(relu(h w), k)) w, and the mean over tokens of the other latents."""
+    latents = [max(0.0, float(np.dot(h[t], w))) for t in range(len(h)) if inside(t)]
+    ordered = sorted(latents, reverse=True)
+    top, rest = ordered[:k], ordered[k:]
+    return h + sum(top) / len(top) * w, sum(rest) / len(latents)
+
+
+def instruction(h: Array, u: Array, z: float) -> Array:
+    """h' = h + (z - h u) u at every token (Stolfo et al., "adjust")."""
+    out = np.empty_like(h)
+    for t in range(len(h)):
+        out[t] = h[t] + (z - float(np.dot(h[t], u))) * u
+    return out
+
+
 def act_add(
     h: Array,
     row: Row,

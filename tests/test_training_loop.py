@@ -206,3 +206,40 @@ def test_mending_is_called_after_each_epoch_and_counts() -> None:
     found = train(Line(), Schedule(epochs=3, validation=0.0), mend=mend)
     assert seen == [1, 2, 3]
     assert found.parameters["c"].item() == 9
+
+
+def test_a_cost_is_minimised_with_its_progress_and_validation_is_by_the_loss() -> None:
+    seen = []
+
+    def cost(parameters: dict[str, Tensor], examples: Sequence[int], progress: float) -> Tensor:
+        seen.append(progress)
+        return (parameters["c"] - 7).square().sum()
+
+    task = Line()
+    schedule = Schedule(epochs=2, batch_size=16, learning_rate=0.5, patience=None)
+    found = train(task, schedule, cost=cost)
+    assert seen == pytest.approx([0, 1 / 4, 2 / 4, 3 / 4])
+    assert found.parameters["w"].equal(train(task, schedule, cost=cost).parameters["w"])
+    _, held = schedule.split(40)
+    with torch.no_grad():
+        expected = task.loss(found.parameters, held).item()
+    assert found.table["validation_loss"].min() == pytest.approx(expected)
+    assert found.table["loss"][1] == pytest.approx((7**2 + 6.5**2) / 2, rel=1e-3)
+
+
+def test_parameters_are_projected_after_every_step() -> None:
+    lengths = []
+
+    class Watched(Line):
+        def loss(self, parameters: dict[str, Tensor], examples: Sequence[int]) -> Tensor:
+            lengths.append(parameters["w"].norm().item())
+            return super().loss(parameters, examples)
+
+    def project(parameters: dict[str, Tensor]) -> None:
+        parameters["w"] /= parameters["w"].norm()
+
+    schedule = Schedule(epochs=2, batch_size=10, learning_rate=0.5, validation=0.0)
+    found = train(Watched(), schedule, project=project)
+    assert lengths[1:] == pytest.approx([1.0] * 7)
+    assert abs(lengths[0] - 1) > 0.01
+    assert found.parameters["w"].norm().item() == pytest.approx(1)

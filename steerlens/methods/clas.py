@@ -36,7 +36,7 @@ from steerlens.training import Parameters, Schedule, Trained, train
 from steerlens.types import Direction, Hook, HookedModel, Residual
 
 Kind = Literal["contextual", "layerwise", "single"]
-STEPS, RATE, CLIP = 8, 3e-3, 1.0
+STEPS, RATE = 8, 3e-3
 BIAS_SHARE = 0.01
 """The learning rate of b, as a share of the median norm of the activations that it meets."""
 
@@ -120,22 +120,12 @@ class CLAS:
             template=template,
             seed=seed,
         )
-        schedule = Schedule(
-            epochs=steps,
-            batch_size=max(len(pairs), 1),
-            learning_rate=rate,
-            weight_decay=0.0,
-            patience=None,
-            seed=seed,
-            falling=False,
-            clip=CLIP,
-        )
         rates = (
             dict.fromkeys(sites, bias_rate) if bias_rate else _rates(model, both, sites, template)
         )
         trained = train(
             task,
-            schedule,
+            Schedule.whole_batches(len(pairs), steps, rate, seed),
             multipliers=modules.multipliers(rates, rate),
             split=(range(len(pairs)), range(len(pairs), len(both))),
             progress=progress,

@@ -1,0 +1,68 @@
+"""Linear activation steering at one strength, which a grid search finds: CLAS's first baseline.
+
+Hsu, Beaglehole, Radhakrishnan & Belkin, "Contextual Linear Activation Steering of Language Models",
+arXiv 2604.24693, at the output of every block l, with ||v_l|| = 1:
+
+    h' = h + k v_l
+
+One k for all blocks and tokens: the first of a grid at which a score is largest, on some training
+prompts. `search` works for any steering, and takes the score from the caller: a judge of what the
+steered model writes, say. The paper has other ways to a strength, and these are in CLAS:
+
+learned, one for all blocks      CLAS.fit(..., kind="single")
+learned, one for each block      CLAS.fit(..., kind="layerwise")
+learned, for each token          CLAS.fit(...)
+directional ablation             at(l, CLAS.ablation(v_l)): nothing is left along v_l
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from steerlens.directions import unit
+from steerlens.methods.clas import CLAS
+from steerlens.steering import AnySteering, Site, Steering, scaled
+from steerlens.types import Direction
+
+GRID = tuple(number / 20 for number in range(20))
+"""The paper's strengths for Llama models, 0 to 0.95. For Qwen, whose activations are longer, they
+are four times as large: think of k as a share of the activations' length."""
+
+
+class Searched(NamedTuple):
+    """The best strength, and a pandas table of all that were tried: strength, score."""
+
+    strength: float
+    table: Any
+
+
+def fixed(directions: Mapping[Site, Direction], strength: float = 1.0) -> Steering:
+    """Each direction at length 1, added at the same strength at its site."""
+    if not directions:
+        raise ValueError("No directions were given. Pass {Site(layer): vector, ...}.")
+    return Steering(
+        tuple((site, CLAS.fixed(unit(directions[site]), strength)) for site in sorted(directions))
+    )
+
+
+def search(
+    score: Callable[[AnySteering], float], steering: AnySteering, grid: Sequence[float]
+) -> Searched:
+    """The strength of the grid at which `score(steering at that strength)` is largest.
+
+    Of equal scores the strength nearest to 0 is taken.
+    """
+    if not grid:
+        raise ValueError("The grid is empty. Pass some strengths: grid=steerlens.methods.las.GRID.")
+    scores: dict[float, float] = {}
+    for strength in map(float, grid):
+        scores[strength] = float(score(scaled(steering, strength)))
+        if not math.isfinite(scores[strength]):
+            raise ValueError(
+                f"The score at strength {strength:g} is {scores[strength]}. Scores must be finite "
+                "numbers: give what cannot be judged the lowest one."
+            )
+    import pandas as pd
+
+    best = max(scores, key=lambda strength: (scores[strength], -abs(strength)))
+    return Searched(best, pd.DataFrame(list(scores.items()), columns=["strength", "score"]))
