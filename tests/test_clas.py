@@ -141,6 +141,16 @@ def test_the_rate_of_the_bias_follows_the_size_of_the_activations(gpt2: Any) -> 
         assert abs(float(steer.b)) in (0.0, pytest.approx(0.01 * size, rel=1e-3))
 
 
+def test_a_single_bias_has_the_mean_rate_of_the_sites_in_any_share(gpt2: Any) -> None:
+    layerwise = fit(gpt2, steps=1, kind="layerwise", bias_share=0.02).steers.values()
+    single = fit(gpt2, steps=1, kind="single", bias_share=0.02).steers.values()
+    mean = sum(abs(float(steer.b)) for steer in layerwise) / len(SITES)
+    assert mean > 0
+    assert abs(float(next(iter(single)).b)) == pytest.approx(mean, rel=1e-3)
+    halved = fit(gpt2, steps=1, kind="single", bias_share=0.01).steers.values()
+    assert abs(float(next(iter(halved)).b)) == pytest.approx(mean / 2, rel=1e-3)
+
+
 @pytest.mark.parametrize("strength", ["contextual", "layerwise", "single"])
 def test_fitting_makes_the_responses_likelier(model: Any, strength: Any) -> None:
     found = fit(model, kind=strength)

@@ -85,6 +85,7 @@ class CLAS:
         steps: int = STEPS,
         rate: float = RATE,
         bias_rate: float | None = None,
+        bias_share: float = BIAS_SHARE,
         scope: Scope = everywhere,
         limit: float | None = None,
         template: str | None = None,
@@ -95,7 +96,8 @@ class CLAS:
 
         Only the plain prompt and the response of each pair are used. `directions` are brought to
         length 1; with `learn_directions` they are random unit vectors instead, and learnt.
-        `bias_rate=None` takes `BIAS_SHARE` of the median activation norm at each site.
+        `bias_rate=None` takes `bias_share` of the median activation norm at each site, and of
+        these their mean where one b is for all.
         """
         if kind not in get_args(Kind):
             raise ValueError(f"Unknown kind {kind!r}. Use one of: {', '.join(get_args(Kind))}.")
@@ -121,7 +123,9 @@ class CLAS:
             seed=seed,
         )
         rates = (
-            dict.fromkeys(sites, bias_rate) if bias_rate else _rates(model, both, sites, template)
+            dict.fromkeys(sites, bias_rate)
+            if bias_rate is not None
+            else _rates(model, both, sites, template, bias_share)
         )
         trained = train(
             task,
@@ -173,12 +177,16 @@ def directions_of(steering: AnySteering) -> dict[Site, Direction]:
 
 
 def _rates(
-    model: HookedModel, pairs: Sequence[PromptPair], sites: Sequence[Site], template: str | None
+    model: HookedModel,
+    pairs: Sequence[PromptPair],
+    sites: Sequence[Site],
+    template: str | None,
+    share: float,
 ) -> dict[Site, float]:
     """The learning rate of b at each site."""
     rows = [encode_pair(model, pair, template)[0] for pair in pairs]
     found = capture(model, rows, list(sites), scope=everywhere.without_bos)
-    return {site: BIAS_SHARE * float(found.at(site).norm(dim=-1).median()) for site in sites}
+    return {site: share * float(found.at(site).norm(dim=-1).median()) for site in sites}
 
 
 @dataclass(frozen=True)
@@ -210,6 +218,8 @@ class _Modules:
 
     def multipliers(self, rates: Mapping[Site, float], rate: float) -> dict[str, float]:
         """The rate of every b over that of the others."""
+        if self.kind == "single":
+            return {"b": sum(rates[site] for site in self.sites) / len(self.sites) / rate}
         return {self._bias(site): rates[site] / rate for site in self.sites}
 
     def _one(self, parameters: Parameters, site: Site) -> CLAS:

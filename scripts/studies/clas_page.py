@@ -1,0 +1,308 @@
+"""The page of the CLAS study: hypotheses and rules first, then verdicts, then the tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import clas
+import numpy as np
+from cells import Cells
+from estimates import (
+    N_BOOTSTRAP,
+    NOT,
+    SUPPORTED,
+    UNDECIDED,
+    Estimate,
+    estimate,
+    markdown,
+    mean_of,
+    verdict,
+)
+
+REASONS = Path(__file__).with_name("clas_reasons.md")
+"""What we make of the results, written by hand once they are there."""
+
+NEEDED = 0.8
+KINDS = ("harmonic", "attribute", "coherence")
+CLAS, GRID = "CLAS, RFM", "LAS grid"
+RIVALS = ("ReFT", "LoReFT", "ReFT-r1", "LoRA")
+
+HYPOTHESES = f"""\
+Written before the command opened the test split. A score is the mean over completions of the
+harmonic mean of the attribute's judge and of coherence, 0 to 100. Intervals hold 95 %: of
+{N_BOOTSTRAP} resamples of seeds and of test questions, both at once, widened by sqrt(n / (n - 1))
+for n seeds; attributes are fixed. Unless said otherwise a claim is **supported** where the interval
+lies wholly on the side claimed, **not supported** where it lies wholly on the other, else
+**undecided**.
+
+- **H1** CLAS (RFM directions) scores above the LAS grid, one fixed strength on the same directions,
+  on at least {NEEDED:.0%} of the attributes. Supported if the interval of the difference lies above
+  0 on so many; not supported if it lies below 0 on so many that this is impossible.
+- **H2** CLAS (RFM) is within the interval of, or above, the CLAS paper's ReFT, LoReFT, ReFT-r1 and
+  LoRA, all of rank 1. One claim each, on the mean over attributes: supported unless the interval of
+  the difference lies wholly below 0.
+- **H3** The direction matters: CLAS scores higher with RFM directions than with random ones.
+- **H4** Away from what it was fitted on, CLAS over-steers. For attributes whose questions are all
+  about films, on questions about something else: (a) |alpha| is larger, by the ratio of its means
+  over the text; (b) steering costs more coherence than on its own questions; (c) a bound on |alpha|
+  (its {clas.CLAMP:.0%} quantile on the training tokens, a site) gives coherence back there; (d) so
+  does leaving BOS alone, in fitting and after.
+
+Every method tries as many configurations (6) on validation questions, with seed 0: strengths for
+the LAS grid (shares of the median length of the activations), the layer for methods at one layer,
+multiples (1/4 to 8) of its own learning rate for every other. The best score is kept and fitted
+anew with each seed. Learned methods get {clas.N_TRAIN} pairs "plain prompt -> completion that
+shows the attribute" (of prompted responses that the judges give 50 points or more) and
+{clas.N_VALIDATION} to choose among 8 steps by the likelihood, step 0 included; ReFT-r1 gets 24
+passes in batches of 6 and the model's own answers as negatives. Directions, and the instruction
+vector, come from {clas.N_PROBE} other training questions with and without the instruction. Samples
+at temperature 1, at most 64 tokens.
+"""
+SEEN = """
+Not quite blind: while CLAS was written, scores of *lowercase* and *positive* were seen on 60 test
+questions, with one seed and default settings, of CLAS and of the unsteered model alone.
+"""
+
+
+@dataclass(frozen=True, eq=False)
+class Results:
+    """The cells of the study."""
+
+    cells: Cells
+    options: clas.Options
+
+    def tests(self, attribute: str, method: str) -> list[dict]:
+        """The results of every seed; "unsteered" and "prompt" are methods too."""
+        seeds = range(self.options.seeds)
+        if method in ("unsteered", "prompt"):
+            return [self.cells.get("reference", attribute, "test", seed)[method] for seed in seeds]
+        one = clas.chosen(self.cells, attribute, method)
+        return [self.cells.get("test", attribute, method, one, seed) for seed in seeds]
+
+    def scores(self, attribute: str, method: str, kind: str = "harmonic") -> np.ndarray:
+        """[seed, question]."""
+        return np.array([one[kind] for one in self.tests(attribute, method)], dtype=float)
+
+    def beyond(self, attribute: str) -> list[dict]:
+        """The cells of every seed, for questions of its own and beyond."""
+        one = clas.chosen(self.cells, attribute, CLAS)
+        return [
+            self.cells.get("beyond", attribute, one, seed) for seed in range(self.options.seeds)
+        ]
+
+
+def mean_score(scores: np.ndarray, draw: int) -> Estimate:
+    """The mean of [seed, question] scores."""
+    return estimate(lambda s, q: float(np.nanmean(scores[np.ix_(s, q)])), *scores.shape, draw)
+
+
+def gains(results: Results, first: str, second: str) -> list[Estimate]:
+    """By attribute: the score of one method less that of another, question by question."""
+    return [
+        mean_score(results.scores(attribute, first) - results.scores(attribute, second), draw)
+        for draw, attribute in enumerate(results.options.attributes)
+    ]
+
+
+def on_most(found: Sequence[Estimate]) -> str:
+    """The verdict of H1."""
+    needed = int(np.ceil(NEEDED * len(found)))
+    above = sum(one.interval[0] > 0 for one in found)
+    below = sum(one.interval[1] < 0 for one in found)
+    if above >= needed:
+        return SUPPORTED
+    return NOT if below > len(found) - needed else UNDECIDED
+
+
+def not_below(one: Estimate) -> str:
+    """The verdict of H2."""
+    return NOT if one.interval[1] < 0 else SUPPORTED
+
+
+# -- The page --------------------------------------------------------------------------------------
+
+
+def page(cells: Cells | None, options: clas.Options, until: str) -> str:
+    """The page as Markdown; without results the hypotheses alone."""
+    head = (
+        "# Context-dependent strengths\n\nWritten by `python scripts/studies/clas.py`. The "
+        'question is that of Hsu et al., "Contextual Linear Activation Steering of Language Models" '
+        "(arXiv 2604.24693): is a strength that each token reads off its own activation better than a "
+        "fixed one, and as good as other fine-tuning on as few examples?\n\n## Hypotheses\n\n"
+        f"{HYPOTHESES}{SEEN}"
+    )
+    if cells is None or until == "validation":
+        return head + "\nThe test split has not been opened yet.\n"
+    results = Results(cells, options)
+    parts = [head, _verdicts(results), _scores(results), _beyond(results), _about(results)]
+    if REASONS.exists():
+        parts.insert(2, "\n" + REASONS.read_text(encoding="utf-8"))
+    return "\n".join(parts)
+
+
+def _verdicts(results: Results) -> str:
+    attributes = results.options.attributes
+    rows = []
+    found = gains(results, CLAS, GRID)
+    rows.append(_row(f"H1 {CLAS} less {GRID} > 0", found, on_most(found)))
+    for rival in RIVALS:
+        found = gains(results, CLAS, rival)
+        rows.append(_row(f"H2 {CLAS} less {rival}, not < 0", found, not_below(mean_of(found))))
+    found = gains(results, CLAS, "CLAS, random")
+    rows.append(_row("H3 RFM less random > 0", found, verdict(mean_of(found), 0, above=True)))
+    for name, statistic, bound in BEYOND:
+        some = {a: _elsewhere(results, a, statistic) for a in attributes if a in clas.BEYOND}
+        if some:
+            cells = [str(some[a]) if a in some else "" for a in attributes]
+            mean = mean_of(list(some.values()))
+            rows.append([name, *cells, str(mean), f"**{verdict(mean, bound, above=True)}**"])
+    head = ["claim", *attributes, "mean", "verdict"]
+    return (
+        f"\n## Verdicts\n\nEstimates with 95 % intervals; {results.options.seeds} seeds, "
+        f"{results.scores(attributes[0], CLAS).shape[1]} test questions for each attribute.\n\n"
+        f"{markdown(head, rows)}\n"
+    )
+
+
+def _row(name: str, found: Sequence[Estimate], outcome: str) -> list[str]:
+    return [name, *map(str, found), str(mean_of(found)), f"**{outcome}**"]
+
+
+def _coherence(cell: dict, where: str, name: str) -> np.ndarray:
+    return np.array(cell[where]["scores"][name]["coherence"], dtype=float)
+
+
+def _ratio(cells: Sequence[dict], own: np.ndarray, other: np.ndarray) -> float:
+    beyond, here = (
+        np.array([cell[where]["by_text"] for cell in cells])[:, some]
+        for where, some in (("beyond", other), ("own", own))
+    )
+    return float(beyond.mean() / here.mean())
+
+
+def _cost(cells: Sequence[dict], own: np.ndarray, other: np.ndarray) -> float:
+    """Coherence lost beyond, less that lost on own questions."""
+    lost = [
+        np.nanmean(
+            [
+                (_coherence(cell, where, "unsteered") - _coherence(cell, where, "as fitted"))[some]
+                for cell in cells
+            ]
+        )
+        for where, some in (("beyond", other), ("own", own))
+    ]
+    return float(lost[0] - lost[1])
+
+
+def _given_back(name: str) -> "Statistic":
+    def statistic(cells: Sequence[dict], own: np.ndarray, other: np.ndarray) -> float:
+        gained = [
+            (_coherence(cell, "beyond", name) - _coherence(cell, "beyond", "as fitted"))[other]
+            for cell in cells
+        ]
+        return float(np.nanmean(gained))
+
+    return statistic
+
+
+Statistic = Callable[[Sequence[dict], np.ndarray, np.ndarray], float]
+BEYOND: tuple[tuple[str, Statistic, float], ...] = (
+    ("H4a mean alpha beyond / own > 1", _ratio, 1.0),
+    ("H4b coherence lost beyond, less that on own questions > 0", _cost, 0.0),
+    ("H4c coherence given back by the bound > 0", _given_back("bounded"), 0.0),
+    ("H4d coherence given back without BOS > 0", _given_back("without BOS"), 0.0),
+)
+
+
+def _elsewhere(results: Results, attribute: str, statistic: Statistic) -> Estimate:
+    cells = results.beyond(attribute)
+    n = min(len(cells[0][where]["by_text"]) for where in ("own", "beyond"))
+
+    def of(seeds: np.ndarray, questions: np.ndarray) -> float:
+        return statistic([cells[seed] for seed in seeds], questions, questions)
+
+    return estimate(of, len(cells), n, draw=results.options.attributes.index(attribute))
+
+
+def _scores(results: Results) -> str:
+    rows = []
+    for draw, attribute in enumerate(results.options.attributes):
+        for i, method in enumerate(("unsteered", "prompt", *clas.METHODS)):
+            row = [attribute if i == 0 else "", method]
+            row += [str(mean_score(results.scores(attribute, method, k), draw)) for k in KINDS]
+            rows.append(row + _costs(results, attribute, method))
+    head = ["attribute", "method", "score", "attribute's judge", "coherence", "chosen", "step kept"]
+    head += ["CPU s a fit", "CPU s of the search"]
+    return (
+        "\n## Scores\n\nOn test questions. `step kept`: of 8 (0 is the model itself), by seed. A "
+        "fit includes finding its directions; the search is six fits, without the completions that "
+        f"are judged.\n\n{markdown(head, rows)}\n"
+    )
+
+
+def _costs(results: Results, attribute: str, method: str) -> list[str]:
+    if method in ("unsteered", "prompt"):
+        return ["", "", "", ""]
+    one = clas.chosen(results.cells, attribute, method)
+    tests = results.tests(attribute, method)
+    tried = range(results.options.configurations)
+    searched = [results.cells.get("search", attribute, method, c, 0)["seconds"] for c in tried]
+    steps = [str(test["step"]) for test in tests if test["step"] is not None]
+    seconds = float(np.mean([test["seconds"] for test in tests]))
+    return [
+        clas.described(method, one),
+        ", ".join(steps),
+        f"{seconds:.1f}",
+        f"{sum(searched):.0f}",
+    ]
+
+
+def _beyond(results: Results) -> str:
+    rows = []
+    for draw, attribute in enumerate(results.options.attributes):
+        if attribute not in clas.BEYOND:
+            continue
+        cells = results.beyond(attribute)
+        for where in ("own", "beyond"):
+            for name in cells[0][where]["scores"]:
+                row = [attribute, where, name]
+                for kind in ("attribute", "coherence"):
+                    found = np.array([cell[where]["scores"][name][kind] for cell in cells])
+                    row.append(str(mean_score(found, draw)))
+                rows.append(row)
+    alphas = [
+        [attribute, where, part, *_by_layer(results.beyond(attribute), where, part)]
+        for attribute in results.options.attributes
+        if attribute in clas.BEYOND
+        for where in ("own", "beyond")
+        for part in ("BOS", "text")
+    ]
+    if not rows:
+        return ""
+    n_layers = len(results.beyond(rows[0][0])[0]["own"]["alpha"]["text"])
+    layers = [f"layer {layer}" for layer in range(n_layers)]
+    return (
+        "\n## Beyond what it was fitted on\n\nCLAS (RFM) fitted on questions about films; `beyond` "
+        "are questions for encyclopedia articles and tales.\n\n"
+        f"{markdown(['attribute', 'questions', 'steering', 'judge', 'coherence'], rows)}\n\n"
+        "Mean |alpha| over tokens, and in brackets its share of the activation's length:\n\n"
+        f"{markdown(['attribute', 'questions', 'tokens', *layers], alphas)}\n"
+    )
+
+
+def _by_layer(cells: Sequence[dict], where: str, part: str) -> list[str]:
+    alpha = np.mean([cell[where]["alpha"][part] for cell in cells], axis=0)
+    share = np.mean([cell[where]["relative"][part] for cell in cells], axis=0)
+    return [f"{a:.2f} ({s:.2f})" for a, s in zip(alpha, share, strict=True)]
+
+
+def _about(results: Results) -> str:
+    known = results.cells.about["fingerprint"][:16]
+    return (
+        f"\n## How it was made\n\nThe demonstration model, fingerprint `{known}`; seeds 0 to "
+        f"{results.options.seeds - 1}, which draw the pairs, the first parameters and the samples. "
+        f"{results.options.n_validation} validation questions, one completion each; "
+        f"{results.options.n_test} test questions, one completion of each a seed.\n"
+    )
