@@ -419,7 +419,7 @@ def test_a_gate_begins_anew_by_the_seed_and_the_epoch() -> None:
 def test_a_resumed_fit_revives_the_same_gates_alike(
     gpt2: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Gates that only validation tokens open are dead, before a cut and after it."""
+    """All gates are closed at the start, so what they begin anew with decides the whole fit."""
     schedule = Schedule(epochs=5, batch_size=2, validation=0.4, patience=None, seed=3)
     path, calls = tmp_path / "fit.safetensors", []
     begin = _Modules.begin
