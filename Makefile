@@ -29,7 +29,7 @@ NOTEBOOKS   := $(wildcard notebooks/*.ipynb)
 
 # Nothing here may reach for the hub; one thread a worker, or the workers fight over the cores.
 OFFLINE := HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
-PYTEST  := $(OFFLINE) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --nbmake --nbmake-timeout=900
+PYTEST  := $(OFFLINE) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --nbmake --nbmake-timeout=900 --durations=8 --durations-min=10
 
 define PAIRED
 import jupytext, pathlib, sys

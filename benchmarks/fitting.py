@@ -7,6 +7,7 @@ parameters must agree.
 """
 
 import random
+import warnings
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor
 import steerlens
 from benchmarks.jobs import Job, compared
 from benchmarks.timing import versions
-from steerlens import PSR, Site, benchmark_set, encode_pair
+from steerlens import PSR, Site, SteeringWarning, benchmark_set, encode_pair
 from steerlens.prompts import PromptPair
 from steerlens.training import Schedule
 
@@ -26,6 +27,7 @@ SCHEDULE = Schedule(batch_size=8, validation=0.0, patience=None)
 def measure(job: Job) -> dict[str, Any]:
     """CPU seconds of fits of 15 epochs: S-PSR at two thirds of the depth, and A-PSR."""
     torch.set_num_threads(1)
+    warnings.simplefilter("ignore", SteeringWarning)  # so few steps train little, but time enough
     model: Any = steerlens.load(job.model, backend=job.backend)  # pyright: ignore
     pairs = benchmark_set.read("positive").pairs("train")[:N_PAIRS]
     n_layers = model.cfg.n_layers

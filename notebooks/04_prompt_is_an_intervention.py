@@ -282,7 +282,7 @@ assert np.mean(curve[-6:]) < curve[0]
 # single vector, trained in the same way. `A-PSR` has a gate and a vector at *every* layer.
 
 # %%
-schedule = Schedule(epochs=6, seed=SEED)
+schedule = Schedule(epochs=6, batch_size=2, seed=SEED)
 s_const = PSR.fit(model, train, layer, gated=False, schedule=schedule, template=template)
 s_psr = PSR.fit(model, train, layer, schedule=schedule, template=template)
 with warnings.catch_warnings():

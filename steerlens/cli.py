@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 import typer
 
 if TYPE_CHECKING:
+    from steerlens import types
+    from steerlens.cli_psr import Wanted
     from steerlens.labelled import FoundDirection
     from steerlens.prompts import PromptPair
     from steerlens.steering import AnySteering, Site
-    from steerlens.types import Direction, HookedModel
+    from steerlens.training import Schedule
+    from steerlens.types import HookedModel
 
 app = typer.Typer(
     help="Steer language models by prompt or by activation, and see what it does per token.",
@@ -45,9 +48,23 @@ Equivalent = Annotated[
 Neutral = Annotated[
     list[str] | None, typer.Option(help="An instruction that asks for nothing; repeatable.")
 ]
-EPOCHS = 15
 TINY = 256
 """The widest residual stream that one thread serves best."""
+LabelledPairs = Annotated[
+    Path,
+    typer.Option(
+        "--pairs",
+        help='JSON Lines of {"user": ..., "system": ..., "response": ...}; with a "label" from 0 '
+        "to 1 a response is learned from as far as it has the attribute.",
+    ),
+]
+Direction = Annotated[
+    Path | None,
+    typer.Option(help="A steering file whose vectors at these layers are kept: only gates train."),
+]
+Checkpoint = Annotated[
+    Path | None, typer.Option(help="Written after each epoch; if it is there, the fit goes on.")
+]
 TopP = Annotated[float, typer.Option(help="Keep the smallest set with more than this probability.")]
 
 
@@ -206,19 +223,27 @@ def fit_caa(
 
 @fit_app.command("psr")
 def fit_psr(
-    pairs: Pairs,
+    pairs: LabelledPairs,
     out: Out,
     layers: Layers,
     objective: Annotated[
         str, typer.Option(help="MSE, LL, both, or DiM (difference of means: one layer, constant).")
     ] = "MSE",
+    ll_weight: Annotated[float, typer.Option(help="Of LL beside MSE, for both.")] = 1.0,
     surface: Annotated[str, typer.Option(help="R (the response) or QR (the user turn too).")] = "R",
     constant: Annotated[bool, typer.Option(help="No gate: the paper's Const.")] = False,
     rank: Annotated[int, typer.Option(help="Gates and directions a layer.")] = 1,
-    epochs: Annotated[int, typer.Option(help="Passes over the pairs.")] = EPOCHS,
+    direction: Direction = None,
+    shift: Annotated[
+        float, typer.Option(help="The paper's b_m, -0.5 to learn from negatives.")
+    ] = 0,
+    learn_shift: Annotated[bool, typer.Option(help="Each layer learns its b_m.")] = False,
+    epochs: Annotated[int, typer.Option(help="Passes over the pairs.")] = 15,
+    batch_size: Annotated[int, typer.Option(help="Pairs a step.")] = 8,
     learning_rate: Annotated[
         float | None, typer.Option(help="By default chosen from the number of steps.")
     ] = None,
+    checkpoint: Checkpoint = None,
     seed: Seed = 0,
     max_new_tokens: MaxNewTokens = 64,
     model: Model = "demo",
@@ -230,67 +255,46 @@ def fit_psr(
 
     A line of the pairs file without a response is answered by the prompted model first.
     """
-    from steerlens.imitation import Objective
-    from steerlens.jsonl import read_prompt_pairs
-    from steerlens.methods.psr import PSR, Surface, difference_of_means
-    from steerlens.models import require_choice
+    from steerlens import cli_psr
     from steerlens.training import Schedule
 
-    require_choice("objective", objective, (*get_args(Objective), "DiM"))
-    require_choice("surface", surface, get_args(Surface))
-    asked = read_prompt_pairs(pairs)
-    loaded = _load(model, backend, device)
-    sites = _layers(layers, loaded.cfg.n_layers)
+    wanted = cli_psr.Wanted(
+        objective, surface, constant, rank, ll_weight, shift, learn_shift, direction, checkpoint
+    )
+    schedule = Schedule(epochs, batch_size, learning_rate, seed=seed)
+    found, text = _fitted_psr(
+        (pairs, out, layers), wanted, schedule, (model, backend, device), max_new_tokens, as_json
+    )
+    _say(found, as_json, text)
+
+
+def _fitted_psr(
+    asked: tuple[Path, Path, str],
+    wanted: "Wanted",
+    schedule: "Schedule",
+    choice: tuple[str, str, str],
+    longest: int,
+    as_json: bool,
+) -> tuple[dict[str, Any], str]:
+    """Fit, write the file, and say what came of it; bad files are errors before any work."""
+    from steerlens import cli_psr
+    from steerlens.jsonl import read_labelled_pairs
+
+    pairs, out, layers = asked
+    lines, labels = read_labelled_pairs(pairs)
+    if wanted.objective == "DiM":
+        cli_psr.require_untrained(wanted, schedule, labels)
+    loaded = _load(*choice)
+    sites, template = _layers(layers, loaded.cfg.n_layers), _template(loaded)
     _require_folder_of(out)
-    template = _template(loaded)
-    answered = _answered(loaded, asked, seed, max_new_tokens, template)
-    if objective == "DiM":
-        if len(sites) != 1 or rank != 1:
-            raise ValueError(
-                f"DiM is one vector at one layer; asked for {len(sites)} layers and rank {rank}."
-            )
-        if learning_rate is not None or epochs != EPOCHS:
-            raise ValueError("DiM is not trained: leave out --learning-rate and --epochs.")
-        means = difference_of_means(
-            loaded,
-            answered,
-            sites[0],
-            surface=surface,  # pyright: ignore[reportArgumentType]  (checked above)
-            template=template,
-        )
-        means.save(out)
-        name = f"S-Const_DiM|{surface}"
-        _say({"file": str(out), "method": name}, as_json, f"Wrote {out}: {name}")
-        return
-    fit = PSR.fit(
-        loaded,
-        answered,
-        sites,
-        objective=objective,  # pyright: ignore[reportArgumentType]  (checked above)
-        surface=surface,  # pyright: ignore[reportArgumentType]
-        rank=rank,
-        gated=not constant,
-        schedule=Schedule(epochs=epochs, learning_rate=learning_rate, seed=seed),
-        template=template,
-        progress=not as_json,
+    answered = _answered(loaded, lines, schedule.seed, longest, template)
+    if wanted.objective == "DiM":
+        return cli_psr.fit_means(out, loaded, answered, sites, wanted, template)
+    fitted = cli_psr.fit(
+        loaded, answered, labels, sites, wanted, schedule, template, progress=not as_json
     )
-    fit.steering.save(out)
-    kept = fit.trained.best_epoch
-    first, best = (fit.trained.rows[epoch]["validation_loss"] for epoch in (0, kept))
-    firing = {str(site): rates.tolist() for site, rates in fit.firing.items()}
-    found = {
-        "file": str(out),
-        "method": fit.name,
-        "validation_loss": [first, best],
-        "epoch": kept,
-        "firing": firing,
-    }
-    shown = "".join(
-        f"\n{site}: open on {', '.join(f'{rate:.0%}' for rate in rates)} of the tokens"
-        for site, rates in firing.items()
-    )
-    said = f"Wrote {out}: {fit.name}, validation loss {first:.3g} -> {best:.3g}{shown}"
-    _say(found, as_json, said)
+    fitted.steering.save(out)
+    return cli_psr.told(out, fitted)
 
 
 @fit_app.command("direction")
@@ -431,7 +435,7 @@ def _directions(
     seed: int,
     template: str | None,
     learnt: bool,
-) -> "tuple[dict[Site, Direction], str]":
+) -> "tuple[dict[Site, types.Direction], str]":
     """The directions of a file or of the pairs' own prompts, and what to say about them."""
     from steerlens.labelled import Kind, contrast_directions
     from steerlens.methods.clas import directions_of

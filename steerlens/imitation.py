@@ -9,98 +9,35 @@ the last block. With S the steered and T the prompted residual stream on the tok
     LL  = mean over response tokens of -log p(token)
 
 The layers are the lowest steered one and all above it; those below would only add a constant. Each
-objective is divided by its mean at the start, so that both, and the regulariser, have one scale.
+objective is divided by its mean at the start, so that both, and the regulariser, have one scale:
+
+    both = MSE / MSE at the start + ll_weight x LL / LL at the start
 """
 
 import hashlib
-import shutil
-import tempfile
-import weakref
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal, Protocol, cast, runtime_checkable
+from typing import Literal, cast
 
-import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from steerlens.activations import capture_stream
 from steerlens.combinators import bind
 from steerlens.forward import blocks_only, device_of, logits, logits_from, logits_where
-from steerlens.positions import Scope, everywhere
+from steerlens.gates import Gated, key_of
+from steerlens.positions import Scope, Window, everywhere
 from steerlens.prompts import Encoded, PromptPair, encode_pair, show, stack
+from steerlens.saving import digest_of, origin_of
 from steerlens.steering import AnySteering, Site, require_site
+from steerlens.store import Store
 from steerlens.training import Parameters
-from steerlens.types import Hook, HookedModel, Residual, Tokens, Where
+from steerlens.types import HookedModel, Residual, Tokens, Where
 
 Objective = Literal["MSE", "LL", "both"]
 MEMORY = 2 * 2**30
 """Bytes of targets and entries kept in memory; beyond it they are float16 files."""
-
-
-@runtime_checkable
-class Gated(Protocol):
-    """A steer with gates: what is trained here."""
-
-    def gates(self, h: Float[Tensor, "*token d_model"]) -> Float[Tensor, "*token rank"]: ...
-
-    def __call__(self, activation: Residual, hook: Hook = None) -> Residual: ...
-
-
-def key_of(site: Site, name: str) -> str:
-    """What a parameter of the module at a site is called in a training."""
-    return f"{site.layer}.{site.stream}.{name}"
-
-
-@dataclass(eq=False)
-class Store:
-    """Activations of many rows of text: one [token, d_model] array for each site."""
-
-    offsets: Int[np.ndarray, " rows_and_end"]
-    arrays: dict[Site, np.ndarray]
-    folder: Path | None = None
-
-    def __post_init__(self) -> None:
-        if self.folder is not None:
-            weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
-
-    @classmethod
-    def of(
-        cls,
-        model: HookedModel,
-        rows: Sequence[Encoded],
-        sites: Sequence[Site],
-        scope: Scope,
-        counts: Sequence[int],
-        limit: int,
-        steering: AnySteering | None = None,
-    ) -> "Store":
-        """Capture `rows` on the tokens of `scope`, of which row i has `counts[i]`."""
-        offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-        shape = (int(offsets[-1]), model.cfg.d_model)
-        too_large = 4 * shape[0] * shape[1] * len(sites) > limit
-        folder = Path(tempfile.mkdtemp(prefix="steerlens-")) if too_large else None
-
-        def empty(number: int) -> np.ndarray:
-            if folder is None:
-                return np.empty(shape, dtype=np.float32)
-            file = folder / f"{number}.npy"
-            return np.lib.format.open_memmap(file, mode="w+", dtype=np.float16, shape=shape)
-
-        arrays = {site: empty(number) for number, site in enumerate(sites)}
-        for piece in capture_stream(model, rows, sites, scope=scope, steering=steering):
-            for row in piece.row.unique().tolist():
-                place = slice(offsets[row], offsets[row + 1])
-                for site in sites:
-                    arrays[site][place] = piece.of(row, site).float().numpy()
-        return cls(offsets, arrays, folder)
-
-    def of_row(self, row: int, site: Site) -> Float[Tensor, "token d_model"]:
-        """One row's activations at a site, float32."""
-        part = self.arrays[site][self.offsets[row] : self.offsets[row + 1]]
-        return torch.from_numpy(np.array(part, dtype=np.float32))
 
 
 @dataclass(eq=False)
@@ -114,13 +51,18 @@ class _Pass:
     tokens: Tokens
     responses: Where
 
+    def opened(self) -> dict[Site, Bool[Tensor, "token rank"]]:
+        """Which gates are open, on every token of the spans."""
+        return {site: (gate.detach() > 0)[self.spans].cpu() for site, gate in self.gates.items()}
+
 
 class Imitation:
     """The `Task` of fitting gated steers at `sites` so that plain runs imitate prompted ones.
 
     `build` makes the steers from parameters; `begin` makes the first parameters. `labels` are how
     much of the attribute each response has (0 to 1): the strength at which it is trained on, plus
-    `shift`. With a `teacher` the targets are those of the plain run under that steering. LL asks
+    `shift`, or plus the parameter `b_m` of a site where there is one. `ll_weight` is that of LL
+    beside MSE. With a `teacher` the targets are those of the plain run under that steering. LL asks
     nothing of the prompted run; `by_token` makes it the mean over the tokens of all examples, not
     over examples, and leaves it undivided.
     """
@@ -135,6 +77,7 @@ class Imitation:
         begin: Callable[[torch.Generator], Parameters],
         scope: Scope,
         objective: Objective = "MSE",
+        ll_weight: float = 1.0,
         labels: Sequence[float] | None = None,
         shift: float = 0.0,
         regularise: float = 0.0,
@@ -145,51 +88,57 @@ class Imitation:
         teacher: AnySteering | None = None,
         by_token: bool = False,
     ) -> None:
-        if not pairs:
-            raise ValueError("No pairs were given. Pass some PromptPairs: prompted_pairs(...).")
-        if not sites:
-            raise ValueError("No sites were given. Pass at least one layer.")
-        for site in sites:
-            require_site(model, site)
+        _require(model, pairs, sites)
         self.model, self.sites, self.objective = model, tuple(sorted(set(sites))), objective
         self.build, self.begin, self.regularise = build, begin, regularise
-        self.strengths = _labels(labels, len(pairs)) + shift
+        self.weights = _weights(objective, ll_weight)
+        self.labels, self.shift, self.by_token = _labels(labels, len(pairs)), shift, by_token
         both = [encode_pair(model, pair, template) for pair in pairs]
-        likely = objective == "LL"
-        if (
-            not likely
-            and teacher is None
-            and all(plain.ids == prompted.ids for plain, prompted in both)
-        ):
+        self.rows = [plain for plain, _ in both]
+        self.layers = tuple(range(self.sites[0].layer, model.cfg.n_layers))
+        self.targets: Store | None = None
+        if objective == "LL":
+            self.spans = [_span(row, scope) for row in self.rows]
+        else:
+            self.spans = [_aligned(model, plain, prompted, scope) for plain, prompted in both]
+            self.targets = self._targets(both, scope, memory, teacher)
+        self.enter, self.entries = self._entries(reuse, memory)
+        self.firing: dict[Site, list[Tensor]] = {site: [] for site in self.sites}
+        first = begin(torch.Generator().manual_seed(seed))
+        self.scale = {"LL": 1.0} if by_token else self._first_values(first)
+        told = [ll_weight, regularise, shift, by_token, self.labels.tolist(), sorted(first)]
+        told += [origin_of(model).model.fingerprint, [(a.ids, b.ids) for a, b in both]]
+        told += [_known(steer) for steer in (teacher, *build(first).values())]
+        digest = hashlib.sha256(repr(told).encode()).hexdigest()[:16]
+        self._about = f"{self.sites} {scope} {objective} {digest}"
+
+    def _targets(
+        self,
+        both: Sequence[tuple[Encoded, Encoded]],
+        scope: Scope,
+        memory: int,
+        teacher: AnySteering | None,
+    ) -> Store:
+        """What is imitated on each span, at each of the layers."""
+        if teacher is None and all(plain.ids == prompted.ids for plain, prompted in both):
             raise ValueError(
                 "The prompted and the plain prompts are the same, so there is nothing to imitate. "
                 "Give pairs with an instruction: PromptPair.with_system(user, system, response)."
             )
-        self.rows = [plain for plain, _ in both]
-        self.spans = [
-            _span(plain, scope) if likely else _aligned(model, plain, prompted, scope)
-            for plain, prompted in both
-        ]
-        self.by_token = by_token
-        self._description = f"{self.sites} {scope} {objective} {regularise} {_ids(both)}"
+        taught = [prompted if teacher is None else plain for plain, prompted in both]
+        sites, counts = [Site(layer) for layer in self.layers], [len(span) for span in self.spans]
+        return Store.of(self.model, taught, sites, scope, counts, memory, teacher)
+
+    def _entries(self, reuse: bool, memory: int) -> tuple[int, Store | None]:
+        """The first block that has to run anew, and what it is given."""
         lowest = self.sites[0].layer
-        self.layers = tuple(range(lowest, model.cfg.n_layers))
-        self.targets = self.entries = None
-        if objective != "LL":
-            sites_of_targets = [Site(layer) for layer in self.layers]
-            taught = [prompted if teacher is None else plain for plain, prompted in both]
-            counts = [len(span) for span in self.spans]
-            self.targets = Store.of(model, taught, sites_of_targets, scope, counts, memory, teacher)
         # A steer on a block's output acts on the entry itself; any other inside the block above.
         post = all(site.stream == "resid_post" for site in self.sites if site.layer == lowest)
-        self.enter = (lowest + 1 if post else lowest) if reuse else 0
-        if self.enter > 0:
-            below, counts = Site(self.enter - 1), [len(row.ids) for row in self.rows]
-            self.entries = Store.of(model, self.rows, [below], everywhere, counts, memory)
-        self.firing: dict[Site, list[Tensor]] = {site: [] for site in self.sites}
-        self.scale = {"LL": 1.0}
-        if not by_token:
-            self.scale = self._first_values(begin(torch.Generator().manual_seed(seed)))
+        enter = (lowest + 1 if post else lowest) if reuse else 0
+        if enter == 0:
+            return 0, None
+        counts = [len(row.ids) for row in self.rows]
+        return enter, Store.of(self.model, self.rows, [Site(enter - 1)], everywhere, counts, memory)
 
     @property
     def size(self) -> int:
@@ -197,7 +146,7 @@ class Imitation:
         return len(self.rows)
 
     def __repr__(self) -> str:
-        return f"Imitation({self._description})"
+        return f"Imitation({self._about})"
 
     def start(self, generator: torch.Generator) -> Parameters:
         """The first parameters."""
@@ -205,7 +154,11 @@ class Imitation:
 
     def loss(self, parameters: Parameters, examples: Sequence[int]) -> Float[Tensor, ""]:
         """The objective over its first value, and the regulariser; the mean over the examples."""
-        return self.loss_of(self.run(parameters, examples), examples)
+        run = self.run(parameters, examples)
+        if torch.is_grad_enabled():  # gates are watched in training, not in validation
+            for site, opened in run.opened().items():
+                self.firing[site].append(opened)
+        return self.loss_of(run, examples)
 
     def loss_of(self, run: _Pass, examples: Sequence[int]) -> Float[Tensor, ""]:
         """The loss of a pass over these examples."""
@@ -213,7 +166,10 @@ class Imitation:
         weights = torch.ones(len(examples), device=run.tokens.device)
         if self.by_token:
             weights = run.responses.sum(dim=1) / run.responses.sum(dim=1).float().mean()
-        total = sum((weights * values[name]).mean() / self.scale[name] for name in values)
+        total = sum(
+            self.weights[name] * (weights * value).mean() / self.scale[name]
+            for name, value in values.items()
+        )
         if self.regularise:
             total = total + self.regularise * self._closed(run).mean()
         return torch.as_tensor(total)
@@ -222,13 +178,11 @@ class Imitation:
         self, parameters: Parameters, examples: Sequence[int], gates_only: bool = False
     ) -> _Pass:
         """One steered pass over these examples; no further than the last gate if these are all."""
-        device = device_of(self.model)
-        tokens, window = stack([self.rows[i] for i in examples], side="right")
-        tokens, window = tokens.to(device), window.to(device)
-        spans = torch.zeros_like(window.mask)
-        for number, i in enumerate(examples):
-            spans[number, self.spans[i]] = True
-        strength = self.strengths[list(examples)].to(device)[:, None, None] * spans[..., None]
+        tokens, window, spans = self._batch(examples)
+        labels, where = (
+            self.labels[list(examples)].to(spans.device)[:, None, None],
+            spans[..., None],
+        )
         built = self.build(parameters).items()
         steers = {site: cast("Gated", bind(steer, window)) for site, steer in built}
         kept: dict[int, Residual] = {}
@@ -237,23 +191,24 @@ class Imitation:
         def steered(site: Site, h: Residual) -> Residual:
             if site in steers:
                 gates[site] = steers[site].gates(h)
+                strength = (labels + parameters.get(key_of(site, "b_m"), self.shift)) * where
                 h = (h + strength * (steers[site](h) - h).float()).to(h.dtype)
             if site.stream == "resid_post":
                 kept[site.layer] = h
             return h
 
-        def hook_of(site: Site) -> Callable[..., Residual]:
-            return lambda activation, hook=None: steered(site, activation)
-
         streams = {*self.sites, *(Site(layer) for layer in self.layers)}
         entered: Residual | None = None
         if self.entries is not None:
-            entered = self._entry(examples, tokens.shape[1]).to(device)
+            entered = self._entry(examples, tokens.shape[1]).to(tokens.device)
             below = Site(self.enter - 1)
             if below in streams:
                 entered = steered(below, entered)
                 streams.remove(below)
-        hooks = [(site.hook_name, hook_of(site)) for site in sorted(streams)]
+        hooks = [
+            (site.hook_name, lambda h, hook=None, site=site: steered(site, h))
+            for site in sorted(streams)
+        ]
 
         def forward() -> Float[Tensor, "row wanted d_vocab"]:
             if entered is None:
@@ -269,29 +224,24 @@ class Imitation:
                 scores = logits_where(forward, self.model, before)
             elif self.enter <= last:
                 blocks_only(forward, self.model, last)
-        for site, value in gates.items():
-            self.firing[site].append((value.detach() > 0)[spans].cpu())
         return _Pass(spans, kept, gates, scores, tokens, responses)
 
     def fired(self) -> dict[Site, Float[Tensor, " rank"]]:
-        """How often each gate was open since the last call, as a share of the span's tokens."""
-        found = {
-            site: torch.cat(values).float().mean(dim=0)
-            for site, values in self.firing.items()
-            if values
-        }
-        self.firing = {site: [] for site in self.sites}
-        return found
+        """How often each gate was open in training since the last call, as a share of tokens."""
+        found, self.firing = self.firing, {site: [] for site in self.sites}
+        return _shares(found)
 
     @torch.no_grad()
     def firing_rates(
         self, parameters: Parameters, size: int = 16
     ) -> dict[Site, Float[Tensor, " rank"]]:
         """How often each gate is open with these parameters, as a share of the span's tokens."""
-        self.fired()
+        found: dict[Site, list[Tensor]] = {site: [] for site in self.sites}
         for start in range(0, self.size, size):
-            self.run(parameters, range(start, min(start + size, self.size)), gates_only=True)
-        return self.fired()
+            some = range(start, min(start + size, self.size))
+            for site, opened in self.run(parameters, some, gates_only=True).opened().items():
+                found[site].append(opened)
+        return _shares(found)
 
     def _objectives(self, run: _Pass, examples: Sequence[int]) -> dict[str, Tensor]:
         values: dict[str, Tensor] = {}
@@ -318,6 +268,15 @@ class Imitation:
         sums = [(gate.sum(dim=-1) * run.spans).sum(dim=1) for gate in run.gates.values()]
         return torch.stack([torch.relu(1 - one) for one in sums]).sum(dim=0)
 
+    def _batch(self, examples: Sequence[int]) -> tuple[Tokens, Window, Where]:
+        """The plain rows, padded on the right, and which of their tokens are steered."""
+        tokens, window = stack([self.rows[i] for i in examples], side="right")
+        window = window.to(device_of(self.model))
+        spans = torch.zeros_like(window.mask)
+        for number, i in enumerate(examples):
+            spans[number, self.spans[i]] = True
+        return tokens.to(spans.device), window, spans
+
     def _entry(self, examples: Sequence[int], width: int) -> Residual:
         assert self.entries is not None
         below = Site(self.enter - 1)
@@ -333,8 +292,37 @@ class Imitation:
             some = range(start, min(start + size, self.size))
             for name, value in self._objectives(self.run(parameters, some), some).items():
                 sums[name] = sums.get(name, 0.0) + value.sum().item()
-        self.fired()
         return {name: value / self.size for name, value in sums.items()}
+
+
+def _require(model: HookedModel, pairs: Sequence[PromptPair], sites: Sequence[Site]) -> None:
+    if not pairs:
+        raise ValueError("No pairs were given. Pass some PromptPairs: prompted_pairs(...).")
+    if not sites:
+        raise ValueError("No sites were given. Pass at least one layer.")
+    for site in sites:
+        require_site(model, site)
+
+
+def _weights(objective: str, ll_weight: float) -> dict[str, float]:
+    """The weight of each objective in the sum."""
+    if not 0 < ll_weight < math.inf:
+        raise ValueError(
+            f"ll_weight is the weight of LL beside MSE and must be above 0; found {ll_weight}. For "
+            "one of them alone choose the objective 'MSE' or 'LL'."
+        )
+    if objective != "both" and ll_weight != 1:
+        raise ValueError(
+            f"ll_weight={ll_weight:g} weighs LL against MSE, and the objective is {objective!r} "
+            "alone. Choose the objective 'both', or leave ll_weight out."
+        )
+    return {"MSE": 1.0, "LL": ll_weight}
+
+
+def _shares(opened: Mapping[Site, Sequence[Tensor]]) -> dict[Site, Float[Tensor, " rank"]]:
+    return {
+        site: torch.cat(list(some)).float().mean(dim=0) for site, some in opened.items() if some
+    }
 
 
 def _span(row: Encoded, scope: Scope) -> Int[Tensor, " span"]:
@@ -383,5 +371,9 @@ def _surprise(
     return torch.zeros_like(counts, dtype=losses.dtype).index_add(0, row, losses) / counts
 
 
-def _ids(both: Sequence[tuple[Encoded, Encoded]]) -> str:
-    return hashlib.sha256(repr([(a.ids, b.ids) for a, b in both]).encode()).hexdigest()[:16]
+def _known(steer: object) -> str:
+    """What tells a steer from another in a checkpoint; a plain function has only its class."""
+    try:
+        return digest_of(steer)
+    except ValueError:
+        return type(steer).__name__

@@ -18,6 +18,23 @@ def read_prompt_pairs(path: str | Path) -> list[PromptPair | Conversation]:
     return _read(path, _prompt_pair)
 
 
+def read_labelled_pairs(
+    path: str | Path,
+) -> tuple[list[PromptPair | Conversation], list[float] | None]:
+    """Pairs as above, and their labels: how much of the attribute each response has, 0 to 1.
+
+    Every line has a "label", or none has; a line with a label has its response.
+    """
+    rows = _read(path, _labelled_pair)
+    labels = [label for _, label in rows if label is not None]
+    if labels and len(labels) < len(rows):
+        raise ValueError(
+            f"{path}: {len(labels)} of {len(rows)} lines have a label. Give every line one, or "
+            "none."
+        )
+    return [pair for pair, _ in rows], labels or None
+
+
 def read_contrasts(path: str | Path) -> tuple[list[str | Conversation], list[str | Conversation]]:
     """Contrast pairs, {"positive", "negative"}, as two lists of prompts in the same order.
 
@@ -76,6 +93,18 @@ def _prompt_pair(row: dict[str, Any]) -> PromptPair | Conversation:
     if not row.get("response"):
         return asked
     return PromptPair.with_system(asked.user, _text(row, "system"), _text(row, "response"))
+
+
+def _labelled_pair(row: dict[str, Any]) -> tuple[PromptPair | Conversation, float | None]:
+    label = row.get("label")
+    pair = _prompt_pair({name: value for name, value in row.items() if name != "label"})
+    if "label" not in row:
+        return pair, None
+    if isinstance(label, bool) or not isinstance(label, int | float) or not 0 <= label <= 1:
+        raise ValueError(f"the field 'label' must be a number from 0 to 1; found {label!r}")
+    if isinstance(pair, Conversation):
+        raise ValueError("the field 'label' judges a response, and the line has no 'response'")
+    return pair, float(label)
 
 
 def _side(row: dict[str, Any], name: str) -> str | Conversation:

@@ -279,6 +279,12 @@ def write_whole(path: Path, content: bytes) -> None:
         Path(name).unlink(missing_ok=True)
 
 
+def digest_of(steer: object) -> str:
+    """A digest of a steer's or a steering's classes, numbers and tensors, if it can be saved."""
+    tensors: dict[str, Tensor] = {}
+    return _digest({"steering": _to_tree(steer, tensors)}, tensors)[:16]
+
+
 def _digest(header: dict[str, Any], tensors: dict[str, Tensor]) -> str:
     digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
     for name in sorted(tensors):

@@ -10,6 +10,8 @@ With a falling rate AdamW moves a parameter by at most about rate x steps / 2, i
 at all. So where no rate is given it is the one with the same reach, within bounds:
 
     rate = clip(2 x 7.5 / steps, 1e-3, 1e-2)
+
+A reach below 1, by a low rate or by few steps, is warned about.
 """
 
 import hashlib
@@ -20,6 +22,7 @@ import random
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
@@ -121,17 +124,26 @@ class Schedule:
 
     def rate(self, steps: int) -> float:
         """The first learning rate of a run of so many steps."""
-        if self.learning_rate is None:
-            return min(max(2 * REACH / steps, RATES[0]), RATES[1])
-        if self.falling and self.learning_rate * steps / 2 < SHORT_REACH:
+        rate = self.learning_rate or min(max(2 * REACH / steps, RATES[0]), RATES[1])
+        reach = rate * steps / 2
+        if self.falling and reach < SHORT_REACH:
             warnings.warn(
-                f"{steps} steps at a learning rate of {self.learning_rate:g} can move a parameter "
-                f"by {self.learning_rate * steps / 2:.2g} at most, which may be too little. Take "
-                "more epochs or a higher rate, or leave learning_rate=None.",
+                f"{steps} steps at a learning rate of {rate:g} can move a parameter by {reach:.2g} "
+                f"at most, which may be too little. {self._advice(steps)}",
                 SteeringWarning,
                 stacklevel=3,
             )
-        return self.learning_rate
+        return rate
+
+    def _advice(self, steps: int) -> str:
+        """What lengthens the reach: more steps always, another rate if it would be enough."""
+        enough = math.ceil(2 * SHORT_REACH / RATES[1])
+        if self.learning_rate is None or steps < enough:
+            return (
+                f"Take more epochs, more examples or smaller batches: from {enough} steps on the "
+                "rate that learning_rate=None chooses is enough."
+            )
+        return "Take more epochs or a higher rate, or leave learning_rate=None."
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,7 +193,7 @@ def train(
     *,
     multipliers: Mapping[str, float] | None = None,
     mend: Callable[[Parameters, int], None] | None = None,
-    cost: Callable[[Parameters, Sequence[int], float], Tensor] | None = None,
+    cost: "Cost | None" = None,
     project: Callable[[Parameters], None] | None = None,
     split: tuple[Sequence[int], Sequence[int]] | None = None,
     checkpoint: str | Path | None = None,
@@ -208,32 +220,18 @@ def train(
     bar = tqdm(total=steps, initial=state.epoch * batches, desc="fit", disable=not progress)
     with bar:
         while state.epoch < schedule.epochs and not _stopped(state, schedule):
-            epoch = state.epoch + 1
-            order = random.Random(f"epoch {epoch} of {schedule.seed}").sample(
-                training, len(training)
-            )
-            losses = []
+            epoch, losses = state.epoch + 1, []
+            drawn = random.Random(f"epoch {epoch} of {schedule.seed}")
+            order = drawn.sample(training, len(training))
             for number in range(batches):
                 done = (epoch - 1) * batches + number
-                for group in optimiser.param_groups:
-                    left = 1 - done / steps if schedule.falling else 1.0
-                    group["lr"] = rate * group["multiplier"] * left
+                now = rate * (1 - done / steps) if schedule.falling else rate
                 some = order[number * schedule.batch_size : (number + 1) * schedule.batch_size]
-                loss = (
-                    task.loss(state.parameters, some)
-                    if cost is None
-                    else cost(state.parameters, some, done / steps)
-                )
-                _require_finite(loss, epoch)
-                optimiser.zero_grad()
-                loss.backward()
-                if schedule.clip is not None:
-                    torch.nn.utils.clip_grad_norm_(state.parameters.values(), schedule.clip)
-                optimiser.step()
+                price = partial(_priced, task, cost, done / steps)
+                losses.append(_step(price, state, optimiser, some, now, schedule.clip))
                 if project is not None:
                     with torch.no_grad():
                         project(state.parameters)
-                losses.append(loss.item())
                 bar.update()
             if mend is not None:
                 with torch.no_grad():
@@ -248,6 +246,37 @@ def train(
                 _write(path, state, optimiser, task, schedule)
     stopped_early = state.epoch < schedule.epochs
     return Trained(state.best, tuple(state.rows), state.best_epoch, stopped_early)
+
+
+Cost: TypeAlias = Callable[[Parameters, Sequence[int], float], Tensor]
+
+
+def _priced(
+    task: Task, cost: Cost | None, progress: float, parameters: Parameters, some: Sequence[int]
+) -> Float[Tensor, ""]:
+    """What is minimised."""
+    return task.loss(parameters, some) if cost is None else cost(parameters, some, progress)
+
+
+def _step(
+    cost: Callable[[Parameters, Sequence[int]], Tensor],
+    state: _State,
+    optimiser: torch.optim.AdamW,
+    some: Sequence[int],
+    rate: float,
+    clip: float | None,
+) -> float:
+    """One update on some examples; their loss before it."""
+    for group in optimiser.param_groups:
+        group["lr"] = rate * group["multiplier"]
+    loss = cost(state.parameters, some)
+    _require_finite(loss, state.epoch + 1)
+    optimiser.zero_grad()
+    loss.backward(inputs=list(state.parameters.values()))  # a model's weights get no gradient
+    if clip is not None:
+        torch.nn.utils.clip_grad_norm_(state.parameters.values(), clip)
+    optimiser.step()
+    return loss.item()
 
 
 def _begun(task: Task, schedule: Schedule, validation: Sequence[int]) -> _State:
@@ -358,8 +387,8 @@ def _resumed(path: Path | None, task: Task, schedule: Schedule) -> _State | None
         ) from error
     if about["format"] != FORMAT or about["digest"] != _digest(task, schedule):
         raise ValueError(
-            f"{path} belongs to a training with other data or another schedule. Name another "
-            "file, or delete it to begin anew."
+            f"{path} belongs to a training with other data, other options or another schedule. "
+            "Name another file, or delete it to begin anew."
         )
     parameters = {name: value.requires_grad_() for name, value in parts["now"].items()}
     moments = {name: (parts["first"][name], parts["second"][name]) for name in parameters}

@@ -13,6 +13,7 @@ import steerlens
 from steerlens import CLAS, Steering, load_steering
 from steerlens.cli import main
 from steerlens.methods.clas import directions_of
+from steerlens.training import Schedule
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 SHORT = ["--max-new-tokens", "8"]
@@ -51,12 +52,46 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return made
 
 
-@pytest.mark.filterwarnings("ignore:.* opened on no token")
+FIVE = tuple(
+    {"user": user, "system": "Be positive.", "response": response}
+    for user, response in (
+        ("Review a film.", "A charming, touching picture with a fantastic ending."),
+        ("Write a movie review.", "I was very happy with this movie."),
+        ("Tell me about a movie you saw.", "The story is moving and the cast is superb."),
+        ("What did you think of the film?", "It is a wonderful film."),
+        ("Write a review of a film.", "A great story, and a great cast."),
+    )
+)
+
+
+LABELS = (1.0, 0.25, 0.75, 0.0, 1.0)
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Any:
+    """A pairs file with so many of the five pairs, which need no answer any more."""
+
+    def write(n: int = 5) -> Path:
+        path = tmp_path / "written.jsonl"
+        path.write_text("".join(json.dumps(line) + "\n" for line in FIVE[:n]))
+        return path
+
+    return write
+
+
+# These fits are too short on purpose.
+SHORT_FIT = ["--epochs", "2", "--max-new-tokens", "8"]
+hurried = pytest.mark.filterwarnings(
+    "ignore:.* opened on no token", "ignore:.* can move a parameter"
+)
+
+
+@hurried
 def test_psr_is_fitted_and_generates(tmp_path: Path, capsys: Any) -> None:
     path = tmp_path / "psr.safetensors"
     command = ["fit", "psr", "--pairs", str(EXAMPLES / "pairs.jsonl"), "--layers", "2,4-5"]
     with pytest.raises(SystemExit) as stopped:
-        main([*command, "--epochs", "2", "--max-new-tokens", "8", "--json", "--out", str(path)])
+        main([*command, *SHORT_FIT, "--json", "--out", str(path)])
     assert stopped.value.code in (0, None)
     found = json.loads(capsys.readouterr().out)
     assert found["method"] == "A-PSR_MSE|R"
@@ -152,6 +187,113 @@ def test_a_file_without_the_asked_direction_is_an_error(
     assert "0 directions" in said
 
 
+LABELLED = tuple({**line, "label": label} for line, label in zip(FIVE, LABELS, strict=True))
+
+
+@pytest.fixture
+def labelled(tmp_path: Path) -> Path:
+    """The five pairs, each with a label."""
+    path = tmp_path / "labelled.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in LABELLED))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ((), {"labels": list(LABELS), "b_m": 0.0, "learn_b_m": False, "objective": "MSE"}),
+        (("--shift", -0.5), {"b_m": -0.5, "learn_b_m": False}),
+        (("--shift", -0.3, "--learn-shift"), {"b_m": -0.3, "learn_b_m": True}),
+        (("--objective", "both", "--ll-weight", 3), {"objective": "both", "ll_weight": 3.0}),
+        (("--constant", "--rank", 2, "--surface", "QR"), {"gated": False, "rank": 2}),
+        (
+            ("--epochs", 9, "--batch-size", 2, "--learning-rate", 0.1, "--seed", 4),
+            {"schedule": Schedule(epochs=9, batch_size=2, learning_rate=0.1, seed=4)},
+        ),
+    ],
+    ids=str,
+)
+def test_options_reach_the_fit(
+    run: Any, labelled: Path, monkeypatch: pytest.MonkeyPatch, options: Any, expected: Any
+) -> None:
+    asked: dict[str, Any] = {}
+
+    def fit(model: Any, pairs: Any, sites: Any, **given: Any) -> Any:
+        asked.update(given)
+        raise ValueError("seen enough")
+
+    monkeypatch.setattr("steerlens.methods.psr.PSR.fit", fit)
+    code, _, err = run(
+        "fit", "psr", "--pairs", labelled, "--layers", 3, "--out", labelled.parent / "x", *options
+    )
+    assert (code, err) == (2, "error: seen enough\n")
+    assert {name: asked[name] for name in expected} == expected
+
+
+@hurried
+def test_b_m_is_told_and_in_the_file(run: Any, labelled: Path, tmp_path: Path) -> None:
+    command = ["fit", "psr", "--pairs", labelled, "--layers", 3, "--out", tmp_path / "psr.st"]
+    code, said, err = run(*command, *SHORT_FIT, "--shift", -0.5, "--json")
+    assert code == 0, err
+    (_, placed) = load_steering(tmp_path / "psr.st", steerlens.load("demo")).placed[0]
+    assert placed.steer.b_m == -0.5
+    assert json.loads(said)["b_m"] == {"layer 3 resid_post": -0.5}
+
+
+@hurried
+def test_a_fit_goes_on_from_its_checkpoint_and_notices_another(
+    run: Any, written: Any, tmp_path: Path
+) -> None:
+    path, out = tmp_path / "fit.checkpoint", tmp_path / "psr.st"
+    command = ["fit", "psr", "--pairs", written(), "--layers", 3, "--out", out, "--json"]
+    command += ["--checkpoint", path, "--objective", "both", "--ll-weight", 2, *SHORT_FIT]
+    code, first, _ = run(*command)
+    assert code == 0
+    kept = path.stat().st_mtime_ns
+    assert run(*command)[:2] == (0, first)
+    assert path.stat().st_mtime_ns == kept, "nothing was left to train"
+    for other in (("--ll-weight", 3), ("--batch-size", 2)):
+        code, _, err = run(*command, *other)
+        assert code == 2
+        assert "another schedule" in err
+
+
+@hurried
+def test_a_direction_from_a_file_is_kept_and_only_the_gate_trained(
+    run: Any, files: Any, written: Any, tmp_path: Path
+) -> None:
+    model, out = steerlens.load("demo"), tmp_path / "psr.st"
+    command = ["fit", "psr", "--pairs", written(), "--out", out, *SHORT_FIT]
+    assert run(*command, "--layers", 3, "--direction", files["caa"])[0] == 0
+    (_, fitted), (_, caa) = (load_steering(path, model).placed[0] for path in (out, files["caa"]))
+    assert (fitted.steer.Z[0] == caa.steer.direction).all()
+    assert fitted.steer.W.any()
+    for layers, file, says in (
+        ("2-3", "caa", "no vector at layer 2 resid_post; it has layer 3 resid_post"),
+        ("2", "act_add", "no vector at layer 2 resid_post; it has none"),
+    ):
+        code, _, err = run(*command, "--layers", layers, "--direction", files[file])
+        assert (code, says in err) == (2, True), err
+    code, _, err = run(*command, "--layers", 3, "--direction", files["caa"], "--rank", 2)
+    assert (code, "holds 1 directions a layer; --rank asks for 2" in err) == (2, True)
+
+
+def test_what_difference_of_means_would_ignore_is_an_error(
+    run: Any, written: Any, labelled: Path, tmp_path: Path
+) -> None:
+    command = ["fit", "psr", "--pairs", written(), "--layers", 3, "--objective", "DiM"]
+    command += ["--out", tmp_path / "dim.st"]
+    for name, value in (
+        ("--epochs", 9), ("--batch-size", 2), ("--learning-rate", 0.01), ("--shift", -0.5),
+        ("--ll-weight", 2), ("--direction", "x.st"), ("--checkpoint", tmp_path / "x"),
+    ):  # fmt: skip
+        code, _, err = run(*command, name, value)
+        assert (code, err) == (2, f"error: DiM is not trained: leave out {name}.\n")
+    assert run(*command, "--learn-shift")[2].endswith("leave out --learn-shift.\n")
+    command[command.index("--pairs") + 1] = labelled
+    assert "leave out the labels of the pairs file" in run(*command)[2]
+
+
 def test_help_needs_no_torch_and_names_every_command() -> None:
     code = (
         "import sys\nfrom steerlens.cli import main\n"
@@ -208,30 +350,6 @@ def test_compare_writes_a_report_and_its_numbers(run: Any, files: Any, tmp_path:
     assert html.count("data-figure=") >= 3
     assert report.stat().st_size < 8e6
     assert sorted(tmp_path.iterdir()) == [report]
-
-
-FIVE = tuple(
-    {"user": user, "system": "Be positive.", "response": response}
-    for user, response in (
-        ("Review a film.", "A charming, touching picture with a fantastic ending."),
-        ("Write a movie review.", "I was very happy with this movie."),
-        ("Tell me about a movie you saw.", "The story is moving and the cast is superb."),
-        ("What did you think of the film?", "It is a wonderful film."),
-        ("Write a review of a film.", "A great story, and a great cast."),
-    )
-)
-
-
-@pytest.fixture
-def written(tmp_path: Path) -> Any:
-    """A pairs file with so many of the five pairs, which need no answer any more."""
-
-    def write(n: int = 5) -> Path:
-        path = tmp_path / "written.jsonl"
-        path.write_text("".join(json.dumps(line) + "\n" for line in FIVE[:n]))
-        return path
-
-    return write
 
 
 def test_faithfulness_of_the_prompt_alone_is_a_report_and_its_tables(
@@ -321,6 +439,7 @@ def test_the_doctor_says_what_does_not_work(run: Any, monkeypatch: pytest.Monkey
     assert "padded batches equal single rows: ValueError: no such thing" in out
 
 
+FIT = ["fit", "psr", "--pairs", "{answered}", "--layers", "2", "--out", "{out}"]
 BAD = {
     "an unknown model": (["generate", "--prompt", "x", "--model", "nosuch"], "Unknown model"),
     "a missing steering": (
@@ -350,6 +469,50 @@ BAD = {
     "layers that are none": (
         ["fit", "psr", "--pairs", "{pairs}", "--layers", "two", "--out", "{out}"],
         '"2-5" or "all"',
+    ),
+    "a label that is none": (
+        ["fit", "psr", "--pairs", "{label}", "--layers", "2", "--out", "{out}"],
+        "line 1: the field 'label' must be a number from 0 to 1; found 7",
+    ),
+    "labels on some lines": (
+        ["fit", "psr", "--pairs", "{some}", "--layers", "2", "--out", "{out}"],
+        "1 of 2 lines have a label",
+    ),
+    "a label without its response": (
+        ["fit", "psr", "--pairs", "{unanswered}", "--layers", "2", "--out", "{out}"],
+        "judges a response, and the line has no 'response'",
+    ),
+    "labels where none are read": (
+        ["compare", "--pairs", "{some}", "--steering", "{caa}", "--out", "{out}"],
+        "unknown fields: label",
+    ),
+    "a learnt shift without labels": (
+        [*FIT, "--learn-shift"],
+        "labels are the same",
+    ),
+    "a shift that is no number": (
+        [*FIT, "--shift", "nan"],
+        "b_m must be a finite number",
+    ),
+    "a weight that would be ignored": (
+        [*FIT, "--ll-weight", "2"],
+        "Choose the objective 'both', or leave ll_weight out",
+    ),
+    "batches of nothing": (
+        [*FIT, "--batch-size", "0"],
+        "batch_size must be at least 1",
+    ),
+    "a missing direction": (
+        [*FIT, "--direction", "no.st"],
+        "no steering file",
+    ),
+    "a checkpoint in an unwritable place": (
+        [*FIT, "--checkpoint", "{out}/no/x"],
+        "its folder does not exist",
+    ),
+    "a checkpoint that is none": (
+        [*FIT, "--checkpoint", "{bad}"],
+        "is no training checkpoint",
     ),
     "an unknown objective": (
         ["fit", "psr", "--pairs", "{pairs}", "--layers", "2", "--objective", "X", "--out", "{out}"],
@@ -384,6 +547,7 @@ BAD = {
 }
 
 
+@hurried
 @pytest.mark.parametrize("case", BAD, ids=str)
 def test_a_user_error_is_one_line_and_code_2_and_leaves_nothing(
     case: str, run: Any, files: Any, tmp_path: Path
@@ -391,7 +555,16 @@ def test_a_user_error_is_one_line_and_code_2_and_leaves_nothing(
     bad, empty = tmp_path / "bad.jsonl", tmp_path / "empty.jsonl"
     bad.write_text('{"user": "a", "system": "b"}\n{oops\n')
     empty.write_text("\n")
+    made = {
+        "label": [FIVE[0] | {"label": 7}],
+        "some": [LABELLED[0], FIVE[1]],
+        "unanswered": [{"user": "a", "system": "b", "label": 1}],
+        "answered": FIVE[:2],
+    }
+    for name, lines in made.items():
+        (tmp_path / name).write_text("".join(json.dumps(line) + "\n" for line in lines))
     places = {
+        **{name: tmp_path / name for name in made},
         "out": tmp_path / "out",
         "good": EXAMPLES / "contrasts.jsonl",
         "pairs": EXAMPLES / "pairs.jsonl",

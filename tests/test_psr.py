@@ -1,6 +1,7 @@
 """PSR: its equation, what it is trained on, and that it finds a gate that was planted."""
 
 import gc
+import math
 import warnings
 from typing import Any
 
@@ -9,15 +10,18 @@ import oracles
 import pytest
 import torch
 from test_coefficients import PAIRS
-from tiny_models import D_MODEL
+from tiny_models import D_MODEL, assert_same_tokens, greedy, load, response_rows, write_folder
 
 import steerlens
 from steerlens import PSR, PromptPair, Site, SteeringWarning, at, encode_pair, generated, response
 from steerlens.forward import logits
+from steerlens.gates import revive
 from steerlens.imitation import Imitation
 from steerlens.methods.psr import _Modules, difference_of_means, name_of
 from steerlens.training import Schedule
 
+# These fits are too short on purpose; test_training_loop has the warning about it.
+pytestmark = pytest.mark.filterwarnings("ignore:.* can move a parameter")
 QUICK = Schedule(epochs=2, batch_size=2, validation=0.0)
 
 
@@ -67,6 +71,45 @@ def test_at_alpha_zero_nothing_changes_a_bit(dtype: torch.dtype) -> None:
     steer = PSR(random(1, D_MODEL), random(1), random(1, D_MODEL), alpha=0.0)
     assert torch.equal(steer(h), h)
     assert torch.equal(at(1, steer).scaled(0.0).placed[0][1](h), h)
+
+
+@pytest.mark.filterwarnings("ignore:.* changed no activation")
+@pytest.mark.parametrize("layers", [[2], [0, 1, 2, 3]], ids=str)
+def test_at_alpha_zero_the_logits_are_those_of_the_plain_model(
+    model: Any, layers: list[int]
+) -> None:
+    """To the bit, as for strength 0; and at alpha 1 they are not."""
+    tokens, window = steerlens.batch(model, ["The dog ran", "What is it?"])
+    plain = logits(model, tokens, window)
+
+    def steered(alpha: float, strength: float = 1.0) -> torch.Tensor:
+        W, b = random(1, D_MODEL), torch.tensor([1e3])  # open at every token of every model
+        steer = PSR(W, b, 1e-3 * random(1, D_MODEL, seed=1), alpha)
+        steering = steerlens.Steering(tuple((Site(layer), steer) for layer in layers))
+        with steering.only(response).scaled(strength).applied(model, window):
+            return logits(model, tokens, window)
+
+    assert torch.equal(steered(0.0), plain)
+    assert torch.equal(steered(1.0, 0.0), plain)
+    assert not torch.equal(steered(1.0), plain)
+
+
+def test_cached_generation_is_what_the_teacher_forced_pass_says(model: Any) -> None:
+    """On surface R, the last prompt token and all that follow, at every layer."""
+    steer = PSR(0.1 * random(1, D_MODEL), torch.ones(1), random(1, D_MODEL, seed=1))
+    steering = steerlens.Steering(tuple((Site(layer), steer) for layer in range(4))).only(response)
+    asked = ["The dog ran", "What is it?", "They went home, and then"]
+    written, scores = greedy(model, asked, steering, max_new_tokens=6)
+    plain, _ = greedy(model, asked, max_new_tokens=6)
+    assert response_rows(written) != response_rows(plain)
+    with steering.applied(model, written.window):
+        forced = logits(model, written.tokens, written.window).argmax(dim=-1)
+    after = written.window.positions >= written.window.response[:, None] - 1
+    expected = [
+        tuple(row[where & real][:6].tolist())
+        for row, where, real in zip(forced, after, written.window.mask, strict=True)
+    ]
+    assert_same_tokens(response_rows(written), expected, scores)
 
 
 # -- What it is trained on -------------------------------------------------------------------------
@@ -128,6 +171,46 @@ def test_the_loss_and_its_gradient_are_those_of_plain_full_passes(
         torch.testing.assert_close(found[name], value.grad, rtol=1e-3, atol=1e-6)
 
 
+@pytest.fixture
+def unfrozen(model: Any) -> Any:
+    """A model whose own weights could learn, as those of one that `load` has not loaded."""
+    model.requires_grad_(True)
+    yield model
+    model.requires_grad_(False)
+    model.zero_grad(set_to_none=True)
+
+
+def test_gradients_below_the_intervention_are_zero(unfrozen: Any) -> None:
+    task, parameters = task_of(unfrozen, [2])
+    task.loss(parameters, range(3)).backward()
+    above = {id(p) for p in unfrozen.blocks[3].parameters()}
+    reached = {id(p) for p in unfrozen.parameters() if p.grad is not None}
+    assert reached
+    assert reached <= above
+    assert not task._entry([0, 1, 2], max(len(row.ids) for row in task.rows)).requires_grad
+
+
+@pytest.mark.parametrize("reuse", [True, False])
+def test_fitting_leaves_no_gradient_in_the_model(unfrozen: Any, reuse: bool) -> None:
+    PSR.fit(unfrozen, PAIRS, 1, schedule=QUICK, reuse=reuse)
+    assert all(p.grad is None for p in unfrozen.parameters())
+
+
+def test_layers_below_the_intervention_add_nothing_to_the_gradient(model: Any) -> None:
+    task, parameters = task_of(model, [2])
+    pair, row = PAIRS[0], task.rows[0]
+    n, grads = len(row.ids) - row.response + 1, []
+    for lowest in (0, 2):
+        for value in parameters.values():
+            value.grad = None
+        hooks = hooks_of(task.build(parameters), n)
+        plain_squares(model, pair, hooks, lowest, n).backward()
+        grads.append({name: value.grad.clone() for name, value in parameters.items()})
+    for name, whole in grads[0].items():
+        assert whole.any()
+        torch.testing.assert_close(whole, grads[1][name], rtol=1e-6, atol=0)
+
+
 def test_a_batch_has_the_mean_of_its_examples_gradients(model: Any) -> None:
     task, parameters = task_of(model, [1, 2])
     task.loss(parameters, range(3)).backward()
@@ -157,6 +240,16 @@ def test_both_objectives_count_alike_at_the_start(gpt2: Any) -> None:
     assert task.loss(parameters, range(3)).item() == pytest.approx(2, rel=1e-4)
 
 
+def test_the_weight_of_ll_beside_mse(gpt2: Any) -> None:
+    task, parameters = task_of(gpt2, [2], objective="both", ll_weight=0.25)
+    assert task.loss(parameters, range(3)).item() == pytest.approx(1.25, rel=1e-4)
+    parts = [task_of(gpt2, [2], objective=name)[0] for name in ("MSE", "LL")]
+    with torch.no_grad():
+        parameters["2.resid_post.Z"].mul_(3)
+    mse, ll = (part.loss(parameters, [0, 1]).item() for part in parts)
+    assert task.loss(parameters, [0, 1]).item() == pytest.approx(mse + 0.25 * ll, rel=1e-4)
+
+
 def test_targets_on_disk_are_the_same_to_half_precision(gpt2: Any) -> None:
     kept, parameters = task_of(gpt2, [1])
     stored, _ = task_of(gpt2, [1], memory=0)
@@ -181,6 +274,21 @@ def test_labels_and_the_shift_are_the_strength_in_training(gpt2: Any) -> None:
     ]
     assert values[1] == pytest.approx(values[0])
     assert values[2] != pytest.approx(values[0])
+
+
+def test_a_learnt_b_m_is_a_shift_that_the_loss_reaches(gpt2: Any) -> None:
+    labels = [0.0, 1.0, 0.4]
+    learnt, parameters = task_of(gpt2, [1, 2], labels=labels)
+    fixed, _ = task_of(gpt2, [1, 2], labels=labels, shift=-0.3)
+    shifts = {f"{layer}.resid_post.b_m": torch.tensor(-0.3) for layer in (1, 2)}
+    shifted = parameters | {name: b_m.requires_grad_() for name, b_m in shifts.items()}
+    loss = learnt.loss(shifted, range(3)) * learnt.scale["MSE"]
+    expected = fixed.loss(parameters, range(3)) * fixed.scale["MSE"]
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    loss.backward()
+    found = {name: shifts[name].grad for name in shifts}
+    assert all(grad is not None and grad != 0 for grad in found.values())
+    assert len(set(found.values())) == 2
 
 
 def test_the_regulariser_keeps_the_sum_of_gates_above_one(gpt2: Any) -> None:
@@ -288,9 +396,66 @@ def test_dead_gates_are_warned_about_and_begin_anew(gpt2: Any) -> None:
     parameters["1.resid_post.b"][0] = -50.0
     kept = parameters["1.resid_post.W"][1].clone()
     with pytest.warns(SteeringWarning, match="1 of 2 gates at layer 1"):
-        modules.revive(parameters, 3, {Site(1): torch.tensor([0.0, 0.4])})
+        revive(parameters, modules.begin, {Site(1): torch.tensor([0.0, 0.4])}, 3, 0)
     assert parameters["1.resid_post.b"][0] > -1
     assert torch.equal(parameters["1.resid_post.W"][1], kept)
+
+
+@pytest.mark.filterwarnings("ignore:.* opened on no token")
+def test_a_gate_begins_anew_by_the_seed_and_the_epoch() -> None:
+    modules = _Modules((Site(1),), 1, D_MODEL, True)
+
+    def revived(epoch: int, seed: int) -> torch.Tensor:
+        parameters = modules.begin(torch.Generator().manual_seed(0))
+        revive(parameters, modules.begin, {Site(1): torch.tensor([0.0])}, epoch, seed)
+        return parameters["1.resid_post.W"]
+
+    assert torch.equal(revived(3, 1), revived(3, 1))
+    assert not torch.equal(revived(3, 1), revived(3, 2))
+    assert not torch.equal(revived(3, 1), revived(4, 1))
+
+
+@pytest.mark.filterwarnings("ignore:.* opened on no token")
+def test_a_resumed_fit_revives_the_same_gates_alike(
+    gpt2: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All gates are closed at the start, so what they begin anew with decides the whole fit."""
+    schedule = Schedule(epochs=5, batch_size=2, validation=0.4, patience=None, seed=3)
+    path, calls = tmp_path / "fit.safetensors", []
+    begin = _Modules.begin
+
+    def closed(modules: _Modules, generator: torch.Generator) -> Any:
+        """Open on no token at first, as `begin` says afterwards."""
+        start = begin(modules, generator)
+        if generator.initial_seed() == schedule.seed:
+            start["1.resid_post.b"].fill_(-50.0)
+        return start
+
+    def cut(*_: Any) -> None:
+        calls.append(1)
+        if len(calls) == 2:
+            raise InterruptedError
+        revive(*_)
+
+    monkeypatch.setattr(_Modules, "begin", closed)
+    whole = PSR.fit(gpt2, PAIRS, 1, schedule=schedule)
+    monkeypatch.setattr("steerlens.methods.psr.revive", cut)
+    with pytest.raises(InterruptedError):
+        PSR.fit(gpt2, PAIRS, 1, schedule=schedule, checkpoint=path)
+    monkeypatch.setattr("steerlens.methods.psr.revive", revive)
+    resumed = PSR.fit(gpt2, PAIRS, 1, schedule=schedule, checkpoint=path)
+    assert whole.steers[Site(1)].b[0] > -1, "it began anew"
+    for name, value in whole.trained.parameters.items():
+        assert torch.equal(resumed.trained.parameters[name], value)
+
+
+def test_validation_does_not_count_as_an_open_gate(gpt2: Any) -> None:
+    task, parameters = task_of(gpt2, [1])
+    with torch.no_grad():
+        task.loss(parameters, range(3))
+    assert task.fired() == {}
+    task.loss(parameters, range(3))
+    assert list(task.fired()) == [Site(1)]
 
 
 def test_firing_is_the_share_of_the_spans_tokens(gpt2: Any) -> None:
@@ -299,19 +464,18 @@ def test_firing_is_the_share_of_the_spans_tokens(gpt2: Any) -> None:
         parameters["1.resid_post.W"].zero_()
         for bias, rate in ((1.0, 1.0), (-1.0, 0.0)):
             parameters["1.resid_post.b"].fill_(bias)
-            task.run(parameters, range(3))
-            assert task.fired()[Site(1)].item() == rate
+            assert task.firing_rates(parameters)[Site(1)].item() == rate
 
 
 def test_firing_does_not_depend_on_how_examples_are_batched(gpt2: Any) -> None:
     task, parameters = task_of(gpt2, [1])
     with torch.no_grad():
         parameters["1.resid_post.W"].copy_(random(1, D_MODEL))
-        task.run(parameters, range(3))
-        together = task.fired()[Site(1)].item()
-        task.run(parameters, [0])
-        task.run(parameters, [1, 2])
-        assert task.fired()[Site(1)].item() == pytest.approx(together)
+    task.loss(parameters, range(3))
+    together = task.fired()[Site(1)].item()
+    task.loss(parameters, [0])
+    task.loss(parameters, [1, 2])
+    assert task.fired()[Site(1)].item() == pytest.approx(together)
     assert 0 < together < 1
     assert task.firing_rates(parameters)[Site(1)].item() == pytest.approx(together)
 
@@ -339,6 +503,31 @@ def test_a_fitted_steering_survives_its_file(gpt2: Any, tmp_path: Any) -> None:
         assert torch.equal(logits(gpt2, tokens, window), expected)
 
 
+def test_b_m_is_learnt_where_labels_say_nothing_and_survives_its_file(
+    gpt2: Any, tmp_path: Any
+) -> None:
+    """The teacher steers every response alike, so the best alpha + b_m is hardly of two signs."""
+    teacher, labels = at(2, PSR.constant(random(D_MODEL))).only(response), [0.0, 1.0, 1.0]
+    schedule = Schedule(epochs=150, batch_size=3, learning_rate=3e-2, validation=0.0)
+    fixed, learnt = (
+        PSR.fit(
+            gpt2, PAIRS, 2, gated=False, teacher=teacher, labels=labels, b_m=-0.5,
+            learn_b_m=learn, schedule=schedule,
+        )
+        for learn in (False, True)
+    )  # fmt: skip
+    assert fixed.steers[Site(2)].b_m == -0.5
+    b_m = learnt.steers[Site(2)].b_m
+    assert b_m > 0
+    assert learnt.trained.rows[-1]["loss"] < 0.5 * fixed.trained.rows[-1]["loss"]
+    learnt.steering.save(tmp_path / "psr.safetensors")
+    loaded: Any = steerlens.load_steering(tmp_path / "psr.safetensors", gpt2)
+    steer = loaded.placed[0][1].steer
+    assert steer.b_m == b_m
+    h = random(1, 3, D_MODEL, seed=5)
+    torch.testing.assert_close(steer(h) - h, ((1 + b_m) * steer.Z[0]).expand(1, 3, -1))
+
+
 def test_a_cut_off_fit_goes_on_from_its_checkpoint(gpt2: Any, tmp_path: Any) -> None:
     path = tmp_path / "fit.safetensors"
     first = PSR.fit(gpt2, PAIRS, 1, schedule=QUICK, checkpoint=path)
@@ -348,9 +537,58 @@ def test_a_cut_off_fit_goes_on_from_its_checkpoint(gpt2: Any, tmp_path: Any) -> 
 
 
 @pytest.mark.parametrize(
+    "options",
+    [
+        {"ll_weight": 0.5},
+        {"labels": [1.0, 0.5, 1.0]},
+        {"b_m": -0.5},
+        {"labels": [1.0, 0.5, 1.0], "learn_b_m": True},
+        {"regularise": 0.2},
+        {"rank": 2},
+        {"gated": False, "regularise": 0.1},
+        {"directions": {Site(1): torch.ones(1, D_MODEL)}},
+        {"teacher": at(2, PSR.constant(torch.ones(D_MODEL)))},
+    ],
+    ids=lambda options: "-".join(options),
+)
+@pytest.mark.filterwarnings("ignore:.* opened on no token")
+def test_a_checkpoint_of_other_options_is_refused(gpt2: Any, tmp_path: Any, options: Any) -> None:
+    path = tmp_path / "fit.safetensors"
+    PSR.fit(gpt2, PAIRS, 1, objective="both", schedule=QUICK, checkpoint=path)
+    with pytest.raises(ValueError, match="other options"):
+        PSR.fit(gpt2, PAIRS, 1, objective="both", schedule=QUICK, checkpoint=path, **options)
+
+
+def test_a_checkpoint_tells_directions_and_teachers_and_models_apart(
+    folders: Any, gpt2: Any, tmp_path: Any
+) -> None:
+    def fit(model: Any, known: float, taught: float, file: str) -> None:
+        directions = {Site(1): torch.full((1, D_MODEL), known)}
+        teacher = at(2, PSR.constant(torch.full((D_MODEL,), taught)))
+        PSR.fit(
+            model, PAIRS, 1, directions=directions, teacher=teacher, schedule=QUICK,
+            checkpoint=tmp_path / file,
+        )  # fmt: skip
+
+    other = load(write_folder(tmp_path / "other", "gpt2", seed=1), "bridge")
+    fit(gpt2, 1.0, 1.0, "one")
+    fit(gpt2, 1.0, 1.0, "one")
+    for model, known, taught in ((gpt2, 2.0, 1.0), (gpt2, 1.0, 2.0), (other, 1.0, 1.0)):
+        with pytest.raises(ValueError, match="other options"):
+            fit(model, known, taught, "one")
+
+
+@pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"rank": 0}, "rank must be at least 1"),
+        ({"ll_weight": 0.5}, r"ll_weight=0\.5 .* objective is 'MSE' alone"),
+        ({"ll_weight": 0.5, "objective": "LL"}, r"objective is 'LL' alone"),
+        ({"ll_weight": 0.0, "objective": "both"}, "must be above 0; found 0"),
+        ({"ll_weight": math.nan, "objective": "both"}, "must be above 0; found nan"),
+        ({"b_m": math.inf}, "b_m must be a finite number"),
+        ({"learn_b_m": True}, "labels are the same"),
+        ({"learn_b_m": True, "labels": [0.5, 0.5, 0.5]}, "labels are the same"),
         ({"labels": [1.0]}, "3 pairs"),
         ({"labels": [1.0, 2.0, 0.0]}, "from 0 to 1"),
         ({"directions": {}}, r"one \[rank, d_model\]"),

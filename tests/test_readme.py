@@ -1,5 +1,6 @@
 """Every Python block of the README runs, and its commands and links exist."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,23 @@ def test_a_command_and_its_options_exist(line: str) -> None:
     known = {option for parameter in command.params for option in parameter.opts}
     used = {word for word in words if word.startswith("--")}
     assert used <= known
+
+
+def test_commands_measure_on_questions_that_none_of_them_fits_on() -> None:
+    """Each named file is there; fitted and measured pairs share no question."""
+    questions: dict[str, set[str]] = {"fit": set(), "measure": set()}
+    for line in COMMANDS:
+        found = re.search(r"--pairs (\S+)", line)
+        if found is None:
+            continue
+        rows = map(json.loads, (ROOT / found[1]).read_text(encoding="utf-8").splitlines())
+        use = "fit" if line.startswith("fit ") else "measure"
+        for row in rows:
+            sides = [row] if "user" in row else row.values()
+            questions[use] |= {side["user"] for side in sides}
+    assert questions["fit"]
+    assert questions["measure"]
+    assert questions["fit"].isdisjoint(questions["measure"])
 
 
 def test_every_local_link_leads_somewhere() -> None:

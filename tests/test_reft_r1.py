@@ -15,6 +15,9 @@ from steerlens.forward import logits
 from steerlens.methods.reft_r1 import InTraining, split_latents
 from steerlens.training import Schedule
 
+# Here a few steps are enough to compare; how far they reach is tested in test_training.
+pytestmark = pytest.mark.filterwarnings("ignore:.* can move a parameter")
+
 NEGATIVES = [PromptPair.with_system("What is it?", "", "the the the cat sat on the mat by")]
 WHOLE = Schedule(epochs=4, batch_size=99, weight_decay=0.0, patience=None, clip=1.0)
 

@@ -23,7 +23,10 @@ from estimates import (
     mean_of,
     verdict,
 )
+from material import from_file
 from psr_page import Errors, page
+
+from steerlens import Conversation
 
 # Cells run in new processes, which import the module of their function: builtins are quick.
 
@@ -245,6 +248,100 @@ def test_an_interval_covers_where_seeds_differ_most() -> None:
         plain += narrower[0] < 3 < narrower[1]
     assert covered > plain
     assert covered >= 42  # three seeds can give no honest 95 %: the page says so
+
+
+# -- Questions of one's own ------------------------------------------------------------------------
+
+ASKED = {
+    "instruction": "Answer formally.",
+    "definition": "It keeps a formal tone.",
+    "held_out": ["Be formal.", "Use a formal tone."],
+    "questions": {
+        "train": ["What is it?", "Who sat on the mat?"],
+        "validation": ["Where is the cat?"],
+        "test": ["Who ran?", "What was red?", "When did they go?"],
+    },
+}
+
+
+@pytest.fixture
+def asked(tmp_path: Path) -> Path:
+    """A file of two attributes."""
+    path = tmp_path / "asked.json"
+    path.write_text(json.dumps({"formal": ASKED, "short": {**ASKED, "instruction": "Be short."}}))
+    return path
+
+
+def given(monkeypatch: pytest.MonkeyPatch, asked: Path, **options: Any) -> psr.Options:
+    chosen = psr.Options("tiny", str(asked.parent), questions=str(asked), **options)
+    monkeypatch.setattr(psr, "_OPTIONS", [chosen])
+    return chosen
+
+
+def test_questions_of_ones_own_are_answered_under_the_instruction(
+    gpt2: Any, asked: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = given(monkeypatch, asked)
+    monkeypatch.setattr(psr, "model", lambda: gpt2)
+    monkeypatch.setattr("material._SUCCESSFUL", {})
+    assert psr.attributes() == ("formal", "short")
+    assert not chosen.judged
+    found = psr.material.__wrapped__("formal")
+    assert found.template is None
+    for split, questions in ASKED["questions"].items():  # pyright: ignore
+        pairs = found.pairs[split]
+        assert [pair.plain for pair in pairs] == [Conversation(text) for text in questions]
+        prompted = [Conversation(text, "Answer formally.") for text in questions]
+        assert [pair.prompted for pair in pairs] == prompted
+        assert all(len(pair.response) > 0 for pair in pairs)
+        reworded = found.in_other_words(split, found.equivalents)
+        assert [one[0].prompted.system for one in reworded] == ASKED["held_out"]
+    assert psr.material.__wrapped__("short").instruction == "Be short."
+    assert found.setting(gpt2, "test", 2, 0) is None, "there is no judge"
+    assert len(found.training(gpt2, 120, 0)) == 2
+
+
+def test_a_judge_of_ones_own_is_asked_for_the_definition(gpt2: Any, asked: Path) -> None:
+    judges = ("http://127.0.0.1:9/v1", "a-judge")
+    found: Any = from_file(gpt2, asked, "formal", judges)
+    assert (found.judge.name, found.judge.definition) == ("formal", ASKED["definition"])
+    assert (found.judge.endpoint.base_url, found.judge.endpoint.model) == judges
+    assert found.coherence.endpoint == found.judge.endpoint
+    setting = found.setting(gpt2, "test", 2, 7)
+    assert setting.questions == ASKED["questions"]["test"]  # pyright: ignore
+    assert (setting.attribute, setting.coherence) == (found.judge, found.coherence)
+    assert (setting.n, setting.sampling.seed) == (2, 7)
+
+
+def test_a_judge_or_other_attributes_change_what_is_answered(
+    asked: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert given(monkeypatch, asked, judge=("http://127.0.0.1:9/v1", "a-judge")).judged
+    given(monkeypatch, asked, attributes=("short",))
+    assert psr.attributes() == ("short",)
+
+
+def test_results_belong_to_the_file_of_questions(asked: Path, folders: Any) -> None:
+    chosen = psr.Options(str(folders["gpt2"]), str(asked.parent), questions=str(asked))
+    before = psr._about(chosen)
+    asked.write_text(asked.read_text().replace("Be short.", "Be brief."))
+    after = psr._about(chosen)
+    assert {key for key in before if before[key] != after[key]} == {"data"}
+
+
+@pytest.mark.parametrize(
+    ("without", "missing"),
+    [("held_out", "held_out"), ("questions", "questions.test, questions.train")],
+)
+def test_a_file_of_questions_that_lacks_something_says_so(
+    gpt2: Any, asked: Path, without: str, missing: str
+) -> None:
+    lacking = {name: value for name, value in ASKED.items() if name != without}
+    asked.write_text(json.dumps({"formal": lacking}))
+    with pytest.raises(ValueError, match=f"'formal' lacks .*{missing}"):
+        from_file(gpt2, asked, "formal")
+    with pytest.raises(ValueError, match="no attribute 'rude'; it has formal"):
+        from_file(gpt2, asked, "rude")
 
 
 # -- The page --------------------------------------------------------------------------------------

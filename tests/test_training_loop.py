@@ -43,6 +43,8 @@ class Line:
         return (self.x[rows] @ parameters["w"] + parameters["c"] - self.y[rows]).square().mean()
 
 
+# Most trainings here are too short on purpose; the warning about it has its own test.
+pytestmark = pytest.mark.filterwarnings("ignore:.* can move a parameter")
 LONG = Schedule(epochs=200, learning_rate=0.1, patience=None)
 
 
@@ -160,15 +162,30 @@ def test_the_rate_falls_linearly_and_multipliers_scale_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("steps", "rate"), [(15_000, 1e-3), (100_000, 1e-3), (3000, 5e-3), (900, 1e-2), (1, 1e-2)]
+    ("steps", "rate"), [(15_000, 1e-3), (100_000, 1e-3), (3000, 5e-3), (900, 1e-2), (200, 1e-2)]
 )
 def test_without_a_rate_it_is_chosen_by_its_reach(steps: int, rate: float) -> None:
     assert Schedule().rate(steps) == pytest.approx(rate)
 
 
-def test_a_rate_that_reaches_nowhere_is_warned_about() -> None:
-    with pytest.warns(SteeringWarning, match=r"900 steps .* by 0\.45 at most"):
-        assert Schedule(learning_rate=1e-3).rate(900) == 1e-3
+@pytest.mark.parametrize(
+    ("rate", "steps", "reach", "advice"),
+    [
+        (1e-3, 900, r"0\.45", "Take more epochs or a higher rate, or leave learning_rate=None"),
+        (1e-3, 199, r"0\.1", "Take more epochs, more examples or smaller batches: from 200 steps"),
+        (None, 20, r"0\.1", "Take more epochs, more examples or smaller batches: from 200 steps"),
+        (None, 199, r"0\.99", "Take more epochs, more examples or smaller batches"),
+    ],
+)
+def test_steps_that_reach_nowhere_are_warned_about(
+    rate: float | None, steps: int, reach: str, advice: str
+) -> None:
+    with pytest.warns(SteeringWarning, match=rf"{steps} steps .* by {reach}\d* at most.* {advice}"):
+        Schedule(learning_rate=rate).rate(steps)
+
+
+def test_a_rate_that_does_not_fall_is_the_callers_choice() -> None:
+    assert Schedule(learning_rate=1e-3, falling=False).rate(8) == 1e-3
 
 
 @pytest.mark.parametrize(

@@ -128,10 +128,10 @@ def page(cells: Cells | None, options: clas.Options, until: str) -> str:
     """The page as Markdown; without results the hypotheses alone."""
     head = (
         "# Context-dependent strengths\n\nWritten by `python scripts/studies/clas.py`. The "
-        'question is that of Hsu et al., "Contextual Linear Activation Steering of Language Models" '
-        "(arXiv 2604.24693): is a strength that each token reads off its own activation better than a "
-        "fixed one, and as good as other fine-tuning on as few examples?\n\n## Hypotheses\n\n"
-        f"{HYPOTHESES}{SEEN}"
+        'question is that of Hsu et al., "Contextual Linear Activation Steering of Language '
+        'Models", arXiv 2604.24693: is a strength that each token reads off its own activation '
+        "better than a fixed one, and as good as other fine-tuning on as few examples?\n\n"
+        f"## Hypotheses\n\n{HYPOTHESES}{SEEN}"
     )
     if cells is None or until == "validation":
         return head + "\nThe test split has not been opened yet.\n"

@@ -15,6 +15,7 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from analysis.faithfulness import reworded
 from analysis.judges import Coherence, FormatJudge, judge_of
@@ -168,7 +169,7 @@ def from_file(
 ) -> Material:
     """An attribute of a JSON file; `judges` is (URL, model) of an OpenAI-compatible server."""
     template = None if tokenizer_of(model).chat_template else PLAIN
-    asked = json.loads(path.read_text(encoding="utf-8"))[attribute]
+    asked = _asked(path, attribute)
     judge, coherence = _judges(attribute, asked["definition"], judges)
     pairs = {
         split: prompted_pairs(
@@ -187,6 +188,24 @@ def from_file(
         coherence,
         template,
     )
+
+
+def _asked(path: Path, attribute: str) -> dict[str, Any]:
+    """What a JSON file says of an attribute, with every field that is needed."""
+    known = json.loads(path.read_text(encoding="utf-8"))
+    if attribute not in known:
+        raise ValueError(f"{path} has no attribute {attribute!r}; it has {', '.join(known)}.")
+    asked = known[attribute]
+    missing = {"instruction", "definition", "held_out", "questions"} - set(asked)
+    missing |= {
+        f"questions.{split}" for split in SPLITS if not asked.get("questions", {}).get(split)
+    }
+    if missing:
+        raise ValueError(
+            f"{path}: {attribute!r} lacks {', '.join(sorted(missing))}. The head of material.py "
+            "shows a whole one."
+        )
+    return asked
 
 
 def _judges(

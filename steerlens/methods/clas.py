@@ -26,7 +26,8 @@ from torch import Tensor
 from steerlens.activations import capture
 from steerlens.combinators import parts
 from steerlens.directions import require_finite, unit
-from steerlens.imitation import Imitation, key_of
+from steerlens.gates import key_of
+from steerlens.imitation import Imitation
 from steerlens.methods.caa import CAA
 from steerlens.positions import Scope, everywhere
 from steerlens.prompts import PromptPair, encode_pair

@@ -24,7 +24,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from steerlens.directions import require_finite
-from steerlens.imitation import Imitation, key_of
+from steerlens.gates import key_of
+from steerlens.imitation import Imitation
 from steerlens.positions import Scope, everywhere
 from steerlens.prompts import PromptPair
 from steerlens.saving import origin_of, saveable

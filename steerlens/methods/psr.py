@@ -7,14 +7,16 @@ arXiv 2605.03907, section 3 (equations 7 and 8), at every steered layer:
     h'     = h + (alpha + b_m) lambda Z
 
 W, b and Z are learned for an attribute and a layer; one gate and one direction (rank 1) in the
-paper. With W = 0 and b = 1 every token is steered alike: `Const`, the paper's baseline.
+paper. With W = 0 and b = 1 every token is steered alike: `Const`, the paper's baseline. b_m is 0
+unless responses without the attribute are learned from: there alpha, a response's label, is below
+-b_m, and lambda Z is also fitted to the attribute's absence.
 
 They are fitted so that the run without the instruction, steered, does what the run with it does on
 the same response: its residual stream at the lowest steered layer and all above (MSE), or its words
 (LL). Each layer's module sees what those below it have done.
 """
 
-import warnings
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -26,13 +28,14 @@ from torch import Tensor
 
 from steerlens.activations import capture
 from steerlens.directions import require_finite
-from steerlens.imitation import MEMORY, Imitation, Objective, key_of
+from steerlens.gates import key_of, revive
+from steerlens.imitation import MEMORY, Imitation, Objective
 from steerlens.positions import Scope, question_and_response, response
 from steerlens.prompts import PromptPair, encode_pair
 from steerlens.saving import origin_of, saveable
 from steerlens.steering import AnySteering, Site, Steering, as_site
 from steerlens.training import Parameters, Schedule, Trained, train
-from steerlens.types import Direction, Hook, HookedModel, Residual, SteeringWarning
+from steerlens.types import Direction, Hook, HookedModel, Residual
 
 Surface = Literal["R", "QR"]
 SURFACES = {"R": response, "QR": question_and_response}
@@ -77,12 +80,14 @@ class PSR:
         sites: Sequence[int | Site] | int | Site,
         *,
         objective: Objective = "MSE",
+        ll_weight: float = 1.0,
         surface: Surface = "R",
         rank: int = 1,
         gated: bool = True,
         directions: Mapping[Site, Float[Tensor, "rank d_model"]] | None = None,
         labels: Sequence[float] | None = None,
         b_m: float = 0.0,
+        learn_b_m: bool = False,
         regularise: float = 0.1,
         schedule: Schedule | None = None,
         template: str | None = None,
@@ -94,30 +99,28 @@ class PSR:
     ) -> "Fit":
         """Fit one module at each site, all at once.
 
-        `gated=False` is Const. `directions` are frozen, and only the gates trained. `labels` say
-        how much of the attribute each response has (0 to 1), and are alpha in training; with
-        `b_m=-0.5` responses below one half are learned from as examples of the opposite.
-        `regularise` weighs max(0, 1 - sum of the gates), which keeps gates from closing.
-        With a `teacher` that steering is imitated instead of the instruction. `reuse=False`
-        recomputes what never changes, to check that it does not.
+        `objective="both"` is MSE plus `ll_weight` times LL. `gated=False` is Const. `directions`
+        are frozen, and only the gates trained. `labels` say how much of the attribute each response
+        has (0 to 1), and are alpha in training; with `b_m=-0.5` responses below one half are
+        learned from as examples of the opposite, and with `learn_b_m` each layer learns its own
+        b_m, from the given one on. `regularise` weighs max(0, 1 - sum of the gates), which keeps
+        gates from closing. With a `teacher` that steering is imitated instead of the instruction.
+        `reuse=False` recomputes what never changes, to check that it does not.
         """
         places = [sites] if isinstance(sites, int | Site) else list(sites)
-        modules = _Modules(
-            tuple(sorted({as_site(place) for place in places})),
-            rank,
-            model.cfg.d_model,
-            gated,
-            directions,
-        )
+        placed = tuple(sorted({as_site(place) for place in places}))
+        modules = _Modules(placed, rank, model.cfg.d_model, gated, directions, b_m, learn_b_m)
+        modules.require_labels(labels)
         schedule, scope = schedule or Schedule(), _surface(surface)
         task = Imitation(
             model,
             pairs,
-            modules.sites,
+            placed,
             build=modules.build,
             begin=modules.begin,
             scope=scope,
             objective=objective,
+            ll_weight=ll_weight,
             labels=labels,
             shift=b_m,
             regularise=regularise if gated else 0.0,
@@ -130,16 +133,14 @@ class PSR:
         trained = train(
             task,
             schedule,
-            mend=lambda parameters, epoch: modules.revive(parameters, epoch, task.fired()),
+            mend=lambda now, epoch: revive(now, modules.begin, task.fired(), epoch, schedule.seed),
             checkpoint=checkpoint,
             progress=progress,
         )
-        built = modules.build(trained.parameters)
-        steers = {site: replace(built[site], b_m=b_m) for site in modules.sites}
-        ids = [torch.tensor(row.ids) for row in task.rows]
-        origin = origin_of(model, schedule.seed, ids)
+        steers = modules.fitted(trained.parameters)
+        origin = origin_of(model, schedule.seed, [torch.tensor(row.ids) for row in task.rows])
         steering = Steering(tuple(steers.items()), origin).only(scope)
-        name = name_of(len(modules.sites), gated, objective, surface)
+        name = name_of(len(placed), gated, objective, surface)
         return Fit(name, steering, steers, trained, task.firing_rates(trained.parameters))
 
     def gates(self, h: Float[Tensor, "*token d_model"]) -> Float[Tensor, "*token rank"]:
@@ -208,11 +209,15 @@ class _Modules:
     rank: int
     d_model: int
     gated: bool
-    directions: Mapping[Site, Float[Tensor, "rank d_model"]] | None
+    directions: Mapping[Site, Float[Tensor, "rank d_model"]] | None = None
+    b_m: float = 0.0
+    learn_b_m: bool = False
 
     def __post_init__(self) -> None:
         if self.rank < 1:
             raise ValueError(f"rank must be at least 1; found {self.rank}.")
+        if not math.isfinite(self.b_m):
+            raise ValueError(f"b_m must be a finite number, like -0.5; found {self.b_m}.")
         if self.directions is None:
             return
         if not self.gated:
@@ -225,8 +230,16 @@ class _Modules:
                     f"found {shape or 'none'}."
                 )
 
+    def require_labels(self, labels: Sequence[float] | None) -> None:
+        """Raise ValueError where a learnt b_m could do no more than scale Z."""
+        if self.learn_b_m and len(set(labels or ())) < 2:
+            raise ValueError(
+                "b_m is learnt from responses with more and with less of the attribute, and all "
+                "labels are the same. Give labels that differ, or a fixed b_m."
+            )
+
     def begin(self, generator: torch.Generator) -> Parameters:
-        """All of U(-1/sqrt d, 1/sqrt d), as the authors' linear layers begin."""
+        """All of U(-1/sqrt d, 1/sqrt d), as the authors' linear layers begin; b_m as given."""
         bound, parameters = self.d_model**-0.5, {}
         for site in self.sites:
             wide = (self.rank, self.d_model)
@@ -234,6 +247,8 @@ class _Modules:
                 value = (2 * torch.rand(shape, generator=generator) - 1) * bound
                 if (name == "Z" and self.directions is None) or (name != "Z" and self.gated):
                     parameters[key_of(site, name)] = value
+            if self.learn_b_m:
+                parameters[key_of(site, "b_m")] = torch.tensor(self.b_m)
         return parameters
 
     def build(self, parameters: Parameters) -> dict[Site, PSR]:
@@ -248,23 +263,8 @@ class _Modules:
                 steers[site] = PSR.constant(Z)
         return steers
 
-    def revive(
-        self, parameters: Parameters, epoch: int, fired: Mapping[Site, Float[Tensor, " rank"]]
-    ) -> None:
-        """Begin anew the gates that were open on no token of the epoch; their gradient is zero."""
-        if not self.gated:
-            return
-        fresh = self.begin(torch.Generator().manual_seed(epoch))
-        for site, rates in fired.items():
-            dead = rates == 0
-            if not bool(dead.any()):
-                continue
-            warnings.warn(
-                f"{int(dead.sum())} of {self.rank} gates at {site} opened on no token in epoch "
-                f"{epoch}, and begin anew. If it goes on, lower the learning rate or raise "
-                "regularise.",
-                SteeringWarning,
-                stacklevel=2,
-            )
-            for name in ("W", "b"):
-                parameters[key_of(site, name)][dead] = fresh[key_of(site, name)][dead]
+    def fitted(self, parameters: Parameters) -> dict[Site, PSR]:
+        """The modules with these parameters and their b_m, as they act from now on."""
+        known = {site: parameters.get(key_of(site, "b_m"), self.b_m) for site in self.sites}
+        built = self.build(parameters)
+        return {site: replace(built[site], b_m=float(known[site])) for site in self.sites}
