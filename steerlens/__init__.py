@@ -13,7 +13,7 @@ _HOME = {
     "combinators": ["Chain", "Only", "Scaled", "When"],
     "directions": ["difference_of_means", "principal_direction", "unit"],
     "generation": ["Generation", "generate", "prompted_pairs", "stream"],
-    "methods": ["CAA", "CLAS", "PSR", "ActAdd"],
+    "methods": ["CAA", "CLAS", "PSR", "ActAdd", "ColdFD", "ColdKernel"],
     "models": ["load"],
     "positions": [
         "Scope",
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from steerlens.combinators import Chain, Only, Scaled, When
     from steerlens.directions import difference_of_means, principal_direction, unit
     from steerlens.generation import Generation, generate, prompted_pairs, stream
-    from steerlens.methods import CAA, CLAS, PSR, ActAdd
+    from steerlens.methods import CAA, CLAS, PSR, ActAdd, ColdFD, ColdKernel
     from steerlens.models import load
     from steerlens.positions import (
         Scope,

@@ -165,13 +165,17 @@ def standing_in(
             module._parameters[attribute] = parameter
 
 
-def require_steppable(model: HookedModel, by_difference: bool) -> None:
-    """Raise ValueError if a gradient step makes no sense in the weights of `model` as loaded."""
+def require_unfolded(model: HookedModel) -> None:
+    """Raise ValueError if the weights of `model` were folded: a step in them is another step."""
     if identity_of(model).processing != "none":
         raise ValueError(
             "This model's weights are folded, and a gradient step in folded weights is another "
             "step than in the model's own. Load it with processing='none'."
         )
+
+
+def require_precise(model: HookedModel, by_difference: bool = False) -> None:
+    """Raise ValueError if the dtype of `model` is too coarse for gradients, or for differences."""
     dtype = next(iter(weights_at(places_of(model, -1)).values())).dtype
     if dtype == torch.float16 or (by_difference and dtype == torch.bfloat16):
         raise ValueError(

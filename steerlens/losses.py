@@ -30,11 +30,7 @@ BETA = 0.1
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """The rows of one example as a right-padded batch, the positive answer first.
-
-    Right-padded, because a padded query at the left attends to nothing, and the gradient of that
-    is NaN on a HookedTransformer.
-    """
+    """The rows of one example as a right-padded batch, the positive answer first."""
 
     tokens: Tokens
     window: Window

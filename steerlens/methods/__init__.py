@@ -3,6 +3,7 @@
 from steerlens.methods.act_add import ActAdd
 from steerlens.methods.caa import CAA
 from steerlens.methods.clas import CLAS
+from steerlens.methods.cold import ColdFD, ColdKernel
 from steerlens.methods.psr import PSR
 
-__all__ = ["CAA", "CLAS", "PSR", "ActAdd"]
+__all__ = ["CAA", "CLAS", "PSR", "ActAdd", "ColdFD", "ColdKernel"]
