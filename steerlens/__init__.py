@@ -15,7 +15,17 @@ _HOME = {
     "generation": ["Generation", "generate", "prompted_pairs", "stream"],
     "labelled": ["contrast_directions", "fit_direction"],
     "lora": ["LoRA"],
-    "methods": ["CAA", "CLAS", "PSR", "ActAdd", "InstructionVector", "LoReFT", "ReFTr1"],
+    "methods": [
+        "CAA",
+        "CLAS",
+        "PSR",
+        "ActAdd",
+        "ColdFD",
+        "ColdKernel",
+        "InstructionVector",
+        "LoReFT",
+        "ReFTr1",
+    ],
     "models": ["load"],
     "positions": [
         "Scope",
@@ -45,7 +55,17 @@ if TYPE_CHECKING:
     from steerlens.generation import Generation, generate, prompted_pairs, stream
     from steerlens.labelled import contrast_directions, fit_direction
     from steerlens.lora import LoRA
-    from steerlens.methods import CAA, CLAS, PSR, ActAdd, InstructionVector, LoReFT, ReFTr1
+    from steerlens.methods import (
+        CAA,
+        CLAS,
+        PSR,
+        ActAdd,
+        ColdFD,
+        ColdKernel,
+        InstructionVector,
+        LoReFT,
+        ReFTr1,
+    )
     from steerlens.models import load
     from steerlens.positions import (
         Scope,

@@ -50,6 +50,14 @@ Neutral = Annotated[
 ]
 TINY = 256
 """The widest residual stream that one thread serves best."""
+PairLoss = Annotated[str, typer.Option(help="dpo, sft (positive) or negative_sft (negative).")]
+Eta = Annotated[float, typer.Option(help="The paper's step size.")]
+Steered = Annotated[str, typer.Option(help="Scope that is steered.")]
+PAIR_LOSSES = {
+    "dpo": ("positive", "negative"),
+    "sft": ("positive",),
+    "negative_sft": ("negative",),
+}
 LabelledPairs = Annotated[
     Path,
     typer.Option(
@@ -470,6 +478,90 @@ def _scores_of(found: "Mapping[Site, FoundDirection]") -> tuple[list[dict[str, A
     ]
     lines = [f"\n{row['site']}: held-out AUROC {row['auroc']:.2f}" for row in table]
     return table, "".join(lines)
+
+
+def _cold_sides(pairs: Path, loss: str, out: Path) -> dict[str, Any]:
+    """The sides of the contrast pairs that a loss looks at; mistakes are found before any work."""
+    from steerlens.jsonl import read_contrasts
+    from steerlens.models import require_choice
+
+    require_choice("loss", loss, tuple(PAIR_LOSSES))
+    sides = dict(zip(("positive", "negative"), read_contrasts(pairs), strict=True))
+    _require_folder_of(out)
+    return {name: sides[name] for name in PAIR_LOSSES[loss]}
+
+
+@fit_app.command("cold-kernel")
+def fit_cold_kernel(
+    pairs: Contrasts,
+    out: Out,
+    layers: Layers,
+    loss: PairLoss = "dpo",
+    kernel: Annotated[str, typer.Option(help="unit, dot, cosine or rbf.")] = "unit",
+    eta: Eta = 1.0,
+    scope: Steered = "prompt",
+    model: Model = "demo",
+    backend: Backend = "auto",
+    device: Device = "cpu",
+    as_json: AsJson = False,
+) -> None:
+    """COLD-Kernel: the gradients of a loss for the activations, weighted by a kernel."""
+    from steerlens.methods.cold import ColdKernel
+    from steerlens.positions import scope_named
+
+    sides, steered = _cold_sides(pairs, loss, out), scope_named(scope)
+    loaded = _load(model, backend, device)
+    steering = ColdKernel.fit(
+        loaded,
+        _layers(layers, loaded.cfg.n_layers),
+        **sides,
+        loss=loss,
+        kernel=kernel,  # pyright: ignore[reportArgumentType]  the class checks the name
+        eta=eta,
+        scope=steered,
+        template=_template(loaded),
+    )
+    steering.save(out)
+    found = {"file": str(out), "method": "COLD-Kernel", "loss": loss, "kernel": kernel}
+    _say(found, as_json, f"Wrote {out}")
+
+
+@fit_app.command("cold-fd")
+def fit_cold_fd(
+    pairs: Contrasts,
+    out: Out,
+    layers: Layers,
+    loss: PairLoss = "dpo",
+    mode: Annotated[str, typer.Option(help="jvp (the derivative) or fd (a difference).")] = "jvp",
+    eta: Eta = 1.0,
+    scope: Steered = "prompt",
+    model: Model = "demo",
+    backend: Backend = "auto",
+    device: Device = "cpu",
+    as_json: AsJson = False,
+) -> None:
+    """COLD-FD: what one gradient step on the pairs would do to the activations.
+
+    The file holds the mean gradient, as many numbers as the model has up to the last layer.
+    """
+    from steerlens.methods.cold import ColdFD
+    from steerlens.positions import scope_named
+
+    sides, steered = _cold_sides(pairs, loss, out), scope_named(scope)
+    loaded = _load(model, backend, device)
+    steering = ColdFD.fit(
+        loaded,
+        _layers(layers, loaded.cfg.n_layers),
+        **sides,
+        loss=loss,
+        mode=mode,  # pyright: ignore[reportArgumentType]  the class checks the name
+        eta=eta,
+        scope=steered,
+        template=_template(loaded),
+    )
+    steering.save(out)
+    found = {"file": str(out), "method": "COLD-FD", "loss": loss, "mode": mode}
+    _say(found, as_json, f"Wrote {out}")
 
 
 def _layers(text: str, n_layers: int) -> list[int]:

@@ -172,11 +172,12 @@ def read(
     readers: Mapping[Site, Callable[[Residual], None]],
     attach: Callable[[], None] | None = None,
     before: bool = False,
+    cache: Cache | None = None,
 ) -> None:
     """Call each reader with the activation at its site; stop the pass after the deepest of them.
 
     `attach` puts steering hooks on; the readers see what these return, or, with `before`, what
-    they are given.
+    they are given. A `cache` serves only passes that read the same sites.
     """
     known = model.hook_dict  # a bridge builds it anew at each look
     for site in readers:
@@ -201,9 +202,9 @@ def read(
             attach()
         try:
             if is_bridge(model):
-                _bridge(model, tokens, window, None, "last")
+                _bridge(model, tokens, window, cache, "last")
             else:
-                _hooked(model, tokens, window, None, return_type=None)
+                _hooked(model, tokens, window, cache, return_type=None)
         except _Enough:
             return
     raise RuntimeError(f"The forward pass ended before these hook points were met: {waiting}.")
@@ -231,6 +232,7 @@ def _bridge(
     model: Any, tokens: Tokens, window: Window, cache: Cache | None, wanted: Wanted
 ) -> Float[Tensor, "row wanted d_vocab"]:
     options: dict[str, Any] = {"position_ids": window.positions.clamp(min=0), "use_cache": False}
+    _require_filled(cache)  # a pass that was broken off has not been checked yet
     seen = window.mask if cache is None else cache.grown(window)
     # An all-true mask says nothing; without it transformers keeps its fast causal path.
     if not bool(seen.all()):
@@ -240,12 +242,16 @@ def _bridge(
     if wanted == "last" and _keeps_logits(type(model.original_model)):
         options["logits_to_keep"] = 1
     scores = model(tokens, **options)
+    _require_filled(cache)
+    return scores[:, -1:] if wanted == "last" else scores
+
+
+def _require_filled(cache: Cache | None) -> None:
     if cache is not None and cache.entries.get_seq_length() != cache.mask.shape[1]:
         raise ValueError(
             "This model does not fill a key-value cache (a bridge made by boot_native does not): "
             "call generate(..., cache=False)."
         )
-    return scores[:, -1:] if wanted == "last" else scores
 
 
 @functools.cache

@@ -128,6 +128,12 @@ class Scope:
             return inside
         return inside & ~((window.positions == 0) & window.bos[:, None])
 
+    def over(self, window: Window) -> bool:
+        """Whether neither `window` nor any pass after it can hold a token of the scope."""
+        ends = {"prompt": window.response, "last": window.response, "positions": self.stop}
+        end = ends.get(self.name)
+        return end is not None and bool((window.first >= end).all())
+
     def __str__(self) -> str:
         name = f"positions({self.start}, {self.stop})" if self.name == "positions" else self.name
         return name if self.bos else f"{name}.without_bos"

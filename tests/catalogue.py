@@ -6,7 +6,8 @@ row in NumPy, or None where the equation needs more than the activation and the 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,9 @@ from steerlens import (
     PSR,
     ActAdd,
     Chain,
+    ColdFD,
+    ColdKernel,
+    Conversation,
     InstructionVector,
     LoReFT,
     Only,
@@ -106,6 +110,21 @@ class AddLaid:
         return activation + self.laid.to(activation)
 
 
+def kernels(kernel: str) -> ColdKernel:
+    width = 30.0 if kernel == "rbf" else 0.0
+    return ColdKernel(0.2 * MATRIX, MATRIX.flip(0), kernel, eta=0.7, width=width)
+
+
+@cache
+def cold_fd(model: Any) -> ColdFD:
+    """A COLD-FD of two pairs, fitted once for each model."""
+    kind, unkind = (
+        [Conversation("What is it?", response=one), Conversation("I", response=other)]
+        for one, other in ((" A good day.", " love"), (" I hate", " not"))
+    )
+    return ColdFD.fit(model, LAYER, kind, unkind, eta=0.15, scope=steerlens.everywhere)
+
+
 def first_positive(activation: torch.Tensor) -> torch.Tensor:
     """A condition: the first dimension is above zero."""
     return activation[..., 0] > 0
@@ -182,6 +201,25 @@ CATALOGUE: dict[str, Entry] = {
         "InstructionVector",
         lambda model: at(LAYER, InstructionVector(UNIT, 4.5)),
         lambda h, row: oracles.instruction(h, UNIT64, 4.5),
+    ),
+    "ColdKernel": Entry(
+        "ColdKernel",
+        lambda model: at(LAYER, ColdKernel(0.3 * MATRIX[:1], eta=-0.8)),
+        lambda h, row: oracles.cold_kernel(h, 0.3 * MATRIX64[:1], None, "unit", -0.8),
+    ),
+    **{
+        f"ColdKernel, {kernel}": Entry(
+            "ColdKernel",
+            lambda model, kernel=kernel: at(LAYER, kernels(kernel)),
+            lambda h, row, kernel=kernel: oracles.cold_kernel(
+                h, 0.2 * MATRIX64, MATRIX64[::-1], kernel, 0.7, 30.0
+            ),
+        )
+        for kernel in ("dot", "cosine", "rbf")
+    },
+    "ColdFD": Entry("ColdFD", cold_fd, positional=True),
+    "ColdFD, on the prompt": Entry(
+        "ColdFD", lambda model: replace(cold_fd(model), scope=steerlens.prompt), positional=True
     ),
     "Scaled": Entry(
         "Scaled",

@@ -100,6 +100,23 @@ def instruction(h: Array, u: Array, z: float) -> Array:
     return out
 
 
+def cold_kernel(
+    h: Array, dL: Array, anchors: Array | None, kernel: str, eta: float, width: float = 1.0
+) -> Array:
+    """h' = h - eta sum_i kappa(h, h_i) dL_i, each dL_i already over N (COLD-Kernel)."""
+    out = h.copy()
+    for t in range(len(h)):
+        for i in range(len(dL)):
+            kappa = 1.0 if kernel == "unit" else float(np.dot(h[t], anchors[i]))
+            if kernel == "cosine":
+                kappa /= float(np.sqrt(np.dot(h[t], h[t]) * np.dot(anchors[i], anchors[i])))
+            if kernel == "rbf":
+                apart = h[t] - anchors[i]
+                kappa = float(np.exp(-np.dot(apart, apart) / (2 * width**2)))
+            out[t] = out[t] - eta * kappa * dL[i]
+    return out
+
+
 def act_add(
     h: Array,
     row: Row,

@@ -1,0 +1,57 @@
+"""A steer that asks one token of the prompt what to do with all of them.
+
+The released code of COLD-Steer asks its kernels so: the last token of the prompt alone is compared
+with the examples. Our own kernels ask each token for itself.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from steerlens.positions import Window, last, prompt
+from steerlens.saving import saveable
+from steerlens.types import Hook, Residual, Steer
+
+
+@saveable
+@dataclass(frozen=True, eq=False)
+class AskedAtLast:
+    """The change that a steer makes to the last prompt token, made to all prompt tokens of the row.
+
+    So the released code asks its kernels; tokens after the prompt are each asked for themselves.
+    """
+
+    steer: Steer
+    needs_window = True
+
+    def bind(self, window: Window) -> "AskedAt":
+        """The steer with the column that each token looks at, in the pass of `window`."""
+        prompted, ends = prompt.where(window), last.where(window)
+        if bool((prompted.any(dim=1) & ~ends.any(dim=1)).any()):
+            raise ValueError(
+                "This kernel asks the last prompt token, and the pass holds a prompt without its "
+                "end. Give the whole prompt in one pass, or fit without compat='released'."
+            )
+        columns = torch.arange(window.mask.shape[1], device=window.mask.device)
+        end = ends.byte().argmax(dim=1)[:, None]
+        return AskedAt(self.steer, torch.where(prompted, end, columns))
+
+    def __call__(self, activation: Residual, hook: Hook = None) -> Residual:
+        raise ValueError(
+            "This kernel asks the last prompt token, and a hook cannot see where that is. Use "
+            "generate(...), or steering.applied(model, window)."
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class AskedAt:
+    """The change that a steer makes to the token at another column, for one pass."""
+
+    steer: Steer
+    column: Int[Tensor, "batch pos"]
+
+    def __call__(self, activation: Residual, hook: Hook = None) -> Residual:
+        asked = activation.gather(1, self.column[..., None].expand_as(activation))
+        return activation + (self.steer(asked) - asked)

@@ -1,0 +1,198 @@
+"""Gradients of a loss: for activations at sites, and for the parameters below a site.
+
+The model's own parameters are never written to: while a pass runs, others stand in their place.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from steerlens.forward import is_bridge, logits
+from steerlens.losses import Example, Loss, Rows
+from steerlens.models import identity_of
+from steerlens.steering import Site
+from steerlens.types import Hook, HookedModel, Residual
+
+EMBEDDING = "embed.W_E"
+
+
+@dataclass(frozen=True, eq=False)
+class Read:
+    """The activation of each row's last prompt token, and the gradient of the loss for it."""
+
+    activation: Float[Tensor, "row d_model"]
+    gradient: Float[Tensor, "row d_model"]
+
+
+@torch.enable_grad()
+def activation_gradients(
+    model: HookedModel, example: Example, loss: Loss, sites: Sequence[Site]
+) -> dict[Site, Read]:
+    """At each site the total derivative of the loss of one example, what lies above included."""
+    batch = example.batch(model)
+    held: dict[Site, Tensor] = {}
+
+    def hook_of(site: Site) -> Any:
+        def hook(activation: Residual, hook: Hook = None) -> Residual:
+            follows = activation.requires_grad
+            held[site] = activation if follows else activation.detach().requires_grad_()
+            return held[site]
+
+        return hook
+
+    with model.hooks(fwd_hooks=[(site.hook_name, hook_of(site)) for site in sites]):
+        value = _value(model, batch, loss)
+    found = torch.autograd.grad(value, [held[site] for site in sites])
+    each = (list(range(len(example.rows))), batch.last)
+    return {
+        site: Read(held[site].detach()[each], gradient[each])
+        for site, gradient in zip(sites, found, strict=True)
+    }
+
+
+@torch.enable_grad()
+def mean_gradient(
+    model: HookedModel, examples: Sequence[Example], loss: Loss, last: int
+) -> dict[str, Float[Tensor, "..."]]:
+    """The mean gradient of the loss for the parameters that act up to block `last`.
+
+    In float32, or float64 where the model is; parameters that the loss does not depend on are left
+    out. An embedding that is also the unembedding gets the gradient of both uses.
+    """
+    places = places_of(model, last)
+    leaves = {name: value.detach().requires_grad_() for name, value in weights_at(places).items()}
+    total: dict[str, Tensor] = {}
+    for example in examples:
+        with standing_in(places, leaves):
+            value = _value(model, example.batch(model), loss)
+        found = torch.autograd.grad(value, list(leaves.values()), allow_unused=True)
+        for name, one in zip(leaves, found, strict=True):
+            if one is not None:
+                wide = one.to(torch.promote_types(one.dtype, torch.float32))
+                total[name] = total[name] + wide if name in total else wide
+    return {name: value / len(examples) for name, value in total.items()}
+
+
+def _value(model: HookedModel, batch: Rows, loss: Loss) -> Float[Tensor, ""]:
+    value = loss(logits(model, batch.tokens, batch.window), batch)
+    if not isinstance(value, Tensor) or value.ndim != 0 or not value.requires_grad:
+        found = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+        raise ValueError(
+            f"A loss is a function (logits, batch) -> scalar tensor that depends on the logits; "
+            f"this one returned {found}. Take the mean or the sum, and detach nothing."
+        )
+    if not bool(torch.isfinite(value)):
+        raise ValueError(
+            f"The loss of an example is {float(value.detach())}. Load the model in float32 or "
+            "bfloat16, and look for an answer that the model cannot give."
+        )
+    return value
+
+
+class Place(NamedTuple):
+    """Where a parameter is kept: a module's attribute, or the transpose of one."""
+
+    module: nn.Module
+    attribute: str
+    transposed: bool = False
+
+
+def places_of(model: HookedModel, last: int) -> dict[str, list[Place]]:
+    """Where the parameters are that act up to block `last`; one kept in two places has both."""
+    found: dict[int, tuple[str, list[Place]]] = {}
+    # A bridge's own `named_modules` and `named_parameters` are those of the model it wraps.
+    for path, module in nn.Module.named_modules(model):  # pyright: ignore[reportArgumentType]
+        for attribute, parameter in module._parameters.items():
+            if parameter is not None:
+                name = f"{path}.{attribute}"
+                found.setdefault(id(parameter), (name, []))[1].append(Place(module, attribute))
+    places = {name: held for name, held in found.values() if _acts(name, last)}
+    if not is_bridge(model):
+        absent = [name for name, value in weights_at(places).items() if _filled_in(name, value)]
+        places = {name: held for name, held in places.items() if name not in absent}
+    _tie(model, places)
+    return places
+
+
+def _acts(name: str, last: int) -> bool:
+    """Whether the parameter called `name` acts at or below block `last`."""
+    first, _, rest = name.partition(".")
+    if first == "blocks":
+        return int(rest.partition(".")[0]) <= last
+    return first not in ("ln_final", "unembed")
+
+
+def _filled_in(name: str, value: Float[Tensor, "..."]) -> bool:
+    """Whether a HookedTransformer made up this bias: it has zeros where the model has no bias."""
+    return name.rpartition(".")[2].lstrip("_").startswith("b") and not bool(value.any())
+
+
+def _tie(model: Any, places: dict[str, list[Place]]) -> None:
+    """A HookedTransformer keeps a tied embedding twice, the second time transposed."""
+    if EMBEDDING in places and torch.equal(model.unembed.W_U.T, model.embed.W_E):
+        places[EMBEDDING].append(Place(model.unembed, "W_U", transposed=True))
+
+
+def weights_at(places: Mapping[str, Sequence[Place]]) -> dict[str, Float[Tensor, "..."]]:
+    """The parameter of each name."""
+    held = {name: first[0].module._parameters[first[0].attribute] for name, first in places.items()}
+    return {name: value for name, value in held.items() if value is not None}
+
+
+@contextmanager
+def standing_in(
+    places: Mapping[str, Sequence[Place]], values: Mapping[str, Float[Tensor, "..."]]
+) -> Iterator[None]:
+    """`values` in place of the parameters of these names; afterwards the parameters are back."""
+    before = [
+        (place, place.module._parameters[place.attribute])
+        for name in values
+        for place in places[name]
+    ]
+    try:
+        for name, value in values.items():
+            for module, attribute, transposed in places[name]:
+                # Assigning it to the module would ask for an nn.Parameter, which has no tangent.
+                module._parameters[attribute] = value.T if transposed else value  # pyright: ignore
+        yield
+    finally:
+        for (module, attribute, _), parameter in before:
+            module._parameters[attribute] = parameter
+
+
+def require_unfolded(model: HookedModel) -> None:
+    """Raise ValueError if the weights of `model` were folded: a step in them is another step."""
+    if identity_of(model).processing != "none":
+        raise ValueError(
+            "This model's weights are folded, and a gradient step in folded weights is another "
+            "step than in the model's own. Load it with processing='none'."
+        )
+
+
+def require_precise(model: HookedModel, by_difference: bool = False) -> None:
+    """Raise ValueError if the dtype of `model` is too coarse for gradients, or for differences."""
+    dtype = next(iter(weights_at(places_of(model, -1)).values())).dtype
+    if dtype == torch.float16 or (by_difference and dtype == torch.bfloat16):
+        raise ValueError(
+            f"The model is in {dtype}: gradients underflow in float16, and a finite difference in "
+            "half precision is all rounding. Load it in float32, or in bfloat16 with mode='jvp'."
+        )
+
+
+def require_parameters(
+    g: Mapping[str, Float[Tensor, "..."]], places: Mapping[str, Sequence[Place]]
+) -> None:
+    """Raise ValueError unless every gradient belongs to a parameter of its shape."""
+    here = {name: tuple(value.shape) for name, value in weights_at(places).items()}
+    for name, value in g.items():
+        if here.get(name) != tuple(value.shape):
+            raise ValueError(
+                f"There is a gradient for {name!r} of shape {tuple(value.shape)}; the "
+                f"model has {here.get(name, 'no such parameter')}. It was fitted on the other "
+                "backend or on another model: load that one, or fit it again on this one."
+            )

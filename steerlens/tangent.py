@@ -1,0 +1,156 @@
+"""How activations move when parameters do: passes that carry a derivative along, and their caches.
+
+With theta the parameters and g a direction in them, `Derivative` gives dZ/d eps of Z(x; theta +
+eps g) at eps = 0, exactly, by forward-mode differentiation: every number of the pass is a dual
+number, its second half the derivative. `Difference` gives the quotient of two ordinary passes,
+whose error is that of the step plus rounding divided by the step.
+
+Both read any number of sites in one unsteered pass that ends at the deepest of them, and keep a
+key-value cache of their own: dual numbers, or one cache for each of the two sets of parameters. So
+a generated token costs one more pass over one token (two for a difference), whatever came before.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.autograd.forward_ad as dual
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from steerlens.forward import Cache, is_bridge, read
+from steerlens.gradients import Place, standing_in, weights_at
+from steerlens.positions import Window
+from steerlens.steering import Site
+from steerlens.types import HookedModel, Residual, Tokens
+
+Weights = Mapping[str, Float[Tensor, "..."]]
+
+
+@dataclass(eq=False)
+class Derivative:
+    """dZ/d eps at eps = 0 along `direction`, at every token of one text after the other pass."""
+
+    model: HookedModel
+    sites: tuple[Site, ...]
+    places: Mapping[str, Sequence[Place]]
+    direction: Weights
+    cache: Cache | None = None
+    tangents: list[Tensor] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        weights = weights_at({name: self.places[name] for name in self.direction})
+        self.direction = {n: self.direction[n].to(weight) for n, weight in weights.items()}
+
+    @torch.no_grad()
+    def of(self, tokens: Tokens, window: Window) -> dict[Site, Residual]:
+        """The derivative at each site; a window that begins at position 0 begins a new text."""
+        if self.cache is None or not bool(window.first.any()):
+            self.cache, self.tangents = Cache.empty(self.model, len(tokens)), []
+        found: dict[Site, Tensor] = {}
+
+        def reader_of(site: Site) -> Any:
+            def reader(activation: Residual) -> None:
+                tangent = dual.unpack_dual(activation).tangent
+                found[site] = torch.zeros_like(activation) if tangent is None else tangent.clone()
+
+            return reader
+
+        readers = {site: reader_of(site) for site in self.sites}
+        weights = weights_at({name: self.places[name] for name in self.direction})
+        # The fused attention kernels have no forward-mode derivative; the plain one has.
+        with dual.dual_level(), sdpa_kernel(SDPBackend.MATH), self._dual_cache(self.cache):
+            moving = {
+                name: dual.make_dual(value.detach(), self.direction[name])
+                for name, value in weights.items()
+            }
+            with standing_in(self.places, moving):
+                read(self.model, tokens, window, readers, cache=self.cache)
+        return found
+
+    @contextmanager
+    def _dual_cache(self, cache: Cache) -> Iterator[None]:
+        """Dual numbers in the cache during a pass; between passes the halves are kept apart."""
+        for (layer, name), tangent in zip(_kept(self.model, cache), self.tangents, strict=False):
+            setattr(layer, name, dual.make_dual(getattr(layer, name), tangent))
+        yield
+        self.tangents = []
+        for layer, name in _kept(self.model, cache):
+            value, tangent = dual.unpack_dual(getattr(layer, name))
+            self.tangents.append(torch.zeros_like(value) if tangent is None else tangent)
+            setattr(layer, name, value)
+
+
+def _kept(model: HookedModel, cache: Cache) -> list[tuple[Any, str]]:
+    """Where the filled keys and values of a cache are, from the lowest block up."""
+    if is_bridge(model):
+        filled = [layer for layer in cache.entries.layers if layer.is_initialized]
+        return [(layer, name) for layer in filled for name in ("keys", "values")]
+    filled = [entry for entry in cache.entries.entries if entry.past_keys.numel()]
+    return [(entry, name) for entry in filled for name in ("past_keys", "past_values")]
+
+
+@dataclass(eq=False)
+class Difference:
+    """(Z(x; theta + up g) - Z(x; theta + down g)) / (up - down), by two passes."""
+
+    model: HookedModel
+    sites: tuple[Site, ...]
+    places: Mapping[str, Sequence[Place]]
+    direction: Weights
+    up: float
+    down: float = 0.0
+    caches: tuple[Cache, ...] = ()
+
+    def __post_init__(self) -> None:
+        weights = weights_at({name: self.places[name] for name in self.direction})
+        self.moved = [
+            {name: value + step * self.direction[name].to(value) for name, value in weights.items()}
+            if step
+            else {}
+            for step in (self.up, self.down)
+        ]
+
+    @torch.no_grad()
+    def of(self, tokens: Tokens, window: Window) -> dict[Site, Residual]:
+        """The quotient at each site; a window that begins at position 0 begins a new text."""
+        if not self.caches or not bool(window.first.any()):
+            self.caches = tuple(Cache.empty(self.model, len(tokens)) for _ in self.moved)
+        ends: list[dict[Site, Tensor]] = []
+        for weights, cache in zip(self.moved, self.caches, strict=True):
+            found: dict[Site, Tensor] = {}
+            readers = {site: _keeper(found, site) for site in self.sites}
+            with standing_in(self.places, weights):
+                read(self.model, tokens, window, readers, cache=cache)
+            ends.append(found)
+        high, low = ends
+        return {site: (high[site] - low[site]) / (self.up - self.down) for site in self.sites}
+
+
+def step_size(model: HookedModel, weights: Weights, direction: Weights, central: bool) -> float:
+    """The step r |theta| / |g| at which truncation and rounding cost about as much.
+
+    In float32 r is 1e-5, to both sides 3e-5: the best of a grid on four small models, with errors
+    of 0.1 to 0.4 % and of 0.02 %.
+
+    A bridge takes its softmax in float32, so there even a float64 model is no finer than that.
+    """
+    lengths = [
+        torch.stack([side[name].double().norm() for name in direction]).norm()
+        for side in (weights, direction)
+    ]
+    dtypes = [weights[name].dtype for name in direction]
+    dtypes += [torch.float32] if is_bridge(model) else []
+    precision = max(torch.finfo(dtype).eps for dtype in dtypes)
+    share = precision ** (1 / 3) / 160 if central else precision**0.5 / 35
+    return float(share * lengths[0] / lengths[1])
+
+
+def _keeper(found: dict[Site, Tensor], site: Site) -> Any:
+    def reader(activation: Residual) -> None:
+        found[site] = activation.clone()
+
+    return reader

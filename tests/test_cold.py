@@ -1,0 +1,486 @@
+"""COLD-Steer: the derivative against autograd and differences, its cache, its scope, its cost."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny_models import BACKENDS, KINDS, PROMPTS, load
+
+import steerlens
+from analysis.coefficients import coefficients
+from analysis.faithfulness import faithfulness
+from steerlens import (
+    CAA,
+    ColdFD,
+    ColdKernel,
+    Conversation,
+    PromptPair,
+    Site,
+    Window,
+    everywhere,
+    response,
+)
+from steerlens.asked import AskedAtLast
+from steerlens.cli import main
+from steerlens.forward import logits
+from steerlens.gradients import (
+    activation_gradients,
+    mean_gradient,
+    places_of,
+    standing_in,
+    weights_at,
+)
+from steerlens.losses import examples_of, loss_named
+from steerlens.methods import cold
+from steerlens.prompts import encode_all, stack
+from steerlens.steering import start
+from steerlens.tangent import Derivative, Difference
+
+POSITIVE, NEGATIVE = (
+    [Conversation("What is it?", response=one), Conversation("I", response=other)]
+    for one, other in ((" A good day.", " love"), (" I hate", " not"))
+)
+SITES = (Site(0), Site(2))
+
+
+@pytest.fixture(scope="module", params=BACKENDS)
+def exact(request: pytest.FixtureRequest, folders: dict[str, Path]) -> Any:
+    """A GPT-2 in float64; it has no step in float32 on any backend."""
+    return load(folders["gpt2"], request.param, torch.float64)
+
+
+@cache
+def fitted(model: Any, sites: tuple[Site, ...] = SITES) -> ColdFD:
+    return ColdFD.fit(model, sites, POSITIVE, NEGATIVE, scope=everywhere)
+
+
+def derivative(model: Any, cold: ColdFD) -> Derivative:
+    run = cold.start(model, 1).run
+    assert isinstance(run, Derivative)
+    return run
+
+
+def batched(model: Any, prompts: Any = PROMPTS[:3]) -> tuple[torch.Tensor, Window]:
+    return stack(encode_all(model, list(prompts)))
+
+
+def distance(found: torch.Tensor, expected: torch.Tensor) -> float:
+    return float((found - expected).norm() / expected.norm())
+
+
+@contextmanager
+def counted_blocks(model: Any) -> Iterator[list[tuple[int, int]]]:
+    """(block, tokens) of every block that runs inside."""
+    seen: list[tuple[int, int]] = []
+
+    def count(layer: int) -> Any:
+        def hook(activation: torch.Tensor, hook: Any = None) -> None:
+            seen.append((layer, activation.shape[1]))
+
+        return hook
+
+    hooks = [(Site(n, "resid_pre").hook_name, count(n)) for n in range(model.cfg.n_layers)]
+    with model.hooks(fwd_hooks=hooks):
+        yield seen
+
+
+# The derivative -------------------------------------------------------------------------------
+
+
+def double_backward(model: Any, cold: ColdFD, site: Site, tokens: Any, window: Window) -> Any:
+    """J g as the derivative, for u, of the linear function (u' J) g."""
+    places = places_of(model, 2)
+    leaves = {n: w.detach().requires_grad_() for n, w in weights_at(places).items()}
+    held: list[torch.Tensor] = []
+    with (
+        standing_in(places, leaves),
+        model.hooks(fwd_hooks=[(site.hook_name, lambda activation, hook: held.append(activation))]),
+    ):
+        logits(model, tokens, window)
+    u = torch.zeros_like(held[0], requires_grad=True)
+    g = dict(zip(cold.names, cold.gradients, strict=True))
+    back = torch.autograd.grad(
+        held[0], [leaves[n] for n in g], u, create_graph=True, allow_unused=True
+    )
+    inner = sum((b * v).sum() for b, v in zip(back, g.values(), strict=True) if b is not None)
+    return torch.autograd.grad(inner, u)[0].detach()
+
+
+def test_the_derivative_is_that_of_double_backward_and_of_a_central_difference(exact: Any) -> None:
+    cold = fitted(exact)
+    tokens, window = batched(exact, PROMPTS[1:2])
+    found = derivative(exact, cold).of(tokens, window)
+    places = places_of(exact, 2)
+    g = dict(zip(cold.names, cold.gradients, strict=True))
+    ends = Difference(exact, SITES, places, g, 1e-6, -1e-6).of(tokens, window)
+    for site in SITES:
+        expected = double_backward(exact, cold, site, tokens, window)
+        assert float(expected.norm()) > 0.01
+        assert distance(found[site], expected) < 1e-8
+        assert distance(ends[site], expected) < 1e-6
+
+
+def test_the_gradient_is_the_mean_of_the_examples_and_leaves_the_model_alone(exact: Any) -> None:
+    before = {name: w.clone() for name, w in weights_at(places_of(exact, 3)).items()}
+    examples = examples_of(exact, "dpo", POSITIVE, NEGATIVE)
+    loss = loss_named("dpo")
+    g = mean_gradient(exact, examples, loss, 1)
+    after = weights_at(places_of(exact, 3))
+    assert all(torch.equal(after[name], old) for name, old in before.items())
+    assert not any(weight.requires_grad for weight in after.values())
+    # Along g itself the loss falls by |g|^2 a unit step.
+    values = []
+    for step in (1e-5, -1e-5):
+        places = places_of(exact, 1)
+        moved = {n: w + step * g[n] for n, w in weights_at(places).items() if n in g}
+        with standing_in(places, moved), torch.no_grad():
+            batches = [example.batch(exact) for example in examples]
+            rows = [loss(logits(exact, b.tokens, b.window), b) for b in batches]
+        values.append(torch.stack(rows).mean())
+    slope = float((values[0] - values[1]) / 2e-5)
+    size = sum(float(value.pow(2).sum()) for value in g.values())
+    assert slope == pytest.approx(size, rel=1e-6)
+
+
+def test_parameters_above_the_site_are_neither_asked_for_nor_kept(exact: Any) -> None:
+    names = fitted(exact, (Site(1),)).names
+    assert any(name.startswith("blocks.1") for name in names)
+    assert not any(
+        name.startswith(("blocks.2", "blocks.3", "unembed", "ln_final")) for name in names
+    )
+    below = ColdFD.fit(exact, Site(1, "resid_pre"), POSITIVE, NEGATIVE).names
+    assert not any(name.startswith("blocks.1") for name in below)
+
+
+@pytest.mark.skipif(len(BACKENDS) < 2, reason="only one backend is installed")
+@pytest.mark.parametrize("name", ["demo", "llama"])
+def test_both_backends_take_the_same_step(name: str, folders: dict[str, Path]) -> None:
+    """With an embedding that is tied (demo), and without the biases that a Llama lacks."""
+    source = folders.get(name, name)
+    models = [steerlens.load(source, backend=b, dtype=torch.float64) for b in ("hooked", "bridge")]
+    found = []
+    for model in models:
+        options = {"template": steerlens.PLAIN} if name == "demo" else {}
+        cold = ColdFD.fit(model, 1, POSITIVE[:1], NEGATIVE[:1], loss="dpo", **options)
+        tokens, window = batched(model, PROMPTS[:1])
+        found.append(derivative(model, cold).of(tokens, window)[Site(1)])
+    assert distance(*found) < 1e-5
+
+
+def test_float32_with_the_automatic_step_is_near_the_derivative(model: Any) -> None:
+    cold = fitted(model)
+    tokens, window = batched(model, PROMPTS[1:2])
+    found = derivative(model, cold).of(tokens, window)
+    for central in (False, True):
+        run = replace(cold, mode="fd", central=central).start(model, 1).run
+        for site, value in run.of(tokens, window).items():
+            assert distance(value, found[site]) < 1e-2
+
+
+# The run --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["jvp", "fd"])
+def test_cached_passes_equal_the_whole_pass_in_a_left_padded_batch(exact: Any, mode: Any) -> None:
+    cold = replace(fitted(exact), mode=mode, eps=1e-4 if mode == "fd" else None)
+    tokens, window = batched(exact)
+    extra = torch.tensor([[7, 9], [11, 13], [15, 17]])
+    run = cold.start(exact, 3).run
+    pieces = [run.of(tokens, window)]
+    for step in range(2):
+        window = window.next()
+        pieces.append(run.of(extra[:, step : step + 1], window))
+    for row, prompt in enumerate(PROMPTS[:3]):
+        ids = [*steerlens.encode(exact, prompt).ids, *extra[row].tolist()]
+        alone = torch.tensor([ids])
+        whole = cold.start(exact, 1).run.of(alone, Window.of(torch.ones_like(alone).bool()))
+        for site in SITES:
+            joined = torch.cat([piece[site] for piece in pieces], dim=1)[row, -len(ids) :]
+            assert distance(joined, whole[site][0]) < (1e-10 if mode == "jvp" else 1e-6)
+
+
+def test_all_layers_are_moved_as_by_one_unsteered_pass(exact: Any) -> None:
+    """The step at a layer does not see what the layer below it was steered by."""
+    options = {"sites": SITES, "steering": fitted(exact)}
+    given = steerlens.capture(exact, [PROMPTS[1]], **options, moment="before")
+    after = steerlens.capture(exact, [PROMPTS[1]], **options)
+    tokens, window = batched(exact, PROMPTS[1:2])
+    alone = derivative(exact, fitted(exact)).of(tokens, window)
+    for site in SITES:
+        torch.testing.assert_close(after.at(site) - given.at(site), -alone[site][0])
+
+
+def test_a_generated_token_costs_one_token_up_to_the_site_whatever_was_fitted_on(
+    exact: Any,
+) -> None:
+    costs = []
+    for examples in (1, 2):
+        cold = ColdFD.fit(exact, 1, POSITIVE[:examples], loss="sft", scope=everywhere)
+        with counted_blocks(exact) as seen:
+            steerlens.generate(exact, [PROMPTS[0]], cold, max_new_tokens=3, stop_at_end=False)
+        costs.append(seen)
+    assert costs[0] == costs[1]
+    n = len(steerlens.encode(exact, PROMPTS[0]).ids)
+    passes = [(layer, width) for width in (n, 1, 1) for layer in (0, 1, 0, 1, 2, 3)]
+    assert costs[0] == passes
+
+
+def test_on_the_prompt_alone_a_generated_token_costs_nothing_more(exact: Any) -> None:
+    cold = replace(fitted(exact, (Site(1),)), scope=steerlens.prompt)
+    with counted_blocks(exact) as seen:
+        steerlens.generate(exact, [PROMPTS[0]], cold, max_new_tokens=3, stop_at_end=False)
+    n = len(steerlens.encode(exact, PROMPTS[0]).ids)
+    whole = [(layer, n) for layer in (0, 1, 0, 1, 2, 3)]
+    assert seen == whole + 2 * [(layer, 1) for layer in range(4)]
+
+
+def test_scopes_that_end_and_scopes_that_do_not() -> None:
+    window = Window.of(torch.ones(2, 4).bool())
+    later = window.next()
+    for scope in (steerlens.prompt, steerlens.last, steerlens.positions(1, 3)):
+        assert not scope.over(window)
+        assert scope.over(later)
+    for scope in (everywhere, response, steerlens.generated, steerlens.positions(9)):
+        assert not scope.over(later)
+
+
+def test_by_default_the_prompt_is_moved_and_nothing_else(exact: Any) -> None:
+    cold = ColdFD.fit(exact, 1, POSITIVE, NEGATIVE)
+    text = [Conversation("What is it?", response=" It is a house.")]
+    moves = [steerlens.capture(exact, text, 1, steering=s).at(1) for s in (None, cold)]
+    changed = (moves[0] != moves[1]).any(dim=1).tolist()
+    n = len(steerlens.encode(exact, Conversation("What is it?")).ids)
+    assert changed == [True] * n + [False] * (len(changed) - n)
+
+
+def test_bfloat16_has_the_derivative_and_no_difference(bfloat16_model: Any, model: Any) -> None:
+    tokens, window = batched(model, PROMPTS[1:2])
+    found = [
+        derivative(one, fitted(one, (Site(1),))).of(tokens, window)[Site(1)].float()
+        for one in (bfloat16_model, model)
+    ]
+    assert distance(*found) < 0.15
+    with pytest.raises(ValueError, match="finite difference in half precision is all rounding"):
+        ColdFD.fit(bfloat16_model, 1, POSITIVE, loss="sft", mode="fd")
+
+
+def test_float16_is_refused(folders: dict[str, Path]) -> None:
+    model = load(folders["gpt2"], KINDS[0][1], torch.float16)
+    for method in (ColdFD, ColdKernel):
+        with pytest.raises(ValueError, match="gradients underflow in float16"):
+            method.fit(model, 1, POSITIVE, loss="sft")
+
+
+# The kernel -----------------------------------------------------------------------------------
+
+
+def only_steer(steering: Any) -> Any:
+    ((_, steer),) = steering.placed
+    return steer.steer if hasattr(steer, "scope") else steer
+
+
+def test_a_kernel_reads_the_last_prompt_token_of_each_row(exact: Any) -> None:
+    steer = only_steer(ColdKernel.fit(exact, 2, POSITIVE, NEGATIVE, kernel="dot"))
+    rows = [row for pair in zip(POSITIVE, NEGATIVE, strict=True) for row in pair]
+    read = steerlens.capture(exact, rows, 2, scope=steerlens.last).at(2)
+    torch.testing.assert_close(steer.anchors, read)
+
+
+def test_several_layers_get_the_total_derivative(exact: Any) -> None:
+    example = examples_of(exact, "sft", POSITIVE)[0]
+    both = activation_gradients(exact, example, loss_named("sft"), list(SITES))
+    for site in SITES:
+        alone = activation_gradients(exact, example, loss_named("sft"), [site])
+        torch.testing.assert_close(both[site].gradient, alone[site].gradient)
+
+
+def test_a_small_step_lowers_the_loss_of_its_examples(exact: Any) -> None:
+    examples = [(row, "sft") for row in POSITIVE]
+    for method, eta in ((ColdKernel, 1e-2), (ColdFD, 1e-4)):
+        steering = method.fit(exact, 2, POSITIVE, loss="sft", eta=eta, scope=everywhere)
+        values = []
+        for acting in (None, steering):
+            total = 0.0
+            for row, loss in examples:
+                batch = examples_of(exact, loss, [row])[0].batch(exact)
+                values_of = steered_logits(exact, acting, batch)
+                total += float(loss_named(loss)(values_of, batch))
+            values.append(total)
+        assert values[1] < values[0] - 1e-6
+
+
+def steered_logits(model: Any, steering: Any, batch: Any) -> torch.Tensor:
+    with torch.no_grad():
+        if steering is None:
+            return logits(model, batch.tokens, batch.window)
+        fixed = start(steering, model, 1).step(batch.tokens, batch.window)
+        with fixed.applied(model, batch.window):
+            return logits(model, batch.tokens, batch.window)
+
+
+def test_as_released_a_kernel_asks_the_last_prompt_token(exact: Any) -> None:
+    steering = ColdKernel.fit(
+        exact, 1, POSITIVE, loss="sft", kernel="dot", compat="released", scope=everywhere
+    )
+    ((_, steer),) = steering.placed
+    assert isinstance(steer, AskedAtLast)
+    text = [Conversation("What is it?", response=" It is a house.")]
+    before, after = (
+        steerlens.capture(exact, text, 1, steering=steering, moment=m).at(1)
+        for m in ("before", "after")
+    )
+    moved, own = after - before, steer.steer(before[None])[0] - before
+    n = len(steerlens.encode(exact, Conversation("What is it?")).ids)
+    torch.testing.assert_close(moved[:n], own[n - 1].expand(n, -1))
+    torch.testing.assert_close(moved[n:], own[n:])
+    with pytest.raises(ValueError, match="a hook cannot see where that is"):
+        steer(before[None])
+    _, window = batched(exact, PROMPTS[:1])
+    cut = Window(window.mask[:, :2], window.first, window.question, window.response, window.bos)
+    with pytest.raises(ValueError, match="holds a prompt without its end"):
+        steer.bind(cut)
+
+
+def test_the_default_width_is_the_median_distance_of_the_anchors(exact: Any) -> None:
+    steer = only_steer(ColdKernel.fit(exact, 1, POSITIVE, loss="sft", kernel="rbf"))
+    assert steer.width == pytest.approx(float((steer.anchors[0] - steer.anchors[1]).norm()))
+    given = only_steer(ColdKernel.fit(exact, 1, POSITIVE, loss="sft", kernel="rbf", width=2.0))
+    assert given.width == 2.0
+
+
+# Measuring -------------------------------------------------------------------------------------
+
+
+def test_the_tables_take_it_as_any_steering(gpt2: Any) -> None:
+    pairs = [PromptPair.with_system("What is it?", "You are kind.", "It was a good day")]
+    cold = replace(fitted(gpt2, (Site(1),)), scope=everywhere)
+    measured = coefficients(gpt2, pairs * 2, [1, 2], {"COLD-FD": cold})
+    along = measured[measured["method"] == "COLD-FD"]["along"]
+    assert len(along) > 0
+    assert (along.abs() > 0).all()
+    table = faithfulness(gpt2, pairs, {"COLD-FD": cold})
+    assert table["relative_rmse"].tolist()[0] == 1
+    assert (table["relative_rmse"].tolist()[1:] != np.ones(3)).all()
+
+
+def test_it_adds_up_with_other_steerings_and_scales(exact: Any) -> None:
+    """Together with a steering below it: the move is still that of the unsteered pass."""
+    v = torch.ones(32, dtype=torch.float64)
+    cold = fitted(exact, (Site(2),))
+    both = steerlens.at(0, CAA(v)) + steerlens.scaled(cold, 2.0)
+    moments = [
+        steerlens.capture(exact, [PROMPTS[1]], 2, steering=both, moment=moment).at(2)
+        for moment in ("before", "after")
+    ]
+    tokens, window = batched(exact, PROMPTS[1:2])
+    alone = derivative(exact, cold).of(tokens, window)[Site(2)][0]
+    torch.testing.assert_close(moments[1] - moments[0], -2 * alone)
+
+
+def test_the_command_line_fits_and_generates(tmp_path: Path, capsys: Any) -> None:
+    """COLD-Kernel and COLD-FD from contrast pairs, read back as steerings of the same model."""
+    pairs = tmp_path / "pairs.jsonl"
+    said = {"positive": "I loved it.", "negative": "I hated it."}
+    sides = {name: {"user": "Review a film.", "response": text} for name, text in said.items()}
+    pairs.write_text(json.dumps(sides))
+    demo = steerlens.load("demo")
+    for command, options, kind in (
+        ("cold-kernel", ["--loss", "sft", "--kernel", "cosine"], "Steering"),
+        ("cold-fd", ["--loss", "dpo", "--layers", "0"], "ColdFD"),
+    ):
+        out = tmp_path / f"{command}.safetensors"
+        arguments = ["fit", command, "--pairs", str(pairs), "--layers", "1", "--out", str(out)]
+        with pytest.raises(SystemExit) as stopped:
+            main([*arguments, *options])
+        assert stopped.value.code == 0, capsys.readouterr().err
+        steering = steerlens.load_steering(out, demo)
+        assert type(steering).__name__ == kind
+        asked = [Conversation("Review a film.")]
+        assert steerlens.generate(demo, asked, steering, max_new_tokens=1).texts
+    with pytest.raises(SystemExit) as stopped:
+        main([*arguments, "--loss", "options"])
+    assert stopped.value.code == 2
+    assert "Unknown loss 'options'. Use one of: dpo, sft, negative_sft" in capsys.readouterr().err
+
+
+# Files and mistakes ---------------------------------------------------------------------------
+
+
+def test_a_file_gives_back_the_same_moves(model: Any, tmp_path: Path) -> None:
+    cold = fitted(model)
+    read = steerlens.load_steering(cold.save(tmp_path / "cold.safetensors", model), model)
+    assert isinstance(read, ColdFD)
+    assert read.origin == cold.origin
+    tokens, window = batched(model)
+    for site, value in derivative(model, read).of(tokens, window).items():
+        assert torch.equal(value, derivative(model, cold).of(tokens, window)[site])
+
+
+@pytest.mark.skipif(len(BACKENDS) < 2, reason="only one backend is installed")
+def test_a_gradient_of_the_other_backend_is_refused(folders: dict[str, Path]) -> None:
+    hooked, bridge = (load(folders["gpt2"], backend) for backend in ("hooked", "bridge"))
+    with pytest.raises(ValueError, match="was fitted on the other backend"):
+        steerlens.generate(bridge, [PROMPTS[0]], fitted(hooked), max_new_tokens=1)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"eps": 1e-3}, "has no step: leave out eps and central"),
+        ({"mode": "fd", "eps": -1.0}, "must be above 0; found -1.0"),
+        ({"compat": "released", "mode": "fd"}, "released code steps forward by 1e-06"),
+        ({"sites": []}, "No sites were given"),
+        ({"sites": 9}, "names the hook point"),
+    ],
+)
+def test_mistakes_with_cold_fd_are_named(gpt2: Any, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ColdFD.fit(gpt2, **{"sites": 1, "positive": POSITIVE, "loss": "sft", **options})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"kernel": "dot", "width": 1.0}, "Only the 'rbf' kernel has a width"),
+        ({"kernel": "unit", "width": 1.0}, "Only the 'rbf' kernel has a width"),
+        ({"kernel": "rbf", "width": -1.0}, "needs a width above 0; found -1.0"),
+        ({"kernel": "rbf", "positive": POSITIVE[:1]}, "median distance is no width"),
+    ],
+)
+def test_mistakes_with_a_kernel_are_named(gpt2: Any, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ColdKernel.fit(gpt2, **{"sites": 1, "positive": POSITIVE, "loss": "sft", **options})
+
+
+def test_unknown_names_are_refused_where_no_types_are_checked() -> None:
+    """In tests the type checker comes before our own checks, so these are called alone."""
+    with pytest.raises(ValueError, match="Unknown kernel 'none'"):
+        cold._require_kernel("none", None)
+    with pytest.raises(ValueError, match="Unknown compat 'paper'"):
+        cold._released("paper")
+    bare = object.__new__(ColdFD)
+    object.__setattr__(bare, "mode", "tangent")
+    with pytest.raises(ValueError, match="Unknown mode 'tangent'"):
+        ColdFD.__post_init__(bare)
+
+
+def test_only_the_unit_kernel_has_a_direction_and_the_others_need_anchors(gpt2: Any) -> None:
+    steer = only_steer(ColdKernel.fit(gpt2, 1, POSITIVE, loss="sft", kernel="dot"))
+    with pytest.raises(ValueError, match="another direction for each token"):
+        _ = steer.direction
+    with pytest.raises(ValueError, match="'dot' kernel needs anchors"):
+        ColdKernel(steer.gradients, kernel="dot")
+
+
+@pytest.mark.skipif(len(BACKENDS) < 2, reason="only a HookedTransformer folds")
+def test_folded_weights_are_refused(folders: dict[str, Path]) -> None:
+    folded = steerlens.load(folders["gpt2"], backend="hooked", processing="fold")
+    with pytest.raises(ValueError, match="folded weights is another step"):
+        ColdFD.fit(folded, 1, POSITIVE, loss="sft")

@@ -1,0 +1,149 @@
+"""COLD-Steer against the numbers of its authors' code (T1 to T6 and T9 of our notes on it).
+
+Every comparison keeps a relative distance near 1e-7, which comes from the fixture's positions: it
+counts columns, padding included, and its rotary tables are rounded to float32, so that a row there
+is a shifted copy of the same row here. Alone and unpadded, activations agree to 1e-14.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import golden_cold as golden
+import pytest
+import torch
+from golden_cold import LAYER, LOSSES, TEST, tensor
+from tiny_models import BACKENDS
+
+import steerlens
+from steerlens import CAA, ColdFD, ColdKernel, Steering, everywhere
+from steerlens.asked import AskedAtLast
+from steerlens.forward import logits
+from steerlens.prompts import Encoded, stack
+from steerlens.steering import start
+
+
+@pytest.fixture(scope="module")
+def golden_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return golden.write_folder(tmp_path_factory.mktemp("golden"))
+
+
+@pytest.fixture(scope="module", params=BACKENDS)
+def tiny_llama(request: pytest.FixtureRequest, golden_folder: Path) -> Iterator[Any]:
+    with golden.fixtures_softmax():
+        yield golden.load(golden_folder, request.param)
+
+
+def sides(loss: str) -> dict[str, list[Encoded]]:
+    """The training rows that a loss looks at, under the names of `fit`."""
+    rows = {
+        "positive": golden.train_rows("matching"),
+        "negative": golden.train_rows("not_matching"),
+    }
+    unused = {"sft": "negative", "negative_sft": "positive", "dpo": ""}[loss]
+    return {name: side for name, side in rows.items() if name != unused}
+
+
+def distance(found: torch.Tensor, expected: torch.Tensor) -> float:
+    assert found.shape == expected.shape
+    return float((found - expected).norm() / expected.norm())
+
+
+def only_steer(steering: Any) -> Any:
+    ((_, steer),) = steering.placed
+    return getattr(steer, "steer", steer) if not isinstance(steer, AskedAtLast) else steer.steer
+
+
+def steered_logits(model: Any, steering: Any, number: int) -> torch.Tensor:
+    tokens, window = stack([golden.prompt_row(number)])
+    fixed = start(steering, model, 1).step(tokens, window)
+    with fixed.applied(model, window), torch.no_grad():
+        return logits(model, tokens, window)[0, -1]
+
+
+def real(number: int) -> torch.Tensor:
+    mask = golden.numbers()[f"test/{number}/prompt_attention_mask"]
+    return torch.from_numpy(mask.astype(bool))
+
+
+def moves(model: Any, cold: ColdFD, number: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Our change of the activations of a test prompt, and which of its tokens the file kept."""
+    tokens, window = stack([golden.prompt_row(number)])
+    steer = only_steer(cold.start(model, 1).step(tokens, window))
+    changed = steer(torch.zeros_like(steer.dZ))[0]
+    return changed if number == 0 else changed[-1:], real(number) if number == 0 else slice(None)
+
+
+def test_activations_and_their_precision_are_the_fixtures(tiny_llama: Any) -> None:
+    found = steerlens.capture(tiny_llama, [golden.prompt_row(1)], LAYER).at(LAYER)[-1]
+    expected = tensor("z/1")[0]
+    # The one prompt that fills the fixture's width, so that columns are positions.
+    assert real(1).all()
+    assert distance(found, expected) < 1e-14
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_the_unit_kernel_is_the_true_gradient(tiny_llama: Any, loss: str) -> None:
+    steering = ColdKernel.fit(tiny_llama, LAYER, loss=loss, **sides(loss))
+    found = only_steer(steering).direction
+    assert distance(found, tensor(f"kernel_unit/{loss}/true_delta")) < 1e-6
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_as_released_the_unit_kernel_is_the_authors(tiny_llama: Any, loss: str) -> None:
+    steering = ColdKernel.fit(tiny_llama, LAYER, loss=loss, compat="released", **sides(loss))
+    found = only_steer(steering).direction
+    assert distance(found, tensor(f"kernel_unit/{loss}/authors_delta")) < 1e-6
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_as_released_the_dot_kernels_anchors_and_gradients_are_the_authors(
+    tiny_llama: Any, loss: str
+) -> None:
+    options = {"loss": loss, "kernel": "dot", "compat": "released", "scope": everywhere}
+    steer = only_steer(ColdKernel.fit(tiny_llama, LAYER, **options, **sides(loss)))
+    assert distance(steer.anchors, tensor(f"kernel_dot/{loss}/kappa")) < 1e-6
+    assert distance(steer.gradients, tensor(f"kernel_dot/{loss}/loss_v")) < 1e-6
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_the_derivative_is_the_exact_one_and_near_the_authors_difference(
+    tiny_llama: Any, loss: str
+) -> None:
+    cold = ColdFD.fit(tiny_llama, LAYER, loss=loss, **sides(loss))
+    for number in range(TEST):
+        found, kept = moves(tiny_llama, cold, number)
+        assert distance(found, tensor(f"fd/{loss}/{number}/jvp_delta")[kept]) < 1e-6
+        assert distance(found, tensor(f"fd/{loss}/{number}/authors_delta")[kept]) < 1e-5
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_as_released_the_difference_and_the_logits_are_the_authors(
+    tiny_llama: Any, loss: str
+) -> None:
+    cold = ColdFD.fit(tiny_llama, LAYER, loss=loss, compat="released", **sides(loss))
+    for number in range(TEST):
+        found, kept = moves(tiny_llama, cold, number)
+        assert distance(found, tensor(f"fd/{loss}/{number}/authors_delta")[kept]) < 1e-5
+        expected = tensor(f"logits_last/fd-{loss}/{number}")
+        assert distance(steered_logits(tiny_llama, cold, number), expected) < 1e-5
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize(("kernel", "authors"), [("unit", "unit"), ("dot", "constant")])
+def test_as_released_the_kernels_logits_are_the_authors(
+    tiny_llama: Any, kernel: Any, authors: str, loss: str
+) -> None:
+    options = {"loss": loss, "kernel": kernel, "compat": "released"}
+    steering = ColdKernel.fit(tiny_llama, LAYER, **options, **sides(loss))
+    for number in range(TEST):
+        expected = tensor(f"logits_last/kernel-{authors}-{loss}/{number}")
+        assert distance(steered_logits(tiny_llama, steering, number), expected) < 1e-5
+
+
+def test_the_authors_linear_baseline_is_caa(tiny_llama: Any) -> None:
+    pairs = (golden.train_rows("matching"), golden.train_rows("not_matching"))
+    steering = CAA.from_prompts(tiny_llama, *pairs, LAYER)
+    assert isinstance(steering, Steering)
+    # Rotary rounding (see above) keeps this from the 1e-9 of a test on the fixture's own positions.
+    assert distance(only_steer(steering).direction, tensor("contrastive/linear")) < 1e-6
