@@ -445,18 +445,20 @@ def _directions(
     learnt: bool,
 ) -> "tuple[dict[Site, types.Direction], str]":
     """The directions of a file or of the pairs' own prompts, and what to say about them."""
+    from steerlens.cli_psr import directions
     from steerlens.labelled import Kind, contrast_directions
-    from steerlens.methods.clas import directions_of
-    from steerlens.saving import load_steering
-    from steerlens.steering import Site
 
-    places = [Site(layer) for layer in _layers(layers, model.cfg.n_layers)]
+    places = _layers(layers, model.cfg.n_layers)
     if source not in get_args(Kind):
-        held = directions_of(load_steering(Path(source), model))
-        missing = [str(place) for place in places if place not in held]
-        if missing and layers != "all":
-            raise ValueError(f"{source} has no direction at {', '.join(missing)}.")
-        return {place: held[place] for place in places if place in held}, ""
+        held = directions(Path(source), model, places)
+        several = [
+            f"{len(vectors)} at {place}" for place, vectors in held.items() if len(vectors) > 1
+        ]
+        if several:
+            raise ValueError(
+                f"CLAS has one direction a layer; {source} holds {', '.join(several)}."
+            )
+        return {place: vectors[0] for place, vectors in held.items()}, ""
     found = contrast_directions(
         "random" if learnt else source,  # pyright: ignore[reportArgumentType]  (checked above)
         model,

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 import steerlens
-from steerlens import CLAS, Steering, load_steering
+from steerlens import CLAS, PSR, Steering, at, load_steering
 from steerlens.cli import main
-from steerlens.methods.clas import directions_of
+from steerlens.cli_psr import directions as stored_directions
 from steerlens.training import Schedule
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -125,7 +125,7 @@ def test_a_direction_is_fitted_and_clas_takes_it(run: Any, tmp_path: Path) -> No
     assert code == 0
     assert said.count("held-out AUROC") == 6
     model = steerlens.load("demo")
-    directions = directions_of(load_steering(file, model))
+    directions = stored_directions(file, model, range(6))
     assert [float(v.norm()) for v in directions.values()] == pytest.approx([1] * 6, abs=1e-5)
     code, said, _ = run(
         *("fit", "clas", "--pairs", EXAMPLES / "pairs.jsonl", *SHORT, "--direction", file),
@@ -138,7 +138,7 @@ def test_a_direction_is_fitted_and_clas_takes_it(run: Any, tmp_path: Path) -> No
     assert [site.layer for site in steering.sites] == [1, 3]
     for site, steer in steering.placed:
         clas = cast(CLAS, steer)
-        assert torch.allclose(clas.v[0], directions[site])
+        assert torch.allclose(clas.v, directions[site])
         assert clas.limit == 9
 
 
@@ -178,13 +178,21 @@ def test_a_file_without_the_asked_direction_is_an_error(
         *("--direction", files["caa"], "--out", tmp_path / "clas.safetensors"),
     )
     assert code == 2
-    assert "has no direction at layer 2" in said
+    assert "has no vector at layer 2" in said
     code, _, said = run(
         *("fit", "clas", "--pairs", EXAMPLES / "pairs.jsonl", *SHORT, "--layers", "2"),
         *("--direction", files["act_add"], "--out", tmp_path / "clas.safetensors"),
     )
     assert code == 2
-    assert "0 directions" in said
+    assert "it has none" in said
+    wide = tmp_path / "wide.safetensors"
+    at(2, PSR.constant(torch.ones(2, 192))).save(wide)
+    code, _, said = run(
+        *("fit", "clas", "--pairs", EXAMPLES / "pairs.jsonl", *SHORT, "--layers", "2"),
+        *("--direction", wide, "--out", tmp_path / "clas.safetensors"),
+    )
+    assert code == 2
+    assert "holds 2 at layer 2" in said
 
 
 LABELLED = tuple({**line, "label": label} for line, label in zip(FIVE, LABELS, strict=True))

@@ -24,15 +24,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from steerlens.activations import capture
-from steerlens.combinators import parts
 from steerlens.directions import require_finite, unit
 from steerlens.gates import key_of
 from steerlens.imitation import Imitation
-from steerlens.methods.caa import CAA
 from steerlens.positions import Scope, everywhere
 from steerlens.prompts import PromptPair, encode_pair
 from steerlens.saving import origin_of, saveable
-from steerlens.steering import AnySteering, Site, Steering
+from steerlens.steering import Site, Steering
 from steerlens.training import Parameters, Schedule, Trained, train
 from steerlens.types import Direction, Hook, HookedModel, Residual
 
@@ -157,24 +155,6 @@ class Fit:
     steering: Steering
     steers: dict[Site, CLAS]
     trained: Trained
-
-
-def directions_of(steering: AnySteering) -> dict[Site, Direction]:
-    """The direction at each site of a steering by one CAA, or one CLAS of rank 1, a site."""
-    if not isinstance(steering, Steering):
-        raise ValueError("A steering that sees the tokens has no directions of its own.")
-    found: dict[Site, Direction] = {}
-    for site, steer in steering.placed:
-        inside = list(parts(steer))
-        held = [part.direction[None] for part in inside if isinstance(part, CAA)]
-        held += [part.v for part in inside if isinstance(part, CLAS)]
-        if len(held) != 1 or len(held[0]) != 1 or site in found:
-            raise ValueError(
-                f"The steering has {sum(map(len, held))} directions at {site}; needed is one a "
-                "site. `steerlens fit direction` and CAA make such steerings."
-            )
-        found[site] = held[0][0]
-    return found
 
 
 def _rates(
