@@ -97,7 +97,7 @@ class Placed:
             return f"{what}: its gate {gates[0]!r} never opened, or what it gates adds nothing."
         if self.kept_closed:
             return f"{what}: its gates opened on no token of this run."
-        return f"{what}: it returned every activation as it came (a zero direction?)."
+        return f"{what}: it returned activations as they came (a zero direction, a strength of 0?)."
 
 
 @dataclass(eq=False)

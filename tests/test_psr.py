@@ -3,6 +3,7 @@
 import gc
 import math
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -629,6 +630,9 @@ def test_a_closed_gate_is_no_warning_where_another_is_open(gpt2: Any) -> None:
     nothing = PSR.constant(torch.zeros(D_MODEL))
     with pytest.warns(SteeringWarning, match="a zero direction"):
         steerlens.generate(gpt2, ["a b c"], at(1, nothing) + at(2, often), max_new_tokens=2)
+    off = replace(often, alpha=0.0)
+    with pytest.warns(SteeringWarning, match="a strength of 0"):
+        steerlens.generate(gpt2, ["a b c"], at(1, off), max_new_tokens=2)
     missed = at(1, never).only(steerlens.positions(99))
     with pytest.warns(SteeringWarning, match="met no token"):
         steerlens.generate(gpt2, ["a b c"], missed + at(2, often), max_new_tokens=2)

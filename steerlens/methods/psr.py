@@ -63,8 +63,9 @@ class PSR:
 
     @property
     def can_close(self) -> bool:
-        """Whether some activation closes every gate; a Const's are always open."""
-        return bool(self.W.any()) or bool((self.b <= 0).all())
+        """Whether some activation closes every gate, and an open one would change something."""
+        acts = self.alpha + self.b_m != 0 and bool(self.Z.any())
+        return acts and (bool(self.W.any()) or bool((self.b <= 0).all()))
 
     @classmethod
     def constant(cls, Z: Direction | Float[Tensor, "rank d_model"]) -> "PSR":
