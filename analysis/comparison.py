@@ -123,10 +123,12 @@ def coloured_text(
     steerings: Mapping[str, AnySteering],
     layer: int,
     template: str | None = None,
+    unit: str = "the mean push of the prompt",
 ) -> TokenView:
     """The unprompted text of one example, coloured by each method's `along` at `layer`, as fitted.
 
-    Read are the tokens that were measured; steered those whose activation a method changes.
+    Read are the tokens that were measured; steered those whose activation a method changes. `unit`
+    says what 1 is where the table was made with other directions than its own.
     """
     row, _ = encode_pair(model, pair, template)
     texts = show(model, row.ids)
@@ -149,7 +151,7 @@ def coloured_text(
                 "steered": steered,
             }
         )
-    return token_views(drawn, f"along (1 = the mean push of the prompt), layer {layer}")
+    return token_views(drawn, f"along (1 = {unit}), layer {layer}")
 
 
 def _as_fitted(table: pd.DataFrame) -> pd.DataFrame:
