@@ -246,6 +246,9 @@ def fit_psr(
         float, typer.Option(help="The paper's b_m, -0.5 to learn from negatives.")
     ] = 0,
     learn_shift: Annotated[bool, typer.Option(help="Each layer learns its b_m.")] = False,
+    regularise: Annotated[
+        float, typer.Option(help="Weight of what keeps gates from closing; 0 is none.")
+    ] = 0.1,
     epochs: Annotated[int, typer.Option(help="Passes over the pairs.")] = 15,
     batch_size: Annotated[int, typer.Option(help="Pairs a step.")] = 8,
     learning_rate: Annotated[
@@ -267,8 +270,9 @@ def fit_psr(
     from steerlens.training import Schedule
 
     wanted = cli_psr.Wanted(
-        objective, surface, constant, rank, ll_weight, shift, learn_shift, direction, checkpoint
-    )
+        objective, surface, constant, rank, ll_weight, shift, learn_shift, direction, checkpoint,
+        regularise,
+    )  # fmt: skip
     schedule = Schedule(epochs, batch_size, learning_rate, seed=seed)
     found, text = _fitted_psr(
         (pairs, out, layers), wanted, schedule, (model, backend, device), max_new_tokens, as_json
@@ -295,6 +299,7 @@ def _fitted_psr(
     loaded = _load(*choice)
     sites, template = _layers(layers, loaded.cfg.n_layers), _template(loaded)
     _require_folder_of(out)
+    cli_psr.frozen(loaded, sites, wanted)
     answered = _answered(loaded, lines, schedule.seed, longest, template)
     if wanted.objective == "DiM":
         return cli_psr.fit_means(out, loaded, answered, sites, wanted, template)

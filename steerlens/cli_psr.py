@@ -1,5 +1,6 @@
 """What `steerlens fit psr` does once its options are read."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +14,11 @@ from steerlens.combinators import Only
 from steerlens.imitation import Objective
 from steerlens.methods.caa import CAA
 from steerlens.methods.clas import CLAS
-from steerlens.methods.psr import PSR, Fit, Surface, difference_of_means
+from steerlens.methods.psr import PSR, REGULARISE, Fit, Surface, difference_of_means
 from steerlens.models import require_choice
 from steerlens.prompts import PromptPair
 from steerlens.saving import load_steering
-from steerlens.steering import Site
+from steerlens.steering import Site, require_site
 from steerlens.training import Schedule
 from steerlens.types import HookedModel
 
@@ -35,10 +36,16 @@ class Wanted:
     learn_shift: bool = False
     direction: Path | None = None
     checkpoint: Path | None = None
+    regularise: float = REGULARISE
 
     def __post_init__(self) -> None:
         require_choice("objective", self.objective, (*get_args(Objective), "DiM"))
         require_choice("surface", self.surface, get_args(Surface))
+        for name, value in (("--shift", self.shift), ("--regularise", self.regularise)):
+            if not math.isfinite(value):
+                raise ValueError(f"{name} must be a number; found {value}.")
+        if self.constant and self.regularise != REGULARISE:
+            raise ValueError("--constant has no gates: leave out --regularise.")
         if self.checkpoint is not None and not self.checkpoint.absolute().parent.is_dir():
             raise ValueError(
                 f"Cannot write {self.checkpoint}: its folder does not exist. Make it first."
@@ -56,15 +63,6 @@ def fit(
     progress: bool,
 ) -> Fit:
     """Train one module at each layer."""
-    found = None
-    if wanted.direction is not None:
-        found = directions(wanted.direction, model, layers)
-        wide = {len(vectors) for vectors in found.values()}
-        if wide != {wanted.rank}:
-            raise ValueError(
-                f"{wanted.direction} holds {', '.join(map(str, sorted(wide)))} directions a layer; "
-                f"--rank asks for {wanted.rank}."
-            )
     return PSR.fit(
         model,
         pairs,
@@ -74,10 +72,11 @@ def fit(
         surface=wanted.surface,  # pyright: ignore[reportArgumentType]
         rank=wanted.rank,
         gated=not wanted.constant,
-        directions=found,
+        directions=frozen(model, layers, wanted),
         labels=labels,
         b_m=wanted.shift,
         learn_b_m=wanted.learn_shift,
+        regularise=wanted.regularise,
         schedule=schedule,
         template=template,
         checkpoint=wanted.checkpoint,
@@ -85,10 +84,34 @@ def fit(
     )
 
 
+def frozen(
+    model: HookedModel, layers: Sequence[int], wanted: Wanted
+) -> dict[Site, Float[Tensor, "rank d_model"]] | None:
+    """The directions of --direction; ValueError if they do not suit the layers and the rank."""
+    for layer in layers:
+        require_site(model, Site(layer))
+    if wanted.objective == "DiM" and (len(layers) != 1 or wanted.rank != 1):
+        raise ValueError(
+            f"DiM is one vector at one layer; asked for {len(layers)} layers and rank "
+            f"{wanted.rank}."
+        )
+    if wanted.direction is None:
+        return None
+    found = directions(wanted.direction, model, layers)
+    wide = {len(vectors) for vectors in found.values()}
+    if wide != {wanted.rank}:
+        raise ValueError(
+            f"{wanted.direction} holds {', '.join(map(str, sorted(wide)))} directions a layer; "
+            f"--rank asks for {wanted.rank}."
+        )
+    return found
+
+
 def told(out: Path, fitted: Fit) -> tuple[dict[str, Any], str]:
     """The numbers of a fit, for `--json` and for reading."""
     kept = fitted.trained.best_epoch
-    losses = [fitted.trained.rows[epoch]["validation_loss"] for epoch in (0, kept)]
+    rows = [fitted.trained.rows[epoch]["validation_loss"] for epoch in (0, kept)]
+    losses = [None if math.isnan(loss) else loss for loss in rows]
     firing = {str(site): rates.tolist() for site, rates in fitted.firing.items()}
     found = {
         "file": str(out),
@@ -102,9 +125,17 @@ def told(out: Path, fitted: Fit) -> tuple[dict[str, Any], str]:
         f"\n{site}: open on {', '.join(f'{rate:.0%}' for rate in rates)} of the tokens"
         for site, rates in firing.items()
     )
-    return found, (
-        f"Wrote {out}: {fitted.name}, validation loss {losses[0]:.3g} -> {losses[1]:.3g}{shown}"
-    )
+    return found, (f"Wrote {out}: {fitted.name}, {_course(losses, kept)}{shown}")
+
+
+def _course(losses: Sequence[float | None], kept: int) -> str:
+    first, best = losses
+    if first is None or best is None:
+        return "no pair held back to choose an epoch by"
+    course = f"validation loss {first:.3g} -> {best:.3g}"
+    if kept == 0:
+        course += " (no epoch was better than the start: these are the random first parameters)"
+    return course
 
 
 def require_untrained(wanted: Wanted, schedule: Schedule, labels: Sequence[float] | None) -> None:
@@ -115,6 +146,7 @@ def require_untrained(wanted: Wanted, schedule: Schedule, labels: Sequence[float
         "--learn-shift": wanted.learn_shift,
         "--direction": wanted.direction is not None,
         "--checkpoint": wanted.checkpoint is not None,
+        "--regularise": wanted.regularise != REGULARISE,
         "--epochs": schedule.epochs != Schedule.epochs,
         "--batch-size": schedule.batch_size != Schedule.batch_size,
         "--learning-rate": schedule.learning_rate is not None,
@@ -134,11 +166,6 @@ def fit_means(
     template: str | None,
 ) -> tuple[dict[str, Any], str]:
     """S-Const_DiM, which is not trained, and what there is to tell."""
-    if len(layers) != 1 or wanted.rank != 1:
-        raise ValueError(
-            f"DiM is one vector at one layer; asked for {len(layers)} layers and rank "
-            f"{wanted.rank}."
-        )
     surface: Any = wanted.surface
     difference_of_means(model, pairs, layers[0], surface=surface, template=template).save(out)
     name = f"S-Const_DiM|{surface}"
@@ -150,7 +177,14 @@ def directions(
 ) -> dict[Site, Float[Tensor, "rank d_model"]]:
     """The vectors of a steering file at these layers' outputs."""
     steering: Any = load_steering(path, model)
-    found = {site: _vectors(steer) for site, steer in getattr(steering, "placed", ())}
+    found: dict[Site, Any] = {}
+    for site, steer in getattr(steering, "placed", ()):
+        if site in found:
+            raise ValueError(
+                f"{path} has several steers at {site}; needed are the vectors of one. Save each "
+                "to a file of its own."
+            )
+        found[site] = _vectors(steer)
     sites = [Site(layer) for layer in layers]
     missing = [str(site) for site in sites if found.get(site) is None]
     if missing:

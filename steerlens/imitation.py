@@ -18,7 +18,7 @@ import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal, cast, get_args
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -27,6 +27,7 @@ from torch import Tensor
 from steerlens.combinators import bind
 from steerlens.forward import blocks_only, device_of, logits, logits_from, logits_where
 from steerlens.gates import Gated, key_of
+from steerlens.models import require_choice
 from steerlens.positions import Scope, Window, everywhere
 from steerlens.prompts import Encoded, PromptPair, encode_pair, show, stack
 from steerlens.saving import digest_of, origin_of
@@ -94,13 +95,18 @@ class Imitation:
         self.weights = _weights(objective, ll_weight)
         self.labels, self.shift, self.by_token = _labels(labels, len(pairs)), shift, by_token
         both = [encode_pair(model, pair, template) for pair in pairs]
-        self.rows = [plain for plain, _ in both]
+        self.rows, self.prompted = [plain for plain, _ in both], [other for _, other in both]
         self.layers = tuple(range(self.sites[0].layer, model.cfg.n_layers))
         self.targets: Store | None = None
+        if objective == "LL" and teacher is not None:
+            raise ValueError(
+                "LL imitates the words of the responses, and no teacher. Choose the objective "
+                "'MSE' or 'both', or leave the teacher out."
+            )
         if objective == "LL":
             self.spans = [_span(row, scope) for row in self.rows]
         else:
-            self.spans = [_aligned(model, plain, prompted, scope) for plain, prompted in both]
+            self.spans = [aligned_span(model, plain, prompted, scope) for plain, prompted in both]
             self.targets = self._targets(both, scope, memory, teacher)
         self.enter, self.entries = self._entries(reuse, memory)
         self.firing: dict[Site, list[Tensor]] = {site: [] for site in self.sites}
@@ -120,11 +126,8 @@ class Imitation:
         teacher: AnySteering | None,
     ) -> Store:
         """What is imitated on each span, at each of the layers."""
-        if teacher is None and all(plain.ids == prompted.ids for plain, prompted in both):
-            raise ValueError(
-                "The prompted and the plain prompts are the same, so there is nothing to imitate. "
-                "Give pairs with an instruction: PromptPair.with_system(user, system, response)."
-            )
+        if teacher is None:
+            require_instructions(both)
         taught = [prompted if teacher is None else plain for plain, prompted in both]
         sites, counts = [Site(layer) for layer in self.layers], [len(span) for span in self.spans]
         return Store.of(self.model, taught, sites, scope, counts, memory, teacher)
@@ -306,6 +309,11 @@ def _require(model: HookedModel, pairs: Sequence[PromptPair], sites: Sequence[Si
 
 def _weights(objective: str, ll_weight: float) -> dict[str, float]:
     """The weight of each objective in the sum."""
+    if objective == "DiM":
+        raise ValueError(
+            "DiM is not trained: steerlens.methods.psr.difference_of_means makes S-Const_DiM."
+        )
+    require_choice("objective", objective, get_args(Objective))
     if not 0 < ll_weight < math.inf:
         raise ValueError(
             f"ll_weight is the weight of LL beside MSE and must be above 0; found {ll_weight}. For "
@@ -331,7 +339,16 @@ def _span(row: Encoded, scope: Scope) -> Int[Tensor, " span"]:
     return torch.nonzero(scope.where(window)[0])[:, 0]
 
 
-def _aligned(
+def require_instructions(both: Sequence[tuple[Encoded, Encoded]]) -> None:
+    """Raise ValueError if no (plain, prompted) pair differs."""
+    if all(plain.ids == prompted.ids for plain, prompted in both):
+        raise ValueError(
+            "The prompted and the plain prompts are the same, so there is nothing to imitate. "
+            "Give pairs with an instruction: PromptPair.with_system(user, system, response)."
+        )
+
+
+def aligned_span(
     model: HookedModel, plain: Encoded, prompted: Encoded, scope: Scope
 ) -> Int[Tensor, " span"]:
     """The plain row's positions in the scope, checked to hold the tokens that the prompted has."""

@@ -18,6 +18,8 @@ from steerlens.prompts import Encoded
 from steerlens.steering import AnySteering, Site
 from steerlens.types import HookedModel
 
+FLOAT16 = torch.finfo(torch.float16).max
+
 
 @dataclass(eq=False)
 class Store:
@@ -55,12 +57,20 @@ class Store:
             return np.lib.format.open_memmap(file, mode="w+", dtype=np.float16, shape=shape)
 
         arrays = {site: empty(number) for number, site in enumerate(sites)}
+        made = cls(offsets, arrays, folder)  # from here on its folder goes when it does
         for piece in capture_stream(model, rows, sites, scope=scope, steering=steering):
             for row in piece.row.unique().tolist():
-                place = slice(offsets[row], offsets[row + 1])
                 for site in sites:
-                    arrays[site][place] = piece.of(row, site).float().numpy()
-        return cls(offsets, arrays, folder)
+                    made._keep(row, site, piece.of(row, site).float())
+        return made
+
+    def _keep(self, row: int, site: Site, values: Float[Tensor, "token d_model"]) -> None:
+        if self.folder is not None and float(values.abs().max()) > FLOAT16:
+            raise ValueError(
+                f"Activations at {site} reach {float(values.abs().max()):.3g}, beyond float16, "
+                "in which they are kept on disk. Raise `memory`, so that they stay in memory."
+            )
+        self.arrays[site][self.offsets[row] : self.offsets[row + 1]] = values.numpy()
 
     def of_row(self, row: int, site: Site) -> Float[Tensor, "token d_model"]:
         """One row's activations at a site, float32."""

@@ -202,11 +202,12 @@ def train(
     """Train, or go on from `checkpoint` where it stopped.
 
     `multipliers` are of the learning rate, by parameter. `mend(parameters, epoch)` is called after
-    each epoch and may change parameters in place. `cost(parameters, examples, progress)` is what is
-    minimised where that is not the loss, `progress` the share of the steps done; validation is by
-    the loss. `project(parameters)` is called after each step and may change them in place. `split`
-    names the training and the validation examples; by default the schedule draws them. `checkpoint`
-    is a file, written after each epoch.
+    each epoch but the last, once it is judged, and may change parameters in place.
+    `cost(parameters, examples, progress)` is what is minimised where that is not the loss,
+    `progress` the share of the steps done; validation is by the loss. `project(parameters)` is
+    called after each step and may change them in place. `split` names the training and the
+    validation examples; by default the schedule draws them. `checkpoint` is a file, written after
+    each epoch.
     """
     from tqdm.auto import tqdm
 
@@ -233,15 +234,15 @@ def train(
                     with torch.no_grad():
                         project(state.parameters)
                 bar.update()
-            if mend is not None:
-                with torch.no_grad():
-                    mend(state.parameters, epoch)
             held = _validation_loss(task, state.parameters, validation, schedule)
             mean = sum(losses) / len(losses)
             state.rows.append(_row(epoch, epoch * batches, rate, mean, held))
             bar.set_postfix(loss=f"{mean:.4g}", validation=f"{held:.4g}")
             if state.best_epoch == epoch:
                 state.best = _copied(state.parameters)
+            if mend is not None and epoch < schedule.epochs:
+                with torch.no_grad():
+                    mend(state.parameters, epoch)
             if path is not None:
                 _write(path, state, optimiser, task, schedule)
     stopped_early = state.epoch < schedule.epochs

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import steerlens
-from steerlens import CLAS, PSR, Steering, at, load_steering
+from steerlens import CAA, CLAS, PSR, Steering, at, load_steering
 from steerlens.cli import main
 from steerlens.cli_psr import directions as stored_directions
 from steerlens.training import Schedule
@@ -611,3 +611,49 @@ def test_a_steering_that_does_nothing_is_a_line_on_stderr(run: Any, tmp_path: Pa
     assert err.startswith("warning: ")
     assert "positions(400, None)" in err
     assert len(err.strip().splitlines()) == 1
+
+
+@hurried
+def test_one_pair_has_none_to_hold_back(run: Any, tmp_path: Path) -> None:
+    pairs, out = tmp_path / "one.jsonl", tmp_path / "psr.st"
+    pairs.write_text(json.dumps(FIVE[0]))
+    command = ["fit", "psr", "--pairs", pairs, "--layers", 3, "--out", out, *SHORT_FIT]
+    code, said, err = run(*command, "--json")
+    assert code == 0, err
+    assert json.loads(said)["validation_loss"] == [None, None]
+    assert "no pair held back" in run(*command)[1]
+
+
+def test_several_steers_at_a_site_are_no_direction(run: Any, tmp_path: Path) -> None:
+    path, out = tmp_path / "sum.safetensors", tmp_path / "psr.st"
+    (at(2, CAA(torch.ones(192))) + at(2, CAA(torch.ones(192)))).save(path)
+    code, _, err = run(
+        *("fit", "psr", "--pairs", EXAMPLES / "pairs.jsonl", "--layers", 2, "--out", out),
+        *("--direction", path),
+    )
+    assert code == 2
+    assert "several steers at layer 2" in err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--layers", 9), "9"),
+        (("--layers", "2,3", "--objective", "DiM"), "one vector at one layer"),
+        (("--layers", 2, "--direction", "none.safetensors"), "none.safetensors"),
+        (("--layers", 2, "--shift", "nan"), "--shift must be a number"),
+        (("--layers", 2, "--constant", "--regularise", 0.3), "leave out --regularise"),
+    ],
+    ids=["layer", "DiM", "file", "nan", "constant"],
+)
+def test_mistakes_are_found_before_the_model_answers(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: Any, message: str
+) -> None:
+    def answer(*given: Any) -> Any:
+        raise AssertionError("The model was asked first.")
+
+    monkeypatch.setattr("steerlens.cli._answered", answer)
+    command = ["fit", "psr", "--pairs", EXAMPLES / "pairs.jsonl", "--out", tmp_path / "x"]
+    code, _, err = run(*command, *options)
+    assert code == 2
+    assert message in err

@@ -17,8 +17,9 @@ import steerlens
 from steerlens import PSR, PromptPair, Site, SteeringWarning, at, encode_pair, generated, response
 from steerlens.forward import logits
 from steerlens.gates import revive
-from steerlens.imitation import Imitation
+from steerlens.imitation import Imitation, _weights
 from steerlens.methods.psr import _Modules, difference_of_means, name_of
+from steerlens.store import Store
 from steerlens.training import Schedule
 
 # These fits are too short on purpose; test_training_loop has the warning about it.
@@ -638,3 +639,50 @@ def test_a_closed_gate_is_no_warning_where_another_is_open(gpt2: Any) -> None:
         steerlens.generate(gpt2, ["a b c"], missed + at(2, often), max_new_tokens=2)
     with pytest.warns(SteeringWarning, match="its gates opened on no token"):
         steerlens.generate(gpt2, ["a b c"], at(1, never), max_new_tokens=2)
+
+
+@pytest.mark.parametrize("objective", ["mse", "DiM"])
+def test_an_objective_that_is_none_is_an_error_and_dim_has_another_name(
+    gpt2: Any, objective: Any
+) -> None:
+    expected: Any = (ValueError, TypeError)  # beartype refuses it first where types are checked
+    with pytest.raises(expected):
+        PSR.fit(gpt2, PAIRS, 1, objective=objective, schedule=QUICK)
+    message = "difference_of_means" if objective == "DiM" else "objective"
+    with pytest.raises(ValueError, match=message):
+        _weights(objective, 1.0)
+
+
+def test_likelihood_has_no_teacher(gpt2: Any) -> None:
+    teacher = at(2, PSR.constant(torch.ones(D_MODEL)))
+    with pytest.raises(ValueError, match="no teacher"):
+        PSR.fit(gpt2, PAIRS, 1, objective="LL", teacher=teacher, schedule=QUICK)
+
+
+def test_difference_of_means_needs_pairs_that_can_be_compared(gpt2: Any) -> None:
+    same = [steerlens.PromptPair(pair.plain, pair.plain, pair.response) for pair in PAIRS]
+    with pytest.raises(ValueError, match="nothing to imitate"):
+        difference_of_means(gpt2, same, 1)
+    inside = [steerlens.PromptPair("a b", "x y a b", "c d e")]
+    with pytest.raises(ValueError, match="must be the same tokens"):
+        difference_of_means(gpt2, inside, 1, surface="QR")
+
+
+def test_instructions_are_part_of_the_origin(gpt2: Any) -> None:
+    other = [
+        steerlens.PromptPair.with_system(pair.plain.user, "Be bad.", pair.response)
+        for pair in PAIRS
+        if isinstance(pair.plain, steerlens.Conversation)
+    ]
+    origins = [difference_of_means(gpt2, pairs, 1).origin for pairs in (PAIRS, other, PAIRS)]
+    assert origins[0] == origins[2]
+    assert origins[0] != origins[1]
+
+
+def test_activations_beyond_float16_are_not_kept_in_it(gpt2: Any) -> None:
+    huge = at(1, lambda activation, hook=None: activation * 1e6)
+    rows = [steerlens.encode(gpt2, "a b c")]
+    told: Any = {"scope": steerlens.everywhere, "counts": [len(rows[0].ids)], "steering": huge}
+    Store.of(gpt2, rows, [Site(1)], limit=10**9, **told)
+    with pytest.raises(ValueError, match="beyond float16"):
+        Store.of(gpt2, rows, [Site(1)], limit=0, **told)

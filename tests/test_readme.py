@@ -69,3 +69,10 @@ def test_every_local_link_leads_somewhere() -> None:
     assert targets
     missing = [target for target in targets if not (ROOT / target).exists()]
     assert not missing
+
+
+def test_no_row_of_a_table_is_cut_off_from_its_head() -> None:
+    lines = README.splitlines()
+    for before, line, after in zip(["", *lines], lines, [*lines[1:], ""], strict=False):
+        if line.startswith("|") and not before.startswith("|"):
+            assert after.startswith("|---"), f"a table begins without a head: {line}"

@@ -221,8 +221,8 @@ def test_mending_is_called_after_each_epoch_and_counts() -> None:
         parameters["c"].fill_(9.0)
 
     found = train(Line(), Schedule(epochs=3, validation=0.0), mend=mend)
-    assert seen == [1, 2, 3]
-    assert found.parameters["c"].item() == 9
+    assert seen == [1, 2]  # nothing follows the last epoch that could train what was mended
+    assert found.parameters["c"].item() == pytest.approx(9, abs=0.1)  # one epoch of steps away
 
 
 def test_a_cost_is_minimised_with_its_progress_and_validation_is_by_the_loss() -> None:

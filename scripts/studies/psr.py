@@ -46,6 +46,7 @@ from analysis.tradeoff import Scored, Tradeoff, by_question, c80, cp
 from steerlens import benchmark_set
 from steerlens.methods.psr import PSR, difference_of_means
 from steerlens.models import fingerprint
+from steerlens.positions import Scope, generated, response
 from steerlens.saving import load_steering
 from steerlens.steering import AnySteering, Site, Steering, scaled
 from steerlens.training import Schedule
@@ -309,6 +310,22 @@ def same_layer(attribute: str, name: str, configuration: int, seed: int) -> dict
     return _squares(found, "test", steering(attribute, name, configuration, seed))
 
 
+def with_last_prompt_token(
+    attribute: str, name: str, configuration: int, seed: int
+) -> dict[str, Any]:
+    """Squared errors on test pairs at strength 1, on the span that the methods are trained on."""
+    found = material(attribute)
+    acting = steering(attribute, name, configuration, seed)
+    return _squares(found, "test", acting, response)
+
+
+def wordings_with_last_prompt_token(attribute: str) -> dict[str, Any]:
+    """The same of other wordings."""
+    found = material(attribute)
+    pairs = list(found.pairs["test"])[: options().n_test]
+    return _other_words(found, pairs, found.equivalents, response)
+
+
 def prompt(attribute: str) -> dict[str, Any]:
     """What the prompt does on test pairs, and what other wordings of it do."""
     found = material(attribute)
@@ -348,19 +365,23 @@ def _kept(scored: Scored) -> dict[str, Any]:
     }
 
 
-def _squares(found: Material, split: str, acting: AnySteering) -> dict[str, Any]:
+def _squares(
+    found: Material, split: str, acting: AnySteering, span: Scope = generated
+) -> dict[str, Any]:
     """By layer and example: squared distance to the prompted run, and that of the plain run."""
     pairs = list(found.pairs[split])[: options().n_test]
     sites = [Site(layer) for layer in range(model().cfg.n_layers)]
-    aligned = align(model(), pairs, sites, template=found.template)
+    aligned = align(model(), pairs, sites, span=span, template=found.template)
     target = prompt_deltas(model(), aligned)
     reached = steering_deltas(model(), aligned, acting)
     return _sums(aligned, target, [reached])
 
 
-def _other_words(found: Material, pairs: list[Any], wordings: Sequence[str]) -> dict[str, Any]:
+def _other_words(
+    found: Material, pairs: list[Any], wordings: Sequence[str], span: Scope = generated
+) -> dict[str, Any]:
     sites = [Site(layer) for layer in range(model().cfg.n_layers)]
-    aligned = align(model(), pairs, sites, template=found.template)
+    aligned = align(model(), pairs, sites, span=span, template=found.template)
     others = [
         other_wording(model(), aligned, reworded[: len(pairs)], found.template)
         for reworded in found.in_other_words("test", wordings)
@@ -441,6 +462,8 @@ def run(chosen_options: Options, workers: int, until: str) -> Cells:
     cells.make(prompt, [(a,) for a in names], workers)
     cells.make(test, final, workers)
     cells.make(same_layer, pairs, workers)
+    cells.make(with_last_prompt_token, sorted({*final, *pairs}), workers)
+    cells.make(wordings_with_last_prompt_token, [(a,) for a in names], workers)
     return cells
 
 

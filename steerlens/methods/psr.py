@@ -29,7 +29,13 @@ from torch import Tensor
 from steerlens.activations import capture
 from steerlens.directions import require_finite
 from steerlens.gates import key_of, revive
-from steerlens.imitation import MEMORY, Imitation, Objective
+from steerlens.imitation import (
+    MEMORY,
+    Imitation,
+    Objective,
+    aligned_span,
+    require_instructions,
+)
 from steerlens.positions import Scope, question_and_response, response
 from steerlens.prompts import PromptPair, encode_pair
 from steerlens.saving import origin_of, saveable
@@ -38,6 +44,7 @@ from steerlens.training import Parameters, Schedule, Trained, train
 from steerlens.types import Direction, Hook, HookedModel, Residual
 
 Surface = Literal["R", "QR"]
+REGULARISE = 0.1
 SURFACES = {"R": response, "QR": question_and_response}
 
 
@@ -89,7 +96,7 @@ class PSR:
         labels: Sequence[float] | None = None,
         b_m: float = 0.0,
         learn_b_m: bool = False,
-        regularise: float = 0.1,
+        regularise: float = REGULARISE,
         schedule: Schedule | None = None,
         template: str | None = None,
         memory: int = MEMORY,
@@ -139,7 +146,8 @@ class PSR:
             progress=progress,
         )
         steers = modules.fitted(trained.parameters)
-        origin = origin_of(model, schedule.seed, [torch.tensor(row.ids) for row in task.rows])
+        ids = [torch.tensor(row.ids) for row in (*task.rows, *task.prompted)]
+        origin = origin_of(model, schedule.seed, ids)
         steering = Steering(tuple(steers.items()), origin).only(scope)
         name = name_of(len(placed), gated, objective, surface)
         return Fit(name, steering, steers, trained, task.firing_rates(trained.parameters))
@@ -184,12 +192,15 @@ def difference_of_means(
     """S-Const_DiM: add the mean of what the prompt does to a token of the span, at one site."""
     place, scope = as_site(site), _surface(surface)
     rows = [encode_pair(model, pair, template) for pair in pairs]
+    require_instructions(rows)
+    for plain, prompted in rows:
+        aligned_span(model, plain, prompted, scope)
     sides = [
         capture(model, [pair[side] for pair in rows], place, scope=scope).at(place).float()
         for side in (0, 1)
     ]
     z = sides[1].mean(dim=0) - sides[0].mean(dim=0)
-    ids = [torch.tensor(plain.ids) for plain, _ in rows]
+    ids = [torch.tensor(row.ids) for pair in rows for row in pair]
     return Steering(((place, PSR.constant(z)),), origin_of(model, data=ids)).only(scope)
 
 
