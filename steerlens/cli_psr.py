@@ -43,7 +43,7 @@ class Wanted:
         require_choice("surface", self.surface, get_args(Surface))
         for name, value in (("--shift", self.shift), ("--regularise", self.regularise)):
             if not math.isfinite(value):
-                raise ValueError(f"{name} must be a number; found {value}.")
+                raise ValueError(f"{name} must be a finite number; found {value}.")
         if self.constant and self.regularise != REGULARISE:
             raise ValueError("--constant has no gates: leave out --regularise.")
         if self.checkpoint is not None and not self.checkpoint.absolute().parent.is_dir():

@@ -500,7 +500,7 @@ BAD = {
     ),
     "a shift that is no number": (
         [*FIT, "--shift", "nan"],
-        "b_m must be a finite number",
+        "--shift must be a finite number",
     ),
     "a weight that would be ignored": (
         [*FIT, "--ll-weight", "2"],
@@ -641,7 +641,7 @@ def test_several_steers_at_a_site_are_no_direction(run: Any, tmp_path: Path) -> 
         (("--layers", 9), "9"),
         (("--layers", "2,3", "--objective", "DiM"), "one vector at one layer"),
         (("--layers", 2, "--direction", "none.safetensors"), "none.safetensors"),
-        (("--layers", 2, "--shift", "nan"), "--shift must be a number"),
+        (("--layers", 2, "--shift", "nan"), "--shift must be a finite number"),
         (("--layers", 2, "--constant", "--regularise", 0.3), "leave out --regularise"),
     ],
     ids=["layer", "DiM", "file", "nan", "constant"],

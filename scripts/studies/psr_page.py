@@ -522,8 +522,9 @@ def _about(results: Results) -> str:
         f"seeds 0 to {kept.seeds - 1}, which draw the {kept.n_train} training pairs{chosen}, the "
         f"first parameters, and the samples; {kept.epochs} epochs in batches of 8; {kept.samples} "
         "completions of each validation question, one of each test question. That is "
-        f"{steps} steps for most fits; at their first rate (S: {rate:g}) no parameter can move by more than "
-        f"{rate * steps / 2:.2g}, which the library would warn about (below {SHORT_REACH:g}).\n"
+        f"{steps} steps for most fits; at the S methods' rate ({rate:g}) no parameter can move by "
+        f"more than {rate * steps / 2:.2g}, which the library would warn about (below "
+        f"{SHORT_REACH:g}).\n"
     )
 
 
