@@ -552,11 +552,13 @@ UNSAVEABLE = {
 }  # plain functions inside
 
 
-@pytest.mark.parametrize(
-    "entry",
-    [entry for name, entry in CATALOGUE.items() if name not in UNSAVEABLE],
-    ids=[name for name in CATALOGUE if name not in UNSAVEABLE],
-)
+# A gradient is kept under the names of one backend's parameters: test_cold has its error.
+ELSEWHERE = [
+    name for name in CATALOGUE if name not in UNSAVEABLE and CATALOGUE[name].covers != "ColdFD"
+]
+
+
+@pytest.mark.parametrize("entry", [CATALOGUE[name] for name in ELSEWHERE], ids=ELSEWHERE)
 def test_a_file_saved_on_one_backend_steers_the_other_alike(
     entry: Entry, both_backends: tuple[Any, Any], tmp_path: Path
 ) -> None:
