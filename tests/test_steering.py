@@ -276,7 +276,7 @@ def test_padding_keeps_its_activation_in_a_pass(run: str, model: Any) -> None:
 @pytest.mark.parametrize(
     ("steer", "message"),
     [
-        (CAA(torch.zeros(D_MODEL)), "returned every activation as it came"),
+        (CAA(torch.zeros(D_MODEL)), "returned activations as they came"),
         (Only(CAA(V), steerlens.positions(50, 60)), r"scope `positions\(50, 60\)` met no token"),
         (When(CAA(V), lambda h: h[..., 0] > 1e9), r"its gate <function .*> never opened"),
         (Chain((Only(CAA(V), steerlens.generated),)), "scope `generated` met no token"),
@@ -338,7 +338,7 @@ def test_a_token_steering_that_acted_in_its_first_pass_only_does_not_warn(model:
 def test_the_reason_is_drawn_from_all_batches(model: Any) -> None:
     """Only the second prompt is long enough for the scope; its direction is what is idle."""
     steering = at(1, Only(CAA(torch.zeros(D_MODEL)), steerlens.positions(12, 13)))
-    with pytest.warns(SteeringWarning, match="returned every activation as it came"):
+    with pytest.warns(SteeringWarning, match="returned activations as they came"):
         steerlens.generate(model, list(PROMPTS[:2]), steering, max_new_tokens=1, batch_size=1)
 
 
