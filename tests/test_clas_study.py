@@ -1,0 +1,56 @@
+"""The pieces of the CLAS study that can be checked by hand."""
+
+from typing import Any
+
+import clas
+import numpy as np
+import pytest
+from clas_page import NOT, SUPPORTED, UNDECIDED, not_below, on_most, page
+from estimates import Estimate
+
+
+def around(value: float, spread: float = 0.1) -> Estimate:
+    return Estimate(value, np.linspace(value - spread, value + spread, 101))
+
+
+def test_the_harmonic_mean_is_0_where_either_is_or_is_unknown() -> None:
+    found = clas.harmonic(np.array([[50.0, 0.0, np.nan]]), np.array([[100.0, 80.0, 80.0]]))
+    assert found.tolist() == [[pytest.approx(200 / 3), 0.0, 0.0]]
+    assert clas.harmonic(np.zeros((1, 1)), np.zeros((1, 1))).tolist() == [[0.0]]
+
+
+def test_a_claim_on_most_attributes_needs_four_of_five() -> None:
+    up, down, open_ = around(1), around(-1), around(0)
+    assert on_most([up, up, up, up, down]) == SUPPORTED
+    assert on_most([up, up, up, open_, open_]) == UNDECIDED
+    assert on_most([up, up, up, down, open_]) == UNDECIDED
+    assert on_most([up, up, up, down, down]) == NOT
+
+
+def test_not_below_is_all_that_is_claimed_of_the_rivals() -> None:
+    assert not_below(around(0)) == SUPPORTED
+    assert not_below(around(1)) == SUPPORTED
+    assert not_below(around(-1)) == NOT
+
+
+def test_every_method_may_try_as_many_configurations() -> None:
+    assert len(clas.MULTIPLES) == len(clas.SHARES) == clas.Options("x").configurations
+    words = {m: {clas.described(m, c) for c in range(6)} for m in clas.METHODS}
+    assert all(len(found) == 6 for found in words.values())
+
+
+def test_the_best_validation_score_is_chosen() -> None:
+    class Kept:
+        options = clas.Options("x", configurations=3)
+
+        def get(self, *cell: Any) -> Any:
+            return {"harmonic": [[10.0, 20.0], [40.0, 30.0], [20.0, 20.0]][cell[3]]}
+
+    cells: Any = Kept()
+    assert clas.chosen(cells, "positive", "LoRA") == 1
+
+
+def test_hypotheses_are_written_without_any_result() -> None:
+    text = page(None, clas.Options("x"), "hypotheses")
+    assert all(f"**H{number}**" in text for number in range(1, 5))
+    assert "has not been opened yet" in text
