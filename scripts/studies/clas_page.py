@@ -236,8 +236,9 @@ def _scores(results: Results) -> str:
     head = ["attribute", "method", "score", "attribute's judge", "coherence", "chosen", "step kept"]
     head += ["CPU s a fit", "CPU s of the search"]
     return (
-        "\n## Scores\n\nOn test questions. `step kept`: of 8 (0 is the model itself), by seed. A "
-        "fit includes finding its directions; the search is six fits, without the completions that "
+        "\n## Scores\n\nOn test questions. `step kept`, by seed: of 8, where 0 is the model itself "
+        "(of ReFT-r1 the pass, of 24). A fit includes finding its directions; the search is six "
+        "fits, without the completions that "
         f"are judged.\n\n{markdown(head, rows)}\n"
     )
 
