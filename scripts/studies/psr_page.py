@@ -395,18 +395,25 @@ def _faithfulness(results: Results) -> str:
                     seeds = results.options.seeds
                     some = "" if errors.seeds == seeds else f" ({errors.seeds} of {seeds} seeds)"
                     named.append((method, strength + some, errors))
-        for i, (name, strength, errors) in enumerate(named):
-            cells = [
-                str(errors.statistic(lambda r, layer=layer: float(r[layer]), draw))
-                for layer in range(results.n_layers)
-            ]
-            rows.append([attribute if i == 0 else "", name, strength, *cells])
+        rows += _by_layer(attribute, named, draw)
     return (
         "\n## Faithfulness\n\nrelRMSE to the prompted activations on the test responses; 1 is the "
         "error of not steering. A strength is 1 (as trained) or matched (the prompt's attribute "
         "score on validation questions; left out where there is none).\n\n"
         f"{markdown(['attribute', 'method', 'strength', *layers], rows)}\n"
     )
+
+
+def _by_layer(
+    attribute: str, named: Sequence[tuple[str, str, Errors]], draw: int
+) -> list[list[str]]:
+    """A row for each of (method, what of it, errors): relRMSE at every layer."""
+    rows = []
+    for i, (method, what, errors) in enumerate(named):
+        layers = range(errors.above.shape[1])
+        cells = [str(errors.statistic(lambda r, at=at: float(r[at]), draw)) for at in layers]
+        rows.append([attribute if i == 0 else "", method, what, *cells])
+    return rows
 
 
 def _own_span(results: Results) -> str:
@@ -424,12 +431,7 @@ def _own_span(results: Results) -> str:
             for one in sorted(chosen):
                 what = psr.described(method, one, results.n_layers)
                 named.append((method, what, results.on_own_span(attribute, method, one)))
-        for i, (method, what, errors) in enumerate(named):
-            cells = [
-                str(errors.statistic(lambda r, layer=layer: float(r[layer]), draw))
-                for layer in range(results.n_layers)
-            ]
-            rows.append([attribute if i == 0 else "", method, what, *cells])
+        rows += _by_layer(attribute, named, draw)
     return (
         "\n## Faithfulness on the span of the training\n\nThe methods are steered and trained from "
         "the last prompt token on, whose activation predicts the first response token; the table "

@@ -26,12 +26,12 @@ from torch import Tensor
 from steerlens.activations import capture
 from steerlens.directions import require_finite, unit
 from steerlens.gates import key_of
-from steerlens.imitation import Imitation
+from steerlens.likelihood import by_likelihood
 from steerlens.positions import Scope, everywhere
 from steerlens.prompts import PromptPair, encode_pair
-from steerlens.saving import origin_of, saveable
+from steerlens.saving import saveable
 from steerlens.steering import Site, Steering
-from steerlens.training import Parameters, Schedule, Trained, train
+from steerlens.training import Parameters, Trained
 from steerlens.types import Direction, Hook, HookedModel, Residual
 
 Kind = Literal["contextual", "layerwise", "single"]
@@ -102,41 +102,30 @@ class CLAS:
             raise ValueError(f"Unknown kind {kind!r}. Use one of: {', '.join(get_args(Kind))}.")
         if not directions:
             raise ValueError("No directions were given. Pass {Site(layer): vector, ...}.")
-        if not validation:
-            raise ValueError("No validation pairs were given: they choose among the steps.")
         sites = tuple(sorted(directions))
         modules = _Modules(
             sites, {s: unit(directions[s].float()) for s in sites}, kind, learn_directions, limit
         )
         both = [*pairs, *validation]
-        task = Imitation(
-            model,
-            both,
-            sites,
-            build=modules.build,
-            begin=modules.begin,
-            scope=scope,
-            objective="LL",
-            by_token=True,
-            template=template,
-            seed=seed,
-        )
         rates = (
             dict.fromkeys(sites, bias_rate)
             if bias_rate is not None
             else _rates(model, both, sites, template, bias_share)
         )
-        trained = train(
-            task,
-            Schedule.whole_batches(len(pairs), steps, rate, seed),
+        steering, trained = by_likelihood(
+            model,
+            modules,
+            pairs,
+            validation,
+            steps=steps,
+            rate=rate,
             multipliers=modules.multipliers(rates, rate),
-            split=(range(len(pairs)), range(len(pairs), len(both))),
+            scope=scope,
+            template=template,
+            seed=seed,
             progress=progress,
         )
-        steers = modules.build(trained.parameters)
-        ids = [torch.tensor(row.ids) for row in task.rows]
-        steering = Steering(tuple(steers.items()), origin_of(model, seed, ids))
-        return Fit(steering if scope == everywhere else steering.only(scope), steers, trained)
+        return Fit(steering, modules.build(trained.parameters), trained)
 
     def gates(self, h: Float[Tensor, "*token d_model"]) -> Float[Tensor, "*token rank"]:
         """Alpha of each token, of either sign."""

@@ -25,12 +25,12 @@ from torch import Tensor
 
 from steerlens.directions import require_finite
 from steerlens.gates import key_of
-from steerlens.imitation import Imitation
+from steerlens.likelihood import by_likelihood
 from steerlens.positions import Scope, everywhere
 from steerlens.prompts import PromptPair
-from steerlens.saving import origin_of, saveable
+from steerlens.saving import saveable
 from steerlens.steering import Site, Steering, as_site
-from steerlens.training import Parameters, Schedule, Trained, train
+from steerlens.training import Parameters, Trained
 from steerlens.types import Hook, HookedModel, Residual
 
 STEPS, RATE = 8, 3e-3
@@ -83,36 +83,24 @@ class LoReFT:
 
         Only the plain prompt and the response of each pair are used.
         """
-        if not validation:
-            raise ValueError("No validation pairs were given: they choose among the steps.")
         if not 1 <= rank <= model.cfg.d_model:
             raise ValueError(f"rank is from 1 to d_model = {model.cfg.d_model}; found {rank}.")
         listed = [sites] if isinstance(sites, int | Site) else list(sites)
         modules = _Modules(tuple(sorted({as_site(s) for s in listed})), rank, model.cfg.d_model)
-        both = [*pairs, *validation]
-        task = Imitation(
+        steering, trained = by_likelihood(
             model,
-            both,
-            modules.sites,
-            build=modules.build,
-            begin=modules.begin,
+            modules,
+            pairs,
+            validation,
+            steps=steps,
+            rate=rate,
+            project=modules.project,
             scope=scope,
-            objective="LL",
-            by_token=True,
             template=template,
             seed=seed,
-        )
-        trained = train(
-            task,
-            Schedule.whole_batches(len(pairs), steps, rate, seed),
-            project=modules.project,
-            split=(range(len(pairs)), range(len(pairs), len(both))),
             progress=progress,
         )
-        steers = modules.build(trained.parameters)
-        ids = [torch.tensor(row.ids) for row in task.rows]
-        steering = Steering(tuple(steers.items()), origin_of(model, seed, ids))
-        return Fit(steering if scope == everywhere else steering.only(scope), steers, trained)
+        return Fit(steering, modules.build(trained.parameters), trained)
 
     def gates(self, h: Float[Tensor, "*token d_model"]) -> Float[Tensor, "*token rank"]:
         """How far each token is moved along each row of R, of either sign."""
