@@ -1,5 +1,6 @@
 """CLAS: its equation and special cases, what it is trained on, and that it may return the model."""
 
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -7,10 +8,10 @@ import oracles
 import pytest
 import torch
 from test_coefficients import PAIRS
-from tiny_models import D_MODEL
+from tiny_models import D_MODEL, load
 
 import steerlens
-from steerlens import Site, at, encode_pair
+from steerlens import Site, Steering, at, encode_pair
 from steerlens.forward import logits
 from steerlens.methods.clas import CLAS
 
@@ -61,18 +62,52 @@ def test_it_begins_as_the_model_itself(dtype: torch.dtype) -> None:
     assert zero(h).dtype == dtype
 
 
+def scores_under(model: Any, steering: Any) -> torch.Tensor:
+    """All logits of two rows of different lengths under a steering, or of the model itself."""
+    tokens, window = steerlens.batch(model, [encode_pair(model, pair)[0] for pair in PAIRS[:2]])
+    with torch.no_grad(), steering.applied(model, window) if steering else nullcontext():
+        return logits(model, tokens, window)
+
+
+def nothing_sensed() -> Any:
+    """CLAS at every block, as fitting begins."""
+    c, b = torch.zeros(1, D_MODEL), torch.zeros(1)
+    return Steering(tuple((site, CLAS(c, b, DIRECTIONS[site][None])) for site in SITES))
+
+
+def test_at_zero_every_logit_is_the_models_to_the_bit(model: Any) -> None:
+    with pytest.warns(steerlens.SteeringWarning, match="changed no activation"):
+        steered = scores_under(model, nothing_sensed())
+    assert torch.equal(steered, scores_under(model, None))
+
+
+def test_in_bfloat16_zero_is_near_the_model(bfloat16_model: Any) -> None:
+    with pytest.warns(steerlens.SteeringWarning, match="changed no activation"):
+        steered = scores_under(bfloat16_model, nothing_sensed())
+    torch.testing.assert_close(steered, scores_under(bfloat16_model, None))
+
+
+def test_a_bias_alone_steers_the_model_as_a_constant_vector_does(model: Any) -> None:
+    v = DIRECTIONS[Site(1)]
+    ours = scores_under(model, at(1, CLAS.fixed(v, 0.7)))
+    theirs = scores_under(model, at(1, steerlens.CAA(0.7 * v)))
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(ours, scores_under(model, None), atol=1e-2)
+
+
 # -- What it is trained on -------------------------------------------------------------------------
 
 
 def plain_loss(model: Any, parameters: dict[str, torch.Tensor]) -> torch.Tensor:
     """The mean of -log p over all response tokens of all pairs, by full passes of one row each."""
-    total, n_tokens = torch.zeros(()), 0
+    total: Any = 0.0
+    n_tokens = 0
     for pair in PAIRS:
         row, _ = encode_pair(model, pair)
         hooks = []
         for site in SITES:
             c, b = (parameters[f"{site.layer}.resid_post.{name}"] for name in ("c", "b"))
-            v = torch.nn.functional.normalize(DIRECTIONS[site], dim=0)
+            v = torch.nn.functional.normalize(DIRECTIONS[site], dim=0).to(c)
 
             def hook(h: torch.Tensor, hook: Any, c: Any = c, b: Any = b, v: Any = v) -> Any:
                 return h + (h @ c.T + b) * v
@@ -89,7 +124,8 @@ def plain_loss(model: Any, parameters: dict[str, torch.Tensor]) -> torch.Tensor:
     return total / n_tokens
 
 
-def test_the_loss_counts_tokens_and_its_gradient_reaches_every_layer(model: Any) -> None:
+def task_and_parameters(model: Any) -> tuple[Any, dict[str, torch.Tensor]]:
+    """What `CLAS.fit` trains on `PAIRS` at every block, and parameters away from its start."""
     from steerlens.imitation import Imitation
     from steerlens.methods.clas import _Modules
     from steerlens.positions import everywhere
@@ -107,10 +143,14 @@ def test_the_loss_counts_tokens_and_its_gradient_reaches_every_layer(model: Any)
         by_token=True,
     )
     start = modules.begin(torch.Generator())
-    parameters = {
+    return task, {
         name: (0.02 * random(*value.shape, seed=i)).requires_grad_()
         for i, (name, value) in enumerate(start.items())
     }
+
+
+def test_the_loss_counts_tokens_and_its_gradient_reaches_every_layer(model: Any) -> None:
+    task, parameters = task_and_parameters(model)
     assert sum(value.numel() for value in parameters.values()) == 4 * (D_MODEL + 1)
     task.loss(parameters, range(len(PAIRS))).backward()
     found = {name: value.grad.clone() for name, value in parameters.items()}
@@ -125,8 +165,27 @@ def test_the_loss_counts_tokens_and_its_gradient_reaches_every_layer(model: Any)
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
-def test_the_first_step_moves_every_bias_by_its_rate(gpt2: Any) -> None:
-    one = fit(gpt2, steps=1, bias_rate=1e-3, rate=1e-4)
+def test_gradients_are_central_differences_of_a_float64_model(
+    model: Any, kind: Any, folder: Any
+) -> None:
+    task, parameters = task_and_parameters(model)
+    task.loss(parameters, range(len(PAIRS))).backward()
+    exact = load(folder, kind.backend, torch.float64)
+    begun = {name: value.detach().double() for name, value in parameters.items()}
+    for i, (name, value) in enumerate(parameters.items()):
+        # transformers' norm computes in float32 always: a smaller step would drown in rounding.
+        step = 1e-3 * torch.nn.functional.normalize(random(*value.shape, seed=50 + i), dim=-1)
+        with torch.no_grad():
+            up, down = (
+                float(plain_loss(exact, {**begun, name: begun[name] + sign * step.double()}))
+                for sign in (1, -1)
+            )
+        along = float((value.grad.double() * step.double()).sum())
+        assert along == pytest.approx((up - down) / 2, rel=5e-3, abs=1e-6)
+
+
+def test_the_first_step_moves_every_bias_by_its_rate(model: Any) -> None:
+    one = fit(model, steps=1, bias_rate=1e-3, rate=1e-4)
     assert one.trained.best_epoch == 1
     for steer in one.steers.values():
         assert abs(float(steer.b)) == pytest.approx(1e-3, rel=1e-3)
@@ -173,9 +232,9 @@ def test_learnt_directions_leave_the_given_ones(gpt2: Any) -> None:
         assert abs(float(torch.cosine_similarity(steer.v[0], DIRECTIONS[site], dim=0))) < 0.9
 
 
-def test_where_every_step_harms_the_model_itself_is_kept(gpt2: Any) -> None:
+def test_where_every_step_harms_the_model_itself_is_kept(model: Any) -> None:
     other = [steerlens.PromptPair.with_system("What is it?", "", "the the the cat")]
-    found = fit(gpt2, bias_rate=1e4, validation=other)
+    found = fit(model, bias_rate=1e4, validation=other)
     assert found.trained.best_epoch == 0
     h = random(1, 3, D_MODEL)
     assert all(torch.equal(steer(h), h) for steer in found.steers.values())
