@@ -14,10 +14,10 @@ import steerlens
 from benchmarks.jobs import Job, compared
 from benchmarks.timing import versions
 from steerlens import CLAS, Site, benchmark_set, encode_pair
-from steerlens.methods.clas import CLIP, RATE, STEPS
+from steerlens.methods.clas import RATE, STEPS
 from steerlens.prompts import Encoded, PromptPair
 
-N_PAIRS, BIAS_RATE = 10, 0.1
+N_PAIRS, BIAS_RATE, CLIP = 10, 0.1, 1.0
 
 
 def measure(job: Job) -> dict[str, Any]:

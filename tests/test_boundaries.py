@@ -205,3 +205,12 @@ def test_every_public_method_has_a_docstring_or_a_name_that_the_class_explains(p
                     )
                     said = ast.get_docstring(method)
                     assert said or method.name in plain or bare, f"{node.name}.{method.name}"
+
+
+def test_what_no_other_test_runs_can_be_imported() -> None:
+    """Benchmarks and scripts: a name that the product lost turns red here."""
+    folders = ["scripts/demo_model", "scripts/judges", "scripts/studies"]
+    modules = [f"benchmarks.{path.stem}" for path in (ROOT / "benchmarks").glob("[!_]*.py")]
+    modules += [path.stem for folder in folders for path in (ROOT / folder).glob("*.py")]
+    assert len(modules) > 20
+    loaded_by(f"sys.path[:0] = {folders}\nimport " + ", ".join(sorted(modules)))
