@@ -57,6 +57,7 @@ def page(answers: Sequence[Answer], machine: str) -> str:
         *(_generation(answer) for answer in _of(answers, "generation")),
         *(_capture(answer) for answer in _of(answers, "capture")),
         *(_fitting(answer) for name in FITTING for answer in _of(answers, name)),
+        *(_cold(answer) for answer in _of(answers, "cold")),
         *(_imports(answer) for answer in _of(answers, "imports")),
         _peers(_of(answers, "peers")),
     ]
@@ -106,6 +107,13 @@ def _targets_of(answer: Answer) -> list[Target]:
         ]
     if job["model"] != TARGET_MODEL:
         return []
+    if job["benchmark"] == "cold":
+        return [
+            Target(f"{row['what']}, {name}, {_where(answer)}", limit, row["ratios"], "×")
+            for name, table in answer["tables"].items()
+            for row in table["rows"]
+            if (limit := _cold_limit(row["what"], table["f"]))
+        ]
     if job["benchmark"] == "generation":
         return [
             Target(f"generation, {row['what']}, {_where(answer)}", STEERED, row["ratios"], "×")
@@ -180,6 +188,39 @@ def _fitting(answer: Answer) -> str:
     ]
     for name, rows in answer["tables"].items():
         parts += [f"{name}:", seconds_table(rows, "times the plain loop")]
+    return "\n\n".join(parts)
+
+
+def _cold_limit(what: str, f: float) -> float | None:
+    """Either form of COLD-FD makes two more passes over the blocks up to f; a kernel makes none."""
+    limits = {
+        "COLD-Kernel": STEERED,
+        "COLD-FD, difference": 2.3,
+        "COLD-FD, derivative": 1.15 * (1 + 2 * f),
+    }
+    return limits.get(what)
+
+
+def _cold(answer: Answer) -> str:
+    memory = answer["memory"]
+    parts = [
+        f"## COLD-Steer: {_where(answer)}, {answer['job']['model']}",
+        f"8 prompts, all tokens steered, on {SIZES[answer['job']['model']]}; f is the share of the "
+        f"blocks up to the site; {answer['repeats']} repeats.",
+    ]
+    for name, found in answer["tables"].items():
+        parts += [f"{name.capitalize()}:", seconds_table(found["rows"], "times the unsteered")]
+    for what, rows in answer["gradients"].items():
+        parts += [
+            f"Gradients of {answer['n_examples']} pairs for the {what} up to the middle:",
+            seconds_table(rows, "times one by one"),
+        ]
+    parts.append(
+        f"Memory of COLD-FD in the middle: the parameters touched take {memory['touched']:.0f} "
+        "MiB, as does the gradient that is kept. Beyond what loading the model and writing "
+        f"unsteered had taken, fitting took {memory['fit']:.0f} MiB at its peak, and steering "
+        f"{memory['steer']:.0f} MiB more than that."
+    )
     return "\n\n".join(parts)
 
 

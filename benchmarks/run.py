@@ -15,7 +15,7 @@ from benchmarks.jobs import ROOT, Job, run
 from benchmarks.models import MODELS, default_cache, source, texts
 
 PAGE = ROOT / "docs" / "benchmarks.md"
-BENCHMARKS = ("imports", "capture", "generation", "fitting", "fitting_clas")
+BENCHMARKS = ("imports", "capture", "generation", "fitting", "fitting_clas", "cold")
 BACKENDS = ("bridge", "hooked")
 
 
@@ -44,7 +44,7 @@ def jobs(options: argparse.Namespace) -> Iterator[Job]:
         if "imports" in options.only:
             yield Job("imports", repeats=repeats if options.quick else 7, python=python)
         for model in models:
-            for benchmark in ("capture", "generation"):
+            for benchmark in ("capture", "generation", "cold"):
                 for backend in options.backends if benchmark in options.only else ():
                     # HookedTransformer takes twice the time, and has one target to meet, not two.
                     times = repeats if backend == "bridge" else min(repeats, 3)

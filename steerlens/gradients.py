@@ -1,24 +1,29 @@
 """Gradients of a loss: for activations at sites, and for the parameters below a site.
 
 The model's own parameters are never written to: while a pass runs, others stand in their place.
+The rows of several examples share a pass; each example's loss sees its own rows alone, as if they
+had been passed by themselves.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from steerlens.forward import is_bridge, logits
-from steerlens.losses import Example, Loss, Rows
+from steerlens.losses import Example, Logits, Loss, Rows
 from steerlens.models import identity_of
 from steerlens.steering import Site
 from steerlens.types import Hook, HookedModel, Residual
 
 EMBEDDING = "embed.W_E"
+BATCH_SIZE = 8
+"""Examples a pass, by default."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,12 +34,22 @@ class Read:
     gradient: Float[Tensor, "row d_model"]
 
 
-@torch.enable_grad()
 def activation_gradients(
-    model: HookedModel, example: Example, loss: Loss, sites: Sequence[Site]
-) -> dict[Site, Read]:
-    """At each site the total derivative of the loss of one example, what lies above included."""
-    batch = example.batch(model)
+    model: HookedModel,
+    examples: Sequence[Example],
+    loss: Loss,
+    sites: Sequence[Site],
+    batch_size: int = BATCH_SIZE,
+) -> Iterator[dict[Site, Read]]:
+    """For each example, at each site, the total derivative of its loss."""
+    for some in _batches(examples, batch_size):
+        yield from _activation_gradients(model, some, loss, sites)
+
+
+@torch.enable_grad()
+def _activation_gradients(
+    model: HookedModel, examples: Sequence[Example], loss: Loss, sites: Sequence[Site]
+) -> list[dict[Site, Read]]:
     held: dict[Site, Tensor] = {}
 
     def hook_of(site: Site) -> Any:
@@ -46,18 +61,29 @@ def activation_gradients(
         return hook
 
     with model.hooks(fwd_hooks=[(site.hook_name, hook_of(site)) for site in sites]):
-        value = _value(model, batch, loss)
-    found = torch.autograd.grad(value, [held[site] for site in sites])
-    each = (list(range(len(example.rows))), batch.last)
-    return {
-        site: Read(held[site].detach()[each], gradient[each])
-        for site, gradient in zip(sites, found, strict=True)
-    }
+        values = _values(model, examples, loss)
+    # A row moves the loss of its own example alone, so the sum has the gradient of each.
+    found = torch.autograd.grad(torch.stack(values).sum(), [held[site] for site in sites])
+    row, reads = 0, []
+    for example in examples:
+        rows = range(row, row := row + len(example.rows))
+        each = (list(rows), [one.response - 1 for one in example.rows])
+        reads.append(
+            {
+                site: Read(held[site].detach()[each], gradient[each])
+                for site, gradient in zip(sites, found, strict=True)
+            }
+        )
+    return reads
 
 
 @torch.enable_grad()
 def mean_gradient(
-    model: HookedModel, examples: Sequence[Example], loss: Loss, last: int
+    model: HookedModel,
+    examples: Sequence[Example],
+    loss: Loss,
+    last: int,
+    batch_size: int = BATCH_SIZE,
 ) -> dict[str, Float[Tensor, "..."]]:
     """The mean gradient of the loss for the parameters that act up to block `last`.
 
@@ -67,9 +93,9 @@ def mean_gradient(
     places = places_of(model, last)
     leaves = {name: value.detach().requires_grad_() for name, value in weights_at(places).items()}
     total: dict[str, Tensor] = {}
-    for example in examples:
+    for some in _batches(examples, batch_size):
         with standing_in(places, leaves):
-            value = _value(model, example.batch(model), loss)
+            value = torch.stack(_values(model, some, loss)).sum()
         found = torch.autograd.grad(value, list(leaves.values()), allow_unused=True)
         for name, one in zip(leaves, found, strict=True):
             if one is not None:
@@ -78,8 +104,26 @@ def mean_gradient(
     return {name: value / len(examples) for name, value in total.items()}
 
 
-def _value(model: HookedModel, batch: Rows, loss: Loss) -> Float[Tensor, ""]:
-    value = loss(logits(model, batch.tokens, batch.window), batch)
+def _batches(examples: Sequence[Example], size: int) -> Iterable[Sequence[Example]]:
+    if size < 1:
+        raise ValueError(f"batch_size is the number of examples a pass, 1 or more; found {size}.")
+    return (examples[start : start + size] for start in range(0, len(examples), size))
+
+
+def _values(model: HookedModel, examples: Sequence[Example], loss: Loss) -> list[Float[Tensor, ""]]:
+    """The loss of each example, from one pass over the rows of all of them."""
+    shared = Example(tuple(row for example in examples for row in example.rows)).batch(model)
+    scores, row, values = logits(model, shared.tokens, shared.window), 0, []
+    for example in examples:
+        own = example.batch(model)
+        n, width = own.tokens.shape
+        values.append(_value(loss, scores[row : row + n, :width], own))
+        row += n
+    return values
+
+
+def _value(loss: Loss, scores: Logits, batch: Rows) -> Float[Tensor, ""]:
+    value = loss(scores, batch)
     if not isinstance(value, Tensor) or value.ndim != 0 or not value.requires_grad:
         found = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
         raise ValueError(
@@ -134,8 +178,23 @@ def _filled_in(name: str, value: Float[Tensor, "..."]) -> bool:
 
 def _tie(model: Any, places: dict[str, list[Place]]) -> None:
     """A HookedTransformer keeps a tied embedding twice, the second time transposed."""
-    if EMBEDDING in places and torch.equal(model.unembed.W_U.T, model.embed.W_E):
+    if EMBEDDING in places and _same(model, model.embed.W_E, model.unembed.W_U):
         places[EMBEDDING].append(Place(model.unembed, "W_U", transposed=True))
+
+
+_COMPARED: WeakKeyDictionary[Any, tuple[tuple[int, ...], bool]] = WeakKeyDictionary()
+
+
+def _same(
+    model: HookedModel,
+    W_E: Float[Tensor, "d_vocab d_model"],
+    W_U: Float[Tensor, "d_model d_vocab"],
+) -> bool:
+    """Whether the unembedding is the embedding; compared once, and again if either is changed."""
+    state = tuple(n for weight in (W_E, W_U) for n in (id(weight), weight._version))
+    if model not in _COMPARED or _COMPARED[model][0] != state:
+        _COMPARED[model] = (state, torch.equal(W_U.T, W_E))
+    return _COMPARED[model][1]
 
 
 def weights_at(places: Mapping[str, Sequence[Place]]) -> dict[str, Float[Tensor, "..."]]:
@@ -176,7 +235,7 @@ def require_unfolded(model: HookedModel) -> None:
 
 def require_precise(model: HookedModel, by_difference: bool = False) -> None:
     """Raise ValueError if the dtype of `model` is too coarse for gradients, or for differences."""
-    dtype = next(iter(weights_at(places_of(model, -1)).values())).dtype
+    dtype = next(nn.Module.parameters(model)).dtype  # pyright: ignore[reportArgumentType]
     if dtype == torch.float16 or (by_difference and dtype == torch.bfloat16):
         raise ValueError(
             f"The model is in {dtype}: gradients underflow in float16, and a finite difference in "

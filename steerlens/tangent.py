@@ -108,7 +108,7 @@ class Difference:
     def __post_init__(self) -> None:
         weights = weights_at({name: self.places[name] for name in self.direction})
         self.moved = [
-            {name: value + step * self.direction[name].to(value) for name, value in weights.items()}
+            {n: value.add(self.direction[n].to(value), alpha=step) for n, value in weights.items()}
             if step
             else {}
             for step in (self.up, self.down)
@@ -139,7 +139,7 @@ def step_size(model: HookedModel, weights: Weights, direction: Weights, central:
     A bridge takes its softmax in float32, so there even a float64 model is no finer than that.
     """
     lengths = [
-        torch.stack([side[name].double().norm() for name in direction]).norm()
+        torch.stack([side[name].norm() for name in direction]).norm()
         for side in (weights, direction)
     ]
     dtypes = [weights[name].dtype for name in direction]

@@ -174,6 +174,15 @@ def test_both_backends_take_the_same_step(name: str, folders: dict[str, Path]) -
     assert distance(*found) < 1e-5
 
 
+@pytest.mark.skipif(len(BACKENDS) < 2, reason="a bridge has the tied embedding once")
+def test_an_embedding_that_was_untied_since_is_seen() -> None:
+    model = steerlens.load("demo", backend="hooked")
+    assert [len(places_of(model, 0)["embed.W_E"]) for _ in range(2)] == [2, 2]
+    with torch.no_grad():
+        model.unembed.W_U[0, 0] += 1
+    assert len(places_of(model, 0)["embed.W_E"]) == 1
+
+
 def test_float32_with_the_automatic_step_is_near_the_derivative(model: Any) -> None:
     cold = fitted(model)
     tokens, window = batched(model, PROMPTS[1:2])
@@ -295,10 +304,52 @@ def test_a_kernel_reads_the_last_prompt_token_of_each_row(exact: Any) -> None:
 
 def test_several_layers_get_the_total_derivative(exact: Any) -> None:
     example = examples_of(exact, "sft", POSITIVE)[0]
-    both = activation_gradients(exact, example, loss_named("sft"), list(SITES))
+    (both,) = activation_gradients(exact, [example], loss_named("sft"), list(SITES))
     for site in SITES:
-        alone = activation_gradients(exact, example, loss_named("sft"), [site])
+        (alone,) = activation_gradients(exact, [example], loss_named("sft"), [site])
         torch.testing.assert_close(both[site].gradient, alone[site].gradient)
+
+
+def width_of_logits(logits: torch.Tensor, batch: Any) -> torch.Tensor:
+    """A loss that sees how many rows and columns it was given."""
+    return logits.mean() * logits.shape[0] + logits.shape[1] * logits[0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    "loss", ["dpo", "sft", "negative_sft", pytest.param(width_of_logits, id="own")]
+)
+def test_the_batch_size_changes_no_gradient(exact: Any, loss: Any) -> None:
+    both = [*POSITIVE, Conversation("What is it?", response=" A")], [*NEGATIVE, *NEGATIVE[:1]]
+    given = {"sft": (both[0], ()), "negative_sft": ((), both[1])}.get(loss, both)
+    examples, value = examples_of(exact, loss, *given), loss_named(loss)
+    assert len({len(row.ids) for example in examples for row in example.rows}) > 1
+    ones, twos = (
+        list(activation_gradients(exact, examples, value, list(SITES), size)) for size in (1, 2)
+    )
+    assert len(ones) == len(twos) == len(examples) == 3
+    for one, two in zip(ones, twos, strict=True):
+        for site in SITES:
+            torch.testing.assert_close(two[site].activation, one[site].activation)
+            torch.testing.assert_close(two[site].gradient, one[site].gradient)
+    one, two = (mean_gradient(exact, examples, value, 1, size) for size in (1, 2))
+    assert one.keys() == two.keys()
+    for name, gradient in one.items():
+        torch.testing.assert_close(two[name], gradient)
+
+
+def test_options_in_one_batch_keep_to_their_prompts(exact: Any) -> None:
+    prompts = ["The dog", "I love you because you are", "What"]
+    wishes = [{5: 0.5, 6: 0.5}, {7: 0.9, 8: 0.1}, {9: 0.2, 10: 0.3, 11: 0.5}]
+    one, many = (
+        ColdKernel.fit(exact, 1, prompts, loss="options", probabilities=wishes, batch_size=size)
+        for size in (1, 3)
+    )
+    torch.testing.assert_close(only_steer(one).gradients, only_steer(many).gradients)
+
+
+def test_no_example_a_pass_is_an_error(exact: Any) -> None:
+    with pytest.raises(ValueError, match="batch_size is the number of examples a pass"):
+        ColdFD.fit(exact, 1, POSITIVE, NEGATIVE, batch_size=0)
 
 
 def test_a_small_step_lowers_the_loss_of_its_examples(exact: Any) -> None:

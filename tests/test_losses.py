@@ -64,21 +64,23 @@ def test_a_function_of_ones_own_is_a_loss(gpt2: Any) -> None:
         return logits[0, batch.last[0], 3]
 
     found = examples_of(gpt2, last_logit, [Conversation("What is it?", response=" A day.")])
-    read = activation_gradients(gpt2, found[0], last_logit, [Site(3)])[Site(3)]
-    assert float(read.gradient.norm()) > 0
+    (read,) = activation_gradients(gpt2, found, last_logit, [Site(3)])
+    assert float(read[Site(3)].gradient.norm()) > 0
+
+
+def gradients_of_one(model: Any, loss: Any) -> Any:
+    return list(activation_gradients(model, [Example((LONG,))], loss, [Site(0)]))
 
 
 @pytest.mark.parametrize("value", [torch.ones(2), 1.0, torch.tensor(1.0)])
 def test_a_loss_that_is_no_scalar_of_the_logits_is_refused(gpt2: Any, value: Any) -> None:
     with pytest.raises(ValueError, match="scalar tensor that depends on the logits"):
-        activation_gradients(gpt2, Example((LONG,)), lambda logits, batch: value, [Site(0)])
+        gradients_of_one(gpt2, lambda logits, batch: value)
 
 
 def test_a_loss_that_is_not_finite_is_refused(gpt2: Any) -> None:
     with pytest.raises(ValueError, match="loss of an example is inf"):
-        activation_gradients(
-            gpt2, Example((LONG,)), lambda logits, batch: logits.sum() / 0.0, [Site(0)]
-        )
+        gradients_of_one(gpt2, lambda logits, batch: logits.sum() / 0.0)
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,7 @@ from steerlens.asked import AskedAtLast
 from steerlens.combinators import unchanged
 from steerlens.directions import require_finite
 from steerlens.gradients import (
+    BATCH_SIZE,
     activation_gradients,
     mean_gradient,
     places_of,
@@ -106,16 +107,18 @@ class ColdKernel:
         scope: Scope = prompt,
         template: str | None = None,
         compat: Compat | None = None,
+        batch_size: int = BATCH_SIZE,
     ) -> Steering:
         """Fit all sites, from one pass over each example; `losses.py` says what each loss needs.
 
-        `width` is that of the RBF kernel, by default the median distance between anchors.
+        `width` is that of the RBF kernel, by default the median distance between anchors;
+        `batch_size` the number of examples a pass, which changes the speed and nothing else.
         """
         released, places, value = _released(compat), _sites(model, sites), loss_named(loss)
         _require_kernel(kernel, width)
         require_precise(model)
         examples = examples_of(model, loss, positive, negative, probabilities, template)
-        reads = [activation_gradients(model, example, value, places) for example in examples]
+        reads = list(activation_gradients(model, examples, value, places, batch_size))
         # The released code overwrites the chosen answer's activations by the rejected one's.
         kept = slice(-1, None) if released and isinstance(value, DPO) else slice(None)
         placed: list[tuple[Site, Steer]] = []
@@ -243,6 +246,7 @@ class ColdFD:
         scope: Scope = prompt,
         template: str | None = None,
         compat: Compat | None = None,
+        batch_size: int = BATCH_SIZE,
     ) -> "ColdFD":
         """The mean gradient of the examples; `losses.py` says what each loss needs.
 
@@ -260,7 +264,7 @@ class ColdFD:
         require_unfolded(model)
         require_precise(model, by_difference=mode == "fd")
         examples = examples_of(model, loss, positive, negative, probabilities, template)
-        g = mean_gradient(model, examples, loss_named(loss), _deepest(places))
+        g = mean_gradient(model, examples, loss_named(loss), _deepest(places), batch_size)
         origin = origin_of(model, data=_ids(examples))
         found = (tuple(g), tuple(g.values()), places)
         return cls(*found, eta, mode, eps, central, scope, name_of(loss), origin)
