@@ -46,7 +46,7 @@ class Target:
     def cells(self) -> list[str]:
         """A table row."""
         verdict = "met" if self.met else "**missed**"
-        return [self.what, f"at most {self.limit:g} {self.unit}", between(self.found), verdict]
+        return [self.what, f"at most {self.limit:.3g} {self.unit}", between(self.found), verdict]
 
 
 def page(answers: Sequence[Answer], machine: str) -> str:
@@ -84,7 +84,7 @@ def _head(answers: Sequence[Answer], machine: str) -> str:
 
 
 def _versions(answer: Answer) -> str:
-    return ", ".join(f"{name} {number}" for name, number in answer["versions"].items())
+    return ", ".join(f"{name} {number}" for name, number in sorted(answer["versions"].items()))
 
 
 def _targets(answers: Sequence[Answer]) -> str:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from steerlens import types
     from steerlens.cli_psr import Wanted
     from steerlens.labelled import FoundDirection
-    from steerlens.prompts import PromptPair
+    from steerlens.prompts import Conversation, PromptPair
     from steerlens.steering import AnySteering, Site
     from steerlens.training import Schedule
     from steerlens.types import HookedModel
@@ -403,16 +403,16 @@ def fit_clas(
     steered = scope_named(scope)
     asked = read_prompt_pairs(pairs)
     held = [] if validation is None else read_prompt_pairs(validation)
+    if len(asked) + len(held) < 2:
+        raise ValueError("One pair cannot be fitted and validated on. Give more, or --validation.")
     loaded = _load(model, backend, device)
     _require_folder_of(out)
     template = _template(loaded)
-    answered = _answered(loaded, [*asked, *held], seed, max_new_tokens, template)
     fitted = len(asked) if held else -(-len(asked) // 2)
-    if len(answered) < 2:
-        raise ValueError("One pair cannot be fitted and validated on. Give more, or --validation.")
     directions, shown = _directions(
-        loaded, direction, answered[:fitted], layers, seed, template, learn_directions
+        loaded, direction, asked[:fitted], layers, seed, template, learn_directions
     )
+    answered = _answered(loaded, [*asked, *held], seed, max_new_tokens, template)
     fit = CLAS.fit(
         loaded,
         answered[:fitted],
@@ -443,18 +443,24 @@ def fit_clas(
 def _directions(
     model: "HookedModel",
     source: str,
-    pairs: "Sequence[PromptPair]",
+    asked: "Sequence[PromptPair | Conversation]",
     layers: str,
     seed: int,
     template: str | None,
     learnt: bool,
 ) -> "tuple[dict[Site, types.Direction], str]":
-    """The directions of a file or of the pairs' own prompts, and what to say about them."""
+    """The directions of a file or of the lines' own prompts, and what to say about them."""
     from steerlens.cli_psr import directions
     from steerlens.labelled import Kind, contrast_directions
+    from steerlens.prompts import Conversation, PromptPair
 
     places = _layers(layers, model.cfg.n_layers)
     if source not in get_args(Kind):
+        if learnt:
+            raise ValueError(
+                f"--learn-directions begins with random ones and would ignore {source}. Leave one "
+                "of them out."
+            )
         held = directions(Path(source), model, places)
         several = [
             f"{len(vectors)} at {place}" for place, vectors in held.items() if len(vectors) > 1
@@ -467,8 +473,8 @@ def _directions(
     found = contrast_directions(
         "random" if learnt else source,  # pyright: ignore[reportArgumentType]  (checked above)
         model,
-        [pair.prompted for pair in pairs],
-        [pair.plain for pair in pairs],
+        [line.prompted if isinstance(line, PromptPair) else line for line in asked],
+        [line.plain if isinstance(line, PromptPair) else Conversation(line.user) for line in asked],
         places,
         template=template,
         seed=seed,

@@ -170,6 +170,32 @@ def test_clas_that_no_step_improves_says_that_it_does_nothing(run: Any, tmp_path
     assert "this steering does nothing" in said
 
 
+def test_clas_learns_its_directions_or_takes_them_from_a_file(
+    run: Any, files: Any, tmp_path: Path
+) -> None:
+    command = ("fit", "clas", "--pairs", EXAMPLES / "pairs.jsonl", *SHORT, "--learn-directions")
+    out = tmp_path / "clas.safetensors"
+    code, _, said = run(*command, "--direction", files["caa"], "--layers", "3", "--out", out)
+    assert code == 2
+    assert "would ignore" in said
+    assert run(*command, "--layers", "3", "--steps", "1", "--out", out)[0] == 0
+
+
+def test_clas_looks_at_its_input_before_the_model_answers(
+    run: Any, files: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "steerlens.generation.prompted_pairs", lambda *_, **__: pytest.fail("asked")
+    )
+    lines = tmp_path / "pairs.jsonl"
+    line = json.dumps({"user": "Review a film.", "system": "Be positive."}) + "\n"
+    command = ("fit", "clas", "--pairs", lines, "--out", tmp_path / "clas.safetensors")
+    lines.write_text(line)
+    assert "One pair cannot be fitted" in run(*command)[2]
+    lines.write_text(2 * line)
+    assert "has no vector at layer 0" in run(*command, "--direction", files["caa"])[2]
+
+
 def test_a_file_without_the_asked_direction_is_an_error(
     run: Any, files: Any, tmp_path: Any
 ) -> None:
