@@ -5,7 +5,7 @@ from typing import Any
 import clas
 import numpy as np
 import pytest
-from clas_page import NOT, SUPPORTED, UNDECIDED, not_below, on_most, page
+from clas_page import MARGIN, NOT, SUPPORTED, UNDECIDED, not_below, on_most, page
 from estimates import Estimate
 
 
@@ -27,10 +27,11 @@ def test_a_claim_on_most_attributes_needs_four_of_five() -> None:
     assert on_most([up, up, up, down, down]) == NOT
 
 
-def test_not_below_is_all_that_is_claimed_of_the_rivals() -> None:
+def test_as_good_as_a_rival_is_a_claim_that_a_wide_interval_does_not_support() -> None:
     assert not_below(around(0)) == SUPPORTED
     assert not_below(around(1)) == SUPPORTED
     assert not_below(around(-1)) == NOT
+    assert not_below(Estimate(-1.0, np.array([-1 - MARGIN, 2.0]))) == UNDECIDED
 
 
 def test_every_method_may_try_as_many_configurations() -> None:

@@ -25,24 +25,28 @@ REASONS = Path(__file__).with_name("clas_reasons.md")
 """What we make of the results, written by hand once they are there."""
 
 NEEDED = 0.8
+MARGIN = 3.0
+"""Points that CLAS may be below a rival and still be called as good."""
 KINDS = ("harmonic", "attribute", "coherence")
 CLAS, GRID = "CLAS, RFM", "LAS grid"
 RIVALS = ("ReFT", "LoReFT", "ReFT-r1", "LoRA")
 
 HYPOTHESES = f"""\
 Written before the command opened the test split. A score is the mean over completions of the
-harmonic mean of the attribute's judge and of coherence, 0 to 100. Intervals hold 95 %: of
-{N_BOOTSTRAP} resamples of seeds and of test questions, both at once, widened by sqrt(n / (n - 1))
-for n seeds; attributes are fixed. Unless said otherwise a claim is **supported** where the interval
-lies wholly on the side claimed, **not supported** where it lies wholly on the other, else
+harmonic mean of the attribute's judge and of coherence, 0 to 100. Intervals are nominally of 95 %:
+from {N_BOOTSTRAP} resamples of seeds and of test questions, both at once, widened by
+sqrt(n / (n - 1)) for n seeds; attributes are fixed. With three seeds they hold 95 % or more of the
+time where seeds matter little beside questions, and less where they matter much
+(`python scripts/studies/coverage.py`). Unless said otherwise a claim is **supported** where the
+interval lies wholly on the side claimed, **not supported** where it lies wholly on the other, else
 **undecided**.
 
 - **H1** CLAS (RFM directions) scores above the LAS grid, one fixed strength on the same directions,
   on at least {NEEDED:.0%} of the attributes. Supported if the interval of the difference lies above
   0 on so many; not supported if it lies below 0 on so many that this is impossible.
-- **H2** CLAS (RFM) is within the interval of, or above, the CLAS paper's ReFT, LoReFT, ReFT-r1 and
-  LoRA, all of rank 1. One claim each, on the mean over attributes: supported unless the interval of
-  the difference lies wholly below 0.
+- **H2** CLAS (RFM) is as good as, or better than, the CLAS paper's ReFT, LoReFT, ReFT-r1 and LoRA,
+  all of rank 1. One claim each, on the mean over attributes: supported where the interval of the
+  difference lies above -{MARGIN:g} points, not supported where it lies wholly below 0.
 - **H3** The direction matters: CLAS scores higher with RFM directions than with random ones.
 - **H4** Away from what it was fitted on, CLAS over-steers. For attributes whose questions are all
   about films, on questions about something else: (a) |alpha| is larger, by the ratio of its means
@@ -52,15 +56,20 @@ lies wholly on the side claimed, **not supported** where it lies wholly on the o
 
 Every method tries as many configurations (6) on validation questions, with seed 0: strengths for
 the LAS grid (shares of the median length of the activations), the layer for methods at one layer,
-multiples (1/4 to 8) of its own learning rate for every other. The best score is kept and fitted
-anew with each seed. Learned methods get {clas.N_TRAIN} pairs "plain prompt -> completion that
-shows the attribute" (of prompted responses that the judges give 50 points or more) and
-{clas.N_VALIDATION} to choose among 8 steps by the likelihood, step 0 included; ReFT-r1 gets 24
-passes in batches of 6 and the model's own answers as negatives. Directions, and the instruction
-vector, come from {clas.N_PROBE} other training questions with and without the instruction. Samples
-at temperature 1, at most 64 tokens.
+multiples (1/4 to 8) of its own learning rate for every other (ReFT-r1's factor, AxBench's second
+dial, stays at 1). The best score is kept and fitted anew with each seed. Learned methods get
+{clas.N_TRAIN} pairs "plain prompt -> completion that shows the attribute" (of prompted responses
+that the judges give 50 points or more) and {clas.N_VALIDATION} to choose among 8 steps by the
+likelihood, step 0 included; ReFT-r1 gets 24 passes in batches of 6 and the model's own answers as
+negatives. Directions, and the instruction vector, come from {clas.N_PROBE} other training questions
+with and without the instruction. Samples at temperature 1, at most 64 tokens.
 """
 SEEN = """
+Changed while the search on validation questions ran, before the test split was opened, on the
+advice of a reviewer who had seen no score: H2 had been called supported wherever its interval
+reached 0, which a wide interval does by being wide; "nominally" was missing; and in H4 the
+questions of the two kinds had been resampled as if they came in pairs.
+
 Not quite blind: while CLAS was written, scores of *lowercase* and *positive* were seen on 60 test
 questions, with one seed and default settings, of CLAS and of the unsteered model alone.
 """
@@ -118,7 +127,10 @@ def on_most(found: Sequence[Estimate]) -> str:
 
 def not_below(one: Estimate) -> str:
     """The verdict of H2."""
-    return NOT if one.interval[1] < 0 else SUPPORTED
+    low, high = one.interval
+    if high < 0:
+        return NOT
+    return SUPPORTED if low > -MARGIN else UNDECIDED
 
 
 # -- The page --------------------------------------------------------------------------------------
@@ -149,7 +161,7 @@ def _verdicts(results: Results) -> str:
     rows.append(_row(f"H1 {CLAS} less {GRID} > 0", found, on_most(found)))
     for rival in RIVALS:
         found = gains(results, CLAS, rival)
-        rows.append(_row(f"H2 {CLAS} less {rival}, not < 0", found, not_below(mean_of(found))))
+        rows.append(_row(f"H2 {CLAS} less {rival} > -{MARGIN:g}", found, not_below(mean_of(found))))
     found = gains(results, CLAS, "CLAS, random")
     rows.append(_row("H3 RFM less random > 0", found, verdict(mean_of(found), 0, above=True)))
     for name, statistic, bound in BEYOND:
@@ -218,12 +230,12 @@ BEYOND: tuple[tuple[str, Statistic, float], ...] = (
 
 def _elsewhere(results: Results, attribute: str, statistic: Statistic) -> Estimate:
     cells = results.beyond(attribute)
-    n = min(len(cells[0][where]["by_text"]) for where in ("own", "beyond"))
+    sizes = [len(cells[0][where]["by_text"]) for where in ("own", "beyond")]
 
-    def of(seeds: np.ndarray, questions: np.ndarray) -> float:
-        return statistic([cells[seed] for seed in seeds], questions, questions)
+    def of(seeds: np.ndarray, own: np.ndarray, other: np.ndarray) -> float:
+        return statistic([cells[seed] for seed in seeds], own, other)
 
-    return estimate(of, len(cells), n, draw=results.options.attributes.index(attribute))
+    return estimate(of, len(cells), sizes, draw=results.options.attributes.index(attribute))
 
 
 def _scores(results: Results) -> str:
@@ -305,5 +317,6 @@ def _about(results: Results) -> str:
         f"\n## How it was made\n\nThe demonstration model, fingerprint `{known}`; seeds 0 to "
         f"{results.options.seeds - 1}, which draw the pairs, the first parameters and the samples. "
         f"{results.options.n_validation} validation questions, one completion each; "
-        f"{results.options.n_test} test questions, one completion of each a seed.\n"
+        f"{results.options.n_test} test questions, one completion of each a seed; "
+        f"{results.options.n_beyond} questions of its own and as many beyond for H4.\n"
     )

@@ -37,17 +37,18 @@ def mean_of(estimates: Sequence[Estimate]) -> Estimate:
 
 
 def estimate(
-    statistic: Callable[[np.ndarray, np.ndarray], float], n_seeds: int, n: int, draw: int
+    statistic: Callable[..., float], n_seeds: int, n: int | Sequence[int], draw: int
 ) -> Estimate:
-    """`statistic(seeds, questions)` of all, and of resampled seeds and questions."""
+    """`statistic(seeds, questions)` of all, and of resampled seeds and questions.
+
+    Where there are several sets of questions, `n` has the size of each, and each is an argument.
+    """
     rng = np.random.default_rng(draw)
+    sizes = (n_seeds, n) if isinstance(n, int) else (n_seeds, *n)
     found = np.array(
-        [
-            statistic(rng.integers(0, n_seeds, n_seeds), rng.integers(0, n, n))
-            for _ in range(N_BOOTSTRAP)
-        ]
+        [statistic(*(rng.integers(0, size, size) for size in sizes)) for _ in range(N_BOOTSTRAP)]
     )
-    value = statistic(np.arange(n_seeds), np.arange(n))
+    value = statistic(*(np.arange(size) for size in sizes))
     # Resampling few seeds shows less than their spread: the variance of n of them is (n - 1) / n.
     widened = (n_seeds / (n_seeds - 1)) ** 0.5 if n_seeds > 1 else 1.0
     return Estimate(value, value + widened * (found - value))
