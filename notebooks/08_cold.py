@@ -583,9 +583,9 @@ scores[["method", "strength", "attribute", "attribute_low", "attribute_high", "c
 
 # %% [markdown]
 # 24 requests with two completions each, seed 0: compare differences with the intervals before you
-# believe them. On the demonstration model the step raises the attribute to about where the prompt
-# has it, but pays in coherence what the prompt does not. The kernel's vector of the same length
-# does less, and its intervals overlap with those of the unsteered model.
+# believe them. On the demonstration model the strong steps raise the attribute to about where the
+# prompt has it, with text that is less coherent than the prompt's. The kernel's vector of the same
+# length does less, and its intervals overlap with those of the unsteered model.
 
 # %%
 texts = side_by_side(
@@ -680,7 +680,7 @@ assert abs(uneven.loc["COLD-Kernel", "95th / 5th"] - 1) < 1e-2, "a constant is e
 # * It pushes hard where the prompt does, but much of that is the place: both fade along the text.
 #   Some correlation is left without it. Eight texts of one attribute are few: take it as a hint.
 # * The dot kernel is uneven too, but once the place is taken away, its strengths do not follow the
-#   prompt's. And neither kernel points where the prompt does.
+#   prompt's. And along the prompt's push lies no more of either kernel's than of a random vector.
 #
 # ---
 # # Exercises
