@@ -154,7 +154,7 @@ def length(tensors):
     return float(torch.stack([one.norm() for one in tensors]).norm())
 
 
-print(f"|theta| = {length(theta.values()):.1f}, |g| = {length(g.values()):.3f}")
+print(f"|theta| = {length(theta[name] for name in g):.1f}, |g| = {length(g.values()):.3f}")
 
 
 def stepped(eta):
