@@ -90,7 +90,12 @@ def strengths(
     `off_axis` is what no single direction tells: 0 for a gate of rank 1.
     """
     tables = []
-    for entry in as_entries(steerings):
+    entries = as_entries(steerings)
+    if not entries:
+        raise ValueError('No steerings were given. Pass {"name": steering, ...}.')
+    for site, v in (direction or {}).items():
+        require_direction(model, site, v)
+    for entry in entries:
         if entry.steering is None:
             raise ValueError(f"{entry.method} has no steering, so there is nothing to measure.")
         sites = sites_of(entry.steering, model.cfg.n_layers)
@@ -104,6 +109,17 @@ def strengths(
             rows = _rows(aligned, pieces, entry, site, deltas, v.expand(len(pieces), -1))
             tables.append(rows.assign(view="local"))
     return pd.concat(tables, ignore_index=True)
+
+
+def require_direction(model: HookedModel, site: Site, v: Direction) -> None:
+    """Raise ValueError unless `v` is a vector of the model's width, finite and of some length."""
+    found, wanted = list(v.shape), [model.cfg.d_model]
+    if found != wanted or not bool(torch.isfinite(v).all()) or not bool(v.any()):
+        raise ValueError(
+            f"The direction at {site} must be {wanted[0]} finite numbers, not all of them 0; found "
+            f"shape {found}, of which {int(torch.isfinite(v).sum())} are finite and "
+            f"{int((v != 0).sum())} not 0."
+        )
 
 
 def _main_direction(delta: Float[Tensor, "token d_model"]) -> Float[Tensor, "d_model"]:
@@ -122,6 +138,8 @@ def _axes(
         raise ValueError(
             f"No direction was given for {', '.join(missing)}. Give one for each site."
         )
+    for site in aligned.sites:
+        require_direction(model, site, direction[site])
     return {
         site: direction[site].double().expand(len(aligned.example), -1) for site in aligned.sites
     }

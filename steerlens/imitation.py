@@ -105,6 +105,11 @@ class Imitation:
             )
         if objective == "LL":
             self.spans = [_span(row, scope) for row in self.rows]
+            if not any(len(span) for span in self.spans):
+                raise ValueError(
+                    f"No token of these {len(pairs)} pairs lies in the scope `{scope}`, so nothing "
+                    "would be steered. Choose another scope: everywhere, response, ..."
+                )
         else:
             self.spans = [aligned_span(model, plain, prompted, scope) for plain, prompted in both]
             self.targets = self._targets(both, scope, memory, teacher)

@@ -1,5 +1,6 @@
 """CLAS: its equation and special cases, what it is trained on, and that it may return the model."""
 
+import inspect
 from contextlib import nullcontext
 from typing import Any
 
@@ -11,7 +12,7 @@ from test_coefficients import PAIRS
 from tiny_models import D_MODEL, load
 
 import steerlens
-from steerlens import Site, Steering, at, encode_pair
+from steerlens import PromptPair, Site, Steering, at, encode_pair
 from steerlens.forward import logits
 from steerlens.methods.clas import CLAS
 
@@ -98,22 +99,30 @@ def test_a_bias_alone_steers_the_model_as_a_constant_vector_does(model: Any) -> 
 # -- What it is trained on -------------------------------------------------------------------------
 
 
-def plain_loss(model: Any, parameters: dict[str, torch.Tensor]) -> torch.Tensor:
+def plain_loss(
+    model: Any,
+    parameters: dict[str, torch.Tensor],
+    scope: Any = steerlens.everywhere,
+    pairs: Any = PAIRS,
+) -> torch.Tensor:
     """The mean of -log p over all response tokens of all pairs, by full passes of one row each."""
     total: Any = 0.0
     n_tokens = 0
-    for pair in PAIRS:
+    for pair in pairs:
         row, _ = encode_pair(model, pair)
+        tokens, window = steerlens.batch(model, [row])
+        where = scope.where(window)[..., None]
         hooks = []
         for site in SITES:
             c, b = (parameters[f"{site.layer}.resid_post.{name}"] for name in ("c", "b"))
             v = torch.nn.functional.normalize(DIRECTIONS[site], dim=0).to(c)
 
-            def hook(h: torch.Tensor, hook: Any, c: Any = c, b: Any = b, v: Any = v) -> Any:
-                return h + (h @ c.T + b) * v
+            def hook(
+                h: torch.Tensor, hook: Any, c: Any = c, b: Any = b, v: Any = v, where: Any = where
+            ) -> Any:
+                return h + where * (h @ c.T + b) * v
 
             hooks.append((site.hook_name, hook))
-        tokens, window = steerlens.batch(model, [row])
         with model.hooks(fwd_hooks=hooks):
             scores = logits(model, tokens, window)[0]
         wanted = torch.tensor(row.ids[row.response :])
@@ -130,7 +139,7 @@ def task_and_parameters(model: Any) -> tuple[Any, dict[str, torch.Tensor]]:
     from steerlens.methods.clas import _Modules
     from steerlens.positions import everywhere
 
-    units = {site: torch.nn.functional.normalize(v, dim=0) for site, v in DIRECTIONS.items()}
+    units = {site: torch.nn.functional.normalize(v, dim=0)[None] for site, v in DIRECTIONS.items()}
     modules = _Modules(SITES, units, "contextual", False, None)
     task = Imitation(
         model,
@@ -184,6 +193,41 @@ def test_gradients_are_central_differences_of_a_float64_model(
         assert along == pytest.approx((up - down) / 2, rel=5e-3, abs=1e-6)
 
 
+@pytest.mark.parametrize("scope", [steerlens.everywhere, steerlens.response], ids=str)
+def test_training_is_that_of_plain_full_passes(model: Any, scope: Any) -> None:
+    rates, steps = {"c": 1e-2, "b": 0.2}, 4
+    short = [PromptPair.with_system("What is it?", "", text) for text in (" love", " hate")]
+    options = {"steps": steps, "rate": rates["c"], "bias_rate": rates["b"], "scope": scope}
+    found = CLAS.fit(model, short, short, DIRECTIONS, **options)
+    shapes = {"c": (1, D_MODEL), "b": (1,)}
+    parameters = {
+        f"{site.layer}.resid_post.{name}": torch.zeros(shape, requires_grad=True)
+        for site in SITES
+        for name, shape in shapes.items()
+    }
+    groups = [{"params": [value], "lr": rates[name[-1]]} for name, value in parameters.items()]
+    optimiser = torch.optim.AdamW(groups, weight_decay=0.0)
+    norms = []
+    for _ in range(steps):
+        optimiser.zero_grad()
+        plain_loss(model, parameters, scope, short).backward()
+        norms.append(float(torch.nn.utils.clip_grad_norm_(parameters.values(), 1.0)))
+        optimiser.step()
+    assert max(norms) > 1.05  # so that clipping is seen
+    assert found.trained.best_epoch == steps
+    for name, value in parameters.items():
+        trained = found.trained.parameters[name]
+        torch.testing.assert_close(trained, value.detach(), rtol=0, atol=1e-4)
+        assert trained.abs().max() > 1e-3
+
+
+def test_the_choice_among_steps_does_not_depend_on_how_many_train(gpt2: Any) -> None:
+    one = CLAS.fit(gpt2, PAIRS[:1], PAIRS, DIRECTIONS, steps=1)
+    all_of_them = CLAS.fit(gpt2, PAIRS, PAIRS, DIRECTIONS, steps=1)
+    begun = [found.trained.rows[0]["validation_loss"] for found in (one, all_of_them)]
+    assert begun[0] == pytest.approx(begun[1], rel=1e-6)
+
+
 def test_the_first_step_moves_every_bias_by_its_rate(model: Any) -> None:
     one = fit(model, steps=1, bias_rate=1e-3, rate=1e-4)
     assert one.trained.best_epoch == 1
@@ -195,9 +239,21 @@ def test_the_first_step_moves_every_bias_by_its_rate(model: Any) -> None:
 def test_the_rate_of_the_bias_follows_the_size_of_the_activations(gpt2: Any) -> None:
     rows = [encode_pair(gpt2, pair)[0] for pair in PAIRS]
     seen = steerlens.capture(gpt2, rows, list(SITES), scope=steerlens.everywhere.without_bos)
-    for site, steer in fit(gpt2, steps=1, kind="layerwise").steers.items():
+    found = fit(gpt2, steps=1, kind="layerwise", bias_share=1e-4)
+    assert found.trained.best_epoch == 1
+    for site, steer in found.steers.items():
         size = float(seen.at(site).norm(dim=-1).median())
-        assert abs(float(steer.b)) in (0.0, pytest.approx(0.01 * size, rel=1e-3))
+        assert abs(float(steer.b)) == pytest.approx(1e-4 * size, rel=1e-3)
+
+
+def test_the_rate_of_the_bias_is_that_of_the_tokens_in_scope(gpt2: Any) -> None:
+    rows = [encode_pair(gpt2, pair)[0] for pair in PAIRS]
+    seen = steerlens.capture(gpt2, rows, list(SITES), scope=steerlens.last)
+    found = fit(gpt2, steps=1, kind="layerwise", bias_share=1e-4, scope=steerlens.last)
+    assert found.trained.best_epoch == 1
+    for site, steer in found.steers.items():
+        size = float(seen.at(site).norm(dim=-1).median())
+        assert abs(float(steer.b)) == pytest.approx(1e-4 * size, rel=1e-3)
 
 
 def test_a_single_bias_has_the_mean_rate_of_the_sites_in_any_share(gpt2: Any) -> None:
@@ -225,11 +281,33 @@ def test_fitting_makes_the_responses_likelier(model: Any, strength: Any) -> None
         assert float(steer.v.norm()) == pytest.approx(1, abs=1e-5)
 
 
-def test_learnt_directions_leave_the_given_ones(gpt2: Any) -> None:
-    found = fit(gpt2, learn_directions=True, bias_rate=3e-3)
+def test_learnt_directions_leave_the_given_ones_at_one_rate_for_everything(gpt2: Any) -> None:
+    found = fit(gpt2, learn_directions=True)
     assert found.trained.best_epoch > 0
+    given = fit(gpt2, learn_directions=True, bias_rate=3e-3)
+    for name, value in given.trained.parameters.items():
+        assert torch.equal(found.trained.parameters[name], value)
     for site, steer in found.steers.items():
         assert abs(float(torch.cosine_similarity(steer.v[0], DIRECTIONS[site], dim=0))) < 0.9
+
+
+@pytest.mark.parametrize("kind", ["contextual", "layerwise", "single"])
+def test_several_directions_at_a_site_have_a_strength_each(
+    gpt2: Any, kind: Any, tmp_path: Any
+) -> None:
+    v = random(3, D_MODEL, seed=7)
+    found = fit(gpt2, directions={1: v, 2: v[0]}, kind=kind, bias_share=0.001)
+    assert found.trained.best_epoch > 0
+    wide, narrow = found.steers[Site(1)], found.steers[Site(2)]
+    assert [list(part.shape) for part in (wide.c, wide.b, wide.v)] == [[3, 32], [3], [3, 32]]
+    assert list(narrow.c.shape) == [1, 32]
+    torch.testing.assert_close(wide.v, torch.nn.functional.normalize(v, dim=-1))
+    assert len(set(wide.b.tolist())) == (1 if kind == "single" else 3)
+    assert bool(wide.c.any(dim=1).all()) == (kind == "contextual")
+    saved = steerlens.load_steering(found.steering.save(tmp_path / "s.safetensors"), gpt2)
+    assert torch.equal(saved.placed[0][1].b, wide.b)
+    learnt = fit(gpt2, directions={1: v}, learn_directions=True, steps=1)
+    assert learnt.steers[Site(1)].v.shape == (3, D_MODEL)
 
 
 def test_where_every_step_harms_the_model_itself_is_kept(model: Any) -> None:
@@ -266,17 +344,50 @@ def test_positions_and_limits_are_kept(gpt2: Any, tmp_path: Any) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"kind": "global"}, "Unknown kind"),
         ({"directions": {}}, "No directions"),
         ({"validation": []}, "No validation pairs"),
         ({"directions": {Site(1): torch.zeros(D_MODEL)}}, "cannot be normalised"),
+        ({"directions": {1: torch.ones(D_MODEL + 3)}}, r"layer 1 resid_post have shape \[1, 35\]"),
+        ({"directions": {9: torch.ones(D_MODEL)}}, "which this model does not have"),
+        ({"directions": {1: random(D_MODEL), Site(1): random(D_MODEL)}}, "given twice"),
+        ({"bias_rate": -0.5}, "bias_rate must be a finite number, 0 or more; found -0.5"),
+        ({"bias_rate": float("nan")}, "bias_rate must be a finite number"),
+        ({"bias_share": -1.0}, "bias_share must be a finite number"),
+        ({"bias_share": 0.5, "bias_rate": 0.1}, "Give one of them"),
+        ({"steps": 0}, "steps is a number of updates"),
+        ({"rate": 0.0}, "the learning rate, must be finite and above 0"),
+        ({"limit": 0.0}, "must be above 0"),
+        ({"scope": steerlens.positions(5000, 5001)}, "The scope holds no token"),
+        (
+            {"scope": steerlens.positions(5000, 5001), "bias_rate": 0.1},
+            "No token of these 6 pairs lies in the scope",
+        ),
     ],
-    ids=["kind", "directions", "validation", "zero"],
+    ids=str,
 )
 def test_bad_options_are_errors(gpt2: Any, options: dict[str, Any], message: str) -> None:
-    error = (ValueError, TypeError) if "kind" in options else ValueError
-    with pytest.raises(error, match=message if "kind" not in options else None):
+    with pytest.raises(ValueError, match=message):
         fit(gpt2, **options)
+
+
+def test_no_pairs_to_fit_on_are_an_error(gpt2: Any) -> None:
+    with pytest.raises(ValueError, match="No pairs were given to fit on"):
+        CLAS.fit(gpt2, [], PAIRS, DIRECTIONS, bias_rate=0.1)
+
+
+def test_an_unknown_kind_is_an_error(gpt2: Any) -> None:
+    unchecked = inspect.unwrap(CLAS.fit.__func__)  # beartype would say it in its own words
+    with pytest.raises(ValueError, match=r"'global'.*contextual"):
+        unchecked(CLAS, gpt2, PAIRS, PAIRS, DIRECTIONS, kind="global")
+
+
+@pytest.mark.parametrize("shapes", [((1, 8), (2,), (2, 8)), ((1, 9), (1,), (1, 8))])
+def test_parts_that_do_not_belong_together_are_an_error(shapes: Any) -> None:
+    steer = object.__new__(CLAS)  # beartype would refuse the shapes in its own words
+    for name, shape in zip("cbv", shapes, strict=True):
+        object.__setattr__(steer, name, torch.ones(shape))
+    with pytest.raises(ValueError, match="one c and one b for each v"):
+        steer.__post_init__()
 
 
 def test_a_bound_below_zero_is_an_error() -> None:

@@ -34,6 +34,11 @@ def test_every_site_gets_its_direction_at_length_1_and_the_same_strength(gpt2: A
         torch.testing.assert_close(after - before, expected, rtol=1e-4, atol=1e-4)
 
 
+def test_a_bare_layer_is_its_output() -> None:
+    steering = las.fixed({2: torch.ones(D_MODEL), 0: torch.ones(D_MODEL)})
+    assert steering.sites == (Site(0), Site(2))
+
+
 def test_the_strength_of_the_largest_score_is_found() -> None:
     found = las.search(lambda s: -abs(strength_of(s) - 0.42), las.fixed(DIRECTIONS), las.GRID)
     assert found.strength == pytest.approx(0.4)

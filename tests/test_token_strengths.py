@@ -11,7 +11,19 @@ from tiny_models import D_MODEL
 
 from analysis.coefficients import strengths
 from analysis.strengths import Entry
-from steerlens import CAA, CLAS, PSR, Conversation, Site, When, at, capture, everywhere, response
+from steerlens import (
+    CAA,
+    CLAS,
+    PSR,
+    Conversation,
+    ReFTr1,
+    Site,
+    When,
+    at,
+    capture,
+    everywhere,
+    response,
+)
 
 TEXTS = [Conversation("What is it?", None, "It was a good day"), Conversation("Do you love me?")]
 V = random(D_MODEL, seed=5)
@@ -44,6 +56,23 @@ def test_along_its_own_direction_the_strength_is_the_gate_of_each_token(
         assert of_layer(table, layer, "off_axis") == pytest.approx([0] * len(wanted), abs=1e-4)
     assert set(table["view"]) == {"local"}
     assert set(table["method"]) == {name}
+
+
+def test_reft_r1_steers_every_token_alike(model: Any) -> None:
+    w = V / V.norm()
+    table = strengths(model, TEXTS, {"ReFT-r1": at(1, ReFTr1(w, 3.5))}, {Site(1): w})
+    assert table["along"].tolist() == pytest.approx([3.5] * len(table), abs=1e-4)
+
+
+@pytest.mark.parametrize("v", [torch.zeros(D_MODEL), V * float("nan"), torch.ones(D_MODEL + 1)])
+def test_a_direction_that_measures_nothing_is_an_error(gpt2: Any, v: torch.Tensor) -> None:
+    with pytest.raises(ValueError, match="layer 1 resid_post must be 32 finite numbers"):
+        strengths(gpt2, TEXTS, {"CLAS": at(1, CLAS(C, B, V[None]))}, {Site(1): v})
+
+
+def test_no_steering_is_an_error(gpt2: Any) -> None:
+    with pytest.raises(ValueError, match="No steerings were given"):
+        strengths(gpt2, TEXTS, {})
 
 
 def test_without_a_direction_it_is_the_one_that_the_steering_pushes_along(model: Any) -> None:

@@ -228,14 +228,19 @@ def _loreft(case: Case, configuration: int) -> Fitted:
 def _reft_r1(case: Case, configuration: int) -> Fitted:
     """At one block, which is its configuration; other responses to the prompts are negatives."""
     schedule = replace(steerlens.methods.reft_r1.AXBENCH, epochs=24, seed=case.seed)
-    found = ReFTr1.fit(
-        model(),
-        case.train,
-        case.held,
-        _layer(configuration),
-        negatives=_unsteered(case.attribute, case.seed),
-        schedule=schedule,
-    )
+    try:
+        found = ReFTr1.fit(
+            model(),
+            case.train,
+            case.held,
+            _layer(configuration),
+            negatives=_unsteered(case.attribute, case.seed),
+            schedule=schedule,
+        )
+    except ValueError as error:
+        if "a_max" not in str(error):
+            raise
+        return Fitted(None)  # its latent opens on no training token: the model as it is
     return Fitted(found.steering, best_step=found.trained.best_epoch)
 
 

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from steerlens.directions import unit
 from steerlens.methods.clas import CLAS
-from steerlens.steering import AnySteering, Site, Steering, scaled
+from steerlens.steering import AnySteering, Site, Steering, as_site, scaled
 from steerlens.types import Direction
 
 GRID = tuple(number / 20 for number in range(20))
@@ -36,13 +36,14 @@ class Searched(NamedTuple):
     table: Any
 
 
-def fixed(directions: Mapping[Site, Direction], strength: float = 1.0) -> Steering:
+def fixed(
+    directions: Mapping[Site, Direction] | Mapping[int, Direction], strength: float = 1.0
+) -> Steering:
     """Each direction at length 1, added at the same strength at its site."""
     if not directions:
         raise ValueError("No directions were given. Pass {Site(layer): vector, ...}.")
-    return Steering(
-        tuple((site, CLAS.fixed(unit(directions[site]), strength)) for site in sorted(directions))
-    )
+    placed = [(as_site(w), CLAS.fixed(unit(v.float()), strength)) for w, v in directions.items()]
+    return Steering(tuple(sorted(placed, key=lambda place: place[0])))
 
 
 def search(
