@@ -131,6 +131,12 @@ def test_its_sign_is_that_of_the_labels_where_there_are_some() -> None:
         swapped = fit_direction("random", x, 1 - y, seed=seed).direction
         assert float((x @ v)[y == 1].mean()) > float((x @ v)[y == 0].mean())
         assert torch.allclose(v, -swapped)
+    same = x[0::2].repeat_interleave(2, 0) * (
+        1 + 1e-7 * torch.randn(200, 1, generator=torch.Generator().manual_seed(0))
+    )
+    for seed in range(6):  # rounding is no label
+        v = fit_direction("random", same, y, seed=seed).direction
+        assert torch.equal(v, fit_direction("random", same, 1 - y, seed=seed).direction)
 
 
 def test_random_directions_of_prompts_need_neither_pairs_nor_an_instruction(gpt2: Any) -> None:
