@@ -18,6 +18,7 @@ SIZES = {
     "demo": "the embedded demonstration model",
 }
 STEERED, CAPTURED, IMPORTED, HELPED = 1.05, 1.10, 0.3, 0.5
+FOUND = 10.0
 FITTING = ("fitting", "fitting_clas")
 FITTED = {
     "S-PSR at 2/3 depth": 1 / 5,
@@ -57,6 +58,7 @@ def page(answers: Sequence[Answer], machine: str) -> str:
         *(_generation(answer) for answer in _of(answers, "generation")),
         *(_capture(answer) for answer in _of(answers, "capture")),
         *(_fitting(answer) for name in FITTING for answer in _of(answers, name)),
+        *(_directions(answer) for answer in _of(answers, "directions")),
         *(_cold(answer) for answer in _of(answers, "cold")),
         *(_imports(answer) for answer in _of(answers, "imports")),
         _peers(_of(answers, "peers")),
@@ -100,6 +102,10 @@ def _targets_of(answer: Answer) -> list[Target]:
     job = answer["job"]
     if job["benchmark"] == "imports":
         return _import_targets(answer)
+    if job["benchmark"] == "directions":
+        rfm = answer["rows"][0]
+        what = f"RFM, {_rows_of(answer)}, {answer['configurations']} configurations, CPU"
+        return [Target(f"{what}, torch {answer['versions']['torch']}", FOUND, rfm["seconds"], "s")]
     if job["benchmark"] in FITTING:
         return [
             Target(f"fitting {name}, {_where(answer)}", FITTED[name], rows[1]["ratios"], "×")
@@ -189,6 +195,30 @@ def _fitting(answer: Answer) -> str:
     for name, rows in answer["tables"].items():
         parts += [f"{name}:", seconds_table(rows, "times the plain loop")]
     return "\n\n".join(parts)
+
+
+def _rows_of(answer: Answer) -> str:
+    return f"{answer['fitted']} rows of width {answer['width']}"
+
+
+def _directions(answer: Answer) -> str:
+    near = answer["cosines"]
+    cells = [
+        [
+            row["what"],
+            between([1000 * each for each in row["seconds"]], ".0f"),
+            f"{near[row['what']]:.2f}",
+        ]
+        for row in answer["rows"]
+    ]
+    return "\n\n".join(
+        [
+            f"## Directions: torch {answer['versions']['torch']}",
+            f"From {_rows_of(answer)}, chosen by {answer['held']} others; the RFM tries "
+            f"{answer['configurations']} configurations; {answer['repeats']} repeats.",
+            table(["", "CPU milliseconds", "cosine to the planted direction"], cells),
+        ]
+    )
 
 
 def _cold_limit(what: str, f: float) -> float | None:

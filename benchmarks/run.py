@@ -15,7 +15,7 @@ from benchmarks.jobs import ROOT, Job, run
 from benchmarks.models import MODELS, default_cache, source, texts
 
 PAGE = ROOT / "docs" / "benchmarks.md"
-BENCHMARKS = ("imports", "capture", "generation", "fitting", "fitting_clas", "cold")
+BENCHMARKS = ("imports", "capture", "generation", "fitting", "fitting_clas", "directions", "cold")
 BACKENDS = ("bridge", "hooked")
 
 
@@ -43,6 +43,8 @@ def jobs(options: argparse.Namespace) -> Iterator[Job]:
     for python in options.python or [sys.executable]:
         if "imports" in options.only:
             yield Job("imports", repeats=repeats if options.quick else 7, python=python)
+        if "directions" in options.only:
+            yield Job("directions", repeats=min(repeats, 3), python=python)
         for model in models:
             for benchmark in ("capture", "generation", "cold"):
                 for backend in options.backends if benchmark in options.only else ():

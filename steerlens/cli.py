@@ -37,6 +37,14 @@ Out = Annotated[Path, typer.Option("--out", "-o", help="The file to write.")]
 Pairs = Annotated[
     Path, typer.Option(help='JSON Lines of {"user": ..., "system": ..., "response": ...}.')
 ]
+CompletedPairs = Annotated[
+    Path,
+    typer.Option(
+        "--pairs",
+        help='JSON Lines of {"user": ..., "system": ..., "response": ...}; a line with a response '
+        'needs no "system" if --direction is random or a file, or with --learn-directions.',
+    ),
+]
 Contrasts = Annotated[Path, typer.Option(help='JSON Lines of {"positive": ..., "negative": ...}.')]
 Layers = Annotated[str, typer.Option(help='Steered layers: "4", "2,4", "2-5" or "all".')]
 Seed = Annotated[int, typer.Option(help="Seed of the sampling noise.")]
@@ -360,7 +368,7 @@ def fit_direction(
 
 @fit_app.command("clas")
 def fit_clas(
-    pairs: Pairs,
+    pairs: CompletedPairs,
     out: Out,
     validation: Annotated[
         Path | None, typer.Option(help="Pairs that choose the step; default: the last half.")
@@ -382,7 +390,10 @@ def fit_clas(
     steps: Annotated[int, typer.Option(help="Updates, each on all pairs.")] = 8,
     limit: Annotated[float | None, typer.Option(help="The most that |alpha| may be.")] = None,
     scope: Annotated[str, typer.Option(help="Scope that is steered.")] = "everywhere",
-    seed: Seed = 0,
+    seed: Annotated[
+        int,
+        typer.Option(help="Seed of the order of the pairs, random directions and sampling noise."),
+    ] = 0,
     max_new_tokens: MaxNewTokens = 64,
     model: Model = "demo",
     backend: Backend = "auto",
@@ -391,7 +402,8 @@ def fit_clas(
 ) -> None:
     """CLAS: a strength for each token, read off its activation, from about ten completions.
 
-    A line of the pairs file without a response is answered by the prompted model first.
+    A line of the pairs file without a response is answered by the prompted model first; the
+    instruction is for that, and for directions, and otherwise not needed.
     """
     from steerlens.jsonl import read_prompt_pairs
     from steerlens.methods.clas import CLAS
@@ -401,14 +413,16 @@ def fit_clas(
 
     require_choice("kind", kind, get_args(Strengths))
     steered = scope_named(scope)
-    asked = read_prompt_pairs(pairs)
-    held = [] if validation is None else read_prompt_pairs(validation)
+    asked = read_prompt_pairs(pairs, system_optional=True)
+    held = [] if validation is None else read_prompt_pairs(validation, system_optional=True)
     if len(asked) + len(held) < 2:
         raise ValueError("One pair cannot be fitted and validated on. Give more, or --validation.")
+    fitted = len(asked) if held else -(-len(asked) // 2)
+    if not learn_directions:
+        _require_instructions(pairs, asked[:fitted], direction)
     loaded = _load(model, backend, device)
     _require_folder_of(out)
     template = _template(loaded)
-    fitted = len(asked) if held else -(-len(asked) // 2)
     directions, shown = _directions(
         loaded, direction, asked[:fitted], layers, seed, template, learn_directions
     )
@@ -438,6 +452,25 @@ def fit_clas(
     if kept == 0:
         said += "\nNo step was better than the model itself, so this steering does nothing."
     _say(found, as_json, said)
+
+
+def _require_instructions(
+    path: Path, asked: "Sequence[PromptPair | Conversation]", source: str
+) -> None:
+    """Raise ValueError where directions are to come from instructions that are not there."""
+    from steerlens.jsonl import line_numbers
+    from steerlens.labelled import Kind
+    from steerlens.prompts import PromptPair
+
+    if source == "random" or source not in get_args(Kind):
+        return
+    for number, line in zip(line_numbers(path), asked, strict=False):
+        if isinstance(line, PromptPair) and line.plain == line.prompted:
+            raise ValueError(
+                f'{path}, line {number}: without an instruction ("system") --direction {source} '
+                "has no prompts to tell apart. Give each line one, or take --direction random, "
+                "--learn-directions, or --direction FILE (of `steerlens fit direction`)."
+            )
 
 
 def _directions(
@@ -485,11 +518,19 @@ def _directions(
 
 def _scores_of(found: "Mapping[Site, FoundDirection]") -> tuple[list[dict[str, Any]], str]:
     """How well each direction tells held-out prompts apart, as rows and as lines."""
-    table = [
-        {"site": str(site), "auroc": one.auroc, "correlation": one.correlation}
-        for site, one in found.items()
-    ]
-    lines = [f"\n{row['site']}: held-out AUROC {row['auroc']:.2f}" for row in table]
+    table, lines = [], []
+    for site, one in found.items():
+        scored, pairs = one.auroc == one.auroc, one.held // 2  # nan where none was held out
+        score = f"held-out AUROC {one.auroc:.2f} (on {pairs} pair{'s' * (pairs != 1)})"
+        lines.append(f"\n{site}: {score if scored else 'not scored, no pair was held out'}")
+        table.append(
+            {
+                "site": str(site),
+                "auroc": one.auroc if scored else None,
+                "correlation": one.correlation if scored else None,
+                "held_out_pairs": pairs,
+            }
+        )
     return table, "".join(lines)
 
 

@@ -192,7 +192,7 @@ def directions(
         raise ValueError(
             f"{path} has no vector at {', '.join(missing)}; it has {', '.join(held) or 'none'}. "
             "Give a file of CAA, PSR or CLAS at the output of every layer of --layers (`steerlens "
-            "fit caa`, or `fit psr --constant`)."
+            "fit direction`, `fit caa`, or `fit psr --constant`)."
         )
     return {site: torch.as_tensor(found[site]).float() for site in sites}
 

@@ -1,7 +1,8 @@
 """Pairs in JSON Lines files: one object a line, a bad line named by its number."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,12 +11,21 @@ from steerlens.prompts import Conversation, PromptPair
 Row = TypeVar("Row")
 
 
-def read_prompt_pairs(path: str | Path) -> list[PromptPair | Conversation]:
+def read_prompt_pairs(
+    path: str | Path, *, system_optional: bool = False
+) -> list[PromptPair | Conversation]:
     """Prompted/unprompted pairs; a line without a response is a Conversation still to be answered.
 
-    A line is {"user", "system", "response"} or {"plain", "prompted", "response"}.
+    A line is {"user", "system", "response"} or {"plain", "prompted", "response"}. With
+    `system_optional` also {"user", "response"}: a pair without an instruction, whose two prompts
+    are the same.
     """
-    return _read(path, _prompt_pair)
+    return _read(path, partial(_prompt_pair, system_optional=system_optional))
+
+
+def line_numbers(path: str | Path) -> list[int]:
+    """The number of the line of each object in a file, blank lines counted."""
+    return [number for number, _ in _lines(Path(path))]
 
 
 def read_labelled_pairs(
@@ -49,9 +59,7 @@ def _read(path: str | Path, parse: Callable[[dict[str, Any]], Row]) -> list[Row]
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {path}. It should hold one JSON object a line.")
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), start=1):
-        if not line.strip():
-            continue
+    for number, line in _lines(path):
         try:
             row = json.loads(line)
             if not isinstance(row, dict):
@@ -64,6 +72,13 @@ def _read(path: str | Path, parse: Callable[[dict[str, Any]], Row]) -> list[Row]
     if not rows:
         raise ValueError(f"{path} is empty. It should hold one JSON object a line.")
     return rows
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Every line that is not blank, with its number."""
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), start=1):
+        if line.strip():
+            yield number, line
 
 
 def _field(row: dict[str, Any], name: str) -> Any:
@@ -85,10 +100,20 @@ def _require_known(row: dict[str, Any], known: set[str], what: str) -> None:
         raise ValueError(f"{what} has unknown fields: {', '.join(sorted(unknown))}")
 
 
-def _prompt_pair(row: dict[str, Any]) -> PromptPair | Conversation:
+def _prompt_pair(
+    row: dict[str, Any], *, system_optional: bool = False
+) -> PromptPair | Conversation:
     _require_known(row, {"plain", "prompted", "user", "system", "response"}, "the line")
     if "plain" in row or "prompted" in row:
         return PromptPair(_text(row, "plain"), _text(row, "prompted"), _text(row, "response"))
+    if system_optional and "system" not in row:
+        if not row.get("response"):
+            raise ValueError(
+                "neither 'system' nor 'response' is there; give the response, or the instruction "
+                "with which the model is to write it"
+            )
+        plain = Conversation(_text(row, "user"))
+        return PromptPair(plain, plain, _text(row, "response"))
     asked = Conversation(_text(row, "user"), _text(row, "system"))
     if not row.get("response"):
         return asked

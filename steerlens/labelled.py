@@ -10,17 +10,19 @@ ridge        weights of ridge regression, no intercept, penalty by held-out corr
 logistic     weights of logistic regression, no intercept, penalty by held-out AUROC
 means        mean(label 1) - mean(label 0)
 pca          first principal direction of the pairs (row 2i has label 0, row 2i + 1 its partner)
-random       nothing is fitted: what any of these must beat
+random       nothing is fitted but the sign, where both labels occur: what any of these must beat
 
-They read whatever was captured; every one is fitted on `fitted` rows and scored on the others. How
+They read whatever was captured; every one is fitted on some rows and scored on the others. How
 each can fool you: means and pca take up whatever else differs between the classes, ridge and
 logistic what separates these few rows by chance, rfm more slowly the same; AUROC on held-out rows
 of the same templates does not show that the direction is the concept and not the template.
 """
 
 import random
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import nan
 from typing import Literal, get_args
 
 import torch
@@ -28,12 +30,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from steerlens.activations import capture, default_read
-from steerlens.directions import SAME, principal_direction, require_finite, unit
+from steerlens.directions import SAME, principal_direction, unit
 from steerlens.positions import Scope
 from steerlens.prompts import Prompt, encode_all
-from steerlens.rfm import CLAS_RFM, RFM, auroc, best_direction, correlation
+from steerlens.rfm import CLAS_RFM, RFM, auroc, best_direction, correlation, require_labelled
 from steerlens.steering import Site, as_site
-from steerlens.types import Direction, HookedModel
+from steerlens.types import Direction, HookedModel, SteeringWarning
 
 Kind = Literal["rfm", "ridge", "logistic", "means", "pca", "random"]
 Rows = Float[Tensor, "row d_model"]
@@ -47,7 +49,8 @@ class FoundDirection:
     """A unit direction, and on rows that it was not fitted on: correlation with the labels, AUROC.
 
     `setting` says what the held-out rows chose (a penalty, a bandwidth), if anything; where they
-    chose, their scores flatter a little.
+    chose, their scores flatter a little. `held` is how many rows the scores rest on; where these
+    do not have both labels, as may be for "random", the scores are nan.
     """
 
     kind: str
@@ -55,6 +58,7 @@ class FoundDirection:
     correlation: float
     auroc: float
     setting: str = ""
+    held: int = 0
 
 
 def fit_direction(
@@ -69,39 +73,12 @@ def fit_direction(
     """Fit one direction; the last `held_out` share of the rows (in pairs) is held out.
 
     Labels are 0 and 1. Shuffle the rows first if they are sorted; keep partners together for pca.
+    "random" asks for no more than one row.
     """
-    if kind not in get_args(Kind):
-        raise ValueError(f"Unknown kind {kind!r}. Use one of: {', '.join(get_args(Kind))}.")
-    require_finite(activations, "activations")
-    if set(labels.tolist()) != {0.0, 1.0}:
-        raise ValueError(
-            f"Labels are 0 and 1, and both must occur; found {sorted(set(labels.tolist()))[:5]}."
-        )
-    n = 2 * round(len(labels) * (1 - held_out) / 2)
-    fitted, held = (
-        (activations[:n].double(), labels[:n].double()),
-        (
-            activations[n:].double(),
-            labels[n:].double(),
-        ),
-    )
-    for part, name in ((fitted[1], "fitted on"), (held[1], "held out")):
-        if len(set(part.tolist())) < 2:
-            raise ValueError(
-                f"The rows {name} have one label only ({len(part)} rows). Shuffle them, give "
-                "more, or change held_out."
-            )
-    v, setting = _FITS[kind](*fitted, *held, rfm, seed)
-    v = unit(v)
-    sign = -1.0 if correlation(activations.double() @ v, labels.double()) < 0 else 1.0
-    shown = held[0] @ (sign * v)
-    return FoundDirection(
-        kind,
-        (sign * v).to(activations.dtype),
-        correlation(shown, held[1]),
-        auroc(shown, held[1]),
-        setting,
-    )
+    _require_known(kind, held_out)
+    found, repeated = _fitted(kind, activations, labels, held_out, rfm, seed)
+    _warn_of_repeated(repeated, found.held)
+    return found
 
 
 def contrast_directions(
@@ -123,6 +100,7 @@ def contrast_directions(
     seed before the last are held out. A row is the mean over the tokens of `read`: by default
     those of the response where all prompts have one, else the last prompt token.
     """
+    _require_known(kind, held_out)
     if len(positive) != len(negative):
         raise ValueError(
             f"Prompts come in pairs; found {len(positive)} positive and {len(negative)} negative."
@@ -133,18 +111,108 @@ def contrast_directions(
     places = [as_site(site) for site in sites]
     captured = capture(model, rows, places, scope=read or default_read(rows))
     labels = (torch.arange(len(rows)) % 2).float()
-    found = {}
+    found, repeated = {}, 0
     for site in places:
         means = captured.row_means(site, len(rows)).float()
-        apart = (means[0::2] - means[1::2]).norm(dim=-1).max()
-        if apart <= SAME * means.norm(dim=-1).mean():
-            raise ValueError(
-                f"The positive and the negative prompts have the same activations at {site}, so "
-                "no direction tells them apart. Read tokens that differ, or come after some that "
-                "do (read=), or leave this layer out."
-            )
-        found[site] = fit_direction(kind, means, labels, held_out=held_out, rfm=rfm, seed=seed)
+        if kind != "random":
+            _require_apart(means, site)
+        found[site], again = _fitted(kind, means, labels, held_out, rfm, seed)
+        repeated = max(repeated, again)
+    _warn_of_repeated(repeated, len(rows) - _split(len(rows), held_out))
     return found
+
+
+def _fitted(
+    kind: Kind, activations: Rows, labels: Labels, held_out: float, rfm: RFM, seed: int
+) -> tuple[FoundDirection, int]:
+    """The direction, and how many held-out rows are also among the fitted ones."""
+    require_labelled(activations, labels, "activations")
+    known = set(labels.tolist())
+    if not known <= {0.0, 1.0} or (kind != "random" and len(known) < 2):
+        raise ValueError(f"Labels are 0 and 1, and both must occur; found {sorted(known)[:5]}.")
+    x, y, n = activations.double(), labels.double(), _split(len(labels), held_out)
+    repeated = 0
+    if kind != "random":
+        _require_both_labels(y, n, held_out)
+        _require_varied(x[:n])
+        repeated = _repeated(x, y, n)
+    v, setting = _FITS[kind](x[:n], y[:n], x[n:], y[n:], rfm, seed)
+    v = unit(v)
+    # Where both labels have the same rows, rounding must not turn a random direction round.
+    v = -v if correlation(x @ v, y) < -SAME else v
+    scores = nan, nan
+    if len(set(y[n:].tolist())) == 2:
+        scores = correlation(x[n:] @ v, y[n:]), auroc(x[n:] @ v, y[n:])
+    found = FoundDirection(kind, v.to(activations.dtype), *scores, setting, len(y) - n)
+    return found, repeated
+
+
+def _require_known(kind: str, held_out: float) -> None:
+    if kind not in get_args(Kind):
+        raise ValueError(f"Unknown kind {kind!r}. Use one of: {', '.join(get_args(Kind))}.")
+    if not 0 < held_out < 1:
+        raise ValueError(
+            f"held_out={held_out}: it is the share of the rows that the direction is scored on and "
+            "not fitted on, above 0 and below 1."
+        )
+
+
+def _split(rows: int, held_out: float) -> int:
+    """How many rows are fitted on: whole pairs."""
+    return 2 * round(rows * (1 - held_out) / 2)
+
+
+def _require_both_labels(y: Labels, n: int, held_out: float) -> None:
+    """Raise ValueError unless both labels occur among the fitted and among the held-out rows."""
+    pairs, most = len(y) // 2, 1000
+    enough = (p for p in range(2, most) if 0 < _split(2 * p, held_out) < 2 * p)
+    needed = next(enough, most)
+    if pairs < needed:
+        raise ValueError(
+            f"At least {needed} pairs are needed to fit a direction and to score it; found {pairs} "
+            f"(held_out={held_out:g})."
+        )
+    for part, name in ((y[:n], "fitted on"), (y[n:], "held out")):
+        if len(set(part.tolist())) < 2:
+            raise ValueError(
+                f"The rows {name} have one label only ({len(part)} rows). Shuffle them, give "
+                "more, or change held_out."
+            )
+
+
+def _require_varied(x: Rows) -> None:
+    if (x - x[0]).norm(dim=1).max() <= SAME * x.norm(dim=1).mean():
+        raise ValueError(
+            f"The {len(x)} rows to fit on are all the same, so no direction tells them apart. Read "
+            "tokens or a layer at which the texts differ."
+        )
+
+
+def _require_apart(means: Rows, site: Site) -> None:
+    """Raise ValueError if each row is the same as its partner's."""
+    apart = (means[0::2] - means[1::2]).norm(dim=-1).max()
+    if apart <= SAME * means.norm(dim=-1).mean():
+        raise ValueError(
+            f"The positive and the negative prompts have the same activations at {site}, so "
+            "no direction tells them apart. Read tokens that differ, or come after some that "
+            "do (read=), or leave this layer out."
+        )
+
+
+def _repeated(x: Rows, y: Labels, n: int) -> int:
+    """How many held-out rows equal a fitted row of the same label."""
+    near = torch.cdist(x[n:], x[:n]) <= SAME * x.norm(dim=1).mean()
+    return int((near & (y[n:, None] == y[:n])).any(dim=1).sum())
+
+
+def _warn_of_repeated(repeated: int, held: int) -> None:
+    if repeated:
+        warnings.warn(
+            f"{repeated} of {held} held-out rows are also among the fitted rows, so correlation "
+            "and AUROC look better than they are. Leave out prompts that occur twice.",
+            SteeringWarning,
+            stacklevel=3,
+        )
 
 
 Fitted = tuple[Tensor, str]

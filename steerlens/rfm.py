@@ -16,15 +16,17 @@ largest norm of a column of G, of n rows, nothing of size d x d is ever made: di
 the rows F a, and the eigenvector is F^T w with w the top eigenvector of F F^T. This is exact.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from steerlens.directions import require_finite
 from steerlens.types import Direction
 
 Rows = Float[Tensor, "row d_model"]
@@ -32,6 +34,7 @@ Labels = Float[Tensor, " row"]
 HeldRows = Float[Tensor, "held d_model"]
 HeldLabels = Float[Tensor, " held"]
 Factor = Float[Tensor, "rank d_model"]
+Score = Literal["direction", "predictor"]
 
 
 @dataclass(frozen=True)
@@ -47,9 +50,20 @@ class RFM:
     centred: tuple[bool, ...] = (True,)
     ridge: float = 1e-3
     iterations: int = 10
-    score: Literal["direction", "predictor"] = "direction"
+    score: Score = "direction"
 
     def __post_init__(self) -> None:
+        for name in ("bandwidths", "normalised", "centred"):
+            if len(getattr(self, name)) == 0:
+                raise ValueError(f"RFM({name}=()) leaves nothing to try. Give at least one.")
+        if not all(math.isfinite(one) and one > 0 for one in self.bandwidths):
+            raise ValueError(f"Bandwidths are finite and above 0; found {self.bandwidths}.")
+        if not (math.isfinite(self.ridge) and self.ridge >= 0):
+            raise ValueError(f"ridge is finite and not below 0; found {self.ridge}.")
+        if self.score not in get_args(Score):
+            raise ValueError(
+                f"Unknown score {self.score!r}. Use one of: {', '.join(get_args(Score))}."
+            )
         if self.iterations < 2:
             raise ValueError(
                 f"iterations must be at least 2, found {self.iterations}: the first only learns "
@@ -78,6 +92,13 @@ def best_direction(
     fitted: Rows, labels: Labels, held: HeldRows, held_labels: HeldLabels, settings: RFM = CLAS_RFM
 ) -> Candidate:
     """The candidate with the best score on the held-out rows; in a tie the later one."""
+    require_labelled(fitted, labels, "fitted rows")
+    require_labelled(held, held_labels, "held-out rows")
+    if fitted.shape[1] != held.shape[1]:
+        raise ValueError(
+            f"The fitted rows have width {fitted.shape[1]} and the held-out rows {held.shape[1]}. "
+            "Take both from the same site."
+        )
     best: Candidate | None = None
     tried = product(settings.bandwidths, settings.normalised, settings.centred)
     for bandwidth, normalised, centred in tried:
@@ -100,6 +121,22 @@ def best_direction(
             "rows the same? Leave out duplicates, or raise RFM(ridge=...)."
         )
     return best
+
+
+def require_labelled(rows: Tensor, labels: Tensor, what: str) -> None:
+    """Raise ValueError unless `rows` are vectors, each with its label, and all are finite."""
+    if rows.ndim != 2:
+        raise ValueError(
+            f"{what}: a matrix is needed, one row for each label; found shape {tuple(rows.shape)}. "
+            "Take one position of each text, or the mean over its positions."
+        )
+    require_finite(rows, what)
+    if labels.shape != rows.shape[:1]:
+        raise ValueError(
+            f"{what}: {len(rows)}, with labels of shape {tuple(labels.shape)}. Give one label for "
+            "each row."
+        )
+    require_finite(labels, f"labels of the {what}")
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,9 +1,11 @@
 """Fixtures that every test file shares: tiny models, each on every backend installed."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jaxtyping
 import pytest
 import torch
 from hypothesis import settings
@@ -70,3 +72,11 @@ def gpt2(folders: dict[str, Path]) -> Any:
 def bridge(folders: dict[str, Path]) -> Any:
     """The Llama on TransformerBridge, which every supported TransformerLens has."""
     return load(folders["llama"], "bridge")
+
+
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """No shapes or types are checked at calls, as where nobody runs the tests."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

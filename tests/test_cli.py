@@ -1,6 +1,7 @@
 """The command line on the embedded model: what it writes, what it says, how it fails."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -123,7 +124,7 @@ def test_a_direction_is_fitted_and_clas_takes_it(run: Any, tmp_path: Path) -> No
     contrasts = EXAMPLES / "contrasts.jsonl"
     code, said, _ = run("fit", "direction", "--pairs", contrasts, "--kind", "means", "--out", file)
     assert code == 0
-    assert said.count("held-out AUROC") == 6
+    assert len(re.findall(r"held-out AUROC [01]\.\d\d \(on 1 pair\)", said)) == 6
     model = steerlens.load("demo")
     directions = stored_directions(file, model, range(6))
     assert [float(v.norm()) for v in directions.values()] == pytest.approx([1] * 6, abs=1e-5)
@@ -154,6 +155,7 @@ def test_clas_finds_directions_in_the_prompts_themselves(run: Any, tmp_path: Pat
     assert code == 0
     assert "single, 6 pairs" in said
     assert said.count("held-out AUROC") == 2
+    assert said.count("(on 1 pair)") == 2
     model = steerlens.load("demo")
     steers = [cast(CLAS, steer) for _, steer in cast(Steering, load_steering(out, model)).placed]
     assert len({float(steer.b) for steer in steers}) == 1
@@ -205,6 +207,7 @@ def test_a_file_without_the_asked_direction_is_an_error(
     )
     assert code == 2
     assert "has no vector at layer 2" in said
+    assert "`steerlens fit direction`, `fit caa`" in said
     code, _, said = run(
         *("fit", "clas", "--pairs", EXAMPLES / "pairs.jsonl", *SHORT, "--layers", "2"),
         *("--direction", files["act_add"], "--out", tmp_path / "clas.safetensors"),
@@ -219,6 +222,70 @@ def test_a_file_without_the_asked_direction_is_an_error(
     )
     assert code == 2
     assert "holds 2 at layer 2" in said
+
+
+PLAIN_LINES = [{"user": line["user"], "response": line["response"]} for line in FIVE]
+
+
+@pytest.mark.parametrize("way", ["random", "file", "learnt"])
+def test_clas_takes_completions_without_an_instruction(
+    run: Any, files: Any, tmp_path: Path, way: str
+) -> None:
+    lines, held, out = (tmp_path / name for name in ("plain.jsonl", "held.jsonl", "clas"))
+    lines.write_text("".join(json.dumps(line) + "\n" for line in PLAIN_LINES[:2]))
+    held.write_text("".join(json.dumps(line) + "\n" for line in PLAIN_LINES[2:]))
+    options = {
+        "random": ("--direction", "random"),
+        "file": ("--direction", files["caa"]),
+        "learnt": ("--learn-directions",),
+    }
+    code, said, _ = run(
+        *("fit", "clas", "--pairs", lines, "--validation", held, "--layers", "3"),
+        *("--steps", "1", *options[way], "--out", out),
+    )
+    assert code == 0
+    assert "2 pairs" in said
+    assert "AUROC" not in said
+    assert out.is_file()
+
+
+def test_directions_from_instructions_name_the_line_that_has_none(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("steerlens.cli._load", lambda *_: pytest.fail("loaded"))
+    lines = tmp_path / "plain.jsonl"
+    asked = [*FIVE[:2], *PLAIN_LINES[2:]]
+    lines.write_text("\n" + "".join(json.dumps(line) + "\n" for line in asked))
+    command = ("fit", "clas", "--pairs", lines, "--out", tmp_path / "clas.safetensors")
+    for kind in ("rfm", "means"):
+        code, _, said = run(*command, "--direction", kind)
+        assert code == 2
+        assert "plain.jsonl, line 4: without an instruction" in said
+        assert f"--direction {kind}" in said
+        assert "--direction random, --learn-directions, or --direction FILE" in said
+    # Directions come from the pairs that are fitted on: with these two, all have an instruction.
+    lines.write_text("".join(json.dumps(line) + "\n" for line in asked[1:3]))
+    with pytest.raises(pytest.fail.Exception, match="loaded"):
+        run(*command)
+
+
+def test_random_directions_of_few_pairs_have_no_score(run: Any, tmp_path: Path) -> None:
+    lines = tmp_path / "contrasts.jsonl"
+    lines.write_text('{"positive": "I loved it", "negative": "I hated it"}\n')
+    command = ("fit", "direction", "--pairs", lines, "--layers", "3", "--out", tmp_path / "d")
+    code, said, _ = run(*command, "--kind", "random")
+    assert code == 0
+    assert "not scored, no pair was held out" in said
+    code, said, _ = run(*command, "--kind", "random", "--json")
+    assert json.loads(said)["directions"][0] == {
+        "site": "layer 3 resid_post",
+        "auroc": None,
+        "correlation": None,
+        "held_out_pairs": 0,
+    }
+    code, _, said = run(*command, "--kind", "means")
+    assert code == 2
+    assert "At least 3 pairs are needed" in said
 
 
 LABELLED = tuple({**line, "label": label} for line, label in zip(FIVE, LABELS, strict=True))

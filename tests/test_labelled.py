@@ -1,14 +1,16 @@
 """Directions from labelled activations: each kind finds a planted one, and says how well."""
 
+from math import isnan
 from typing import Any, get_args
 
 import pytest
 import torch
 
-from steerlens import Conversation, Site, capture, last
+from steerlens import Conversation, Site, SteeringWarning, capture, last
 from steerlens.labelled import Kind, contrast_directions, fit_direction
 
 KINDS = get_args(Kind)
+FITTED = [kind for kind in KINDS if kind != "random"]
 
 
 def rows(n: int = 200, d: int = 40, size: float = 1.0) -> tuple[Any, Any, Any]:
@@ -21,7 +23,7 @@ def rows(n: int = 200, d: int = 40, size: float = 1.0) -> tuple[Any, Any, Any]:
     return x + size * (2 * y[:, None] - 1) * v, y, v
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "random"], ids=str)
+@pytest.mark.parametrize("kind", FITTED)
 def test_a_planted_direction_is_found_and_points_to_label_1(kind: Kind) -> None:
     x, y, v = rows(size=1.5)
     found = fit_direction(kind, x, y)
@@ -64,13 +66,114 @@ def test_the_sign_does_not_depend_on_the_fit() -> None:
         (lambda x, y: (x, torch.ones_like(y)), "both must occur"),
         (lambda x, y: (x * float("nan"), y), "NaN"),
         (lambda x, y: (x[y.argsort()], y.sort().values), "one label only"),
+        (lambda x, y: (x, y / y), "labels of the activations: 100 of 200 values are NaN"),
+        (lambda x, y: (x, y[:-1]), "activations: 200, with labels of shape .199,."),
+        (lambda x, y: (x, torch.cat([y, y])), "activations: 200, with labels of shape .400,."),
+        (lambda x, y: (x, y[:, None]), "one label for each row"),
+        (lambda x, y: (x[:, 0], y), "a matrix is needed.*found shape .200,."),
+        (lambda x, y: (x[None], y), "a matrix is needed.*found shape .1, 200, 40."),
     ],
-    ids=["labels", "one", "nan", "sorted"],
+    ids=["labels", "one", "nan", "sorted", "0/0", "short", "long", "column", "1-D", "3-D"],
 )
-def test_bad_rows_are_errors(change: Any, message: str) -> None:
+@pytest.mark.parametrize("kind", ["means", "rfm"])
+def test_bad_rows_are_errors(unchecked: None, kind: Kind, change: Any, message: str) -> None:
     x, y, _ = rows()
     with pytest.raises(ValueError, match=message):
-        fit_direction("means", *change(x, y))
+        fit_direction(kind, *change(x, y))
+
+
+@pytest.mark.parametrize("share", [float("nan"), -1.0, 0.0, 1.0, 2.0])
+def test_the_held_out_share_lies_between_0_and_1(gpt2: Any, share: float) -> None:
+    x, y, _ = rows()
+    with pytest.raises(ValueError, match=f"held_out={share}: it is the share"):
+        fit_direction("means", x, y, held_out=share)
+    with pytest.raises(ValueError, match=f"held_out={share}: it is the share"):
+        contrast_directions("means", gpt2, [], [], [1], held_out=share)
+
+
+@pytest.mark.parametrize("kind", FITTED)
+def test_rows_that_are_all_the_same_are_an_error(kind: Kind) -> None:
+    _, y, _ = rows()
+    with pytest.raises(ValueError, match="160 rows to fit on are all the same"):
+        fit_direction(kind, torch.full((200, 40), 3.0), y)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "share", "needed"), [(1, 0.2, 3), (2, 0.2, 3), (1, 0.5, 2), (4, 0.1, 5)]
+)
+def test_too_few_pairs_are_counted(pairs: int, share: float, needed: int) -> None:
+    x, y, _ = rows()
+    message = f"At least {needed} pairs are needed .* found {pairs} .held_out={share}"
+    with pytest.raises(ValueError, match=message):
+        fit_direction("means", x[: 2 * pairs], y[: 2 * pairs], held_out=share)
+    found = fit_direction("means", x[: 2 * needed], y[: 2 * needed], held_out=share)
+    assert found.held == 2
+
+
+def test_a_random_direction_wants_no_labels_and_no_pairs() -> None:
+    x, y, _ = rows()
+    all_labels = fit_direction("random", x, y, seed=1)
+    assert all_labels.held == 40
+    assert 0 < all_labels.auroc < 1
+    for n, labels in ((1, y), (2, y), (4, y), (200, torch.zeros(200))):
+        found = fit_direction("random", x[:n], labels[:n], seed=1)
+        assert abs(float(found.direction @ all_labels.direction)) == pytest.approx(1, abs=1e-5)
+        assert isnan(found.auroc)
+        assert isnan(found.correlation)
+    with pytest.raises(ValueError, match="0 and 1"):
+        fit_direction("random", x, y + 1)
+
+
+def test_its_sign_is_that_of_the_labels_where_there_are_some() -> None:
+    x, y, _ = rows(size=1.5)
+    for seed in range(6):
+        v = fit_direction("random", x, y, seed=seed).direction
+        swapped = fit_direction("random", x, 1 - y, seed=seed).direction
+        assert float((x @ v)[y == 1].mean()) > float((x @ v)[y == 0].mean())
+        assert torch.allclose(v, -swapped)
+    same = x[0::2].repeat_interleave(2, 0) * (
+        1 + 1e-7 * torch.randn(200, 1, generator=torch.Generator().manual_seed(0))
+    )
+    for seed in range(6):  # rounding is no label
+        v = fit_direction("random", same, y, seed=seed).direction
+        assert torch.equal(v, fit_direction("random", same, 1 - y, seed=seed).direction)
+
+
+def test_random_directions_of_prompts_need_neither_pairs_nor_an_instruction(gpt2: Any) -> None:
+    users = ["What is it?", "Do you love the dog?", "Is it the sea?"]
+    plain = [Conversation(user) for user in users]
+    kind = [Conversation(user, "You are kind.") for user in users]
+    wanted = contrast_directions("random", gpt2, kind, plain, [1, 2])
+    assert wanted[Site(1)].held == 2
+    for sides in ((kind[:1], plain[:1]), (kind[:2], plain[:2]), (plain, plain), (plain, kind)):
+        found = contrast_directions("random", gpt2, *sides, [1, 2])
+        for site, one in found.items():
+            assert float(one.direction.norm()) == pytest.approx(1, abs=1e-5)
+            cosine = float(one.direction @ wanted[site].direction)
+            assert abs(cosine) == pytest.approx(1, abs=1e-5)
+    with pytest.raises(ValueError, match=r"At least 3 pairs are needed .* found 2"):
+        contrast_directions("means", gpt2, kind[:2], plain[:2], [1])
+
+
+def test_held_out_rows_that_were_fitted_too_are_counted_in_a_warning() -> None:
+    x, y, _ = rows()
+    x[160:163] = x[0:3]  # two of label 0, one of label 1
+    with pytest.warns(SteeringWarning, match="3 of 40 held-out rows are also among the fitted"):
+        fit_direction("means", x, y)
+    x[160:163] = x[1:4]  # each with the other label: nothing is flattered
+    fit_direction("means", x, y)
+    x[160:163] = x[0:3]
+    fit_direction("random", x, y)
+
+
+def test_a_prompt_that_occurs_twice_is_warned_of_once(gpt2: Any) -> None:
+    users = ["What is it?", "Do you love the dog?", "Is it the sea?"]
+    plain = [Conversation(user) for user in users]
+    kind = [Conversation(user, "You are kind.") for user in users]
+    contrast_directions("means", gpt2, kind, plain, [1, 2])
+    with pytest.warns(SteeringWarning, match="2 of 2 held-out rows") as warned:
+        contrast_directions("means", gpt2, 2 * kind, 2 * plain, [1, 2])
+    assert len(warned) == 1
 
 
 def test_pca_wants_partners_side_by_side() -> None:

@@ -1,7 +1,9 @@
 """Every Python block of the README runs, and its commands and links exist."""
 
 import json
+import random
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,10 @@ import plotly.graph_objects as go
 import pytest
 from typer.main import get_command
 
+from analysis.judges import judge_of
+from steerlens import benchmark_set
 from steerlens.cli import app
+from steerlens.jsonl import read_prompt_pairs
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -29,6 +34,7 @@ def test_a_python_block_runs(
     number: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any
 ) -> None:
     shown: list[go.Figure] = []
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(go.Figure, "show", lambda figure: shown.append(figure))
     exec(compile(BLOCKS[number], f"README block {number}", "exec"), {})
@@ -62,6 +68,14 @@ def test_commands_measure_on_questions_that_none_of_them_fits_on() -> None:
     assert questions["fit"]
     assert questions["measure"]
     assert questions["fit"].isdisjoint(questions["measure"])
+
+
+def test_the_completions_for_clas_are_drawn_as_the_readme_says() -> None:
+    pairs = benchmark_set.read("lowercase").pairs("train")
+    scores = judge_of("lowercase")([str(pair.response) for pair in pairs])
+    shown = [pair for pair, score in zip(pairs, scores, strict=True) if score == 100]
+    drawn = random.Random(0).sample(shown, 20)
+    assert read_prompt_pairs(ROOT / "examples" / "clas.jsonl") == drawn
 
 
 def test_every_local_link_leads_somewhere() -> None:

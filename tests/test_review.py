@@ -11,7 +11,7 @@ import steerlens
 from analysis.coefficients import coefficients
 from analysis.comparison import split_by_question
 from steerlens import CAA, Conversation, PromptPair, at
-from steerlens.jsonl import read_contrasts, read_prompt_pairs
+from steerlens.jsonl import line_numbers, read_contrasts, read_prompt_pairs
 from steerlens.models import hub_names, local_folder
 from steerlens.steering import Steering
 
@@ -138,6 +138,15 @@ def test_lines_end_at_line_breaks_alone_and_a_byte_order_mark_is_no_text(tmp_pat
     path.write_text('{"user": "a", "system": "c", "respons": "d"}\n')
     with pytest.raises(ValueError, match="line 1: the line has unknown fields: respons"):
         read_prompt_pairs(path)
+    path.write_text('\n{"user": "a", "response": "d"}\n')
+    with pytest.raises(ValueError, match="line 2: the field 'system' is missing"):
+        read_prompt_pairs(path)
+    assert line_numbers(path) == [2]
+    (pair,) = read_prompt_pairs(path, system_optional=True)
+    assert pair == PromptPair(Conversation("a"), Conversation("a"), "d")
+    path.write_text('{"user": "a", "response": ""}\n')
+    with pytest.raises(ValueError, match="line 1: neither 'system' nor 'response' is there"):
+        read_prompt_pairs(path, system_optional=True)
     path.write_text('{"positive": {"user": "a", "system": 5}, "negative": "b"}\n')
     with pytest.raises(ValueError, match="line 1: the field 'system' must be text"):
         read_contrasts(path)

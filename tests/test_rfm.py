@@ -1,5 +1,7 @@
 """Recursive feature machines: against autograd, against the dense form, on a planted concept."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -92,19 +94,8 @@ def test_a_planted_concept_is_found_where_the_mean_difference_is_not(seed: int) 
     assert abs(float(means @ v / means.norm())) < 0.75
     assert abs(float(found.direction.float() @ v)) > 0.9
     assert float(found.direction.norm()) == pytest.approx(1)
-    assert (
-        found.score
-        == pytest.approx(
-            abs(
-                correlation(
-                    (rows[240:].double() - rows[:240].double().mean(0)) @ found.direction,
-                    y[240:].double(),
-                )
-            ),
-            abs=1e-6,
-        )
-        or found.normalised
-    )
+    shown = (rows[240:].double() - rows[:240].double().mean(0)) @ found.direction
+    assert found.score == pytest.approx(abs(correlation(shown, y[240:].double())), abs=1e-6)
 
 
 def test_the_settings_of_neural_controllers_find_it_too() -> None:
@@ -138,3 +129,42 @@ def test_rows_that_are_all_the_same_are_an_error() -> None:
         best_direction(rows[:8], y[:8], rows[8:], y[8:])
     with pytest.raises(ValueError, match="at least 2"):
         RFM(iterations=1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"bandwidths": ()}, "nothing to try"),
+        ({"normalised": ()}, "nothing to try"),
+        ({"centred": ()}, "nothing to try"),
+        ({"bandwidths": (1.0, -1.0)}, "above 0"),
+        ({"bandwidths": (float("nan"),)}, "above 0"),
+        ({"bandwidths": (float("inf"),)}, "finite"),
+        ({"ridge": -1.0}, "not below 0; found -1"),
+        ({"ridge": float("nan")}, "not below 0"),
+        ({"ridge": float("inf")}, "ridge is finite"),
+        ({"score": "directon"}, "Unknown score 'directon'. Use one of: direction, predictor"),
+    ],
+    ids=str,
+)
+def test_bad_settings_are_errors(unchecked: None, settings: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        RFM(**settings)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x, y, a, b: (x, y[:-1], a, b), "fitted rows: 40, with labels of shape"),
+        (lambda x, y, a, b: (x, y, a, torch.cat([b, b])), "held-out rows: 20, with labels"),
+        (lambda x, y, a, b: (x[0], y, a, b), "fitted rows: a matrix is needed"),
+        (lambda x, y, a, b: (x, y, a[None], b), "held-out rows: a matrix is needed"),
+        (lambda x, y, a, b: (x, y * float("nan"), a, b), "labels of the fitted rows: 40 of 40"),
+        (lambda x, y, a, b: (x, y, a[:, :3], b), "width 6 and the held-out rows 3"),
+    ],
+    ids=["short", "long", "1-D", "3-D", "NaN", "width"],
+)
+def test_rows_without_their_labels_are_errors(unchecked: None, change: Any, message: str) -> None:
+    rows, y = small(60)
+    with pytest.raises(ValueError, match=message):
+        best_direction(*change(rows[:40], y[:40], rows[40:], y[40:]))
