@@ -10,6 +10,7 @@ search   every method in six configurations (seed 0), scored on validation quest
 test     the best configuration of each, fitted with three seeds, on test questions
 beyond   CLAS fitted on film reviews, on questions about something else: strengths and coherence,
          and what a bound on the strength, or leaving BOS alone, changes
+stronger what CLAS has fitted, times 1 to 3, on validation questions (added after the results)
 page     the hypotheses, the verdicts, and the tables behind them
 """
 
@@ -54,7 +55,7 @@ from steerlens.methods import las
 from steerlens.methods.clas import BIAS_SHARE, RATE, Kind
 from steerlens.methods.loreft import RATE as LOREFT_RATE
 from steerlens.models import fingerprint
-from steerlens.steering import AnySteering, Steering
+from steerlens.steering import AnySteering, Steering, scaled
 from steerlens.types import Direction, HookedModel
 
 ROOT = Path(__file__).parents[2]
@@ -72,6 +73,7 @@ BEYOND = ("positive", "negative")
 OTHER = "lowercase"
 """An attribute with questions of every kind; those that are not about films are *beyond*."""
 NO_FILM = ("encyclopedia", "What do you know about", "fairy tale", "a story")
+FACTORS = (1.0, 1.5, 2.0, 3.0)
 CLAMP = 0.99
 """The quantile of |alpha| on the training tokens that bounds alpha, a site."""
 
@@ -344,6 +346,13 @@ def beyond(attribute: str, configuration: int, seed: int) -> dict[str, Any]:
     }
 
 
+def stronger(attribute: str, configuration: int, factor: float) -> dict[str, Any]:
+    """The validation scores of CLAS (RFM) at so many times the strength that was fitted."""
+    fit = _fit_clas(Case(attribute, 0), configuration, "rfm")
+    setting = _setting(attribute, "validation", 0)
+    return {**_kept(setting.score(scaled(fit.steering, factor))), "step": fit.trained.best_epoch}
+
+
 # -- Pieces of cells -------------------------------------------------------------------------------
 
 
@@ -465,6 +474,7 @@ def run(chosen_options: Options, workers: int, until: str) -> Cells:
     cells.make(test, [(a, m, c, s) for (a, m), c in kept.items() for s in seeds], workers)
     films = [a for a in names if a in BEYOND]
     cells.make(beyond, [(a, kept[a, "CLAS, RFM"], s) for a in films for s in seeds], workers)
+    cells.make(stronger, [(a, kept[a, "CLAS, RFM"], f) for a in names for f in FACTORS], workers)
     return cells
 
 

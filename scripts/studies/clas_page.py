@@ -148,7 +148,8 @@ def page(cells: Cells | None, options: clas.Options, until: str) -> str:
     if cells is None or until == "validation":
         return head + "\nThe test split has not been opened yet.\n"
     results = Results(cells, options)
-    parts = [head, _verdicts(results), _scores(results), _beyond(results), _about(results)]
+    parts = [head, _verdicts(results), _scores(results), _beyond(results), _stronger(results)]
+    parts.append(_about(results))
     if REASONS.exists():
         parts.insert(2, "\n" + REASONS.read_text(encoding="utf-8"))
     return "\n".join(parts)
@@ -302,6 +303,22 @@ def _beyond(results: Results) -> str:
         f"{markdown(['attribute', 'questions', 'steering', 'judge', 'coherence'], rows)}\n\n"
         "Mean |alpha| over tokens, and in brackets its share of the activation's length:\n\n"
         f"{markdown(['attribute', 'questions', 'tokens', *layers], alphas)}\n"
+    )
+
+
+def _stronger(results: Results) -> str:
+    rows = []
+    for draw, attribute in enumerate(results.options.attributes):
+        one = clas.chosen(results.cells, attribute, CLAS)
+        for factor in clas.FACTORS:
+            cell = results.cells.get("stronger", attribute, one, factor)
+            scores = [mean_score(np.array([cell[kind]], dtype=float), draw) for kind in KINDS]
+            rows.append([attribute, f"{factor:g}", str(cell["step"]), *map(str, scores)])
+    head = ["attribute", "times", "step kept", "score", "attribute's judge", "coherence"]
+    return (
+        "\n## Times the fitted strength\n\nAdded after the results were seen, to see what the "
+        "likelihood leaves undone: CLAS (RFM) as chosen, seed 0, multiplied, on the "
+        f"{results.options.n_validation} validation questions.\n\n{markdown(head, rows)}\n"
     )
 
 
