@@ -1,0 +1,47 @@
+"""The pieces of the COLD study that can be checked by hand."""
+
+import math
+
+import cold
+import numpy as np
+import pytest
+from cold_page import FEWER, NOT, SUPPORTED, UNDECIDED, far_fewer, fewest, page, times_fewer
+
+
+def test_the_fewest_pairs_with_nearly_the_best_gain_are_found() -> None:
+    gains = np.array([10.0, 19.1, 18.0, 20.0])
+    assert fewest(gains, (2, 5, 10, 20), 20.0) == 5
+    assert fewest(gains, (2, 5, 10, 20), 30.0) == math.inf
+
+
+def test_the_ratio_is_of_the_better_of_either_side_and_0_where_ours_never_get_there() -> None:
+    assert times_fewer([5, math.inf], [math.inf, 250]) == 50
+    assert times_fewer([5, 2], [math.inf, math.inf]) == math.inf
+    assert times_fewer([math.inf, math.inf], [5, 2]) == 0
+
+
+def test_far_fewer_is_a_claim_on_the_whole_interval() -> None:
+    assert far_fewer(np.full(1000, math.inf)) == SUPPORTED
+    assert far_fewer(np.full(1000, float(FEWER))) == SUPPORTED
+    assert far_fewer(np.full(1000, 10.0)) == NOT
+    assert far_fewer(np.array([0.0] * 500 + [math.inf] * 500)) == UNDECIDED
+
+
+def test_every_method_has_six_configurations_and_as_many_updates_with_any_number_of_pairs() -> None:
+    assert len(cold.CONFIGURATIONS) == cold.Options("x").configurations
+    for n in cold.Options("x").sizes:
+        schedule = cold.Case("positive", n, 0, *cold.CONFIGURATIONS[0]).schedule
+        updates = schedule.epochs * math.ceil(n / schedule.batch_size)
+        assert cold.STEPS <= updates < cold.STEPS + math.ceil(n / schedule.batch_size)
+
+
+def test_divergences_of_a_spread_by_hand() -> None:
+    found = cold._apart(np.array([[0.5, 0.5]]), np.array([[0.25, 0.75]]))
+    assert found["KL"] == [pytest.approx(0.5 * math.log(2) + 0.5 * math.log(2 / 3))]
+    assert found["TV"] == [pytest.approx(0.25)]
+
+
+def test_hypotheses_are_written_without_any_result() -> None:
+    text = page(None, cold.Options("x"), "hypotheses")
+    assert all(f"**H{number}**" in text for number in range(1, 5))
+    assert "has not been opened yet" in text
