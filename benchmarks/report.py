@@ -239,7 +239,7 @@ def _cold(answer: Answer) -> str:
         f"blocks up to the site; {answer['repeats']} repeats.",
     ]
     for name, found in answer["tables"].items():
-        parts += [f"{name.capitalize()}:", seconds_table(found["rows"], "times the unsteered")]
+        parts += [f"With {name}:", seconds_table(found["rows"], "times the unsteered")]
     for what, rows in answer["gradients"].items():
         parts += [
             f"Gradients of {answer['n_examples']} pairs for the {what} up to the middle:",
