@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
-from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Float
@@ -42,6 +41,7 @@ def activation_gradients(
     batch_size: int = BATCH_SIZE,
 ) -> Iterator[dict[Site, Read]]:
     """For each example, at each site, the total derivative of its loss."""
+    require_differentiation()
     for some in _batches(examples, batch_size):
         yield from _activation_gradients(model, some, loss, sites)
 
@@ -90,6 +90,7 @@ def mean_gradient(
     In float32, or float64 where the model is; parameters that the loss does not depend on are left
     out. An embedding that is also the unembedding gets the gradient of both uses.
     """
+    require_differentiation()
     places = places_of(model, last)
     leaves = {name: value.detach().requires_grad_() for name, value in weights_at(places).items()}
     total: dict[str, Tensor] = {}
@@ -101,6 +102,13 @@ def mean_gradient(
             if one is not None:
                 wide = one.to(torch.promote_types(one.dtype, torch.float32))
                 total[name] = total[name] + wide if name in total else wide
+    for name, value in total.items():
+        if not bool(torch.isfinite(value).all()):
+            raise ValueError(
+                f"The gradient of the loss for {name!r} holds NaN or infinity, though the loss is "
+                "finite. Look for a square root or a logarithm of 0 in the loss, and load the "
+                "model in float32."
+            )
     return {name: value / len(examples) for name, value in total.items()}
 
 
@@ -146,8 +154,12 @@ class Place(NamedTuple):
     transposed: bool = False
 
 
-def places_of(model: HookedModel, last: int) -> dict[str, list[Place]]:
-    """Where the parameters are that act up to block `last`; one kept in two places has both."""
+def places_of(model: HookedModel, last: int, unembedding: bool = True) -> dict[str, list[Place]]:
+    """Where the parameters are that act up to block `last`; one kept in two places has both.
+
+    For a pass that ends before the unembedding `unembedding=False` spares the look at whether that
+    is the embedding again.
+    """
     found: dict[int, tuple[str, list[Place]]] = {}
     # A bridge's own `named_modules` and `named_parameters` are those of the model it wraps.
     for path, module in nn.Module.named_modules(model):  # pyright: ignore[reportArgumentType]
@@ -159,7 +171,8 @@ def places_of(model: HookedModel, last: int) -> dict[str, list[Place]]:
     if not is_bridge(model):
         absent = [name for name, value in weights_at(places).items() if _filled_in(name, value)]
         places = {name: held for name, held in places.items() if name not in absent}
-    _tie(model, places)
+    if unembedding:
+        _tie(model, places)
     return places
 
 
@@ -178,23 +191,8 @@ def _filled_in(name: str, value: Float[Tensor, "..."]) -> bool:
 
 def _tie(model: Any, places: dict[str, list[Place]]) -> None:
     """A HookedTransformer keeps a tied embedding twice, the second time transposed."""
-    if EMBEDDING in places and _same(model, model.embed.W_E, model.unembed.W_U):
+    if EMBEDDING in places and torch.equal(model.unembed.W_U.T, model.embed.W_E):
         places[EMBEDDING].append(Place(model.unembed, "W_U", transposed=True))
-
-
-_COMPARED: WeakKeyDictionary[Any, tuple[tuple[int, ...], bool]] = WeakKeyDictionary()
-
-
-def _same(
-    model: HookedModel,
-    W_E: Float[Tensor, "d_vocab d_model"],
-    W_U: Float[Tensor, "d_model d_vocab"],
-) -> bool:
-    """Whether the unembedding is the embedding; compared once, and again if either is changed."""
-    state = tuple(n for weight in (W_E, W_U) for n in (id(weight), weight._version))
-    if model not in _COMPARED or _COMPARED[model][0] != state:
-        _COMPARED[model] = (state, torch.equal(W_U.T, W_E))
-    return _COMPARED[model][1]
 
 
 def weights_at(places: Mapping[str, Sequence[Place]]) -> dict[str, Float[Tensor, "..."]]:
@@ -222,6 +220,15 @@ def standing_in(
     finally:
         for (module, attribute, _), parameter in before:
             module._parameters[attribute] = parameter
+
+
+def require_differentiation() -> None:
+    """Raise RuntimeError inside `torch.inference_mode()`, where nothing can be differentiated."""
+    if torch.is_inference_mode_enabled():
+        raise RuntimeError(
+            "COLD-Steer takes derivatives, which torch.inference_mode() forbids. Use "
+            "torch.no_grad() instead; fitting and steering need not be inside either."
+        )
 
 
 def require_unfolded(model: HookedModel) -> None:

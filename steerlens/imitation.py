@@ -31,7 +31,7 @@ from steerlens.models import require_choice
 from steerlens.positions import Scope, Window, everywhere
 from steerlens.prompts import Encoded, PromptPair, encode_pair, show, stack
 from steerlens.saving import digest_of, origin_of
-from steerlens.steering import AnySteering, Site, require_site
+from steerlens.steering import AnySteering, Site, require_writable
 from steerlens.store import Store
 from steerlens.training import Parameters
 from steerlens.types import HookedModel, Residual, Tokens, Where
@@ -309,7 +309,7 @@ def _require(model: HookedModel, pairs: Sequence[PromptPair], sites: Sequence[Si
     if not sites:
         raise ValueError("No sites were given. Pass at least one layer.")
     for site in sites:
-        require_site(model, site)
+        require_writable(model, site)
 
 
 def _weights(objective: str, ll_weight: float) -> dict[str, float]:

@@ -203,8 +203,13 @@ def _listed(
             "one for each prompt."
         )
     for number, wish in enumerate(probabilities):
+        if not isinstance(wish, Mapping) or not all(type(token) is int for token in wish):
+            raise ValueError(
+                f"The options of example {number} must be {{token id: probability, ...}}, with "
+                f"whole numbers as ids; found {wish!r}."
+            )
         total = sum(wish.values())
-        if len(wish) < 2 or min(wish.values()) < 0 or abs(total - 1) > 1e-6:
+        if len(wish) < 2 or not min(wish.values()) >= 0 or not abs(total - 1) <= 1e-6:
             raise ValueError(
                 f"The options of example {number} must be two or more token ids with probabilities "
                 f"that sum to 1; found {len(wish)} that sum to {total:g}."

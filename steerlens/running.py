@@ -10,7 +10,7 @@ import torch
 
 from steerlens.combinators import Scaled, When, bind, masked, parts, require_like
 from steerlens.positions import Scope, Window
-from steerlens.steering import AnySteering, Site, Steering, require_fit, require_site, start
+from steerlens.steering import AnySteering, Site, Steering, require_fit, require_writable, start
 from steerlens.types import Hook, HookedModel, Residual, Steer, SteeringWarning, Tokens
 
 
@@ -147,7 +147,7 @@ class Run:
     def _place(self, steering: Steering) -> None:
         fresh = [Placed(site, steer) for site, steer in steering.placed]
         for placed in fresh:
-            require_site(self.model, placed.site)
+            require_writable(self.model, placed.site)
             require_fit(self.model, placed.site, placed.steer)
         self._remember(fresh)
 
@@ -207,7 +207,7 @@ def applied(model: HookedModel, steering: Steering, window: Window | None) -> It
     """`Steering.applied`: every pass without a window, exactly one with it."""
     placed = [Placed(site, steer) for site, steer in steering.placed]
     for place in placed:
-        require_site(model, place.site)
+        require_writable(model, place.site)
         require_fit(model, place.site, place.steer)
         if window is not None:
             place.ready(window)

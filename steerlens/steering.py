@@ -75,6 +75,20 @@ def require_site(model: HookedModel, site: Site) -> None:
     )
 
 
+def require_writable(model: HookedModel, site: Site) -> None:
+    """Raise ValueError if `model` lacks the hook point, or what is written there goes astray."""
+    from steerlens.forward import is_bridge
+
+    require_site(model, site)
+    if site.stream == "resid_mid" and is_bridge(model):
+        raise ValueError(
+            f"{site} can be read on a TransformerBridge but not steered: that hook point is the "
+            "input of the MLP alone, and what is added there never reaches the residual stream. "
+            f'Steer Site({site.layer}, "attn_out"): to add there is to add to resid_mid. Or load '
+            'the model with backend="hooked".'
+        )
+
+
 def require_fit(model: HookedModel, site: Site, steer: object) -> None:
     """Raise ValueError if a part of `steer` has another width than the model's residual stream."""
     for part in parts(steer):

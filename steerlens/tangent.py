@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from steerlens.forward import Cache, is_bridge, read
-from steerlens.gradients import Place, standing_in, weights_at
+from steerlens.gradients import Place, require_differentiation, standing_in, weights_at
 from steerlens.positions import Window
 from steerlens.steering import Site
 from steerlens.types import HookedModel, Residual, Tokens
@@ -42,6 +42,7 @@ class Derivative:
     tangents: list[Tensor] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        require_differentiation()
         weights = weights_at({name: self.places[name] for name in self.direction})
         self.direction = {n: self.direction[n].to(weight) for n, weight in weights.items()}
 
@@ -59,7 +60,7 @@ class Derivative:
 
             return reader
 
-        readers = {site: reader_of(site) for site in self.sites}
+        readers = _filling({site: reader_of(site) for site in self.sites})
         weights = weights_at({name: self.places[name] for name in self.direction})
         # The fused attention kernels have no forward-mode derivative; the plain one has.
         with dual.dual_level(), sdpa_kernel(SDPBackend.MATH), self._dual_cache(self.cache):
@@ -122,7 +123,7 @@ class Difference:
         ends: list[dict[Site, Tensor]] = []
         for weights, cache in zip(self.moved, self.caches, strict=True):
             found: dict[Site, Tensor] = {}
-            readers = {site: _keeper(found, site) for site in self.sites}
+            readers = _filling({site: _keeper(found, site) for site in self.sites})
             with standing_in(self.places, weights):
                 read(self.model, tokens, window, readers, cache=cache)
             ends.append(found)
@@ -147,6 +148,12 @@ def step_size(model: HookedModel, weights: Weights, direction: Weights, central:
     precision = max(torch.finfo(dtype).eps for dtype in dtypes)
     share = precision ** (1 / 3) / 160 if central else precision**0.5 / 35
     return float(share * lengths[0] / lengths[1])
+
+
+def _filling(readers: dict[Site, Any]) -> dict[Site, Any]:
+    """The readers, and one above where all are below the first block: its cache must grow."""
+    below = all(site == Site(0, "resid_pre") for site in readers)
+    return {**readers, Site(0): lambda activation: None} if below else readers
 
 
 def _keeper(found: dict[Site, Tensor], site: Site) -> Any:

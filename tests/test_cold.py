@@ -178,8 +178,7 @@ def test_both_backends_take_the_same_step(name: str, folders: dict[str, Path]) -
 def test_an_embedding_that_was_untied_since_is_seen() -> None:
     model = steerlens.load("demo", backend="hooked")
     assert [len(places_of(model, 0)["embed.W_E"]) for _ in range(2)] == [2, 2]
-    with torch.no_grad():
-        model.unembed.W_U[0, 0] += 1
+    model.unembed.W_U.data[0, 0] += 1  # an edit that PyTorch counts nowhere
     assert len(places_of(model, 0)["embed.W_E"]) == 1
 
 
@@ -347,6 +346,84 @@ def test_options_in_one_batch_keep_to_their_prompts(exact: Any) -> None:
     torch.testing.assert_close(only_steer(one).gradients, only_steer(many).gradients)
 
 
+def test_below_the_first_block_cached_passes_equal_whole_ones(exact: Any) -> None:
+    below = Site(0, "resid_pre")
+    cold = ColdFD.fit(exact, below, POSITIVE, NEGATIVE, eta=5.0, scope=everywhere)
+    options: dict[str, Any] = {"max_new_tokens": 4, "temperature": 0.0}
+    found = [
+        steerlens.generate(exact, PROMPTS[:3], cold, cache=cache, **options).texts
+        for cache in (True, False)
+    ]
+    assert found[0] == found[1]
+    assert found[0] != steerlens.generate(exact, PROMPTS[:3], **options).texts
+
+
+def test_inference_mode_is_an_error_and_not_a_derivative_of_zero(exact: Any) -> None:
+    cold = fitted(exact)
+    with torch.inference_mode():
+        with pytest.raises(RuntimeError, match=r"Use torch.no_grad\(\) instead"):
+            steerlens.generate(exact, PROMPTS[:1], cold, max_new_tokens=2)
+        for method in (ColdFD, ColdKernel):
+            with pytest.raises(RuntimeError, match=r"Use torch.no_grad\(\) instead"):
+                method.fit(exact, 1, POSITIVE, NEGATIVE)
+
+
+def test_a_gradient_that_is_not_finite_is_an_error(exact: Any) -> None:
+    def root_of_zero(logits: torch.Tensor, batch: Any) -> torch.Tensor:
+        return torch.sqrt((0 * logits).sum())
+
+    with pytest.raises(ValueError, match="though the loss is finite"):
+        ColdFD.fit(exact, 1, POSITIVE, loss=root_of_zero)
+
+
+@pytest.mark.parametrize("eta", [float("nan"), float("inf")])
+def test_eta_is_a_finite_number(exact: Any, eta: float) -> None:
+    with pytest.raises(ValueError, match="eta is the size of the step"):
+        replace(fitted(exact), eta=eta)
+    with pytest.raises(ValueError, match="eta is the size of the step"):
+        ColdKernel(torch.ones(1, 8), eta=eta)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"sites": ()}, "has no sites"), ({"mode": "fd", "eps": float("inf")}, "must be finite")],
+    ids=["sites", "eps"],
+)
+def test_parts_of_a_cold_fd_that_cannot_be_are_errors(
+    exact: Any, change: Any, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        replace(fitted(exact), **change)
+
+
+def test_anchors_belong_to_kernels_that_look_at_them() -> None:
+    rows = torch.ones(2, 8)
+    with pytest.raises(ValueError, match="'unit' with"):
+        ColdKernel(rows, rows)
+    with pytest.raises(ValueError, match="'dot' without"):
+        ColdKernel(rows, None, "dot")
+    with pytest.raises(ValueError, match="anchors: 1 of 16 values are NaN"):
+        ColdKernel(
+            rows,
+            rows.index_fill(0, torch.tensor([0]), 1).index_put(
+                (torch.tensor([0]), torch.tensor([0])), torch.tensor(float("nan"))
+            ),
+            "dot",
+        )
+
+
+@pytest.mark.parametrize("wish", [{5.5: 0.5, 6: 0.5}, [0.5, 0.5]])
+def test_options_that_are_no_token_ids_are_an_error(exact: Any, wish: Any, unchecked: Any) -> None:
+    with pytest.raises(ValueError, match="whole numbers as ids"):
+        ColdKernel.fit(exact, 1, ["The dog"], loss="options", probabilities=[wish])
+
+
+def test_a_probability_that_is_no_number_is_an_error(exact: Any) -> None:
+    wish = {5: float("nan"), 6: 0.5}
+    with pytest.raises(ValueError, match="sum to 1; found 2 that sum to nan"):
+        ColdKernel.fit(exact, 1, ["The dog"], loss="options", probabilities=[wish])
+
+
 def test_no_example_a_pass_is_an_error(exact: Any) -> None:
     with pytest.raises(ValueError, match="batch_size is the number of examples a pass"):
         ColdFD.fit(exact, 1, POSITIVE, NEGATIVE, batch_size=0)
@@ -485,7 +562,7 @@ def test_a_gradient_of_the_other_backend_is_refused(folders: dict[str, Path]) ->
     ("options", "message"),
     [
         ({"eps": 1e-3}, "has no step: leave out eps and central"),
-        ({"mode": "fd", "eps": -1.0}, "must be above 0; found -1.0"),
+        ({"mode": "fd", "eps": -1.0}, "must be finite and above 0; found -1.0"),
         ({"compat": "released", "mode": "fd"}, "released code steps forward by 1e-06"),
         ({"sites": []}, "No sites were given"),
         ({"sites": 9}, "names the hook point"),
@@ -526,7 +603,7 @@ def test_only_the_unit_kernel_has_a_direction_and_the_others_need_anchors(gpt2: 
     steer = only_steer(ColdKernel.fit(gpt2, 1, POSITIVE, loss="sft", kernel="dot"))
     with pytest.raises(ValueError, match="another direction for each token"):
         _ = steer.direction
-    with pytest.raises(ValueError, match="'dot' kernel needs anchors"):
+    with pytest.raises(ValueError, match="found 'dot' without"):
         ColdKernel(steer.gradients, kernel="dot")
 
 

@@ -23,8 +23,9 @@ from steerlens import (
     When,
     Window,
     at,
+    capture,
 )
-from steerlens.forward import logits
+from steerlens.forward import is_bridge, logits
 from steerlens.steering import Together
 
 V = random(D_MODEL, seed=8)
@@ -608,3 +609,31 @@ def test_a_plain_function_cannot_be_saved_and_nothing_is_written(tmp_path: Path)
     with pytest.raises(ValueError, match="cannot be saved"):
         at(1, halved).save(path)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("stream", ["resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out"])
+def test_what_is_written_at_a_stream_does_the_same_on_both_backends(
+    stream: Any, both_backends: tuple[Any, Any]
+) -> None:
+    """`resid_mid` of a bridge is refused: there a steer would only reach the MLP."""
+    steering = at(
+        Site(1, stream), CAA(3 * torch.randn(D_MODEL, generator=torch.Generator().manual_seed(0)))
+    )
+    found = []
+    for model in both_backends:
+        if stream == "resid_mid" and is_bridge(model):
+            with pytest.raises(ValueError, match=r'Steer Site\(1, "attn_out"\)'):
+                capture(model, ["The dog ran"], 3, steering=steering)
+            found.append(
+                capture(
+                    model,
+                    ["The dog ran"],
+                    3,
+                    steering=at(Site(1, "attn_out"), steering.placed[0][1]),
+                ).at(3)
+            )
+        else:
+            found.append(capture(model, ["The dog ran"], 3, steering=steering).at(3))
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-3)
+    plain = capture(both_backends[0], ["The dog ran"], 3).at(3)
+    assert not torch.allclose(plain, found[0], atol=0.1)

@@ -34,7 +34,7 @@ from steerlens.models import require_choice
 from steerlens.positions import Scope, everywhere
 from steerlens.prompts import PromptPair, encode_pair
 from steerlens.saving import saveable
-from steerlens.steering import Site, Steering, as_site, require_site
+from steerlens.steering import Site, Steering, as_site, require_writable
 from steerlens.training import Parameters, Trained
 from steerlens.types import Direction, Hook, HookedModel, Residual
 
@@ -166,7 +166,7 @@ def _unit_directions(
     found: dict[Site, Rows] = {}
     for where, given in directions.items():
         site = as_site(where)
-        require_site(model, site)
+        require_writable(model, site)
         if site in found:
             raise ValueError(f"Directions were given twice for {site}. Give them as rows of one.")
         rows = torch.as_tensor(given).float()

@@ -20,6 +20,7 @@ Both act on the prompt by default, as the authors' code does. docs/methods/cold.
 code differs, and what compat="released" brings back.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,7 +48,7 @@ from steerlens.models import require_choice
 from steerlens.positions import Scope, Window, everywhere, prompt
 from steerlens.prompts import Prompts
 from steerlens.saving import Origin, origin_of, save_steering, saveable
-from steerlens.steering import AnySteering, Site, Steering, Together, as_site, require_site
+from steerlens.steering import AnySteering, Site, Steering, Together, as_site, require_writable
 from steerlens.tangent import Derivative, Difference, step_size
 from steerlens.types import Direction, Hook, HookedModel, Residual, Steer, Tokens
 
@@ -74,8 +75,19 @@ class ColdKernel:
     def __post_init__(self) -> None:
         require_choice("kernel", self.kernel, get_args(Kernel))
         require_finite(self.gradients, "ColdKernel's gradients")
-        if self.kernel != "unit" and self.anchors is None:
-            raise ValueError(f"The {self.kernel!r} kernel needs anchors, the activations Z(x_i).")
+        _require_eta(self.eta)
+        if (self.kernel == "unit") != (self.anchors is None):
+            raise ValueError(
+                "The 'unit' kernel looks at no anchors, the activations Z(x_i), and every other "
+                f"needs them; found {self.kernel!r} with{'out' if self.anchors is None else ''}."
+            )
+        if self.anchors is not None:
+            require_finite(self.anchors, "ColdKernel's anchors")
+            if self.anchors.shape != self.gradients.shape:
+                raise ValueError(
+                    "There is one anchor for each gradient; found anchors of shape "
+                    f"{list(self.anchors.shape)} and gradients of {list(self.gradients.shape)}."
+                )
         if self.kernel == "rbf" and not self.width > 0:
             raise ValueError(f"The 'rbf' kernel needs a width above 0; found {self.width}.")
 
@@ -152,7 +164,9 @@ class ColdKernel:
             return Z.new_ones((*Z.shape[:-1], len(self.gradients)))
         anchors = self.anchors.to(Z)
         if self.kernel == "rbf":
-            far = (Z[..., None, :] - anchors).norm(dim=-1) / self.width
+            rows, exact = Z.reshape(-1, Z.shape[-1]), "donot_use_mm_for_euclid_dist"
+            apart = torch.cdist(rows, anchors, compute_mode=exact)
+            far = apart.reshape(*Z.shape[:-1], -1) / self.width
             return torch.exp(-(far**2) / 2)
         if self.kernel == "cosine":
             Z, anchors = (torch.nn.functional.normalize(side, dim=-1) for side in (Z, anchors))
@@ -162,6 +176,11 @@ class ColdKernel:
         wide = torch.promote_types(activation.dtype, torch.float32)
         Z, eta, dL = activation.to(wide), self.eta, self.gradients.to(activation.device, wide)
         return (Z - eta * self.kappa(Z) @ dL).to(activation.dtype)
+
+
+def _require_eta(eta: float) -> None:
+    if not math.isfinite(eta):
+        raise ValueError(f"eta is the size of the step and must be a finite number; found {eta}.")
 
 
 def _require_kernel(kernel: str, width: float | None) -> None:
@@ -191,7 +210,7 @@ def _sites(model: HookedModel, sites: Sequence[int | Site] | int | Site) -> tupl
     if not places:
         raise ValueError("No sites were given. Pass a layer, a Site, or a list of them.")
     for site in places:
-        require_site(model, site)
+        require_writable(model, site)
     return tuple(sorted(set(places)))
 
 
@@ -221,13 +240,21 @@ class ColdFD:
 
     def __post_init__(self) -> None:
         require_choice("mode", self.mode, get_args(Mode))
+        _require_eta(self.eta)
+        if not self.sites:
+            raise ValueError("ColdFD has no sites. Pass a layer, a Site, or a list of them to fit.")
+        if not isinstance(self.scope, Scope):
+            raise TypeError(
+                f"scope must be a Scope; found {self.scope!r}. Use steerlens.prompt, "
+                "steerlens.everywhere, ..., or positions.scope_named(name)."
+            )
         if self.mode == "jvp" and (self.eps is not None or self.central):
             raise ValueError(
                 "mode='jvp' is the derivative itself and has no step: leave out eps and central, "
                 "or ask for mode='fd'."
             )
-        if self.eps is not None and not self.eps > 0:
-            raise ValueError(f"eps is a step and must be above 0; found {self.eps}.")
+        if self.eps is not None and not 0 < self.eps < math.inf:
+            raise ValueError(f"eps is a step and must be finite and above 0; found {self.eps}.")
 
     @classmethod
     def fit(
@@ -272,8 +299,8 @@ class ColdFD:
     def start(self, model: HookedModel, batch: int) -> "ColdRun":
         """Begin a run: nothing is computed before the first tokens come."""
         for site in self.sites:
-            require_site(model, site)
-        places = places_of(model, _deepest(self.sites))
+            require_writable(model, site)
+        places = places_of(model, _deepest(self.sites), unembedding=False)
         require_precise(model, by_difference=self.mode == "fd")
         g = dict(zip(self.names, self.gradients, strict=True))
         require_parameters(g, places)
