@@ -128,7 +128,8 @@ def test_happiness_makes_happier_stories_and_its_reverse_sadder_ones(
             stories, NEUTRAL, steering, max_new_tokens=80, n=20, seed=1, batch_size=160
         ).texts
         counts[strength] = positive_words(texts)
-        record_property(f"positive words per 100 at {strength}", per_hundred(counts[strength]))
+        per_100 = float(per_hundred(counts[strength]))  # workers send no NumPy numbers
+        record_property(f"positive words per 100 at {strength}", per_100)
     print({strength: round(per_hundred(count), 2) for strength, count in counts.items()})
     assert lower_bound_of_difference(counts[1.0], counts[0.0]) > 0
     assert lower_bound_of_difference(counts[0.0], counts[-1.0]) > 0
