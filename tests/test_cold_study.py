@@ -1,17 +1,51 @@
 """The pieces of the COLD study that can be checked by hand."""
 
 import math
+from typing import Any
 
 import cold
 import numpy as np
 import pytest
-from cold_page import FEWER, NOT, SUPPORTED, UNDECIDED, far_fewer, fewest, page, times_fewer
+from cold_page import (
+    FEWER,
+    NOT,
+    SUPPORTED,
+    UNDECIDED,
+    far_fewer,
+    fewest,
+    page,
+    rising,
+    times_fewer,
+)
 
 
 def test_the_fewest_pairs_with_nearly_the_best_gain_are_found() -> None:
     gains = np.array([10.0, 19.1, 18.0, 20.0])
     assert fewest(gains, (2, 5, 10, 20), 20.0) == 5
     assert fewest(gains, (2, 5, 10, 20), 30.0) == math.inf
+
+
+def test_a_curve_that_falls_by_noise_is_levelled() -> None:
+    assert rising(np.array([10.0, 20.0, 18.0, 25.0])).tolist() == [10, 19, 19, 25]
+
+
+def test_a_case_never_has_fewer_pairs_than_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cold, "_pool", lambda attribute: [("q", "a", "b")] * 3)
+    where = cold.CONFIGURATIONS[0]
+    assert len(cold.Case("positive", 3, 0, *where).drawn) == 3
+    with pytest.raises(ValueError, match="has 3 pairs; asked for 4"):
+        _ = cold.Case("positive", 4, 0, *where).drawn
+
+
+def test_only_configurations_with_a_strength_at_c80_are_chosen() -> None:
+    class Kept:
+        options = cold.Options("x", configurations=3)
+
+        def get(self, *cell: Any) -> Any:
+            return {"attribute": [60.0, 90.0, 70.0][cell[3]], "met": cell[3] != 1}
+
+    cells: Any = Kept()
+    assert cold.chosen(cells, "positive", "CAA") == 2
 
 
 def test_the_ratio_is_of_the_better_of_either_side_and_0_where_ours_never_get_there() -> None:

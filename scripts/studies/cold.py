@@ -7,7 +7,7 @@ The work folder keeps every result: run the command again to go on.
 
 pool     pairs of answers to a training question: one that shows the attribute, one that does not
 search   every method in six configurations (50 pairs, seed 0), scored on validation questions
-test     the best of each with 2 to 500 pairs and three seeds, on test questions: the score at the
+test     the best of each with 2 to 400 pairs and three seeds, on test questions: the score at the
          strength where coherence is 80 % of the unsteered, found on validation questions
 tune     the same for the spread over option words (20 prompts, three layers)
 spread   the best of each with 5, 20 and 100 prompts, on test questions: KL and total variation
@@ -37,6 +37,7 @@ from material import Material, demo
 
 import steerlens
 from analysis.coefficients import strengths
+from analysis.judges import FormatJudge
 from analysis.tradeoff import Tradeoff, by_question, c80
 from steerlens import (
     CAA,
@@ -74,9 +75,12 @@ STEPS, BATCH = 120, 8
 """Updates of every trained method, whatever the number of its pairs, and pairs a batch."""
 PUSH = 0.25
 """Strength 1 of every method: on average a quarter of the activations' length."""
-TRIES = 4
+TRIES = 8
 """Answers of the model itself that are drawn to find one without the attribute, and first vectors
 of ReFT-r1."""
+
+SEEN = 6
+"""The first test questions, which were looked at while the command was written, are left out."""
 
 GROUPS = ("positive", "negative")
 """Whose instruction makes the spread that is asked for."""
@@ -92,13 +96,13 @@ class Options:
     """What a study is made of; the work folder remembers it."""
 
     folder: str
-    attributes: tuple[str, ...] = ("positive", "lowercase")
+    attributes: tuple[str, ...] = ("positive", "fairytale")
     seeds: int = 3
-    sizes: tuple[int, ...] = (2, 5, 10, 20, 50, 100, 250, 500)
+    sizes: tuple[int, ...] = (2, 5, 10, 20, 50, 100, 250, 400)
     n_validation: int = 40
-    n_test: int = 120
+    n_test: int = 114
     configurations: int = 6
-    bisections: int = 4
+    bisections: int = 3
 
 
 # -- What every process has ------------------------------------------------------------------------
@@ -150,6 +154,8 @@ class Case:
     def drawn(self) -> list[tuple[str, str, str]]:
         """(question, answer with the attribute, answer without); fewer are some of the more."""
         pool = _pool(self.attribute)
+        if len(pool) < self.n:
+            raise ValueError(f"{self.attribute} has {len(pool)} pairs; asked for {self.n}.")
         return random.Random(f"examples {self.seed}").sample(pool, len(pool))[: self.n]
 
     @property
@@ -247,7 +253,9 @@ def pool(attribute: str) -> list[tuple[str, str, str]]:
     written = steerlens.generate(
         model(), [Conversation(user) for user in users], n=TRIES, max_new_tokens=64, seed=7
     )
-    without = (found.judge(list(written.texts)) < 50) & (found.coherence(list(written.texts)) >= 50)
+    texts, judge = list(written.texts), found.judge
+    shown = judge.holds(texts) if isinstance(judge, FormatJudge) else judge(texts) >= 50
+    without = ~shown & (found.coherence(texts) >= 50)
     first: dict[int, str] = {}
     for number, text, good in zip(written.prompt, written.texts, without.tolist(), strict=True):
         if good:
@@ -265,18 +273,22 @@ def reference(attribute: str, split: str, seed: int) -> dict[str, Any]:
 
 
 def search(attribute: str, method: str, configuration: int) -> dict[str, Any]:
-    """The validation score at C80 of a configuration."""
+    """The validation score at C80 of a configuration, and whether there is such a strength."""
     case = Case(attribute, SEARCHED_WITH, 0, *CONFIGURATIONS[configuration])
     steering = METHODS[method](case)
     if steering is None:
         scored = _setting(attribute, "validation", 0).score()
-        return {"attribute": scored.mean_attribute, "strength": 0.0}
+        return {"attribute": scored.mean_attribute, "strength": 0.0, "met": False}
     found = _at_c80(steering, case, 0)
-    return {"attribute": found.scored.mean_attribute, "strength": found.strength}
+    about = {"strength": found.strength, "met": found.reached}
+    return {"attribute": found.scored.mean_attribute, **about}
 
 
 def test(attribute: str, method: str, configuration: int, n: int, seed: int) -> dict[str, Any]:
-    """The test scores at the strength that has C80 on validation questions."""
+    """The test scores at the strength that has C80 on validation questions.
+
+    Where there is none, or no steering, they are those of the model itself.
+    """
     case = Case(attribute, n, seed, *CONFIGURATIONS[configuration])
     _ = case.drawn
     started = process_time()
@@ -284,12 +296,11 @@ def test(attribute: str, method: str, configuration: int, n: int, seed: int) -> 
     seconds = process_time() - started
     about: dict[str, Any] = {"seconds": seconds, "n": len(case.drawn)}
     setting = _setting(attribute, "test", seed)
-    if steering is None:
+    found = None if steering is None else _at_c80(steering, case, seed)
+    if steering is None or found is None or not found.reached:
         return {**_kept(setting.score()), "strength": 0.0, "met": False, **about}
-    found = _at_c80(steering, case, seed)
     scored = Tradeoff(setting, _scaled(steering, case)).at(found.strength)
-    met = found.reached and found.bounded
-    return {**_kept(scored), "strength": found.strength, "met": met, **about}
+    return {**_kept(scored), "strength": found.strength, "met": found.bounded, **about}
 
 
 # -- Cells: the spread over options ----------------------------------------------------------------
@@ -365,8 +376,8 @@ def _opened(user: str, instruction: str | None = None) -> Encoded:
 def _questions(group: str, split: str) -> list[str]:
     found = material(group).questions
     assert found is not None
-    size = {"validation": options().n_validation, "test": options().n_test}.get(split)
-    return list(found[split])[:size]
+    sizes = {"validation": options().n_validation, "test": options().n_test}
+    return list(found[split])[SEEN if split == "test" else 0 :][: sizes.get(split)]
 
 
 @torch.no_grad()
@@ -398,10 +409,9 @@ def _apart(wanted: np.ndarray, found: np.ndarray) -> dict[str, list[float]]:
 
 
 def _setting(attribute: str, split: str, seed: int) -> Any:
-    found = material(attribute).setting(model(), split, 1, seed)
+    found = material(attribute).setting(model(), split, 1 if split == "test" else 2, seed)
     assert found is not None
-    size = options().n_test if split == "test" else options().n_validation
-    return replace(found, questions=list(found.questions)[:size])
+    return replace(found, questions=_questions(attribute, split))
 
 
 def _scaled(steering: AnySteering, case: Case) -> AnySteering:
@@ -426,10 +436,10 @@ def _kept(scored: Any) -> dict[str, Any]:
 
 
 def chosen(cells: Cells, attribute: str, method: str) -> int:
-    """The configuration with the best validation score."""
-    tried = range(cells.options.configurations)
-    found = [cells.get("search", attribute, method, c)["attribute"] for c in tried]
-    return int(np.nanargmax(found))
+    """The best validation score among the configurations that have a strength with C80."""
+    tried = [cells.get("search", attribute, method, c) for c in range(cells.options.configurations)]
+    scores = [one["attribute"] if one["met"] else -1.0 for one in tried]
+    return int(np.nanargmax(scores))
 
 
 def layer_of(cells: Cells, group: str, method: str) -> int:
@@ -468,6 +478,7 @@ def _about(chosen_options: Options) -> dict[str, Any]:
         "version": VERSION,
         "methods": list(METHODS),
         "searches": [LAYERS, [str(s) for s in SCOPES], SEARCHED_WITH, STEPS, BATCH, PUSH, TRIES],
+        "seen": SEEN,
         "spread": [GROUPS, WORDS, OPENING, TUNED_WITH, SPREAD_SIZES, GRID],
         "data": hashlib.sha256(benchmark_set.FILE.read_bytes()).hexdigest()[:16],
         "fingerprint": fingerprint(steerlens.load("demo")),
@@ -485,7 +496,7 @@ def main() -> None:
     parser.add_argument("--until", choices=("hypotheses", "validation", "page"), default="page")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that it runs")
     given = parser.parse_args()
-    tiny = {"seeds": 2, "sizes": (2, 5), "n_validation": 4, "n_test": 6, "configurations": 2}
+    tiny = {"seeds": 2, "sizes": (2, 5), "n_validation": 4, "n_test": 5, "configurations": 2}
     sizes: dict[str, Any] = {**tiny, "bisections": 1} if given.quick else {}
     options_given = Options(str(given.work_dir), **sizes)
     cells = None

@@ -21,6 +21,7 @@ from estimates import (
     mean_of,
     verdict,
 )
+from sklearn.isotonic import IsotonicRegression
 
 REASONS = Path(__file__).with_name("cold_reasons.md")
 """What we make of the results, written by hand once they are there."""
@@ -30,18 +31,21 @@ OURS, TUNED = ("COLD-FD", "COLD-Kernel"), ("CAA", "ReFT-vector", "ReFT-r1")
 
 HYPOTHESES = f"""\
 Written before the command opened the test split. A score is the mean of the attribute's judge (0
-to 100) over completions at C80: at the strength where the mean coherence is 80 % of the
-unsteered, found on validation questions. A gain is a score less the unsteered one. Intervals are
-nominally of 95 %, from {N_BOOTSTRAP} resamples of seeds and of test questions, both at once,
-widened by sqrt(n / (n - 1)) for n seeds; with three seeds they hold less often where seeds matter
-much (`python scripts/studies/coverage.py`). Attributes are fixed. A claim is **supported** where
-the interval lies wholly on the side claimed, **not supported** where it lies wholly on the other,
+to 100) over completions at C80: at the largest strength whose mean coherence is still 80 % of the
+unsteered, found on validation questions. Where there is none, or the fit found no steering, the
+score is that of the model itself. A gain is a score less the unsteered one. Intervals are
+nominally of 95 %, from {N_BOOTSTRAP} resamples of seeds and of test questions, both at once (of
+each attribute by itself, though a few questions are in both); but for H1 they are widened by
+sqrt(n / (n - 1)) for n seeds, and with three seeds they hold less often where seeds matter much
+(`python scripts/studies/coverage.py`). Attributes are fixed. A claim is **supported** where the
+interval lies wholly on the side claimed, **not supported** where it lies wholly on the other,
 else **undecided**.
 
-- **H1** The paper: as good with {FEWER} times fewer examples. With N the fewest pairs at which a
-  method has {NEAR:.0%} of the best gain that any method has with any number, the better of CAA,
-  ReFT-vector and ReFT-r1 needs at least {FEWER} times the N of the better COLD method. (A method
-  that never gets there needs infinitely many; if that is both COLD methods, the ratio is 0.)
+- **H1** The paper: as good with {FEWER} times fewer examples. The best of CAA, ReFT-vector and
+  ReFT-r1, at any number of pairs, sets the goal: {NEAR:.0%} of its gain. N is the fewest pairs at
+  which a method has as much, by the nearest curve that does not fall as pairs grow. The better of
+  the three needs at least {FEWER} times the N of the better COLD method. (Where neither COLD
+  method gets there the ratio is 0.)
 - **H2** With {FEW} pairs COLD-FD scores above CAA, ReFT-vector and ReFT-r1. One claim each, on
   the mean over attributes.
 - **H3** With {cold.SEARCHED_WITH} pairs COLD-FD scores above COLD-Kernel.
@@ -49,21 +53,22 @@ else **undecided**.
   has a smaller KL divergence from the wished spread than COLD-FD; (b) COLD-Kernel, and (c)
   COLD-FD, has at most half of the unsteered model's.
 
-Every method tries the same six configurations on validation questions, with {cold.SEARCHED_WITH}
-pairs and seed 0: three layers, and the prompt or all tokens as the scope; then that one is fitted
-with every number of pairs and every seed. A pair is a training question with a prompted answer
-that shows the attribute, and an answer of the model itself that does not (the judges say so;
-{cold.TRIES} tries a question, and where fewer than 500 are found the largest number is all of
-them). Fewer pairs are some of the more. COLD takes the DPO loss, CAA the mean difference over the
-answers, ReFT-vector and ReFT-r1 {cold.STEPS} updates by their authors' losses, at the library's
-rates for so many; ReFT-r1 draws another first vector, up to {cold.TRIES}, where its latent opens
-on no token, and counts as the model itself where none does. All are brought to a common scale
-before the strength is searched. For the spreads a method tries three layers; the option words
-follow "{cold.OPENING}" at the start of the answer, and the wished spread is the model's own under
-the instruction.
+Every method tries the same six configurations on validation questions, two completions of each,
+with {cold.SEARCHED_WITH} pairs and seed 0: three layers, and the prompt or all tokens as the
+scope; then that one is fitted with every number of pairs and every seed. A pair is a training
+question with a prompted answer that shows the attribute, and an answer of the model itself that
+does not (the judges say so; {cold.TRIES} tries a question, which leaves too few for 500). Fewer
+pairs are some of the more. COLD takes the DPO loss and CAA the mean difference over the answers,
+of both sides. ReFT-vector is a constant learnt by the likelihood of the answers with the
+attribute alone (its authors': DPO on both), ReFT-r1 learns from both by its authors' loss; each
+takes {cold.STEPS} updates at the library's rates for so many. ReFT-r1 draws another first vector,
+up to {cold.TRIES}, where its latent opens on no token. All are brought to a common scale before
+the strength is searched. For the spreads a method tries three layers; the option words follow
+"{cold.OPENING}" at the start of the answer, and the wished spread is the model's own under the
+instruction.
 
-Not quite blind: the command was tried with 6 test questions, two seeds and 2 and 5 pairs, to see
-that it runs, and its tables were looked at.
+Not quite blind: the command was tried with the first {cold.SEEN} test questions, two seeds and 2
+and 5 pairs, to see that it runs, and its tables were looked at. These questions are left out.
 """
 
 
@@ -89,6 +94,13 @@ class Results:
             found = self.tests(attribute, method, n)
         return np.array([one[kind] for one in found], dtype=float)
 
+    def strengths(self, group: str, method: str, n: int) -> list[float]:
+        """The strength of every seed; those of the grid's ends may not be the best there are."""
+        if method == "unsteered":
+            return []
+        layer, seeds = cold.layer_of(self.cells, group, method), range(self.options.seeds)
+        return [self.cells.get("spread", group, method, layer, n, s)["strength"] for s in seeds]
+
     def spreads(self, group: str, method: str, n: int, kind: str) -> np.ndarray:
         """[seed, question]."""
         if method == "unsteered":
@@ -109,6 +121,11 @@ def fewest(gains: np.ndarray, sizes: Sequence[int], best: float) -> float:
     """The fewest pairs with `NEAR` of the best gain; infinity where no number is enough."""
     enough = [n for n, gain in zip(sizes, gains, strict=True) if gain >= NEAR * best]
     return float(min(enough, default=math.inf))
+
+
+def rising(gains: np.ndarray) -> np.ndarray:
+    """The nearest curve that does not fall: more pairs are no worse, but for noise."""
+    return IsotonicRegression().fit_transform(np.arange(len(gains)), gains)
 
 
 def times_fewer(ours: Sequence[float], tuned: Sequence[float]) -> float:
@@ -156,19 +173,22 @@ class Curves:
             for method in cold.METHODS
         }
 
-    def needed(self, seeds: np.ndarray, *questions: np.ndarray) -> dict[str, float]:
-        """By method, the fewest pairs that are enough."""
-        gains = self.gains(seeds, *questions)
-        best = max(float(one.max()) for one in gains.values())
+    def needed(
+        self, among: Sequence[str], seeds: np.ndarray, *questions: np.ndarray
+    ) -> dict[str, float]:
+        """By method, the fewest pairs with `NEAR` of the best gain that any of these has."""
+        gains = {m: rising(one) for m, one in self.gains(seeds, *questions).items()}
+        best = max(float(gains[method].max()) for method in among)
         return {method: fewest(one, self.sizes, best) for method, one in gains.items()}
 
-    def resampled(self) -> tuple[dict[str, float], list[dict[str, float]]]:
+    def resampled(self, among: Sequence[str]) -> tuple[dict[str, float], list[dict[str, float]]]:
         """The numbers needed, and those of every resample."""
         options, rng = self.results.options, np.random.default_rng(0)
         sizes = [options.n_test] * len(options.attributes)
-        whole = self.needed(np.arange(options.seeds), *(np.arange(n) for n in sizes))
+        whole = self.needed(among, np.arange(options.seeds), *(np.arange(n) for n in sizes))
         drawn = [
             self.needed(
+                among,
                 rng.integers(0, options.seeds, options.seeds),
                 *(rng.integers(0, n, n) for n in sizes),
             )
@@ -209,7 +229,7 @@ def page(cells: Cells | None, options: cold.Options, until: str) -> str:
 
 def _verdicts(results: Results) -> str:
     names = results.options.attributes
-    whole, drawn = Curves(results).resampled()
+    whole, drawn = Curves(results).resampled(TUNED)
     ratio = times_fewer([whole[m] for m in OURS], [whole[m] for m in TUNED])
     ratios = np.array(
         [times_fewer([d[m] for m in OURS], [d[m] for m in TUNED]) for d in drawn], dtype=float
@@ -225,6 +245,7 @@ def _verdicts(results: Results) -> str:
     many = many if many in results.options.sizes else results.options.sizes[-1]
     found = _gap(results, "COLD-FD", "COLD-Kernel", many)
     rows.append(_row(f"H3 COLD-FD less COLD-Kernel, {many} pairs > 0", found))
+    whole, drawn = Curves(results).resampled(tuple(cold.METHODS))
     needed = [
         [m, f"{whole[m]:g}", *(f"{x:g}" for x in _range([d[m] for d in drawn]))]
         for m in cold.METHODS
@@ -330,9 +351,10 @@ def _spreads(results: Results) -> str:
                     if method == "unsteered"
                     else str(cold.layer_of(results.cells, group, method))
                 )
-                row = [group, method, where, str(n or "")]
+                strengths = ", ".join(f"{s:g}" for s in results.strengths(group, method, n))
+                row = [group, method, where, str(n or ""), strengths]
                 rows.append(row + [_fine(mean_score(one, draw)) for one in both])
-    head = ["group", "method", "layer", "prompts", "KL", "total variation"]
+    head = ["group", "method", "layer", "prompts", "strength", "KL", "total variation"]
     return (
         f'\n## Spreads over {", ".join(cold.WORDS)}\n\nOf the word after "{cold.OPENING}", on test '
         f"questions, against the model's own spread under the instruction of the group.\n\n"
