@@ -61,11 +61,10 @@ TINY = 256
 PairLoss = Annotated[str, typer.Option(help="dpo, sft (positive) or negative_sft (negative).")]
 Eta = Annotated[float, typer.Option(help="The paper's step size.")]
 Steered = Annotated[str, typer.Option(help="Scope that is steered.")]
-PAIR_LOSSES = {
-    "dpo": ("positive", "negative"),
-    "sft": ("positive",),
-    "negative_sft": ("negative",),
-}
+CompatOption = Annotated[
+    str | None, typer.Option("--compat", help='"released": as the authors\' code does.')
+]
+Together = Annotated[int, typer.Option("--batch-size", help="Examples a pass.")]
 LabelledPairs = Annotated[
     Path,
     typer.Option(
@@ -534,17 +533,6 @@ def _scores_of(found: "Mapping[Site, FoundDirection]") -> tuple[list[dict[str, A
     return table, "".join(lines)
 
 
-def _cold_sides(pairs: Path, loss: str, out: Path) -> dict[str, Any]:
-    """The sides of the contrast pairs that a loss looks at; mistakes are found before any work."""
-    from steerlens.jsonl import read_contrasts
-    from steerlens.models import require_choice
-
-    require_choice("loss", loss, tuple(PAIR_LOSSES))
-    sides = dict(zip(("positive", "negative"), read_contrasts(pairs), strict=True))
-    _require_folder_of(out)
-    return {name: sides[name] for name in PAIR_LOSSES[loss]}
-
-
 @fit_app.command("cold-kernel")
 def fit_cold_kernel(
     pairs: Contrasts,
@@ -552,32 +540,28 @@ def fit_cold_kernel(
     layers: Layers,
     loss: PairLoss = "dpo",
     kernel: Annotated[str, typer.Option(help="unit, dot, cosine or rbf.")] = "unit",
+    width: Annotated[
+        float | None, typer.Option(help="Of rbf; default: the median distance of the examples.")
+    ] = None,
     eta: Eta = 1.0,
     scope: Steered = "prompt",
+    compat: CompatOption = None,
+    batch_size: Together = 8,
     model: Model = "demo",
     backend: Backend = "auto",
     device: Device = "cpu",
     as_json: AsJson = False,
 ) -> None:
-    """COLD-Kernel: the gradients of a loss for the activations, weighted by a kernel."""
-    from steerlens.methods.cold import ColdKernel
-    from steerlens.positions import scope_named
+    """COLD-Kernel: the gradients of a loss for the activations, weighted by a kernel.
 
-    sides, steered = _cold_sides(pairs, loss, out), scope_named(scope)
-    loaded = _load(model, backend, device)
-    steering = ColdKernel.fit(
-        loaded,
-        _layers(layers, loaded.cfg.n_layers),
-        **sides,
-        loss=loss,
-        kernel=kernel,  # pyright: ignore[reportArgumentType]  the class checks the name
-        eta=eta,
-        scope=steered,
-        template=_template(loaded),
+    What is told at the end is how far it moves the activations of its own examples, over their
+    length: some tenths are a usual strength, and `--eta` (or `generate --strength`) sets it.
+    """
+    options = {"kernel": kernel, "width": width, "eta": eta, "compat": compat}
+    options["batch_size"] = batch_size
+    _fit_cold(
+        "COLD-Kernel", pairs, out, layers, loss, scope, (model, backend, device), as_json, options
     )
-    steering.save(out)
-    found = {"file": str(out), "method": "COLD-Kernel", "loss": loss, "kernel": kernel}
-    _say(found, as_json, f"Wrote {out}")
 
 
 @fit_app.command("cold-fd")
@@ -587,8 +571,12 @@ def fit_cold_fd(
     layers: Layers,
     loss: PairLoss = "dpo",
     mode: Annotated[str, typer.Option(help="jvp (the derivative) or fd (a difference).")] = "jvp",
+    eps: Annotated[float | None, typer.Option(help="The step of fd; default: automatic.")] = None,
+    central: Annotated[bool, typer.Option(help="fd steps to both sides.")] = False,
     eta: Eta = 1.0,
     scope: Steered = "prompt",
+    compat: CompatOption = None,
+    batch_size: Together = 8,
     model: Model = "demo",
     backend: Backend = "auto",
     device: Device = "cpu",
@@ -596,26 +584,38 @@ def fit_cold_fd(
 ) -> None:
     """COLD-FD: what one gradient step on the pairs would do to the activations.
 
-    The file holds the mean gradient, as many numbers as the model has up to the last layer.
+    The file holds the mean gradient, as many numbers as the model has up to the last layer. What is
+    told at the end is how far it moves the activations of its own examples, over their length.
     """
-    from steerlens.methods.cold import ColdFD
+    options = {"mode": mode, "eps": eps, "central": central, "eta": eta, "compat": compat}
+    options["batch_size"] = batch_size
+    _fit_cold(
+        "COLD-FD", pairs, out, layers, loss, scope, (model, backend, device), as_json, options
+    )
+
+
+def _fit_cold(
+    method: str,
+    pairs: Path,
+    out: Path,
+    layers: str,
+    loss: str,
+    scope: str,
+    choice: tuple[str, str, str],
+    as_json: bool,
+    options: dict[str, Any],
+) -> None:
+    from steerlens import cli_cold
     from steerlens.positions import scope_named
 
-    sides, steered = _cold_sides(pairs, loss, out), scope_named(scope)
-    loaded = _load(model, backend, device)
-    steering = ColdFD.fit(
-        loaded,
-        _layers(layers, loaded.cfg.n_layers),
-        **sides,
-        loss=loss,
-        mode=mode,  # pyright: ignore[reportArgumentType]  the class checks the name
-        eta=eta,
-        scope=steered,
-        template=_template(loaded),
-    )
+    asked, steered = cli_cold.read(method, pairs, loss, **options), scope_named(scope)
+    _require_folder_of(out)
+    loaded = _load(*choice)
+    template = _template(loaded)
+    steering = asked.fit(loaded, _layers(layers, loaded.cfg.n_layers), steered, template)
     steering.save(out)
-    found = {"file": str(out), "method": "COLD-FD", "loss": loss, "mode": mode}
-    _say(found, as_json, f"Wrote {out}")
+    found, said = asked.told(loaded, steering, template)
+    _say({"file": str(out), **found}, as_json, f"Wrote {out}: {said}")
 
 
 def _layers(text: str, n_layers: int) -> list[int]:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import steerlens
-from steerlens import CAA, CLAS, PSR, Steering, at, load_steering
+from steerlens import CAA, CLAS, PSR, ColdFD, ColdKernel, Steering, at, load_steering
 from steerlens.cli import main
 from steerlens.cli_psr import directions as stored_directions
 from steerlens.training import Schedule
@@ -750,3 +750,63 @@ def test_mistakes_are_found_before_the_model_answers(
     code, _, err = run(*command, *options)
     assert code == 2
     assert message in err
+
+
+# -- COLD ------------------------------------------------------------------------------------------
+
+COLD = ("--pairs", EXAMPLES / "contrasts.jsonl", "--layers", "2")
+
+
+@pytest.mark.parametrize(
+    ("command", "method"), [("cold-kernel", ColdKernel), ("cold-fd", ColdFD)], ids=str
+)
+def test_cold_is_fitted_and_says_how_far_it_moves(
+    run: Any, tmp_path: Path, command: str, method: type
+) -> None:
+    push = {}
+    for eta in ("1", "2"):
+        out = tmp_path / f"{eta}.safetensors"
+        code, said, _ = run("fit", command, *COLD, "--eta", eta, "--json", "--out", out)
+        assert code == 0
+        push[eta] = json.loads(said)["push"]
+        found: Any = load_steering(out, steerlens.load("demo"))
+        steer = found if isinstance(found, ColdFD) else found.placed[0][1].steer
+        assert isinstance(steer, method)
+        assert steer.eta == float(eta)
+    assert push["2"] == pytest.approx(2 * push["1"], rel=1e-3)
+    assert push["1"] > 0
+    code, said, _ = run("fit", command, *COLD, "--loss", "sft", "--out", out)
+    assert code == 0
+    assert "of their length" in said
+
+
+def test_options_of_cold_reach_the_fit(run: Any, tmp_path: Path) -> None:
+    out = tmp_path / "cold.safetensors"
+    command = ("fit", "cold-kernel", *COLD, "--kernel", "rbf", "--width", "40", "--out", out)
+    assert run(*command, "--batch-size", "2")[0] == 0
+    placed = cast(Steering, load_steering(out, steerlens.load("demo"))).placed
+    assert cast(Any, placed[0][1]).steer.width == 40
+    command = ("fit", "cold-fd", *COLD, "--mode", "fd", "--eps", "0.01", "--central", "--out", out)
+    assert run(*command)[0] == 0
+    cold = cast(ColdFD, load_steering(out, steerlens.load("demo")))
+    assert (cold.mode, cold.eps, cold.central) == ("fd", 0.01, True)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("cold-kernel", "--kernel", "linear"), "unit"),
+        (("cold-fd", "--mode", "autograd"), "jvp"),
+        (("cold-fd", "--compat", "paper"), "released"),
+        (("cold-fd", "--loss", "options"), "negative_sft"),
+    ],
+    ids=str,
+)
+def test_names_that_cold_does_not_know_are_errors_before_the_model_is_loaded(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: Any, message: str
+) -> None:
+    monkeypatch.setattr("steerlens.cli._load", lambda *_: pytest.fail("loaded"))
+    command, *rest = options
+    code, _, said = run("fit", command, *COLD, *rest, "--out", tmp_path / "x.safetensors")
+    assert code == 2
+    assert message in said

@@ -1,0 +1,72 @@
+"""What `steerlens fit cold-kernel` and `fit cold-fd` do once their options are read."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+from steerlens.jsonl import read_contrasts
+from steerlens.methods.cold import ColdFD, ColdKernel, Compat, Kernel, Mode
+from steerlens.models import require_choice
+from steerlens.positions import Scope
+from steerlens.prompts import Prompt
+from steerlens.steering import Steering
+from steerlens.types import HookedModel
+
+LOSSES = {
+    "dpo": ("positive", "negative"),
+    "sft": ("positive",),
+    "negative_sft": ("negative",),
+}
+_METHODS: dict[str, Any] = {"COLD-Kernel": ColdKernel, "COLD-FD": ColdFD}
+_NAMES = {"kernel": get_args(Kernel), "mode": get_args(Mode), "compat": get_args(Compat)}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A method, its options, and the sides of the pairs that its loss looks at."""
+
+    method: str
+    loss: str
+    options: Mapping[str, Any]
+    sides: Mapping[str, Sequence[Prompt]]
+
+    def fit(
+        self, model: HookedModel, layers: Sequence[int], scope: Scope, template: str | None
+    ) -> Steering | ColdFD:
+        """The steering."""
+        return _METHODS[self.method].fit(
+            model,
+            layers,
+            **self.sides,
+            **self.options,
+            loss=self.loss,
+            scope=scope,
+            template=template,
+        )
+
+    def told(
+        self, model: HookedModel, steering: Steering | ColdFD, template: str | None
+    ) -> tuple[dict[str, Any], str]:
+        """How far it moves the activations of its own examples, over their length."""
+        from analysis.coefficients import strengths
+
+        rows = list(next(iter(self.sides.values())))[:16]
+        table = strengths(model, rows, {self.method: steering}, template=template)
+        moved = table.loc[table["norm"] > 0, "relative_norm"]
+        push = float(moved.mean()) if len(moved) else 0.0
+        found = {"method": self.method, "loss": self.loss, "push": push, **self.options}
+        return found, (
+            f"{self.method} with eta {self.options['eta']:g} moves the activations of its own "
+            f"examples by {push:.2g} of their length"
+        )
+
+
+def read(method: str, pairs: Path, loss: str, **options: Any) -> Asked:
+    """The pairs of a file; names that do not exist are errors before any work."""
+    require_choice("loss", loss, tuple(LOSSES))
+    for name, known in _NAMES.items():
+        if options.get(name) is not None:
+            require_choice(name, options[name], known)
+    sides = dict(zip(("positive", "negative"), read_contrasts(pairs), strict=True))
+    return Asked(method, loss, options, {name: sides[name] for name in LOSSES[loss]})
