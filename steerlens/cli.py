@@ -605,16 +605,19 @@ def _fit_cold(
     as_json: bool,
     options: dict[str, Any],
 ) -> None:
+    from analysis.coefficients import strengths
     from steerlens import cli_cold
     from steerlens.positions import scope_named
 
-    asked, steered = cli_cold.read(method, pairs, loss, **options), scope_named(scope)
+    asked, steered = cli_cold.read(method, pairs, loss, options), scope_named(scope)
     _require_folder_of(out)
     loaded = _load(*choice)
     template = _template(loaded)
     steering = asked.fit(loaded, _layers(layers, loaded.cfg.n_layers), steered, template)
     steering.save(out)
-    found, said = asked.told(loaded, steering, template)
+    shown = strengths(loaded, asked.shown, {method: steering}, template=template)
+    moved = shown.loc[shown["norm"] > 0, "relative_norm"]
+    found, said = asked.told(float(moved.mean()) if len(moved) else 0.0)
     _say({"file": str(out), **found}, as_json, f"Wrote {out}: {said}")
 
 

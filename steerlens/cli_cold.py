@@ -31,6 +31,11 @@ class Asked:
     options: Mapping[str, Any]
     sides: Mapping[str, Sequence[Prompt]]
 
+    @property
+    def shown(self) -> list[Prompt]:
+        """Some of the examples, to see what the steering does to them."""
+        return list(next(iter(self.sides.values())))[:16]
+
     def fit(
         self, model: HookedModel, layers: Sequence[int], scope: Scope, template: str | None
     ) -> Steering | ColdFD:
@@ -45,16 +50,8 @@ class Asked:
             template=template,
         )
 
-    def told(
-        self, model: HookedModel, steering: Steering | ColdFD, template: str | None
-    ) -> tuple[dict[str, Any], str]:
-        """How far it moves the activations of its own examples, over their length."""
-        from analysis.coefficients import strengths
-
-        rows = list(next(iter(self.sides.values())))[:16]
-        table = strengths(model, rows, {self.method: steering}, template=template)
-        moved = table.loc[table["norm"] > 0, "relative_norm"]
-        push = float(moved.mean()) if len(moved) else 0.0
+    def told(self, push: float) -> tuple[dict[str, Any], str]:
+        """What there is to tell, with how far the activations of its own examples are moved."""
         found = {"method": self.method, "loss": self.loss, "push": push, **self.options}
         return found, (
             f"{self.method} with eta {self.options['eta']:g} moves the activations of its own "
@@ -62,7 +59,7 @@ class Asked:
         )
 
 
-def read(method: str, pairs: Path, loss: str, **options: Any) -> Asked:
+def read(method: str, pairs: Path, loss: str, options: Mapping[str, Any]) -> Asked:
     """The pairs of a file; names that do not exist are errors before any work."""
     require_choice("loss", loss, tuple(LOSSES))
     for name, known in _NAMES.items():
