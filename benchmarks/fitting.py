@@ -2,8 +2,8 @@
 
 The plain loop is what one writes first, and what the authors' code does: one example at a time, a
 full pass of the prompted row for its targets, a full pass of the plain row under the steer, and the
-gradients of a batch added up before a step. Both take the same steps on the same batches, so their
-parameters must agree.
+gradients of a batch added up before a step. Both take the same steps on the same batches, and begin
+gates that opened on no token of an epoch anew in the same way, so their parameters must agree.
 """
 
 import random
@@ -17,6 +17,7 @@ import steerlens
 from benchmarks.jobs import Job, compared
 from benchmarks.timing import versions
 from steerlens import PSR, Site, SteeringWarning, benchmark_set, encode_pair
+from steerlens.gates import revive
 from steerlens.prompts import PromptPair
 from steerlens.training import Schedule
 
@@ -60,7 +61,11 @@ def by_library(model: Any, pairs: list[PromptPair], layers: list[int]) -> dict[s
 def by_plain_loop(model: Any, pairs: list[PromptPair], layers: list[int]) -> dict[str, Tensor]:
     """The same steps, one example at a time, nothing reused."""
     rows = [encode_pair(model, pair) for pair in pairs]
-    parameters = first_parameters(model.cfg.d_model, layers)
+
+    def begin(generator: torch.Generator) -> dict[str, Tensor]:
+        return first_parameters(model.cfg.d_model, layers, generator)
+
+    parameters = begin(torch.Generator().manual_seed(SCHEDULE.seed))
     with torch.no_grad():
         scale = sum(float(loss_of(model, row, parameters, layers)[0]) for row in rows) / len(rows)
     optimiser = torch.optim.AdamW(parameters.values(), weight_decay=SCHEDULE.weight_decay)
@@ -69,6 +74,7 @@ def by_plain_loop(model: Any, pairs: list[PromptPair], layers: list[int]) -> dic
     steps = SCHEDULE.epochs * n_batches
     rate = SCHEDULE.rate(steps)
     for epoch in range(1, SCHEDULE.epochs + 1):
+        opened = {Site(layer): torch.zeros(1) for layer in layers}
         order = random.Random(f"epoch {epoch} of {SCHEDULE.seed}").sample(training, len(training))
         for number in range(n_batches):
             done = (epoch - 1) * n_batches + number
@@ -77,15 +83,22 @@ def by_plain_loop(model: Any, pairs: list[PromptPair], layers: list[int]) -> dic
             some = order[number * SCHEDULE.batch_size : (number + 1) * SCHEDULE.batch_size]
             optimiser.zero_grad()
             for i in some:
-                psi, closed = loss_of(model, rows[i], parameters, layers)
+                psi, closed, gates = loss_of(model, rows[i], parameters, layers)
+                for layer, open_ in gates.items():
+                    opened[Site(layer)] += (open_ > 0).sum()
                 ((psi / scale + REGULARISE * closed) / len(some)).backward()
             optimiser.step()
+        if epoch < SCHEDULE.epochs:
+            with torch.no_grad():
+                revive(parameters, begin, opened, epoch, SCHEDULE.seed)
     return {name: value.detach() for name, value in parameters.items()}
 
 
-def first_parameters(d_model: int, layers: list[int]) -> dict[str, Tensor]:
+def first_parameters(
+    d_model: int, layers: list[int], generator: torch.Generator
+) -> dict[str, Tensor]:
     """W, b and Z of every layer, uniform in +-1/sqrt(d), in the library's order."""
-    generator, bound = torch.Generator().manual_seed(SCHEDULE.seed), d_model**-0.5
+    bound = d_model**-0.5
     parameters = {}
     for layer in layers:
         for name, shape in (("W", (1, d_model)), ("b", (1,)), ("Z", (1, d_model))):
@@ -96,8 +109,8 @@ def first_parameters(d_model: int, layers: list[int]) -> dict[str, Tensor]:
 
 def loss_of(
     model: Any, row: Any, parameters: dict[str, Tensor], layers: list[int]
-) -> tuple[Tensor, Tensor]:
-    """Squared distance to the prompted residuals of all layers, and how closed the gates are."""
+) -> tuple[Tensor, Tensor, dict[int, Tensor]]:
+    """Squared distance to the prompted residuals of all layers, how closed the gates are, gates."""
     plain, prompted = row
     n = len(plain.ids) - plain.response + 1
     kept: dict[int, Tensor] = {}
@@ -109,11 +122,13 @@ def loss_of(
     with torch.no_grad(), model.hooks(fwd_hooks=reading):
         model(torch.tensor([prompted.ids]))
     targets, closed = dict(kept), torch.zeros(())
+    opened: dict[int, Tensor] = {}
 
     def steer(h: Tensor, layer: int) -> Tensor:
         nonlocal closed
         W, b, Z = (parameters[f"{layer}.resid_post.{part}"] for part in ("W", "b", "Z"))
         gates = torch.relu(h[:, -n:] @ W.T + b)
+        opened[layer] = gates.detach()
         closed = closed + torch.relu(1 - gates.sum())
         return torch.cat([h[:, :-n], h[:, -n:] + gates @ Z], dim=1)
 
@@ -124,4 +139,4 @@ def loss_of(
         model(torch.tensor([plain.ids]))
     above = range(min(layers), model.cfg.n_layers)
     squares = [(kept[layer] - targets[layer]).square().mean() for layer in above]
-    return torch.stack(squares).sum(), closed
+    return torch.stack(squares).sum(), closed, opened

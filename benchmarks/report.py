@@ -20,6 +20,7 @@ SIZES = {
 STEERED, CAPTURED, IMPORTED, HELPED = 1.05, 1.10, 0.3, 0.5
 FOUND = 10.0
 FITTING = ("fitting", "fitting_clas")
+APART = 1e-4
 FITTED = {
     "S-PSR at 2/3 depth": 1 / 5,
     "A-PSR": 1 / 3,
@@ -38,6 +39,7 @@ class Target:
     limit: float
     found: Sequence[float]
     unit: str
+    form: str = ".2f"
 
     @property
     def met(self) -> bool:
@@ -47,7 +49,8 @@ class Target:
     def cells(self) -> list[str]:
         """A table row."""
         verdict = "met" if self.met else "**missed**"
-        return [self.what, f"at most {self.limit:.3g} {self.unit}", between(self.found), verdict]
+        limit = f"at most {self.limit:.3g} {self.unit}".strip()
+        return [self.what, limit, between(self.found, self.form), verdict]
 
 
 def page(answers: Sequence[Answer], machine: str) -> str:
@@ -110,6 +113,9 @@ def _targets_of(answer: Answer) -> list[Target]:
         return [
             Target(f"fitting {name}, {_where(answer)}", FITTED[name], rows[1]["ratios"], "×")
             for name, rows in answer["tables"].items()
+        ] + [
+            Target(f"parameters of {name} apart, {_where(answer)}", APART, [value], "", ".1e")
+            for name, value in answer["apart"].items()
         ]
     if job["model"] != TARGET_MODEL:
         return []
