@@ -1,6 +1,5 @@
 """CLAS and its rivals are fitted alike: a few steps by the likelihood of responses."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
@@ -48,14 +47,7 @@ def by_likelihood(
     The best parameters by the validation pairs are kept, those before the first step included.
     `rates` has the learning rates of the parameters whose own is not `rate`.
     """
-    if not pairs:
-        raise ValueError("No pairs were given to fit on. About ten are enough.")
-    if not validation:
-        raise ValueError("No validation pairs were given: they choose among the steps.")
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-        raise ValueError(f"steps is a number of updates, 1 or more; found {steps}.")
-    if not 0 < rate < math.inf:
-        raise ValueError(f"rate, the learning rate, must be finite and above 0; found {rate}.")
+    schedule = Schedule.whole_batches(len(pairs), len(validation), steps, rate, seed)
     both = [*pairs, *validation]
     task = Imitation(
         model,
@@ -71,8 +63,7 @@ def by_likelihood(
     )
     trained = train(
         task,
-        # One batch holds either side, so that both losses are means over tokens.
-        Schedule.whole_batches(max(len(pairs), len(validation)), steps, rate, seed),
+        schedule,
         multipliers={name: own / rate for name, own in (rates or {}).items()},
         project=project,
         split=(range(len(pairs)), range(len(pairs), len(both))),

@@ -75,11 +75,7 @@ class LoRA:
 
         Only the plain prompt and the response of each pair are used. `layers=None` is every block.
         """
-        for given, what in ((pairs, "pairs"), (validation, "validation pairs")):
-            if not given:
-                raise ValueError(
-                    f"No {what} were given. Pass some PromptPairs: prompted_pairs(...)."
-                )
+        schedule = Schedule.whole_batches(len(pairs), len(validation), steps, rate, seed)
         if rank < 1:
             raise ValueError(f"rank must be at least 1; found {rank}.")
         blocks = range(model.cfg.n_layers) if layers is None else layers
@@ -90,7 +86,7 @@ class LoRA:
         with _adapted(model, names, rank, alpha) as adapter:
             trained = train(
                 _Likelihood(model, both, adapter, template),
-                Schedule.whole_batches(len(pairs), steps, rate, seed),
+                schedule,
                 split=(range(len(pairs)), range(len(pairs), len(both))),
                 progress=progress,
             )

@@ -97,11 +97,24 @@ class Schedule:
             raise ValueError(f"patience must be at least 1, or None; found {self.patience}.")
 
     @classmethod
-    def whole_batches(cls, size: int, steps: int, rate: float, seed: int) -> "Schedule":
-        """`steps` updates, each on all of `size` examples, at one rate: CLAS and its baselines."""
+    def whole_batches(
+        cls, training: int, validation: int, steps: int, rate: float, seed: int
+    ) -> "Schedule":
+        """`steps` updates, each on all training pairs, at one rate: CLAS and its baselines.
+
+        One batch holds either side, so that both losses are means over tokens.
+        """
+        if training < 1:
+            raise ValueError("No pairs were given to fit on. About ten are enough.")
+        if validation < 1:
+            raise ValueError("No validation pairs were given: they choose among the steps.")
+        if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+            raise ValueError(f"steps is a number of updates, 1 or more; found {steps}.")
+        if not 0 < rate < math.inf:
+            raise ValueError(f"rate, the learning rate, must be finite and above 0; found {rate}.")
         return cls(
             epochs=steps,
-            batch_size=max(size, 1),
+            batch_size=max(training, validation),
             learning_rate=rate,
             weight_decay=0.0,
             patience=None,

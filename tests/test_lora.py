@@ -252,6 +252,8 @@ def test_the_seed_alone_decides(bridged: Any) -> None:
         ({"parts": ()}, "Nothing is adapted"),
         ({"validation": []}, "No validation pairs"),
         ({"pairs": []}, "No pairs were given"),
+        ({"steps": 0}, "steps is a number of updates"),
+        ({"rate": 0.0}, "must be finite and above 0"),
     ],
     ids=str,
 )

@@ -18,6 +18,7 @@ from estimates import (
     estimate,
     markdown,
     mean_of,
+    mean_score,
     verdict,
 )
 
@@ -100,11 +101,6 @@ class Results:
         return [
             self.cells.get("beyond", attribute, one, seed) for seed in range(self.options.seeds)
         ]
-
-
-def mean_score(scores: np.ndarray, draw: int) -> Estimate:
-    """The mean of [seed, question] scores."""
-    return estimate(lambda s, q: float(np.nanmean(scores[np.ix_(s, q)])), *scores.shape, draw)
 
 
 def gains(results: Results, first: str, second: str) -> list[Estimate]:

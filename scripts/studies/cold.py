@@ -279,7 +279,7 @@ def search(attribute: str, method: str, configuration: int) -> dict[str, Any]:
     if steering is None:
         scored = _setting(attribute, "validation", 0).score()
         return {"attribute": scored.mean_attribute, "strength": 0.0, "met": False}
-    found = _at_c80(steering, case, 0)
+    found = _at_c80(_scaled(steering, case), attribute, 0)
     about = {"strength": found.strength, "met": found.reached}
     return {"attribute": found.scored.mean_attribute, **about}
 
@@ -296,11 +296,13 @@ def test(attribute: str, method: str, configuration: int, n: int, seed: int) -> 
     seconds = process_time() - started
     about: dict[str, Any] = {"seconds": seconds, "n": len(case.drawn)}
     setting = _setting(attribute, "test", seed)
-    found = None if steering is None else _at_c80(steering, case, seed)
-    if steering is None or found is None or not found.reached:
-        return {**_kept(setting.score()), "strength": 0.0, "met": False, **about}
-    scored = Tradeoff(setting, _scaled(steering, case)).at(found.strength)
-    return {**_kept(scored), "strength": found.strength, "met": found.bounded, **about}
+    if steering is not None:
+        ready = _scaled(steering, case)
+        found = _at_c80(ready, attribute, seed)
+        if found.reached:
+            scored = Tradeoff(setting, ready).at(found.strength)
+            return {**_kept(scored), "strength": found.strength, "met": found.bounded, **about}
+    return {**_kept(setting.score()), "strength": 0.0, "met": False, **about}
 
 
 # -- Cells: the spread over options ----------------------------------------------------------------
@@ -418,9 +420,8 @@ def _scaled(steering: AnySteering, case: Case) -> AnySteering:
     return on_common_scale(steering, case.layer, case.liked[:10])
 
 
-def _at_c80(steering: AnySteering, case: Case, seed: int) -> Any:
-    setting = _setting(case.attribute, "validation", seed)
-    tried = Tradeoff(setting, _scaled(steering, case))
+def _at_c80(steering: AnySteering, attribute: str, seed: int) -> Any:
+    tried = Tradeoff(_setting(attribute, "validation", seed), steering)
     target = c80(tried.at(0.0).mean_coherence)
     return tried.at_coherence(target, bisections=options().bisections)
 

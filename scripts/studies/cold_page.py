@@ -16,9 +16,9 @@ from estimates import (
     SUPPORTED,
     UNDECIDED,
     Estimate,
-    estimate,
     markdown,
     mean_of,
+    mean_score,
     verdict,
 )
 from sklearn.isotonic import IsotonicRegression
@@ -110,11 +110,6 @@ class Results:
         return np.array(
             [self.cells.get("spread", group, method, layer, n, seed)[kind] for seed in seeds]
         )
-
-
-def mean_score(scores: np.ndarray, draw: int) -> Estimate:
-    """The mean of [seed, question] scores."""
-    return estimate(lambda s, q: float(np.nanmean(scores[np.ix_(s, q)])), *scores.shape, draw)
 
 
 def fewest(gains: np.ndarray, sizes: Sequence[int], best: float) -> float:

@@ -9,7 +9,7 @@ three seeds and 120 questions; what it should hold is the mean that all seeds an
 from __future__ import annotations
 
 import numpy as np
-from estimates import Estimate, estimate, markdown, mean_of
+from estimates import Estimate, markdown, mean_of, mean_score
 
 SEEDS, QUESTIONS, NOISE = 3, 120, 20.0
 REPEATS = 300
@@ -24,7 +24,7 @@ def drawn(rng: np.random.Generator, of_seeds: float, of_questions: float, draw: 
         + rng.normal(0, of_questions, (1, QUESTIONS))
         + rng.normal(0, NOISE, (SEEDS, QUESTIONS))
     )
-    return estimate(lambda s, q: float(scores[np.ix_(s, q)].mean()), SEEDS, QUESTIONS, draw)
+    return mean_score(scores, draw)
 
 
 def coverage(of_seeds: float, of_questions: float, attributes: int) -> float:

@@ -54,6 +54,11 @@ def estimate(
     return Estimate(value, value + widened * (found - value))
 
 
+def mean_score(scores: np.ndarray, draw: int) -> Estimate:
+    """The mean of [seed, question] scores."""
+    return estimate(lambda s, q: float(np.nanmean(scores[np.ix_(s, q)])), *scores.shape, draw)
+
+
 def verdict(one: Estimate, bound: float, above: bool) -> str:
     """Whether the claim "above (or below) the bound" is supported."""
     low, high = one.interval

@@ -341,7 +341,7 @@ class ColdRun:
 class Moved:
     """Subtract eta times the derivative dZ, laid out on the tokens of one pass."""
 
-    dZ: Residual  # noqa: N815
+    dZ: Residual  # noqa: N815  the paper's symbol
     eta: float
 
     def __call__(self, activation: Residual, hook: Hook = None) -> Residual:
