@@ -49,6 +49,16 @@ def train_rows(side: str) -> list[Encoded]:
     return rows
 
 
+def padding(number: int) -> int:
+    """How many columns of padding are before a training row, on either side."""
+    columns = {
+        int(np.flatnonzero(numbers()[f"train/{number}/{side}_attention_mask"])[0])
+        for side in ("matching", "not_matching")
+    }
+    (shared,) = columns
+    return shared
+
+
 def prompt_row(number: int) -> Encoded:
     mask = numbers()[f"test/{number}/prompt_attention_mask"].astype(bool)
     ids = tuple(numbers()[f"test/{number}/prompt_input_ids"][mask].tolist())
@@ -87,18 +97,18 @@ def write_folder(folder: Path) -> Path:
     return folder
 
 
-def load(folder: Path, backend: str) -> Any:
-    """The golden model in float64, with the fixture's precision where a backend has another.
+def load(folder: Path, backend: str, dtype: torch.dtype = torch.float64) -> Any:
+    """The golden model, with the fixture's precision where a backend has another.
 
     The fixture normalises in float64, where transformers goes through float32; its rotary tables
     are rounded to float32, where HookedTransformer keeps them in float64.
     """
     from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
-    model: Any = steerlens.load(folder, backend=backend, dtype=torch.float64)
+    model: Any = steerlens.load(folder, backend=backend, dtype=dtype)
     if backend == "hooked":
         positions = torch.arange(model.cfg.n_ctx)[None]
-        tables = LlamaRotaryEmbedding(_config())(torch.empty(0, dtype=torch.float64), positions)
+        tables = LlamaRotaryEmbedding(_config())(torch.empty(0, dtype=dtype), positions)
         for block in model.blocks:
             block.attn.rotary_cos, block.attn.rotary_sin = (table[0] for table in tables)
         return model
@@ -106,6 +116,37 @@ def load(folder: Path, backend: str) -> Any:
         if type(module).__name__ == "LlamaRMSNorm":
             vars(module)["forward"] = _Norm(module)
     return model
+
+
+@contextmanager
+def counted_from(model: Any, start: int) -> Iterator[None]:
+    """Positions that begin at `start` inside, as the fixture's do after so much padding."""
+    modules = list(torch.nn.Module.modules(model))
+    kept = [module for module in modules if hasattr(module, "rotary_cos")]
+    asked = [module for module in modules if type(module).__name__ == "LlamaRotaryEmbedding"]
+    assert bool(kept) != bool(asked)
+    before = [(module, module.rotary_cos, module.rotary_sin) for module in kept]
+    for module, cosines, sines in before:
+        module.rotary_cos, module.rotary_sin = cosines[start:], sines[start:]
+    for module in asked:
+        vars(module)["forward"] = _Later(module, start)
+    try:
+        yield
+    finally:
+        for module, cosines, sines in before:
+            module.rotary_cos, module.rotary_sin = cosines, sines
+        for module in asked:
+            del vars(module)["forward"]
+
+
+class _Later:
+    """LlamaRotaryEmbedding with every position raised by `start`."""
+
+    def __init__(self, module: Any, start: int) -> None:
+        self.forward, self.start = module.forward, start
+
+    def __call__(self, h: torch.Tensor, position_ids: torch.Tensor) -> Any:
+        return self.forward(h, position_ids + self.start)
 
 
 class _Norm:
