@@ -356,7 +356,7 @@ for name, one in zip(cold.names, cold.gradients, strict=True):
 
 row_tokens, window = steerlens.batch(model, [row])
 assert torch.equal(row_tokens, tokens)
-exact = cold.start(model, 1).run.of(tokens, window)[site][0]
+exact = cold.derivative(model, tokens, window)[site][0]
 pd.DataFrame(
     {"eta": etas, "distance of -ΔZ/eta": [distance(-real[eta] / eta, exact) for eta in etas]}
 )
@@ -369,7 +369,7 @@ pd.DataFrame(
 # %%
 sft = ColdFD.fit(model, site, positive, loss="sft", template=template, scope=everywhere)
 g_sft = dict(zip(sft.names, sft.gradients, strict=True))
-exact_sft = sft.start(model, 1).run.of(tokens, window)[site][0]
+exact_sft = sft.derivative(model, tokens, window)[site][0]
 
 half = steerlens.load(NAME, dtype=torch.bfloat16)
 half_places = places_of(half, layer)

@@ -58,7 +58,13 @@ Neutral = Annotated[
 ]
 TINY = 256
 """The widest residual stream that one thread serves best."""
-PairLoss = Annotated[str, typer.Option(help="dpo, sft (positive) or negative_sft (negative).")]
+PairLoss = Annotated[
+    str,
+    typer.Option(
+        help="dpo, sft (positive), negative_sft (negative), or options, which reads lines of "
+        '{"prompt": ..., "options": {" good": 0.7, " bad": 0.3}} instead.'
+    ),
+]
 Eta = Annotated[float, typer.Option(help="The paper's step size.")]
 Steered = Annotated[str, typer.Option(help="Scope that is steered.")]
 CompatOption = Annotated[

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from steerlens.jsonl import read_contrasts
+from steerlens.jsonl import read_contrasts, read_wishes
 from steerlens.methods.cold import ColdFD, ColdKernel, Compat, Kernel, Mode
 from steerlens.models import require_choice
 from steerlens.positions import Scope
@@ -17,6 +17,7 @@ LOSSES = {
     "dpo": ("positive", "negative"),
     "sft": ("positive",),
     "negative_sft": ("negative",),
+    "options": ("positive",),
 }
 _METHODS: dict[str, Any] = {"COLD-Kernel": ColdKernel, "COLD-FD": ColdFD}
 _NAMES = {"kernel": get_args(Kernel), "mode": get_args(Mode), "compat": get_args(Compat)}
@@ -30,6 +31,7 @@ class Asked:
     loss: str
     options: Mapping[str, Any]
     sides: Mapping[str, Sequence[Prompt]]
+    wishes: Sequence[Mapping[str, float]] | None = None
 
     @property
     def shown(self) -> list[Prompt]:
@@ -46,6 +48,7 @@ class Asked:
             **self.sides,
             **self.options,
             loss=self.loss,
+            probabilities=self.wishes,
             scope=scope,
             template=template,
         )
@@ -60,10 +63,13 @@ class Asked:
 
 
 def read(method: str, pairs: Path, loss: str, options: Mapping[str, Any]) -> Asked:
-    """The pairs of a file; names that do not exist are errors before any work."""
+    """The examples of a file; names that do not exist are errors before any work."""
     require_choice("loss", loss, tuple(LOSSES))
     for name, known in _NAMES.items():
         if options.get(name) is not None:
             require_choice(name, options[name], known)
+    if loss == "options":
+        prompts, wishes = read_wishes(pairs)
+        return Asked(method, loss, options, {"positive": prompts}, wishes)
     sides = dict(zip(("positive", "negative"), read_contrasts(pairs), strict=True))
     return Asked(method, loss, options, {name: sides[name] for name in LOSSES[loss]})

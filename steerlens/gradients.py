@@ -113,8 +113,8 @@ def mean_gradient(
 
 
 def _batches(examples: Sequence[Example], size: int) -> Iterable[Sequence[Example]]:
-    if size < 1:
-        raise ValueError(f"batch_size is the number of examples a pass, 1 or more; found {size}.")
+    if not isinstance(size, int) or size < 1:
+        raise ValueError(f"batch_size is the number of examples a pass, 1 or more; found {size!r}.")
     return (examples[start : start + size] for start in range(0, len(examples), size))
 
 

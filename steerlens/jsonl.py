@@ -54,6 +54,15 @@ def read_contrasts(path: str | Path) -> tuple[list[str | Conversation], list[str
     return [positive for positive, _ in rows], [negative for _, negative in rows]
 
 
+def read_wishes(path: str | Path) -> tuple[list[str | Conversation], list[dict[str, float]]]:
+    """Prompts, and how often each option should come next: {"prompt", "options": {token: share}}.
+
+    A prompt is a string or {"user", "system"}; a token is named by its text, as " good".
+    """
+    rows = _read(path, _wish)
+    return [prompt for prompt, _ in rows], [wish for _, wish in rows]
+
+
 def _read(path: str | Path, parse: Callable[[dict[str, Any]], Row]) -> list[Row]:
     path = Path(path)
     if not path.is_file():
@@ -130,6 +139,14 @@ def _labelled_pair(row: dict[str, Any]) -> tuple[PromptPair | Conversation, floa
     if isinstance(pair, Conversation):
         raise ValueError("the field 'label' judges a response, and the line has no 'response'")
     return pair, float(label)
+
+
+def _wish(row: dict[str, Any]) -> tuple[str | Conversation, dict[str, float]]:
+    _require_known(row, {"prompt", "options"}, "the line")
+    wish = _field(row, "options")
+    if not isinstance(wish, dict):
+        raise ValueError(f"the field 'options' must be {{token: probability}}; found {wish!r}")
+    return _side(row, "prompt"), wish
 
 
 def _side(row: dict[str, Any], name: str) -> str | Conversation:

@@ -21,10 +21,12 @@ from torch import Tensor
 from steerlens.forward import device_of
 from steerlens.models import require_choice
 from steerlens.positions import Window
-from steerlens.prompts import Encoded, Prompts, encode_all, stack
+from steerlens.prompts import Encoded, Prompts, encode_all, stack, tokenizer_of
 from steerlens.types import HookedModel, Tokens
 
 LossName = Literal["sft", "negative_sft", "dpo", "options"]
+Wish: TypeAlias = Mapping[int, float] | Mapping[str, float]
+"""How often each option should come next; an option is a token, by its id or its text."""
 BETA = 0.1
 
 
@@ -115,9 +117,21 @@ _SIDES = {
 def loss_named(loss: str | Loss) -> Loss:
     """The loss of that name; a function is returned as it is."""
     if not isinstance(loss, str):
+        if not callable(loss):
+            raise TypeError(
+                f"loss is one of {', '.join(get_args(LossName))} or a function (logits, batch) -> "
+                f"scalar tensor; found {loss!r}."
+            )
         return loss
     require_choice("loss", loss, get_args(LossName))
     return _LOSSES[loss]
+
+
+def kind_of(loss: str | Loss) -> str | Loss:
+    """The name of a loss of this module, given by its name or itself; any other as it is."""
+    if isinstance(loss, DPO):
+        return "dpo"
+    return next((name for name, known in _LOSSES.items() if loss is known), loss)
 
 
 def name_of(loss: str | Loss) -> str:
@@ -130,29 +144,36 @@ def examples_of(
     loss: str | Loss,
     positive: Prompts = (),
     negative: Prompts = (),
-    probabilities: Sequence[Mapping[int, float]] | None = None,
+    probabilities: Sequence[Wish] | None = None,
     template: str | None = None,
 ) -> list[Example]:
     """One example for each prompt, with the rows that `loss` looks at; a function gets them all.
 
     `positive` and `negative` are prompts with a response, in the same order. For `options` they
-    have none, and `probabilities` says for each which token should come next how often.
+    have none, and `probabilities` says for each which token should come next how often. A token is
+    named by its id or by its text, with the space that belongs to it: {" good": 0.7, " bad": 0.3}.
     """
     given = {
         name: encode_all(model, side, template)
         for name, side in (("positive", positive), ("negative", negative))
         if not (isinstance(side, tuple) and not side)
     }
-    columns = _looked_at(loss, given)
-    if isinstance(loss, str) and (loss == "options") != (probabilities is not None):
+    kind = kind_of(loss)
+    columns = _looked_at(kind, given)
+    if isinstance(kind, str) and (kind == "options") != (probabilities is not None):
         raise ValueError(
             "The loss 'options' needs the probabilities of the options, and no other looks at "
-            f"them; asked for {loss!r} with{'out' if probabilities is None else ''} probabilities."
+            f"them; asked for {kind!r} with{'out' if probabilities is None else ''} probabilities."
         )
     rows = list(zip(*columns, strict=True))
     for number, example in enumerate(rows):
         for row in example:
             _require_answer(number, row, probabilities is not None)
+    if kind == "dpo" and all(positive.ids == negative.ids for positive, negative in rows):
+        raise ValueError(
+            "The positive and the negative answer of every example are the same, so the gradient "
+            "of 'dpo' is zero but for rounding. Give different answers."
+        )
     listed = [()] * len(rows) if probabilities is None else _listed(model, probabilities, len(rows))
     return [Example(row, wish) for row, wish in zip(rows, listed, strict=True)]
 
@@ -160,8 +181,7 @@ def examples_of(
 def _looked_at(loss: str | Loss, given: Mapping[str, list[Encoded]]) -> list[list[Encoded]]:
     """The sides that the loss looks at, the positive one first; each must be as long."""
     loss_named(loss)
-    named = "dpo" if isinstance(loss, DPO) else loss
-    looked = _SIDES[named] if isinstance(named, str) else tuple(given) or ("positive",)
+    looked = _SIDES[loss] if isinstance(loss, str) else tuple(given) or ("positive",)
     absent = [name for name in looked if name not in given]
     if absent:
         raise ValueError(
@@ -195,29 +215,49 @@ def _require_answer(number: int, row: Encoded, chosen_among: bool) -> None:
 
 
 def _listed(
-    model: HookedModel, probabilities: Sequence[Mapping[int, float]], n: int
+    model: HookedModel, probabilities: Sequence[Wish], n: int
 ) -> list[tuple[tuple[int, float], ...]]:
     if len(probabilities) != n:
         raise ValueError(
             f"{n} prompts and {len(probabilities)} sets of option probabilities were given. Give "
             "one for each prompt."
         )
-    for number, wish in enumerate(probabilities):
-        if not isinstance(wish, Mapping) or not all(type(token) is int for token in wish):
-            raise ValueError(
-                f"The options of example {number} must be {{token id: probability, ...}}, with "
-                f"whole numbers as ids; found {wish!r}."
-            )
-        total = sum(wish.values())
-        if len(wish) < 2 or not min(wish.values()) >= 0 or not abs(total - 1) <= 1e-6:
-            raise ValueError(
-                f"The options of example {number} must be two or more token ids with probabilities "
-                f"that sum to 1; found {len(wish)} that sum to {total:g}."
-            )
-        unknown = [token for token in wish if not 0 <= token < model.cfg.d_vocab]
-        if unknown:
-            raise ValueError(
-                f"Example {number} has options {unknown[:5]}, which are not in this model's "
-                f"vocabulary of {model.cfg.d_vocab}."
-            )
-    return [tuple(wish.items()) for wish in probabilities]
+    return [_options_of(model, number, wish) for number, wish in enumerate(probabilities)]
+
+
+def _options_of(model: HookedModel, number: int, wish: Wish) -> tuple[tuple[int, float], ...]:
+    if not isinstance(wish, Mapping) or not all(type(one) in (int, str) for one in wish):
+        raise ValueError(
+            f"The options of example {number} must be {{token: probability, ...}}, with tokens "
+            f"named by their text or by whole numbers as ids; found {wish!r}."
+        )
+    if not all(isinstance(share, int | float) for share in wish.values()):
+        raise ValueError(f"The probabilities of example {number} must be numbers; found {wish!r}.")
+    total = sum(wish.values())
+    if len(wish) < 2 or not min(wish.values()) >= 0 or not abs(total - 1) <= 1e-6:
+        raise ValueError(
+            f"The options of example {number} must be two or more tokens with probabilities "
+            f"that sum to 1; found {len(wish)} that sum to {total:g}."
+        )
+    ids = [one if isinstance(one, int) else _token(model, one, number) for one in wish]
+    if len(set(ids)) < len(ids):
+        raise ValueError(f"Example {number} names a token twice among its options: {list(wish)}.")
+    unknown = [one for one in ids if not 0 <= one < model.cfg.d_vocab]
+    if unknown:
+        raise ValueError(
+            f"Example {number} has options {unknown[:5]}, which are not in this model's "
+            f"vocabulary of {model.cfg.d_vocab}."
+        )
+    return tuple(zip(ids, wish.values(), strict=True))
+
+
+def _token(model: HookedModel, text: str, number: int) -> int:
+    """The id of the one token that `text` is."""
+    ids = tokenizer_of(model).encode(text, add_special_tokens=False)
+    if len(ids) != 1:
+        raise ValueError(
+            f"An option is one token, and {text!r} of example {number} is {len(ids)} in this "
+            "model's vocabulary. Most tokenizers join a word to the space before it: try "
+            f"{' ' + text.strip()!r}, a shorter word, or the id of its first token."
+        )
+    return ids[0]

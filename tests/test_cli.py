@@ -798,7 +798,8 @@ def test_options_of_cold_reach_the_fit(run: Any, tmp_path: Path) -> None:
         (("cold-kernel", "--kernel", "linear"), "unit"),
         (("cold-fd", "--mode", "autograd"), "jvp"),
         (("cold-fd", "--compat", "paper"), "released"),
-        (("cold-fd", "--loss", "options"), "negative_sft"),
+        (("cold-fd", "--loss", "likelihood"), "negative_sft"),
+        (("cold-fd", "--loss", "options"), "unknown fields: negative, positive"),
     ],
     ids=str,
 )

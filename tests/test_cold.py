@@ -25,10 +25,12 @@ from steerlens import (
     Site,
     Window,
     everywhere,
+    losses,
     response,
 )
 from steerlens.asked import AskedAtLast
 from steerlens.cli import main
+from steerlens.combinators import bind
 from steerlens.forward import logits
 from steerlens.gradients import (
     activation_gradients,
@@ -37,9 +39,11 @@ from steerlens.gradients import (
     standing_in,
     weights_at,
 )
+from steerlens.jsonl import read_wishes
 from steerlens.losses import examples_of, loss_named
 from steerlens.methods import cold
 from steerlens.prompts import encode_all, stack
+from steerlens.running import running, watching
 from steerlens.steering import start
 from steerlens.tangent import Derivative, Difference
 
@@ -208,7 +212,7 @@ def test_cached_passes_equal_the_whole_pass_in_a_left_padded_batch(exact: Any, m
     for row, prompt in enumerate(PROMPTS[:3]):
         ids = [*steerlens.encode(exact, prompt).ids, *extra[row].tolist()]
         alone = torch.tensor([ids])
-        whole = cold.start(exact, 1).run.of(alone, Window.of(torch.ones_like(alone).bool()))
+        whole = cold.derivative(exact, alone, Window.of(torch.ones_like(alone).bool()))
         for site in SITES:
             joined = torch.cat([piece[site] for piece in pieces], dim=1)[row, -len(ids) :]
             assert distance(joined, whole[site][0]) < (1e-10 if mode == "jvp" else 1e-6)
@@ -533,9 +537,73 @@ def test_the_command_line_fits_and_generates(tmp_path: Path, capsys: Any) -> Non
         asked = [Conversation("Review a film.")]
         assert steerlens.generate(demo, asked, steering, max_new_tokens=1).texts
     with pytest.raises(SystemExit) as stopped:
-        main([*arguments, "--loss", "options"])
+        main([*arguments, "--loss", "likelihood"])
     assert stopped.value.code == 2
-    assert "Unknown loss 'options'. Use one of: dpo, sft, negative_sft" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "Unknown loss 'likelihood'. Use one of: dpo, sft, negative_sft, options" in said
+
+
+@pytest.mark.parametrize(("command", "eta"), [("cold-kernel", 1), ("cold-fd", 0.01)])
+def test_the_command_line_reads_options_and_makes_them_likelier(
+    tmp_path: Path, command: str, eta: float
+) -> None:
+    wishes, out = tmp_path / "wishes.jsonl", tmp_path / "made.safetensors"
+    line = {"prompt": {"user": "Review a film."}, "options": {"It": 0.9, "This": 0.1}}
+    wishes.write_text(json.dumps(line))
+    arguments = ["--pairs", str(wishes), "--loss", "options", "--layers", "3", "--eta", str(eta)]
+    with pytest.raises(SystemExit) as stopped:
+        main(["fit", command, *arguments, "--out", str(out)])
+    assert stopped.value.code == 0
+    model = steerlens.load("demo")
+    ids = [model.tokenizer.encode(word, add_special_tokens=False)[0] for word in line["options"]]
+    loss = loss_named("options")
+    (example,) = examples_of(
+        model, "options", [Conversation("Review a film.")], probabilities=[line["options"]]
+    )
+    assert [token for token, _ in example.options] == ids
+    batch, found = example.batch(model), []
+    for steering in (None, steerlens.load_steering(out, model)):
+        with watching() as watch, running(model, steering, 1, watch) as run, torch.no_grad():
+            if run is not None:
+                run.ready(batch.tokens, batch.window)
+            found.append(float(loss(logits(model, batch.tokens, batch.window), batch)))
+    assert found[1] < found[0]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ({"prompt": "It was", "options": [0.5, 0.5]}, "line 1: the field 'options' must be"),
+        ({"prompt": "It was", "options": {" a": 1}, "loss": 1}, "unknown fields: loss"),
+        ({"options": {" a": 1}}, "the field 'prompt' is missing"),
+    ],
+)
+def test_a_bad_line_of_options_is_named(tmp_path: Path, line: Any, message: str) -> None:
+    path = tmp_path / "wishes.jsonl"
+    path.write_text(json.dumps(line))
+    with pytest.raises(ValueError, match=message):
+        read_wishes(path)
+
+
+@pytest.mark.parametrize(
+    ("wish", "message"),
+    [
+        ({" good day": 0.5, " bad": 0.5}, "' good day' of example 0 is 2 in this model's"),
+        ({" dog": 0.5, 3976: 0.5}, "not in this model's vocabulary"),
+        ({"a": "much", "b": 0.5}, "must be numbers"),
+    ],
+)
+def test_options_named_by_text_are_single_tokens(
+    gpt2: Any, wish: Any, message: str, unchecked: Any
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        ColdKernel.fit(gpt2, 1, ["The dog"], loss="options", probabilities=[wish])
+
+
+def test_one_token_is_one_option(gpt2: Any) -> None:
+    twice = {"a": 0.5, gpt2.tokenizer.encode("a", add_special_tokens=False)[0]: 0.5}
+    with pytest.raises(ValueError, match="names a token twice"):
+        ColdKernel.fit(gpt2, 1, ["The dog"], loss="options", probabilities=[twice])
 
 
 # Files and mistakes ---------------------------------------------------------------------------
@@ -585,6 +653,60 @@ def test_mistakes_with_cold_fd_are_named(gpt2: Any, options: dict[str, Any], mes
 def test_mistakes_with_a_kernel_are_named(gpt2: Any, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ColdKernel.fit(gpt2, **{"sites": 1, "positive": POSITIVE, "loss": "sft", **options})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"loss": None}, "loss is one of sft, .* or a function .* found None"),
+        ({"sites": 2.0}, r"Site\(layer=2.0\): a layer is a whole number"),
+        ({"batch_size": 2.5}, "examples a pass, 1 or more; found 2.5"),
+        ({"eta": "1"}, "must be a finite number; found '1'"),
+    ],
+)
+def test_values_of_the_wrong_kind_are_named(
+    exact: Any, options: dict[str, Any], message: str, unchecked: Any
+) -> None:
+    with pytest.raises((TypeError, ValueError), match=message):
+        ColdFD.fit(exact, **{"sites": 1, "positive": POSITIVE, "loss": "sft", **options})
+
+
+def test_a_width_that_is_no_number_is_an_error(exact: Any, unchecked: Any) -> None:
+    wide: Any = "wide"
+    with pytest.raises(TypeError, match="width is a number or None"):
+        ColdKernel.fit(exact, 1, POSITIVE, loss="sft", kernel="rbf", width=wide)
+
+
+def test_a_loss_of_ours_is_the_same_by_name_and_by_itself(exact: Any) -> None:
+    with pytest.raises(ValueError, match="'sft' does not look at the negative prompts"):
+        ColdFD.fit(exact, 1, POSITIVE, NEGATIVE, loss=losses.sft)
+    with pytest.raises(ValueError, match="'options' without probabilities"):
+        ColdFD.fit(exact, 1, ["The dog"], loss=losses.options)
+    wish = [{5: 0.25, 6: 0.75}]
+    named, itself = (
+        ColdFD.fit(exact, 1, ["The dog"], loss=loss, probabilities=wish)
+        for loss in ("options", losses.options)
+    )
+    assert all(map(torch.equal, named.gradients, itself.gradients))
+
+
+@pytest.mark.parametrize("method", [ColdFD, ColdKernel])
+def test_answers_that_are_all_the_same_have_no_gradient(exact: Any, method: Any) -> None:
+    with pytest.raises(ValueError, match="of every example are the same"):
+        method.fit(exact, 1, POSITIVE, POSITIVE, loss="dpo")
+    assert method.fit(exact, 1, POSITIVE, [NEGATIVE[0], POSITIVE[1]], loss="dpo") is not None
+
+
+@pytest.mark.parametrize("mode", ["jvp", "fd"])
+def test_the_derivative_by_itself_is_what_eta_multiplies(exact: Any, mode: Any) -> None:
+    cold = ColdFD.fit(exact, SITES, POSITIVE, NEGATIVE, eta=3.0, mode=mode)
+    tokens, window = batched(exact)
+    dZ = cold.derivative(exact, tokens, window)
+    for site, steer in cold.start(exact, 3).step(tokens, window).placed:
+        h = torch.ones_like(dZ[site])
+        asked = (window.positions < window.response[:, None])[..., None]
+        expected = torch.where(asked, h - 3.0 * dZ[site], h)
+        torch.testing.assert_close(bind(steer, window)(h, None)[window.mask], expected[window.mask])
 
 
 def test_unknown_names_are_refused_where_no_types_are_checked() -> None:

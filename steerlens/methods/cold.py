@@ -21,7 +21,7 @@ code differs, and what compat="released" brings back.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
@@ -43,7 +43,7 @@ from steerlens.gradients import (
     require_unfolded,
     weights_at,
 )
-from steerlens.losses import DPO, Example, Loss, examples_of, loss_named, name_of
+from steerlens.losses import DPO, Example, Loss, Wish, examples_of, loss_named, name_of
 from steerlens.models import require_choice
 from steerlens.positions import Scope, Window, everywhere, prompt
 from steerlens.prompts import Prompts
@@ -115,7 +115,7 @@ class ColdKernel:
         kernel: Kernel = "unit",
         eta: float = 1.0,
         width: float | None = None,
-        probabilities: Sequence[Mapping[int, float]] | None = None,
+        probabilities: Sequence[Wish] | None = None,
         scope: Scope = prompt,
         template: str | None = None,
         compat: Compat | None = None,
@@ -179,12 +179,14 @@ class ColdKernel:
 
 
 def _require_eta(eta: float) -> None:
-    if not math.isfinite(eta):
-        raise ValueError(f"eta is the size of the step and must be a finite number; found {eta}.")
+    if not isinstance(eta, int | float) or not math.isfinite(eta):
+        raise ValueError(f"eta is the size of the step and must be a finite number; found {eta!r}.")
 
 
 def _require_kernel(kernel: str, width: float | None) -> None:
     require_choice("kernel", kernel, get_args(Kernel))
+    if not isinstance(width, int | float | None):
+        raise TypeError(f"width is a number or None, the median distance; found {width!r}.")
     if kernel != "rbf" and width is not None:
         raise ValueError(f"Only the 'rbf' kernel has a width; asked for {kernel!r} with {width}.")
 
@@ -206,7 +208,7 @@ def _released(compat: str | None) -> bool:
 
 
 def _sites(model: HookedModel, sites: Sequence[int | Site] | int | Site) -> tuple[Site, ...]:
-    places = [as_site(sites)] if isinstance(sites, int | Site) else [as_site(s) for s in sites]
+    places = [as_site(s) for s in sites] if isinstance(sites, Iterable) else [as_site(sites)]
     if not places:
         raise ValueError("No sites were given. Pass a layer, a Site, or a list of them.")
     for site in places:
@@ -269,7 +271,7 @@ class ColdFD:
         mode: Mode = "jvp",
         eps: float | None = None,
         central: bool = False,
-        probabilities: Sequence[Mapping[int, float]] | None = None,
+        probabilities: Sequence[Wish] | None = None,
         scope: Scope = prompt,
         template: str | None = None,
         compat: Compat | None = None,
@@ -310,6 +312,12 @@ class ColdFD:
         eps = self.eps or step_size(model, weights, g, self.central)
         down = -eps if self.central else 0.0
         return ColdRun(self, Difference(model, self.sites, places, g, eps, down))
+
+    def derivative(
+        self, model: HookedModel, tokens: Tokens, window: Window
+    ) -> dict[Site, Residual]:
+        """The derivative dZ at each token of a batch, whatever the scope; steering adds -eta dZ."""
+        return self.start(model, len(tokens)).run.of(tokens, window)
 
     def __add__(self, then: AnySteering) -> Together:
         return Together((self, then))
