@@ -13,7 +13,7 @@ import torch
 import steerlens
 from steerlens import CAA, CLAS, PSR, ColdFD, ColdKernel, Steering, at, load_steering
 from steerlens.cli import main
-from steerlens.cli_psr import directions as stored_directions
+from steerlens.cli.psr import directions as stored_directions
 from steerlens.training import Schedule
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -252,7 +252,7 @@ def test_clas_takes_completions_without_an_instruction(
 def test_directions_from_instructions_name_the_line_that_has_none(
     run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("steerlens.cli._load", lambda *_: pytest.fail("loaded"))
+    monkeypatch.setattr("steerlens.cli.inputs.load", lambda *_: pytest.fail("loaded"))
     lines = tmp_path / "plain.jsonl"
     asked = [*FIVE[:2], *PLAIN_LINES[2:]]
     lines.write_text("\n" + "".join(json.dumps(line) + "\n" for line in asked))
@@ -745,7 +745,7 @@ def test_mistakes_are_found_before_the_model_answers(
     def answer(*given: Any) -> Any:
         raise AssertionError("The model was asked first.")
 
-    monkeypatch.setattr("steerlens.cli._answered", answer)
+    monkeypatch.setattr("steerlens.cli.inputs.answered", answer)
     command = ["fit", "psr", "--pairs", EXAMPLES / "pairs.jsonl", "--out", tmp_path / "x"]
     code, _, err = run(*command, *options)
     assert code == 2
@@ -806,7 +806,7 @@ def test_options_of_cold_reach_the_fit(run: Any, tmp_path: Path) -> None:
 def test_names_that_cold_does_not_know_are_errors_before_the_model_is_loaded(
     run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: Any, message: str
 ) -> None:
-    monkeypatch.setattr("steerlens.cli._load", lambda *_: pytest.fail("loaded"))
+    monkeypatch.setattr("steerlens.cli.inputs.load", lambda *_: pytest.fail("loaded"))
     command, *rest = options
     code, _, said = run("fit", command, *COLD, *rest, "--out", tmp_path / "x.safetensors")
     assert code == 2
