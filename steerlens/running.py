@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +10,15 @@ import torch
 
 from steerlens.combinators import Scaled, When, bind, masked, parts, require_like
 from steerlens.positions import Scope, Window
-from steerlens.steering import AnySteering, Site, Steering, require_fit, require_writable, start
+from steerlens.steering import (
+    AnySteering,
+    Site,
+    Steering,
+    require_fit,
+    require_writable,
+    start,
+    step_alone,
+)
 from steerlens.types import Hook, HookedModel, Residual, Steer, SteeringWarning, Tokens
 
 
@@ -113,6 +121,7 @@ class Run:
     def __post_init__(self) -> None:
         self.run = start(self.steering, self.model, self.batch)
         self.stack = ExitStack()
+        self.around: AbstractContextManager[object] = nullcontext()
         self.attached = False
         # Hooks that never change stay on for the whole run, unless the caller acts between passes.
         self.lasting = self.lasting and isinstance(self.steering, Steering)
@@ -127,7 +136,8 @@ class Run:
         if not self.lasting:
             self.detach()
         if not self.attached:
-            self._place(self.run.step(tokens, window))
+            steering, self.around = step_alone(self.run, tokens, window)
+            self._place(steering)
         for placed in self.placed:
             placed.ready(window)
 
@@ -136,6 +146,7 @@ class Run:
         if self.attached:
             return
         hooks = [(placed.site.hook_name, placed.hook) for placed in self.placed]
+        self.stack.enter_context(self.around)
         self.stack.enter_context(self.model.hooks(fwd_hooks=hooks))
         self.attached = True
 

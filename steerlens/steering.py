@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args, runtime_checkable
@@ -207,6 +207,17 @@ class TokenSteering(Protocol):
 AnySteering = Steering | TokenSteering
 
 
+def step_alone(
+    run: TokenRun, tokens: Tokens, window: Window
+) -> tuple[Steering, AbstractContextManager[object]]:
+    """`run.step` where nothing else steers the pass, and what to hold open while it runs.
+
+    A run that can share the pass has a method of this name.
+    """
+    own = getattr(run, "step_alone", None)
+    return (run.step(tokens, window), nullcontext()) if own is None else own(tokens, window)
+
+
 @dataclass(frozen=True, eq=False)
 class Together:
     """Several steerings, some of which see the tokens; the first acts first."""
@@ -270,6 +281,13 @@ class MappedRun:
     def step(self, tokens: Tokens, window: Window) -> Steering:
         """The wrapped run's step, changed."""
         return self.change(self.run.step(tokens, window))
+
+    def step_alone(
+        self, tokens: Tokens, window: Window
+    ) -> tuple[Steering, AbstractContextManager[object]]:
+        """The same, for a pass that nothing else steers."""
+        steering, around = step_alone(self.run, tokens, window)
+        return self.change(steering), around
 
 
 @dataclass(frozen=True)

@@ -115,20 +115,27 @@ class Difference:
             for step in (self.up, self.down)
         ]
 
-    @torch.no_grad()
     def of(self, tokens: Tokens, window: Window) -> dict[Site, Residual]:
         """The quotient at each site; a window that begins at position 0 begins a new text."""
+        high, low = self._ends(tokens, window, 2)
+        return {site: (high[site] - low[site]) / (self.up - self.down) for site in self.sites}
+
+    def above(self, tokens: Tokens, window: Window) -> dict[Site, Residual]:
+        """Z(x; theta + up g) alone, for where the other end is at hand."""
+        return self._ends(tokens, window, 1)[0]
+
+    @torch.no_grad()
+    def _ends(self, tokens: Tokens, window: Window, n: int) -> list[dict[Site, Residual]]:
         if not self.caches or not bool(window.first.any()):
-            self.caches = tuple(Cache.empty(self.model, len(tokens)) for _ in self.moved)
-        ends: list[dict[Site, Tensor]] = []
-        for weights, cache in zip(self.moved, self.caches, strict=True):
+            self.caches = tuple(Cache.empty(self.model, len(tokens)) for _ in range(n))
+        ends: list[dict[Site, Residual]] = []
+        for weights, cache in zip(self.moved[:n], self.caches, strict=True):
             found: dict[Site, Tensor] = {}
             readers = _filling({site: _keeper(found, site) for site in self.sites})
             with standing_in(self.places, weights):
                 read(self.model, tokens, window, readers, cache=cache)
             ends.append(found)
-        high, low = ends
-        return {site: (high[site] - low[site]) / (self.up - self.down) for site in self.sites}
+        return ends
 
 
 def step_size(model: HookedModel, weights: Weights, direction: Weights, central: bool) -> float:

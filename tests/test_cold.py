@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_models import BACKENDS, KINDS, PROMPTS, load
+from tiny_models import BACKENDS, KINDS, PROMPTS, load, recorded_scores
+from torch.autograd import forward_ad
 
 import steerlens
 from analysis.coefficients import coefficients
@@ -31,7 +32,8 @@ from steerlens import (
 from steerlens.asked import AskedAtLast
 from steerlens.cli import main
 from steerlens.combinators import bind
-from steerlens.forward import logits
+from steerlens.forward import Cache, logits
+from steerlens.generation import stream
 from steerlens.gradients import (
     activation_gradients,
     mean_gradient,
@@ -52,6 +54,7 @@ POSITIVE, NEGATIVE = (
     for one, other in ((" A good day.", " love"), (" I hate", " not"))
 )
 SITES = (Site(0), Site(2))
+NOTHING = steerlens.at(3, CAA(torch.ones(32))).scaled(0.0)
 
 
 @pytest.fixture(scope="module", params=BACKENDS)
@@ -240,8 +243,95 @@ def test_a_generated_token_costs_one_token_up_to_the_site_whatever_was_fitted_on
         costs.append(seen)
     assert costs[0] == costs[1]
     n = len(steerlens.encode(exact, PROMPTS[0]).ids)
-    passes = [(layer, width) for width in (n, 1, 1) for layer in (0, 1, 0, 1, 2, 3)]
-    assert costs[0] == passes
+    assert costs[0] == [(layer, width) for width in (n, 1, 1) for layer in range(4)]
+
+
+@pytest.mark.parametrize(("mode", "alone", "beside"), [("jvp", 0, 1), ("fd", 1, 2)])
+def test_passes_of_their_own_go_up_to_the_site(
+    exact: Any, mode: Any, alone: int, beside: int
+) -> None:
+    """The derivative needs one, and a difference two, where something else is steered beside it."""
+    cold = replace(fitted(exact, (Site(1),)), mode=mode)
+    n = len(steerlens.encode(exact, PROMPTS[0]).ids)
+    for steering, extra in ((cold, alone), (cold + NOTHING, beside)):
+        with counted_blocks(exact) as seen:
+            steerlens.generate(exact, [PROMPTS[0]], steering, max_new_tokens=3, stop_at_end=False)
+        blocks = [*extra * [0, 1], 0, 1, 2, 3]
+        assert seen == [(layer, width) for width in (n, 1, 1) for layer in blocks]
+
+
+def untouched(model: Any) -> bool:
+    """Whether nothing of ours is on the model: no forward in a block's place, no dual numbers."""
+    replaced = [block for block in model.blocks if "forward" in vars(block)]
+    with forward_ad.dual_level():  # it cannot be opened within another one
+        names = places_of(model, model.cfg.n_layers - 1)
+        tangents = [forward_ad.unpack_dual(w).tangent for w in weights_at(names).values()]
+    return not replaced and all(tangent is None for tangent in tangents)
+
+
+@pytest.mark.parametrize("layer", [0, 2])
+def test_a_pass_that_ends_early_or_fails_leaves_nothing_on_the_model(
+    exact: Any, layer: int
+) -> None:
+    cold = fitted(exact, (Site(1),))
+    before = steerlens.capture(exact, [PROMPTS[0]], layer).at(layer)
+    steerlens.capture(exact, [PROMPTS[0]], layer, steering=cold)
+    assert untouched(exact)
+
+    def fail(activation: torch.Tensor, hook: Any = None) -> None:
+        raise ArithmeticError("in the middle of a block")
+
+    with (
+        pytest.raises(ArithmeticError),
+        exact.hooks(fwd_hooks=[(Site(layer, "attn_out").hook_name, fail)]),
+    ):
+        steerlens.generate(exact, [PROMPTS[0]], cold, max_new_tokens=2)
+    assert untouched(exact)
+    assert torch.equal(steerlens.capture(exact, [PROMPTS[0]], layer).at(layer), before)
+
+
+def test_between_two_pieces_nothing_is_on_the_model(exact: Any) -> None:
+    cold = fitted(exact, (Site(1),))
+    pieces = []
+    for piece in stream(exact, PROMPTS[0], cold, max_new_tokens=3):
+        assert untouched(exact)
+        pieces.append(piece.token)
+    at_once = steerlens.generate(exact, [PROMPTS[0]], cold, max_new_tokens=3)
+    assert tuple(pieces) == at_once.response_ids(0)
+
+
+def test_with_and_without_a_cache_the_carried_derivative_is_the_same(exact: Any) -> None:
+    cold, found = fitted(exact, (Site(1),)), []
+    for kept in (True, False):
+        with recorded_scores() as seen:
+            steerlens.generate(exact, PROMPTS[:3], cold, max_new_tokens=3, cache=kept)
+        found.append(torch.stack(seen))
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("site", [Site(1), Site(2, "resid_pre")])
+def test_the_hooks_of_one_pass_do_not_serve_a_second(exact: Any, site: Site) -> None:
+    tokens, window = batched(exact, PROMPTS[:1])
+    cold = fitted(exact, (site,))
+    with watching() as watch, running(exact, cold, 1, watch) as run, torch.no_grad():
+        assert run is not None
+        run.ready(tokens, window)
+        logits(exact, tokens, window)
+        with pytest.raises(RuntimeError, match="ready the run before each pass"):
+            logits(exact, tokens, window)
+
+
+def test_a_cache_that_does_not_reach_the_blocks_is_an_error(exact: Any) -> None:
+    tokens, window = batched(exact, PROMPTS[:1])
+    cold = fitted(exact, (Site(1),))
+    with watching() as watch, running(exact, cold, 1, watch) as run, torch.no_grad():
+        assert run is not None
+        run.ready(tokens, window)
+        logits(exact, tokens, window)
+        run.ready(tokens[:, :1], window.next())
+        with pytest.raises(RuntimeError, match=r"generate\(..., cache=False"):
+            logits(exact, tokens[:, :1], window.next())
+    assert untouched(exact)
 
 
 def test_on_the_prompt_alone_a_generated_token_costs_nothing_more(exact: Any) -> None:
@@ -249,8 +339,39 @@ def test_on_the_prompt_alone_a_generated_token_costs_nothing_more(exact: Any) ->
     with counted_blocks(exact) as seen:
         steerlens.generate(exact, [PROMPTS[0]], cold, max_new_tokens=3, stop_at_end=False)
     n = len(steerlens.encode(exact, PROMPTS[0]).ids)
-    whole = [(layer, n) for layer in (0, 1, 0, 1, 2, 3)]
-    assert seen == whole + 2 * [(layer, 1) for layer in range(4)]
+    assert seen == [(layer, width) for width in (n, 1, 1) for layer in range(4)]
+
+
+@pytest.mark.parametrize(("name", "backend"), KINDS)
+@pytest.mark.parametrize("mode", ["jvp", "fd"])
+@pytest.mark.parametrize("site", [Site(0), Site(1, "attn_out"), Site(1, "resid_pre"), Site(3)])
+def test_carried_along_or_in_a_pass_of_its_own_the_derivative_is_the_same(
+    name: str, backend: str, site: Site, mode: Any, folders: dict[str, Path]
+) -> None:
+    """Left padding and a cache; the nothing that is added keeps the second from sharing a pass."""
+    # In float64 a Llama's bridge makes NaN of left padding: its softmax is in float32, where the
+    # mask's least number is minus infinity.
+    exact = (name, backend) != ("llama", "bridge")
+    model = load(folders[name], backend, torch.float64 if exact else torch.float32)
+    cold = ColdFD.fit(model, site, POSITIVE, NEGATIVE, scope=everywhere, mode=mode)
+    found = []
+    for steering in (cold, cold + NOTHING, None):
+        tokens, window = batched(model)
+        passes = []
+        with watching() as watch, running(model, steering, 3, watch) as run, torch.no_grad():
+            cache = Cache.empty(model, 3)
+            for token in (5, 7, 9):
+                if run is not None:
+                    run.ready(tokens, window)
+                passes.append(logits(model, tokens, window, "last", cache))
+                if run is not None:
+                    run.detach()
+                tokens, window = torch.full_like(tokens[:, :1], token), window.next()
+        found.append(torch.stack(passes))
+    carried, apart, plain = found
+    near = {("jvp", True): 1e-9, ("jvp", False): 1e-4}.get((mode, exact), 1e-3)
+    torch.testing.assert_close(carried, apart, rtol=near, atol=near)
+    assert (carried - plain).abs().amax(dim=-1).min() > 1e-2
 
 
 def test_scopes_that_end_and_scopes_that_do_not() -> None:

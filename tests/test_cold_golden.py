@@ -21,7 +21,7 @@ import steerlens
 from steerlens import CAA, ColdFD, ColdKernel, Steering, everywhere
 from steerlens.asked import AskedAtLast
 from steerlens.directions import difference_of_means, principal_direction
-from steerlens.forward import logits
+from steerlens.forward import Cache, logits
 from steerlens.gradients import places_of, weights_at
 from steerlens.prompts import Encoded, stack
 from steerlens.running import running, watching
@@ -185,19 +185,25 @@ def test_the_step_of_the_paper_drowns_in_float32(float32_llama: Any) -> None:
 def test_padding_and_new_tokens_keep_their_activations(tiny_llama: Any, mode: Any) -> None:
     cold = ColdFD.fit(tiny_llama, LAYER, loss="sft", mode=mode, **sides("sft"))
     rows = [golden.prompt_row(number) for number in range(TEST)]
-    tokens, window = stack(rows, "left")
-    assert not window.mask.all()
-    run = cold.start(tiny_llama, TEST)
-    with watching() as watch, running(tiny_llama, cold, TEST, watch) as steered:
-        assert steered is not None
-        steered.ready(tokens, window)
-        (placed,) = steered.placed
-        Z = torch.ones(*tokens.shape, 32, dtype=torch.float64)
-        changed = (placed.hook(Z) != Z).any(-1)
-    assert torch.equal(changed, window.mask)
-    run.step(tokens, window)
-    after = only_steer(run.step(tokens[:, -1:], window.next(1)))
-    assert torch.equal(after(Z[:, :1]), Z[:, :1])
+    new = torch.tensor([[3], [5], [7]])
+    found: dict[str, list[torch.Tensor]] = {"unsteered": [], "steered": []}
+    for name, seen in found.items():
+        tokens, window = stack(rows, "left")
+        cache = Cache.empty(tiny_llama, TEST)
+        steering = cold if name == "steered" else None
+        keep = [(LAYER.hook_name, lambda h, hook, seen=seen: seen.append(h.clone()))]
+        with watching() as watch, running(tiny_llama, steering, TEST, watch) as run:
+            for each in (tokens, new):
+                if run is not None:
+                    run.ready(each, window)
+                with tiny_llama.hooks(fwd_hooks=keep), torch.no_grad():
+                    logits(tiny_llama, each, window, "last", cache)
+                window = window.next()
+    mask = stack(rows, "left")[1].mask
+    assert not mask.all()
+    prompts, answers = zip(*found.values(), strict=True)
+    assert torch.equal((prompts[1] != prompts[0]).any(-1), mask)
+    assert torch.equal(answers[1], answers[0])
 
 
 def test_the_authors_linear_baseline_is_caa(tiny_llama: Any) -> None:

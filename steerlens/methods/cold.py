@@ -21,7 +21,8 @@ code differs, and what compat="released" brings back.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
@@ -31,6 +32,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from steerlens.asked import AskedAtLast
+from steerlens.carried import Carried
 from steerlens.combinators import unchanged
 from steerlens.directions import require_finite
 from steerlens.gradients import (
@@ -225,8 +227,9 @@ def _ids(examples: Sequence[Example]) -> list[Tensor]:
 class ColdFD:
     """Subtract eta times the derivative of each token's activation along the mean gradient.
 
-    It sees the tokens: before each pass it runs the unsteered model up to the deepest site on the
-    same tokens, with a cache of its own. `gradients` belong to the parameters of these `names`.
+    It sees the tokens. Where one site alone is steered the pass itself carries the derivative. Else
+    the unsteered model is run before each pass on the same tokens, up to the deepest site and with
+    a cache of its own. `gradients` belong to the parameters of these `names`.
     """
 
     names: tuple[str, ...] = field(repr=False)
@@ -307,7 +310,10 @@ class ColdFD:
         g = dict(zip(self.names, self.gradients, strict=True))
         require_parameters(g, places)
         if self.mode == "jvp":
-            return ColdRun(self, Derivative(model, self.sites, places, g))
+            derivative = Derivative(model, self.sites, places, g)
+            alone = len(self.sites) == 1 and _deepest(self.sites) >= 0
+            shared = (model, self.sites[0], places, derivative.direction)
+            return ColdRun(self, derivative, Carried(*shared) if alone else None)
         weights = weights_at(places)
         eps = self.eps or step_size(model, weights, g, self.central)
         down = -eps if self.central else 0.0
@@ -333,6 +339,7 @@ class ColdRun:
 
     cold: ColdFD
     run: Derivative | Difference
+    carried: Carried | None = None
 
     def step(self, tokens: Tokens, window: Window) -> Steering:
         """The steers of a pass over `tokens`; no pass is run once the scope is left behind."""
@@ -341,6 +348,27 @@ class ColdRun:
         else:
             moves = self.run.of(tokens, window)
             steers = {site: Moved(moves[site], self.cold.eta) for site in self.cold.sites}
+        return self._limited(steers)
+
+    def step_alone(
+        self, tokens: Tokens, window: Window
+    ) -> tuple[Steering, AbstractContextManager[object]]:
+        """The same where nothing else steers the pass: at a site alone it has the unsteered Z.
+
+        So it carries the derivative along, or is itself the lower end of a forward difference.
+        """
+        site, eta = self.cold.sites[0], self.cold.eta
+        if len(self.cold.sites) == 1 and not self.cold.scope.over(window):
+            if self.carried is not None:
+                self.carried.begin(window)
+                along = MovedAlong(self.carried.halves, eta)
+                return self._limited({site: along}), self.carried.carrying()
+            if isinstance(self.run, Difference) and not self.run.down:
+                above = self.run.above(tokens, window)[site]
+                return self._limited({site: MovedFrom(above, self.run.up, eta)}), nullcontext()
+        return self.step(tokens, window), nullcontext()
+
+    def _limited(self, steers: Mapping[Site, Steer]) -> Steering:
         steering = Steering(tuple(steers.items()))
         return steering if self.cold.scope == everywhere else steering.only(self.cold.scope)
 
@@ -354,6 +382,32 @@ class Moved:
 
     def __call__(self, activation: Residual, hook: Hook = None) -> Residual:
         Z, eta, dZ = activation, self.eta, self.dZ.to(activation)
+        return Z - eta * dZ
+
+
+@dataclass(frozen=True, eq=False)
+class MovedAlong:
+    """Subtract eta times the derivative dZ that the pass carries along with Z."""
+
+    halves: Callable[[Residual], tuple[Residual, Residual]]
+    eta: float
+
+    def __call__(self, activation: Residual, hook: Hook = None) -> Residual:
+        Z, dZ = self.halves(activation)
+        eta = self.eta
+        return Z - eta * dZ
+
+
+@dataclass(frozen=True, eq=False)
+class MovedFrom:
+    """Subtract eta times the difference quotient to `above`, Z(x; theta + eps g), of one pass."""
+
+    above: Residual
+    eps: float
+    eta: float
+
+    def __call__(self, activation: Residual, hook: Hook = None) -> Residual:
+        Z, eta, dZ = activation, self.eta, (self.above - activation) / self.eps
         return Z - eta * dZ
 
 

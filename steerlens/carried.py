@@ -1,0 +1,127 @@
+"""A derivative that the steered pass itself carries along, up to the site where it is wanted.
+
+`tangent.Derivative` runs a pass of its own, which computes the activations Z of every block beside
+their derivatives. Where one site alone is steered, the steered pass has the same Z up to there. So
+its own numbers below the site are made dual ones: the weights are, each block's cached keys and
+values are, and the last block hands on ordinary numbers again. Of the four products that a matrix
+below the site costs (W x twice, W x' and W' x) one is spared: with f the share of the blocks up to
+the site a pass costs about 1 + 2f unsteered ones instead of 1 + 3f.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+import torch.autograd.forward_ad as dual
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from steerlens.gradients import Place, require_differentiation, standing_in, weights_at
+from steerlens.positions import Window
+from steerlens.steering import Site
+from steerlens.tangent import Weights
+from steerlens.types import HookedModel, Residual
+
+
+@dataclass(eq=False)
+class Carried:
+    """dZ/d eps at eps = 0 along `direction`, of a pass that is steered at `site` alone."""
+
+    model: HookedModel
+    site: Site
+    places: Mapping[str, Sequence[Place]]
+    direction: Weights
+    kept: dict[int, list[Tensor]] = field(default_factory=dict)
+    handed: Tensor | None = None
+    begins: bool = True
+    inside: bool = False
+
+    def __post_init__(self) -> None:
+        require_differentiation()
+        self.last = self.site.layer - (self.site.stream == "resid_pre")
+        self.below, weights = ExitStack(), weights_at(self.places)
+        self.direction = {name: g.to(weights[name]) for name, g in self.direction.items()}
+
+    def begin(self, window: Window) -> None:
+        """Ready for the pass of `window`; one that holds position 0 begins a new text."""
+        self.begins, self.handed = not bool(window.first.any()), None
+        if self.begins:
+            self.kept = {}
+
+    @contextmanager
+    def carrying(self) -> Iterator[None]:
+        """Dual numbers from the embedding to block `last` of the pass inside."""
+        blocks: list[Any] = list(self.model.blocks)[: self.last + 1]  # pyright: ignore
+        weights = weights_at({name: self.places[name] for name in self.direction})
+        with ExitStack() as self.below:
+            self.below.enter_context(dual.dual_level())
+            moving = {
+                name: dual.make_dual(value.detach(), self.direction[name])
+                for name, value in weights.items()
+            }
+            self.below.enter_context(standing_in(self.places, moving))
+            for number, block in enumerate(blocks):
+                # What is in the instance hides the method of its class until it is taken out.
+                vars(block)["forward"] = partial(self._block, number, block.forward)
+                self.below.callback(vars(block).pop, "forward")
+            self.inside = True
+            self.below.callback(setattr, self, "inside", False)
+            yield
+
+    def halves(self, activation: Residual) -> tuple[Residual, Residual]:
+        """An activation at the site, and its derivative."""
+        if self.inside:
+            return _halves(activation)
+        if self.handed is None:
+            raise RuntimeError(
+                "A second pass ran under the hooks of one: ready the run before each pass."
+            )
+        tangent, self.handed = self.handed, None
+        return activation, tangent
+
+    def _block(self, number: int, forward: Callable[..., Any], *given: Any, **options: Any) -> Any:
+        """One block on dual numbers; the last hands on ordinary ones, and ends what is dual."""
+        cached = partial(_cached, (*given, *options.values()), number)
+        if not self.begins and not self.kept.get(number):
+            raise RuntimeError(
+                f"Block {number} of this model is not handed its key-value cache, which is to hold "
+                "the derivatives of earlier tokens: call generate(..., cache=False)."
+            )
+        for (holder, name), tangent in zip(cached(), self.kept.get(number, ()), strict=False):
+            setattr(holder, name, dual.make_dual(getattr(holder, name), tangent))
+        # The fused attention kernels have no forward-mode derivative; the plain one has.
+        with sdpa_kernel(SDPBackend.MATH):
+            found = forward(*given, **options)
+        self.kept[number] = [_split(holder, name) for holder, name in cached()]
+        if number < self.last:
+            return found
+        out, *rest = found if isinstance(found, tuple) else (found,)
+        out, tangent = _halves(out)
+        self.handed = tangent if self.site.layer > self.last else None
+        self.below.close()
+        return (out, *rest) if isinstance(found, tuple) else out
+
+
+def _halves(number: Tensor) -> tuple[Tensor, Tensor]:
+    value, tangent = dual.unpack_dual(number)
+    return value, torch.zeros_like(value) if tangent is None else tangent
+
+
+def _split(holder: Any, name: str) -> Tensor:
+    """Leave the ordinary half in its place, and return the other."""
+    value, tangent = _halves(getattr(holder, name))
+    setattr(holder, name, value)
+    return tangent
+
+
+def _cached(given: Sequence[Any], number: int) -> list[tuple[Any, str]]:
+    """Where the keys and values of block `number` are, if a cache is among what it is given."""
+    for one in given:
+        if hasattr(one, "past_keys"):
+            return [(one, "past_keys"), (one, "past_values")]
+        if hasattr(one, "get_seq_length") and number < len(one.layers):
+            return [(one.layers[number], "keys"), (one.layers[number], "values")]
+    return []
