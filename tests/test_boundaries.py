@@ -139,8 +139,13 @@ def test_no_pickle_is_written_or_read(path):
 
 @each_source
 def test_no_function_takes_any_keyword(path):
-    # HookedModel.__call__ and the two that forward to it hand TransformerLens its own options.
-    known = {"steerlens/types.py": {"__call__"}, "steerlens/forward.py": {"_hooked", "_hand_on"}}
+    # HookedModel.__call__, and what stands in its place or in a block's, hand TransformerLens its own
+    # options.
+    known = {
+        "steerlens/types.py": {"__call__"},
+        "steerlens/forward.py": {"_hooked", "_hand_on"},
+        "steerlens/carried.py": {"_block"},
+    }
     found = {node.name for node in functions(tree_of(path)) if node.args.kwarg is not None}
     assert found <= known.get(name_of(path), set())
 
