@@ -139,8 +139,8 @@ def test_no_pickle_is_written_or_read(path):
 
 @each_source
 def test_no_function_takes_any_keyword(path):
-    # HookedModel.__call__, and what stands in its place or in a block's, hand TransformerLens its own
-    # options.
+    # HookedModel.__call__, and what stands in its place or a block's, hands on what
+    # TransformerLens gives or takes.
     known = {
         "steerlens/types.py": {"__call__"},
         "steerlens/forward.py": {"_hooked", "_hand_on"},
