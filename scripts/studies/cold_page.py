@@ -216,7 +216,8 @@ def page(cells: Cells | None, options: cold.Options, until: str) -> str:
         return head + "\nThe test split has not been opened yet.\n"
     _READ.clear()
     results = Results(cells, options)
-    parts = [head, _verdicts(results), _scores(results), _spreads(results), _about(results)]
+    tables = [_scores(results), _spreads(results), _searches(results), _about(results)]
+    parts = [head, _verdicts(results), *tables]
     if REASONS.exists():
         parts.insert(2, "\n" + REASONS.read_text(encoding="utf-8"))
     return "\n".join(parts)
@@ -231,7 +232,8 @@ def _verdicts(results: Results) -> str:
     )
     low, high = np.quantile(ratios, [0.025, 0.975], method="nearest")
     claim = f"H1 times fewer pairs >= {FEWER}"
-    rows = [[claim, *[""] * len(names), f"{ratio:g} [{low:g}, {high:g}]", far_fewer(ratios)]]
+    decided = f"**{far_fewer(ratios)}**"
+    rows = [[claim, *[""] * len(names), f"{ratio:g} [{low:g}, {high:g}]", decided]]
     few = FEW if FEW in results.options.sizes else results.options.sizes[0]
     for rival in TUNED:
         found = _gap(results, "COLD-FD", rival, few)
@@ -240,25 +242,38 @@ def _verdicts(results: Results) -> str:
     many = many if many in results.options.sizes else results.options.sizes[-1]
     found = _gap(results, "COLD-FD", "COLD-Kernel", many)
     rows.append(_row(f"H3 COLD-FD less COLD-Kernel, {many} pairs > 0", found))
-    whole, drawn = Curves(results).resampled(tuple(cold.METHODS))
     needed = [
-        [m, f"{whole[m]:g}", *(f"{x:g}" for x in _range([d[m] for d in drawn]))]
+        [
+            m,
+            _span(whole[m], [d[m] for d in drawn]),
+            _span(times(whole, m), [times(d, m) for d in drawn]),
+        ]
         for m in cold.METHODS
     ]
+    whole, drawn = Curves(results).resampled(tuple(cold.METHODS))
+    for row, m in zip(needed, cold.METHODS, strict=True):
+        row.append(_span(whole[m], [d[m] for d in drawn]))
     groups = [_row_of_groups(results, *claim) for claim in SPREAD_CLAIMS]
     return (
         f"\n## Verdicts\n\nEstimates with their intervals; {results.options.seeds} seeds, "
         f"{results.options.n_test} test questions for each attribute or group.\n\n"
         f"{markdown(['claim', *names, 'mean', 'verdict'], rows)}\n\n"
         f"{markdown(['claim', *cold.GROUPS, 'mean', 'verdict'], groups)}\n\n"
-        f"Pairs needed for {NEAR:.0%} of the best gain (inf: never):\n\n"
-        f"{markdown(['method', 'pairs', 'from', 'to'], needed)}\n"
+        f"Pairs needed for H1's goal, {NEAR:.0%} of the best gain of the three (inf: never); how "
+        "many times those of COLD-FD they are; and pairs needed where the best of all five sets the "
+        "goal. (The first two columns were added once the test split was open.)\n\n"
+        f"{markdown(['method', 'pairs', 'times COLD-FD', 'pairs, all five'], needed)}\n"
     )
 
 
-def _range(values: Sequence[float]) -> tuple[float, float]:
-    low, high = np.quantile(values, [0.025, 0.975], method="nearest")
-    return float(low), float(high)
+def times(needed: dict[str, float], method: str) -> float:
+    """How many times the pairs of COLD-FD a method needs; 0 where COLD-FD never gets there."""
+    return times_fewer([needed["COLD-FD"]], [needed[method]])
+
+
+def _span(value: float, drawn: Sequence[float]) -> str:
+    low, high = np.quantile(drawn, [0.025, 0.975], method="nearest")
+    return f"{value:g} [{low:g}, {high:g}]"
 
 
 def _gap(results: Results, first: str, second: str, n: int) -> list[Estimate]:
@@ -290,7 +305,9 @@ def _row_of_groups(results: Results, name: str, first: str, second: str, share: 
         )
         for draw, group in enumerate(cold.GROUPS)
     ]
-    return _row(name, found)
+    mean = mean_of(found)
+    decided = f"**{verdict(mean, 0.0, above=True)}**"
+    return [name, *map(_fine, found), _fine(mean), decided]
 
 
 def _scores(results: Results) -> str:
@@ -299,7 +316,7 @@ def _scores(results: Results) -> str:
         for method in ("unsteered", "prompt"):
             both = [results.scores(attribute, method, 0, k) for k in ("attribute", "coherence")]
             rows.append(
-                [attribute, method, "", *(str(mean_score(s, draw)) for s in both), "", "", ""]
+                [attribute, method, "", *(str(mean_score(s, draw)) for s in both), *[""] * 4]
             )
         for method in cold.METHODS:
             layer, scope = cold.CONFIGURATIONS[cold.chosen(results.cells, attribute, method)]
@@ -313,6 +330,7 @@ def _scores(results: Results) -> str:
                         f"{method}, layer {layer}, {scope}",
                         str(tests[0]["n"]),
                         *(str(mean_score(scores, draw)) for scores in both),
+                        ", ".join(f"{np.nanmean(scores):.0f}" for scores in both[0]),
                         ", ".join(f"{one['strength']:.2g}" for one in tests),
                         str(unmet) if unmet else "",
                         f"{np.mean([one['seconds'] for one in tests]):.1f}",
@@ -324,6 +342,7 @@ def _scores(results: Results) -> str:
         "pairs",
         "score",
         "coherence",
+        "score by seed",
         "strength",
         "no C80",
         "CPU s a fit",
@@ -354,6 +373,34 @@ def _spreads(results: Results) -> str:
         f'\n## Spreads over {", ".join(cold.WORDS)}\n\nOf the word after "{cold.OPENING}", on test '
         f"questions, against the model's own spread under the instruction of the group.\n\n"
         f"{markdown(head, rows)}\n"
+    )
+
+
+def _searches(results: Results) -> str:
+    """Every validation result that a choice was made by."""
+    cells, tried = results.cells, range(results.options.configurations)
+    rows = []
+    for attribute in results.options.attributes:
+        for method in cold.METHODS:
+            best = cold.chosen(cells, attribute, method)
+            found = [cells.get("search", attribute, method, c) for c in tried]
+            shown = [f"{one['attribute']:.1f}" if one["met"] else "no C80" for one in found]
+            shown[best] = f"**{shown[best]}**"
+            rows.append([attribute, method, *shown])
+    layers = []
+    for group in cold.GROUPS:
+        for method in cold.SPREADING:
+            best = cold.layer_of(cells, group, method)
+            found = {layer: cells.get("tune", group, method, layer)["KL"] for layer in cold.LAYERS}
+            shown = [f"**{KL:.3f}**" if at == best else f"{KL:.3f}" for at, KL in found.items()]
+            layers.append([group, method, *shown])
+    configurations = [f"{layer}, {scope}" for layer, scope in cold.CONFIGURATIONS][: len(tried)]
+    return (
+        "\n## What the search saw\n\nOn validation questions; the chosen are bold. Scores at C80 "
+        f"by layer and scope, {cold.SEARCHED_WITH} pairs, seed 0:\n\n"
+        f"{markdown(['attribute', 'method', *configurations], rows)}\n\n"
+        f"The KL divergence by layer, {cold.TUNED_WITH} prompts, seed 0:\n\n"
+        f"{markdown(['group', 'method', *map(str, cold.LAYERS)], layers)}\n"
     )
 
 
