@@ -260,8 +260,8 @@ def _verdicts(results: Results) -> str:
         f"{markdown(['claim', *names, 'mean', 'verdict'], rows)}\n\n"
         f"{markdown(['claim', *cold.GROUPS, 'mean', 'verdict'], groups)}\n\n"
         f"Pairs needed for H1's goal, {NEAR:.0%} of the best gain of the three (inf: never); how "
-        "many times those of COLD-FD they are; and pairs needed where the best of all five sets the "
-        "goal. (The first two columns were added once the test split was open.)\n\n"
+        "many times those of COLD-FD they are; and pairs needed for as much of the best of all five. "
+        "(The first two columns were added once the test split was open.)\n\n"
         f"{markdown(['method', 'pairs', 'times COLD-FD', 'pairs, all five'], needed)}\n"
     )
 
