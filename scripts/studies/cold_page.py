@@ -259,8 +259,8 @@ def _verdicts(results: Results) -> str:
         f"{results.options.n_test} test questions for each attribute or group.\n\n"
         f"{markdown(['claim', *names, 'mean', 'verdict'], rows)}\n\n"
         f"{markdown(['claim', *cold.GROUPS, 'mean', 'verdict'], groups)}\n\n"
-        f"Pairs needed for H1's goal, {NEAR:.0%} of the best gain of the three (inf: never); how "
-        "many times those of COLD-FD they are; and pairs needed for as much of the best of all five. "
+        f"Pairs needed for H1's goal, {NEAR:.0%} of the best gain of the three (inf: never); "
+        "how many times those of COLD-FD they are; and those for that share of the best of all. "
         "(The first two columns were added once the test split was open.)\n\n"
         f"{markdown(['method', 'pairs', 'times COLD-FD', 'pairs, all five'], needed)}\n"
     )
