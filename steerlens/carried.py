@@ -9,7 +9,7 @@ the site a pass costs about 1 + 2f unsteered ones instead of 1 + 3f.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -18,11 +18,13 @@ import torch
 import torch.autograd.forward_ad as dual
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
 
+from steerlens.forward import in_place_of
 from steerlens.gradients import Place, require_differentiation, standing_in, weights_at
 from steerlens.positions import Window
 from steerlens.steering import Site
-from steerlens.tangent import Weights
+from steerlens.tangent import Weights, differentiable
 from steerlens.types import HookedModel, Residual
 
 
@@ -35,26 +37,24 @@ class Carried:
     places: Mapping[str, Sequence[Place]]
     direction: Weights
     kept: dict[int, list[Tensor]] = field(default_factory=dict)
-    handed: Tensor | None = None
     begins: bool = True
     inside: bool = False
 
     def __post_init__(self) -> None:
-        require_differentiation()
-        self.last = self.site.layer - (self.site.stream == "resid_pre")
-        self.below, weights = ExitStack(), weights_at(self.places)
+        self.below, self.attention, weights = ExitStack(), _Attention(), weights_at(self.places)
         self.direction = {name: g.to(weights[name]) for name, g in self.direction.items()}
 
     def begin(self, window: Window) -> None:
         """Ready for the pass of `window`; one that holds position 0 begins a new text."""
-        self.begins, self.handed = not bool(window.first.any()), None
+        require_differentiation()
+        self.begins = not bool(window.first.any())
         if self.begins:
             self.kept = {}
 
     @contextmanager
     def carrying(self) -> Iterator[None]:
-        """Dual numbers from the embedding to block `last` of the pass inside."""
-        blocks: list[Any] = list(self.model.blocks)[: self.last + 1]  # pyright: ignore
+        """Dual numbers from the embedding to the site's block of the pass inside."""
+        blocks: list[Any] = list(self.model.blocks)[: self.site.layer + 1]  # pyright: ignore
         weights = weights_at({name: self.places[name] for name in self.direction})
         with ExitStack() as self.below:
             self.below.enter_context(dual.dual_level())
@@ -64,26 +64,23 @@ class Carried:
             }
             self.below.enter_context(standing_in(self.places, moving))
             for number, block in enumerate(blocks):
-                # What is in the instance hides the method of its class until it is taken out.
-                vars(block)["forward"] = partial(self._block, number, block.forward)
-                self.below.callback(vars(block).pop, "forward")
+                self.below.enter_context(
+                    in_place_of(block, partial(self._block, number, block.forward))
+                )
             self.inside = True
             self.below.callback(setattr, self, "inside", False)
             yield
 
     def halves(self, activation: Residual) -> tuple[Residual, Residual]:
         """An activation at the site, and its derivative."""
-        if self.inside:
-            return _halves(activation)
-        if self.handed is None:
+        if not self.inside:
             raise RuntimeError(
                 "A second pass ran under the hooks of one: ready the run before each pass."
             )
-        tangent, self.handed = self.handed, None
-        return activation, tangent
+        return _halves(activation)
 
     def _block(self, number: int, forward: Callable[..., Any], *given: Any, **options: Any) -> Any:
-        """One block on dual numbers; the last hands on ordinary ones, and ends what is dual."""
+        """One block on dual numbers; the site's hands on ordinary ones, and ends what is dual."""
         cached = partial(_cached, (*given, *options.values()), number)
         if not self.begins and not self.kept.get(number):
             raise RuntimeError(
@@ -92,17 +89,40 @@ class Carried:
             )
         for (holder, name), tangent in zip(cached(), self.kept.get(number, ()), strict=False):
             setattr(holder, name, dual.make_dual(getattr(holder, name), tangent))
-        # The fused attention kernels have no forward-mode derivative; the plain one has.
-        with sdpa_kernel(SDPBackend.MATH):
+        watched = self.begins or self.attention.seen
+        with differentiable(), self.attention if watched else nullcontext():
             found = forward(*given, **options)
         self.kept[number] = [_split(holder, name) for holder, name in cached()]
-        if number < self.last:
+        if number < self.site.layer:
             return found
-        out, *rest = found if isinstance(found, tuple) else (found,)
-        out, tangent = _halves(out)
-        self.handed = tangent if self.site.layer > self.last else None
+        first, *rest = found if isinstance(found, tuple) else (found,)
+        out = dual.unpack_dual(first).primal
         self.below.close()
         return (out, *rest) if isinstance(found, tuple) else out
+
+
+class _Attention(TorchFunctionMode):
+    """The fused kernels' numbers with the plain one's derivative, which the fused ones have not."""
+
+    seen = False
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        options = kwargs or {}
+        if func is not torch.nn.functional.scaled_dot_product_attention:
+            return func(*args, **options)
+        self.seen = True
+        with sdpa_kernel(SDPBackend.MATH):
+            tangent = dual.unpack_dual(func(*args, **options)).tangent
+        value = func(
+            *map(_ordinary, args), **{name: _ordinary(one) for name, one in options.items()}
+        )
+        return value if tangent is None else dual.make_dual(value, tangent)
+
+
+def _ordinary(one: Any) -> Any:
+    return dual.unpack_dual(one).primal if isinstance(one, Tensor) else one
 
 
 def _halves(number: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,7 @@ derive wrong positions for left-padded batches in some call or other, so here th
 import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -149,16 +149,24 @@ def _entering(model: Any, residual: Residual, layer: int) -> Iterator[None]:
 
     A bridge leaves its loop over the blocks to transformers, which knows no entry but the first.
     """
-    skipped = list(model.blocks)[:layer]
-    for number, block in enumerate(skipped, start=1):
-        # What is in the instance hides the method of its class until it is taken out. Plain
-        # assignment would set it on the wrapped transformers block as well.
-        vars(block)["forward"] = functools.partial(_hand_on, residual if number == layer else None)
+    with ExitStack() as stack:
+        for number, block in enumerate(list(model.blocks)[:layer], start=1):
+            instead = functools.partial(_hand_on, residual if number == layer else None)
+            stack.enter_context(in_place_of(block, instead))
+        yield
+
+
+@contextmanager
+def in_place_of(block: torch.nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+    """`forward` instead of the block's own inside."""
+    # What is in the instance hides the method of its class until it is taken out. Plain assignment
+    # would set it on the transformers block that a bridge wraps as well.
+    held, before = vars(block), vars(block).get("forward")
+    held["forward"] = forward
     try:
         yield
     finally:
-        for block in skipped:
-            del vars(block)["forward"]
+        held.pop("forward") if before is None else held.update(forward=before)
 
 
 def _hand_on(instead: Residual | None, given: Residual, *_: Any, **__: Any) -> Residual:

@@ -226,7 +226,6 @@ def _rows(
     return [_Row(row, number, k) for number, row in enumerate(encoded) for k in range(n)]
 
 
-@torch.no_grad()
 def _steps(
     model: HookedModel,
     rows: Sequence[_Row],
@@ -244,10 +243,12 @@ def _steps(
     ends = end_tokens(model) if stop_at_end else frozenset()
     done = [False] * len(rows)
     for step in range(sampling.max_new_tokens):
-        if run is not None:
-            run.ready(tokens, window)
-        scores = logits(model, tokens, window, "last", cache)[:, -1].float()
-        chosen = choose(scores, sampling, counts, uniforms[:, step])
+        # Not around the yield: what the caller does between two steps is the caller's.
+        with torch.no_grad():
+            if run is not None:
+                run.ready(tokens, window)
+            scores = logits(model, tokens, window, "last", cache)[:, -1].float()
+            chosen = choose(scores, sampling, counts, uniforms[:, step])
         ids = chosen.tolist()
         if run is not None and not run.lasting:
             run.detach()

@@ -8,6 +8,7 @@ had been passed by themselves.
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import torch
@@ -113,7 +114,7 @@ def mean_gradient(
 
 
 def _batches(examples: Sequence[Example], size: int) -> Iterable[Sequence[Example]]:
-    if not isinstance(size, int) or size < 1:
+    if isinstance(size, bool) or not isinstance(size, Integral) or size < 1:
         raise ValueError(f"batch_size is the number of examples a pass, 1 or more; found {size!r}.")
     return (examples[start : start + size] for start in range(0, len(examples), size))
 

@@ -70,7 +70,7 @@ def _read(path: str | Path, parse: Callable[[dict[str, Any]], Row]) -> list[Row]
     rows = []
     for number, line in _lines(path):
         try:
-            row = json.loads(line)
+            row = json.loads(line, object_pairs_hook=_each_once)
             if not isinstance(row, dict):
                 raise ValueError(f"a {type(row).__name__}, not an object")
             rows.append(parse(row))
@@ -81,6 +81,15 @@ def _read(path: str | Path, parse: Callable[[dict[str, Any]], Row]) -> list[Row]
     if not rows:
         raise ValueError(f"{path} is empty. It should hold one JSON object a line.")
     return rows
+
+
+def _each_once(fields: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(fields)
+    if len(found) < len(fields):
+        names = [name for name, _ in fields]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        raise ValueError(f"the field {twice[0]!r} is there twice")
+    return found
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:

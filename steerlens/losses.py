@@ -12,6 +12,7 @@ tokens of a row, every row by its own span:
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Literal, TypeAlias, get_args
 
 import torch
@@ -117,10 +118,10 @@ _SIDES = {
 def loss_named(loss: str | Loss) -> Loss:
     """The loss of that name; a function is returned as it is."""
     if not isinstance(loss, str):
-        if not callable(loss):
+        if not callable(loss) or isinstance(loss, type):
             raise TypeError(
                 f"loss is one of {', '.join(get_args(LossName))} or a function (logits, batch) -> "
-                f"scalar tensor; found {loss!r}."
+                f"scalar tensor, such as losses.DPO(beta=0.1); found {loss!r}."
             )
         return loss
     require_choice("loss", loss, get_args(LossName))
@@ -231,7 +232,7 @@ def _options_of(model: HookedModel, number: int, wish: Wish) -> tuple[tuple[int,
             f"The options of example {number} must be {{token: probability, ...}}, with tokens "
             f"named by their text or by whole numbers as ids; found {wish!r}."
         )
-    if not all(isinstance(share, int | float) for share in wish.values()):
+    if not all(isinstance(share, Real) for share in wish.values()):
         raise ValueError(f"The probabilities of example {number} must be numbers; found {wish!r}.")
     total = sum(wish.values())
     if len(wish) < 2 or not min(wish.values()) >= 0 or not abs(total - 1) <= 1e-6:
@@ -253,11 +254,13 @@ def _options_of(model: HookedModel, number: int, wish: Wish) -> tuple[tuple[int,
 
 def _token(model: HookedModel, text: str, number: int) -> int:
     """The id of the one token that `text` is."""
-    ids = tokenizer_of(model).encode(text, add_special_tokens=False)
+    tokenizer, joined = tokenizer_of(model), " " + text.strip()
+    ids = tokenizer.encode(text, add_special_tokens=False)
     if len(ids) != 1:
+        better = len(tokenizer.encode(joined, add_special_tokens=False)) == 1 and joined != text
         raise ValueError(
             f"An option is one token, and {text!r} of example {number} is {len(ids)} in this "
-            "model's vocabulary. Most tokenizers join a word to the space before it: try "
-            f"{' ' + text.strip()!r}, a shorter word, or the id of its first token."
+            f"model's vocabulary. Give {repr(joined) if better else 'a shorter word'} (most "
+            "tokenizers join a word to the space before it)."
         )
     return ids[0]

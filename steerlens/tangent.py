@@ -49,6 +49,7 @@ class Derivative:
     @torch.no_grad()
     def of(self, tokens: Tokens, window: Window) -> dict[Site, Residual]:
         """The derivative at each site; a window that begins at position 0 begins a new text."""
+        require_differentiation()
         if self.cache is None or not bool(window.first.any()):
             self.cache, self.tangents = Cache.empty(self.model, len(tokens)), []
         found: dict[Site, Tensor] = {}
@@ -63,7 +64,8 @@ class Derivative:
         readers = _filling({site: reader_of(site) for site in self.sites})
         weights = weights_at({name: self.places[name] for name in self.direction})
         # The fused attention kernels have no forward-mode derivative; the plain one has.
-        with dual.dual_level(), sdpa_kernel(SDPBackend.MATH), self._dual_cache(self.cache):
+        plain = sdpa_kernel(SDPBackend.MATH)
+        with differentiable(), dual.dual_level(), plain, self._dual_cache(self.cache):
             moving = {
                 name: dual.make_dual(value.detach(), self.direction[name])
                 for name, value in weights.items()
@@ -83,6 +85,18 @@ class Derivative:
             value, tangent = dual.unpack_dual(getattr(layer, name))
             self.tangents.append(torch.zeros_like(value) if tangent is None else tangent)
             setattr(layer, name, value)
+
+
+@contextmanager
+def differentiable() -> Iterator[None]:
+    """Say what to do where an operation of the model has no forward-mode derivative."""
+    try:
+        yield
+    except NotImplementedError as error:
+        raise NotImplementedError(
+            "An operation of this model has no forward-mode derivative in torch (experts and own "
+            f"kernels often have none): take mode='fd'. It said: {str(error).splitlines()[0]}"
+        ) from error
 
 
 def _kept(model: HookedModel, cache: Cache) -> list[tuple[Any, str]]:

@@ -11,7 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_models import BACKENDS, KINDS, PROMPTS, load, recorded_scores
+from tiny_models import (
+    BACKENDS,
+    D_VOCAB,
+    KINDS,
+    PROMPTS,
+    load,
+    recorded_scores,
+    write_folder,
+)
 from torch.autograd import forward_ad
 
 import steerlens
@@ -54,7 +62,7 @@ POSITIVE, NEGATIVE = (
     for one, other in ((" A good day.", " love"), (" I hate", " not"))
 )
 SITES = (Site(0), Site(2))
-NOTHING = steerlens.at(3, CAA(torch.ones(32))).scaled(0.0)
+NOTHING, NOTHING_THERE = (steerlens.at(n, CAA(torch.ones(32))).scaled(0.0) for n in (3, 2))
 
 
 @pytest.fixture(scope="module", params=BACKENDS)
@@ -261,12 +269,11 @@ def test_passes_of_their_own_go_up_to_the_site(
 
 
 def untouched(model: Any) -> bool:
-    """Whether nothing of ours is on the model: no forward in a block's place, no dual numbers."""
+    """Whether nothing of ours is on the model: no forward in a block's place, its own weights."""
     replaced = [block for block in model.blocks if "forward" in vars(block)]
+    weights = weights_at(places_of(model, model.cfg.n_layers - 1)).values()
     with forward_ad.dual_level():  # it cannot be opened within another one
-        names = places_of(model, model.cfg.n_layers - 1)
-        tangents = [forward_ad.unpack_dual(w).tangent for w in weights_at(names).values()]
-    return not replaced and all(tangent is None for tangent in tangents)
+        return not replaced and all(isinstance(w, torch.nn.Parameter) for w in weights)
 
 
 @pytest.mark.parametrize("layer", [0, 2])
@@ -309,7 +316,112 @@ def test_with_and_without_a_cache_the_carried_derivative_is_the_same(exact: Any)
     torch.testing.assert_close(*found, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("site", [Site(1), Site(2, "resid_pre")])
+@pytest.mark.parametrize("stream", ["resid_pre", "attn_out", "resid_post"])
+def test_what_a_users_hook_changes_is_in_the_derivative(exact: Any, stream: Any) -> None:
+    """Whoever multiplies the activation at the site multiplies its derivative too."""
+    site = Site(1, stream)
+    cold = fitted(exact, (site,))
+    tokens, window = batched(exact, PROMPTS[:1])
+    with exact.hooks(fwd_hooks=[(site.hook_name, lambda h, hook=None: 3 * h)]):
+        before, after = (
+            steerlens.capture(exact, PROMPTS[:1], site, steering=cold, moment=moment).at(site)
+            for moment in ("before", "after")
+        )
+        dZ = cold.derivative(exact, tokens, window)[site][0]
+    torch.testing.assert_close(after - before, -dZ)
+
+
+def test_with_gradients_a_pass_of_its_own_leaves_the_parameters_in_place(exact: Any) -> None:
+    tokens, window = batched(exact, PROMPTS[:1])
+    cold = replace(fitted(exact, (Site(1),)), scope=everywhere)
+    below = weights_at(places_of(exact, 0))
+    weight = next(w for name, w in below.items() if name.startswith("blocks.0") and w.ndim > 1)
+    weight.requires_grad_()
+    try:
+        with watching() as watch, running(exact, cold, 1, watch) as run, torch.enable_grad():
+            assert run is not None
+            run.ready(tokens, window)
+            top = logits(exact, tokens, window)[0, -1, 0]
+            assert torch.autograd.grad(top, weight)[0].any()
+    finally:
+        weight.requires_grad_(False)
+
+
+def test_a_forward_that_was_in_a_blocks_place_is_there_again(exact: Any) -> None:
+    block, calls = exact.blocks[0], []
+    original = block.forward
+
+    def patched(*given: Any, **options: Any) -> Any:
+        calls.append(1)
+        return original(*given, **options)
+
+    vars(block)["forward"] = patched
+    try:
+        steerlens.generate(exact, PROMPTS[:1], fitted(exact, (Site(1),)), max_new_tokens=2)
+        assert vars(block)["forward"] is patched
+        assert len(calls) == 2
+    finally:
+        del vars(block)["forward"]
+
+
+def test_inference_mode_between_two_pieces_is_an_error(exact: Any) -> None:
+    pieces = stream(exact, PROMPTS[0], fitted(exact, (Site(1),)), max_new_tokens=3)
+    next(pieces)
+    with torch.inference_mode(), pytest.raises(RuntimeError, match="inference"):
+        next(pieces)
+
+
+@pytest.fixture(scope="module")
+def opt(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A tiny OPT: in TransformerLens 3.9 its bridge calls PyTorch's fused attention."""
+    from transformers import OPTConfig, OPTForCausalLM
+
+    folder = tmp_path_factory.mktemp("opt")
+    write_folder(folder, "gpt2")
+    sizes = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "ffn_dim": 64}
+    more = {"vocab_size": D_VOCAB, "max_position_embeddings": 64, "word_embed_proj_dim": 32}
+    ids = {"pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 0}
+    config = OPTConfig(**sizes, **more, **ids)
+    torch.manual_seed(0)
+    OPTForCausalLM(config).save_pretrained(folder)
+    return steerlens.load(folder, backend="bridge")
+
+
+def test_with_fused_attention_layers_below_the_site_stay_as_they_are(opt: Any) -> None:
+    cold = ColdFD.fit(opt, 1, POSITIVE, NEGATIVE, scope=everywhere)
+    plain = steerlens.capture(opt, PROMPTS[:3], [0, 2])
+    steered = steerlens.capture(opt, PROMPTS[:3], [0, 2], steering=cold)
+    assert torch.equal(steered.at(0), plain.at(0))
+    assert not torch.allclose(steered.at(2), plain.at(2), atol=1e-3)
+    apart = steerlens.capture(opt, PROMPTS[:3], 2, steering=cold + NOTHING_THERE)
+    torch.testing.assert_close(steered.at(2), apart.at(2), rtol=1e-4, atol=1e-4)
+    seen = []
+    for steering in (cold, cold + NOTHING_THERE):
+        with recorded_scores() as scores:
+            steerlens.generate(opt, PROMPTS[:3], steering, max_new_tokens=3, temperature=0.0)
+        seen.append(torch.stack(scores))
+    torch.testing.assert_close(*seen, rtol=1e-4, atol=1e-4)
+
+
+def test_a_part_of_a_text_has_no_derivative_of_its_own(exact: Any) -> None:
+    tokens, window = batched(exact, PROMPTS[:1])
+    with pytest.raises(ValueError, match="give whole texts"):
+        fitted(exact).derivative(exact, tokens[:, -1:], window.next())
+
+
+def test_an_operation_without_a_derivative_says_what_to_do(
+    exact: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(*_: Any, **__: Any) -> Any:
+        raise NotImplementedError("Trying to use forward AD with _grouped_mm")
+
+    monkeypatch.setitem(vars(exact.blocks[0]), "forward", none)
+    for steering in (fitted(exact, (Site(1),)), fitted(exact)):
+        with pytest.raises(NotImplementedError, match=r"take mode='fd'.*_grouped_mm"):
+            steerlens.generate(exact, PROMPTS[:1], steering, max_new_tokens=1)
+
+
+@pytest.mark.parametrize("site", [Site(1), Site(2, "resid_pre"), Site(0, "resid_pre")])
 def test_the_hooks_of_one_pass_do_not_serve_a_second(exact: Any, site: Site) -> None:
     tokens, window = batched(exact, PROMPTS[:1])
     cold = fitted(exact, (site,))
@@ -344,7 +456,11 @@ def test_on_the_prompt_alone_a_generated_token_costs_nothing_more(exact: Any) ->
 
 @pytest.mark.parametrize(("name", "backend"), KINDS)
 @pytest.mark.parametrize("mode", ["jvp", "fd"])
-@pytest.mark.parametrize("site", [Site(0), Site(1, "attn_out"), Site(1, "resid_pre"), Site(3)])
+@pytest.mark.parametrize(
+    "site",
+    [Site(0), Site(0, "resid_pre"), Site(1, "attn_out"), Site(1, "resid_pre"), Site(3)],
+    ids=str,
+)
 def test_carried_along_or_in_a_pass_of_its_own_the_derivative_is_the_same(
     name: str, backend: str, site: Site, mode: Any, folders: dict[str, Path]
 ) -> None:
@@ -696,12 +812,16 @@ def test_the_command_line_reads_options_and_makes_them_likelier(
     [
         ({"prompt": "It was", "options": [0.5, 0.5]}, "line 1: the field 'options' must be"),
         ({"prompt": "It was", "options": {" a": 1}, "loss": 1}, "unknown fields: loss"),
+        (
+            '{"prompt": "It was", "options": {" a": 1, " a": 0}}',
+            "the field ' a' is there twice",
+        ),
         ({"options": {" a": 1}}, "the field 'prompt' is missing"),
     ],
 )
 def test_a_bad_line_of_options_is_named(tmp_path: Path, line: Any, message: str) -> None:
     path = tmp_path / "wishes.jsonl"
-    path.write_text(json.dumps(line))
+    path.write_text(line if isinstance(line, str) else json.dumps(line))
     with pytest.raises(ValueError, match=message):
         read_wishes(path)
 
@@ -709,7 +829,8 @@ def test_a_bad_line_of_options_is_named(tmp_path: Path, line: Any, message: str)
 @pytest.mark.parametrize(
     ("wish", "message"),
     [
-        ({" good day": 0.5, " bad": 0.5}, "' good day' of example 0 is 2 in this model's"),
+        ({" good day": 0.5, " bad": 0.5}, "' good day' of example 0 is 2 .* Give a shorter word"),
+        ({"dog": 0.5, " bad": 0.5}, "'dog' of example 0 is 3 .* Give ' dog'"),
         ({" dog": 0.5, 3976: 0.5}, "not in this model's vocabulary"),
         ({"a": "much", "b": 0.5}, "must be numbers"),
     ],
@@ -719,6 +840,13 @@ def test_options_named_by_text_are_single_tokens(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         ColdKernel.fit(gpt2, 1, ["The dog"], loss="options", probabilities=[wish])
+
+
+def test_numbers_of_numpy_are_numbers(gpt2: Any, unchecked: Any) -> None:
+    wish = [{5: np.float32(0.5), 6: np.float32(0.5)}]
+    size: Any = np.int64(2)
+    options: Any = {"loss": "options", "probabilities": wish, "batch_size": size}
+    assert ColdKernel.fit(gpt2, 1, ["The dog"], **options).placed
 
 
 def test_one_token_is_one_option(gpt2: Any) -> None:
@@ -782,6 +910,10 @@ def test_mistakes_with_a_kernel_are_named(gpt2: Any, options: dict[str, Any], me
         ({"loss": None}, "loss is one of sft, .* or a function .* found None"),
         ({"sites": 2.0}, r"Site\(layer=2.0\): a layer is a whole number"),
         ({"batch_size": 2.5}, "examples a pass, 1 or more; found 2.5"),
+        ({"batch_size": True}, "examples a pass, 1 or more; found True"),
+        ({"loss": losses.DPO}, r"such as losses.DPO\(beta=0.1\); found <class"),
+        ({"mode": "fd", "eps": "x"}, "must be finite and above 0; found 'x'"),
+        ({"eta": True}, "must be a finite number; found True"),
         ({"eta": "1"}, "must be a finite number; found '1'"),
     ],
 )

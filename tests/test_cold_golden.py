@@ -24,8 +24,7 @@ from steerlens.directions import difference_of_means, principal_direction
 from steerlens.forward import Cache, logits
 from steerlens.gradients import places_of, weights_at
 from steerlens.prompts import Encoded, stack
-from steerlens.running import running, watching
-from steerlens.steering import start
+from steerlens.running import Watch, running, watching
 
 
 @pytest.fixture(scope="module")
@@ -66,8 +65,9 @@ def only_steer(steering: Any) -> Any:
 
 def steered_logits(model: Any, steering: Any, number: int) -> torch.Tensor:
     tokens, window = stack([golden.prompt_row(number)])
-    fixed = start(steering, model, 1).step(tokens, window)
-    with fixed.applied(model, window), torch.no_grad():
+    with watching() as watch, running(model, steering, 1, watch) as run, torch.no_grad():
+        assert run is not None
+        run.ready(tokens, window)
         return logits(model, tokens, window)[0, -1]
 
 
@@ -192,11 +192,12 @@ def test_padding_and_new_tokens_keep_their_activations(tiny_llama: Any, mode: An
         cache = Cache.empty(tiny_llama, TEST)
         steering = cold if name == "steered" else None
         keep = [(LAYER.hook_name, lambda h, hook, seen=seen: seen.append(h.clone()))]
-        with watching() as watch, running(tiny_llama, steering, TEST, watch) as run:
+        beside = running(tiny_llama, steering, TEST, Watch())
+        with beside as run, torch.no_grad():
             for each in (tokens, new):
                 if run is not None:
                     run.ready(each, window)
-                with tiny_llama.hooks(fwd_hooks=keep), torch.no_grad():
+                with tiny_llama.hooks(fwd_hooks=keep):
                     logits(tiny_llama, each, window, "last", cache)
                 window = window.next()
     mask = stack(rows, "left")[1].mask

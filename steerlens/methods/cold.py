@@ -180,14 +180,18 @@ class ColdKernel:
         return (Z - eta * self.kappa(Z) @ dL).to(activation.dtype)
 
 
+def _number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def _require_eta(eta: float) -> None:
-    if not isinstance(eta, int | float) or not math.isfinite(eta):
+    if not _number(eta) or not math.isfinite(eta):
         raise ValueError(f"eta is the size of the step and must be a finite number; found {eta!r}.")
 
 
 def _require_kernel(kernel: str, width: float | None) -> None:
     require_choice("kernel", kernel, get_args(Kernel))
-    if not isinstance(width, int | float | None):
+    if width is not None and not _number(width):
         raise TypeError(f"width is a number or None, the median distance; found {width!r}.")
     if kernel != "rbf" and width is not None:
         raise ValueError(f"Only the 'rbf' kernel has a width; asked for {kernel!r} with {width}.")
@@ -258,8 +262,8 @@ class ColdFD:
                 "mode='jvp' is the derivative itself and has no step: leave out eps and central, "
                 "or ask for mode='fd'."
             )
-        if self.eps is not None and not 0 < self.eps < math.inf:
-            raise ValueError(f"eps is a step and must be finite and above 0; found {self.eps}.")
+        if self.eps is not None and not (_number(self.eps) and 0 < self.eps < math.inf):
+            raise ValueError(f"eps is a step and must be finite and above 0; found {self.eps!r}.")
 
     @classmethod
     def fit(
@@ -311,9 +315,8 @@ class ColdFD:
         require_parameters(g, places)
         if self.mode == "jvp":
             derivative = Derivative(model, self.sites, places, g)
-            alone = len(self.sites) == 1 and _deepest(self.sites) >= 0
             shared = (model, self.sites[0], places, derivative.direction)
-            return ColdRun(self, derivative, Carried(*shared) if alone else None)
+            return ColdRun(self, derivative, Carried(*shared) if len(self.sites) == 1 else None)
         weights = weights_at(places)
         eps = self.eps or step_size(model, weights, g, self.central)
         down = -eps if self.central else 0.0
@@ -323,6 +326,11 @@ class ColdFD:
         self, model: HookedModel, tokens: Tokens, window: Window
     ) -> dict[Site, Residual]:
         """The derivative dZ at each token of a batch, whatever the scope; steering adds -eta dZ."""
+        if bool(window.first.any()):
+            raise ValueError(
+                "The derivative at a token depends on all tokens before it: give whole texts, as "
+                "steerlens.batch makes them."
+            )
         return self.start(model, len(tokens)).run.of(tokens, window)
 
     def __add__(self, then: AnySteering) -> Together:
@@ -358,7 +366,8 @@ class ColdRun:
         So it carries the derivative along, or is itself the lower end of a forward difference.
         """
         site, eta = self.cold.sites[0], self.cold.eta
-        if len(self.cold.sites) == 1 and not self.cold.scope.over(window):
+        alone = len(self.cold.sites) == 1 and not torch.is_grad_enabled()
+        if alone and not self.cold.scope.over(window):
             if self.carried is not None:
                 self.carried.begin(window)
                 along = MovedAlong(self.carried.halves, eta)
