@@ -108,7 +108,7 @@ def test_examples_that_do_not_fit_the_loss_are_refused(
     ("wishes", "message"),
     [
         ([{1: 0.5, 2: 0.4}], "sum to 1; found 2 that sum to 0.9"),
-        ([{1: 1.0}], "two or more token ids"),
+        ([{1: 1.0}], "two or more tokens"),
         ([{1: 0.5, 4000: 0.5}], r"options \[4000\], which are not in this model's vocabulary"),
         ([{1: 0.5, 2: 0.5}] * 2, "1 prompts and 2 sets of option probabilities"),
     ],
