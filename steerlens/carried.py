@@ -28,7 +28,7 @@ from steerlens.tangent import Weights, differentiable
 from steerlens.types import HookedModel, Residual
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Carried:
     """dZ/d eps at eps = 0 along `direction`, of a pass that is steered at `site` alone."""
 

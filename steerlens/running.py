@@ -22,7 +22,7 @@ from steerlens.steering import (
 from steerlens.types import Hook, HookedModel, Residual, Steer, SteeringWarning, Tokens
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)  # TransformerLens takes the repr of every hook it puts on
 class Placed:
     """One steer at one site during a run: what it is now, whether it ever changed anything."""
 

@@ -364,6 +364,14 @@ def test_a_forward_that_was_in_a_blocks_place_is_there_again(exact: Any) -> None
         del vars(block)["forward"]
 
 
+def test_putting_hooks_on_prints_no_tensor(exact: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TransformerLens takes the repr of every hook: of one with weights it takes half a second."""
+    cold = fitted(exact, (Site(1),))
+    monkeypatch.setattr(torch.Tensor, "__repr__", lambda *_, **__: pytest.fail("printed"))
+    for steering in (cold, cold + NOTHING, replace(cold, mode="fd"), NOTHING):
+        steerlens.generate(exact, PROMPTS[:1], steering, max_new_tokens=2)
+
+
 def test_inference_mode_between_two_pieces_is_an_error(exact: Any) -> None:
     pieces = stream(exact, PROMPTS[0], fitted(exact, (Site(1),)), max_new_tokens=3)
     next(pieces)

@@ -386,7 +386,7 @@ class ColdRun:
 class Moved:
     """Subtract eta times the derivative dZ, laid out on the tokens of one pass."""
 
-    dZ: Residual  # noqa: N815  the paper's symbol
+    dZ: Residual = field(repr=False)  # noqa: N815  the paper's symbol
     eta: float
 
     def __call__(self, activation: Residual, hook: Hook = None) -> Residual:
@@ -411,7 +411,7 @@ class MovedAlong:
 class MovedFrom:
     """Subtract eta times the difference quotient to `above`, Z(x; theta + eps g), of one pass."""
 
-    above: Residual
+    above: Residual = field(repr=False)
     eps: float
     eta: float
 
