@@ -228,7 +228,7 @@ def _directions(answer: Answer) -> str:
 
 
 def _cold_limit(what: str, f: float) -> float | None:
-    """Either form of COLD-FD makes two more passes over the blocks up to f; a kernel makes none."""
+    """A derivative takes two more products with each matrix up to f; a kernel takes none."""
     limits = {
         "COLD-Kernel": STEERED,
         "COLD-FD, difference": 2.3,
