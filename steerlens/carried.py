@@ -21,16 +21,19 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
 from steerlens.forward import in_place_of
-from steerlens.gradients import Place, require_differentiation, standing_in, weights_at
+from steerlens.gradients import Place, require_differentiation, standing_in
 from steerlens.positions import Window
 from steerlens.steering import Site
-from steerlens.tangent import Weights, differentiable
+from steerlens.tangent import Weights, differentiable, halves, moving
 from steerlens.types import HookedModel, Residual
 
 
 @dataclass(eq=False, repr=False)
 class Carried:
-    """dZ/d eps at eps = 0 along `direction`, of a pass that is steered at `site` alone."""
+    """dZ/d eps at eps = 0 along `direction`, of a pass that is steered at `site` alone.
+
+    `direction` is that of a `Derivative`, which has brought it to the weights' kind and device.
+    """
 
     model: HookedModel
     site: Site
@@ -41,8 +44,7 @@ class Carried:
     inside: bool = False
 
     def __post_init__(self) -> None:
-        self.below, self.attention, weights = ExitStack(), _Attention(), weights_at(self.places)
-        self.direction = {name: g.to(weights[name]) for name, g in self.direction.items()}
+        self.below, self.attention = ExitStack(), _Attention()
 
     def begin(self, window: Window) -> None:
         """Ready for the pass of `window`; one that holds position 0 begins a new text."""
@@ -55,14 +57,9 @@ class Carried:
     def carrying(self) -> Iterator[None]:
         """Dual numbers from the embedding to the site's block of the pass inside."""
         blocks: list[Any] = list(self.model.blocks)[: self.site.layer + 1]  # pyright: ignore
-        weights = weights_at({name: self.places[name] for name in self.direction})
         with ExitStack() as self.below:
             self.below.enter_context(dual.dual_level())
-            moving = {
-                name: dual.make_dual(value.detach(), self.direction[name])
-                for name, value in weights.items()
-            }
-            self.below.enter_context(standing_in(self.places, moving))
+            self.below.enter_context(standing_in(self.places, moving(self.places, self.direction)))
             for number, block in enumerate(blocks):
                 self.below.enter_context(
                     in_place_of(block, partial(self._block, number, block.forward))
@@ -77,7 +74,7 @@ class Carried:
             raise RuntimeError(
                 "A second pass ran under the hooks of one: ready the run before each pass."
             )
-        return _halves(activation)
+        return halves(activation)
 
     def _block(self, number: int, forward: Callable[..., Any], *given: Any, **options: Any) -> Any:
         """One block on dual numbers; the site's hands on ordinary ones, and ends what is dual."""
@@ -125,14 +122,9 @@ def _ordinary(one: Any) -> Any:
     return dual.unpack_dual(one).primal if isinstance(one, Tensor) else one
 
 
-def _halves(number: Tensor) -> tuple[Tensor, Tensor]:
-    value, tangent = dual.unpack_dual(number)
-    return value, torch.zeros_like(value) if tangent is None else tangent
-
-
 def _split(holder: Any, name: str) -> Tensor:
     """Leave the ordinary half in its place, and return the other."""
-    value, tangent = _halves(getattr(holder, name))
+    value, tangent = halves(getattr(holder, name))
     setattr(holder, name, value)
     return tangent
 

@@ -56,22 +56,21 @@ class Derivative:
 
         def reader_of(site: Site) -> Any:
             def reader(activation: Residual) -> None:
-                tangent = dual.unpack_dual(activation).tangent
-                found[site] = torch.zeros_like(activation) if tangent is None else tangent.clone()
+                found[site] = halves(activation)[1].clone()
 
             return reader
 
         readers = _filling({site: reader_of(site) for site in self.sites})
-        weights = weights_at({name: self.places[name] for name in self.direction})
         # The fused attention kernels have no forward-mode derivative; the plain one has.
         plain = sdpa_kernel(SDPBackend.MATH)
-        with differentiable(), dual.dual_level(), plain, self._dual_cache(self.cache):
-            moving = {
-                name: dual.make_dual(value.detach(), self.direction[name])
-                for name, value in weights.items()
-            }
-            with standing_in(self.places, moving):
-                read(self.model, tokens, window, readers, cache=self.cache)
+        with (
+            differentiable(),
+            dual.dual_level(),
+            plain,
+            self._dual_cache(self.cache),
+            standing_in(self.places, moving(self.places, self.direction)),
+        ):
+            read(self.model, tokens, window, readers, cache=self.cache)
         return found
 
     @contextmanager
@@ -82,9 +81,21 @@ class Derivative:
         yield
         self.tangents = []
         for layer, name in _kept(self.model, cache):
-            value, tangent = dual.unpack_dual(getattr(layer, name))
-            self.tangents.append(torch.zeros_like(value) if tangent is None else tangent)
+            value, tangent = halves(getattr(layer, name))
+            self.tangents.append(tangent)
             setattr(layer, name, value)
+
+
+def moving(places: Mapping[str, Sequence[Place]], direction: Weights) -> Weights:
+    """The weights as dual numbers that move along `direction`, which is of their own kind."""
+    weights = weights_at({name: places[name] for name in direction})
+    return {name: dual.make_dual(one.detach(), direction[name]) for name, one in weights.items()}
+
+
+def halves(number: Float[Tensor, "..."]) -> tuple[Float[Tensor, "..."], Float[Tensor, "..."]]:
+    """The value of a dual number and its derivative; an ordinary one has zeros."""
+    value, tangent = dual.unpack_dual(number)
+    return value, torch.zeros_like(value) if tangent is None else tangent
 
 
 @contextmanager

@@ -348,7 +348,7 @@ def test_with_gradients_a_pass_of_its_own_leaves_the_parameters_in_place(exact: 
 
 
 def test_a_forward_that_was_in_a_blocks_place_is_there_again(exact: Any) -> None:
-    block, calls = exact.blocks[0], []
+    block, calls, cold = exact.blocks[0], [], fitted(exact, (Site(1),))
     original = block.forward
 
     def patched(*given: Any, **options: Any) -> Any:
@@ -357,7 +357,7 @@ def test_a_forward_that_was_in_a_blocks_place_is_there_again(exact: Any) -> None
 
     vars(block)["forward"] = patched
     try:
-        steerlens.generate(exact, PROMPTS[:1], fitted(exact, (Site(1),)), max_new_tokens=2)
+        steerlens.generate(exact, PROMPTS[:1], cold, max_new_tokens=2)
         assert vars(block)["forward"] is patched
         assert len(calls) == 2
     finally:
