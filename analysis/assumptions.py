@@ -23,9 +23,9 @@ from jaxtyping import Float, Int
 
 from analysis.deltas import Aligned, align, prompt_deltas
 from analysis.intervals import UNKNOWN, interval_of_ratio, percentile_interval, resamples
-from steerlens.positions import Scope, generated
 from steerlens.prompts import PromptPair
-from steerlens.steering import Site
+from steerlens.scopes import Scope, generated
+from steerlens.sites import Site
 from steerlens.types import HookedModel
 
 Rows: TypeAlias = Float[np.ndarray, "token d_model"]

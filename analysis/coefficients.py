@@ -33,9 +33,10 @@ from analysis.deltas import (
     steering_deltas,
 )
 from analysis.strengths import Entry, as_entries
-from steerlens.positions import Scope, everywhere, generated
 from steerlens.prompts import PromptPair, Prompts, show
-from steerlens.steering import AnySteering, Site, as_site
+from steerlens.scopes import Scope, everywhere, generated
+from steerlens.sites import Site, as_site
+from steerlens.steering import AnySteering
 from steerlens.types import Direction, HookedModel
 
 

@@ -17,9 +17,10 @@ from analysis.strengths import AS_FITTED, Entry, as_entries, with_least_squares
 from analysis.token_view import TokenView, token_views
 from steerlens import __version__
 from steerlens.generation import generate
-from steerlens.models import identity_of
+from steerlens.identity import identity_of
 from steerlens.prompts import Conversation, Prompt, PromptPair, encode_pair, show
-from steerlens.steering import AnySteering, Site
+from steerlens.sites import Site
+from steerlens.steering import AnySteering
 from steerlens.types import HookedModel
 
 ENOUGH_TO_SPLIT = 4

@@ -16,9 +16,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from steerlens.activations import Activations, capture
-from steerlens.positions import Scope, Window, everywhere, generated
 from steerlens.prompts import Encoded, PromptPair, Prompts, encode_all, encode_pair
-from steerlens.steering import AnySteering, Site, Steering, at
+from steerlens.scopes import Scope, Window, everywhere, generated
+from steerlens.sites import Site
+from steerlens.steering import AnySteering, Steering, at
 from steerlens.types import Hook, HookedModel, Residual, Steer, Where
 
 View = Literal["accumulated", "local"]

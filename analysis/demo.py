@@ -8,8 +8,8 @@ from steerlens.generation import prompted_pairs
 from steerlens.methods.act_add import ActAdd
 from steerlens.methods.caa import CAA
 from steerlens.models import load
-from steerlens.positions import generated, response
 from steerlens.prompts import Conversation
+from steerlens.scopes import generated, response
 from steerlens.steering import AnySteering
 from steerlens.types import HookedModel
 

@@ -8,10 +8,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from analysis.strengths import Entry, as_entries
-from steerlens.forward import device_of, logits
-from steerlens.positions import response
+from steerlens.identity import device_of
 from steerlens.prompts import Encoded, PromptPair, encode_pair, stack
-from steerlens.running import running, watching
+from steerlens.runtime.forward import logits
+from steerlens.runtime.hooks import running, watching
+from steerlens.scopes import response
 from steerlens.steering import AnySteering
 from steerlens.types import HookedModel
 

@@ -24,9 +24,10 @@ from torch import Tensor
 from analysis.deltas import Aligned, Deltas, align, prompt_deltas, steering_deltas
 from analysis.intervals import interval_of_ratio
 from analysis.strengths import Entry, as_entries
-from steerlens.positions import Scope, generated
 from steerlens.prompts import Conversation, PromptPair
-from steerlens.steering import AnySteering, Site
+from steerlens.scopes import Scope, generated
+from steerlens.sites import Site
+from steerlens.steering import AnySteering
 from steerlens.types import HookedModel
 
 EQUIVALENT, NEUTRAL = "equivalent prompts", "neutral prompts"

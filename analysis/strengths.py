@@ -11,9 +11,10 @@ from dataclasses import dataclass
 import torch
 
 from analysis.deltas import Aligned, align, prompt_deltas, sites_of, steering_deltas
-from steerlens.positions import Scope, generated
 from steerlens.prompts import PromptPair
-from steerlens.steering import AnySteering, Site, scaled
+from steerlens.scopes import Scope, generated
+from steerlens.sites import Site
+from steerlens.steering import AnySteering, scaled
 from steerlens.types import HookedModel
 
 AS_FITTED, LEAST_SQUARES, MATCHED = "as fitted", "least squares", "matched"

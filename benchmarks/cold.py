@@ -17,8 +17,8 @@ from benchmarks.jobs import Job, Row, compared
 from benchmarks.models import source, texts
 from benchmarks.timing import Seconds, Task, interleaved, ratios, versions
 from steerlens import ColdFD, ColdKernel, Site, everywhere, generate
-from steerlens.gradients import activation_gradients, mean_gradient
-from steerlens.losses import Example, examples_of, loss_named
+from steerlens.methods.cold.gradients import activation_gradients, mean_gradient
+from steerlens.methods.cold.losses import Example, examples_of, loss_named
 from steerlens.prompts import Encoded
 from steerlens.steering import AnySteering
 

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from benchmarks.jobs import Job, compared
 from benchmarks.timing import Task, versions
-from steerlens.labelled import Kind, fit_direction
-from steerlens.rfm import RFM, best_direction
+from steerlens.directions.labelled import Kind, fit_direction
+from steerlens.directions.rfm import RFM, best_direction
 
 FITTED, HELD, WIDTH, STRONG = 240, 60, 768, 8.0
 KINDS: tuple[Kind, ...] = ("ridge", "logistic", "means")

@@ -16,10 +16,11 @@ from torch import Tensor
 import steerlens
 from benchmarks.jobs import Job, compared
 from benchmarks.timing import versions
-from steerlens import PSR, Site, SteeringWarning, benchmark_set, encode_pair
-from steerlens.gates import revive
+from steerlens import PSR, Site, SteeringWarning, encode_pair
+from steerlens.demo import benchmark_set
 from steerlens.prompts import PromptPair
-from steerlens.training import Schedule
+from steerlens.training.gates import revive
+from steerlens.training.loop import Schedule
 
 N_PAIRS, REGULARISE = 24, 0.1
 SCHEDULE = Schedule(batch_size=8, validation=0.0, patience=None)

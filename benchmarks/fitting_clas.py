@@ -13,7 +13,8 @@ from torch import Tensor
 import steerlens
 from benchmarks.jobs import Job, compared
 from benchmarks.timing import versions
-from steerlens import CLAS, Site, benchmark_set, encode_pair
+from steerlens import CLAS, Site, encode_pair
+from steerlens.demo import benchmark_set
 from steerlens.methods.clas import RATE, STEPS
 from steerlens.prompts import Encoded, PromptPair
 

@@ -40,8 +40,8 @@ from analysis import figures
 from analysis.coefficients import coefficients
 from analysis.comparison import coloured_text
 from steerlens import ActAdd, Conversation, Site, at, response
-from steerlens.forward import logits
 from steerlens.methods.act_add import space_token
+from steerlens.runtime.forward import logits
 
 warnings.filterwarnings("ignore", message="IProgress not found")  # a progress bar we do without
 

@@ -47,10 +47,11 @@ from analysis.faithfulness import faithfulness, reworded
 from analysis.judges import Coherence, judge_of
 from analysis.strengths import Entry
 from analysis.tradeoff import Setting, tradeoff
-from steerlens import PSR, Site, at, benchmark_set, response
+from steerlens import PSR, Site, at, response
+from steerlens.demo import benchmark_set
 from steerlens.generation import Sampling
 from steerlens.methods.psr import difference_of_means
-from steerlens.training import Schedule
+from steerlens.training.loop import Schedule
 
 warnings.filterwarnings("ignore", message="IProgress not found")  # a progress bar we do without
 

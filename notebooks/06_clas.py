@@ -46,10 +46,11 @@ from analysis.comparison import coloured_text, side_by_side
 from analysis.judges import Coherence, judge_of
 from analysis.strengths import Entry
 from analysis.tradeoff import Setting
-from steerlens import CLAS, Conversation, Site, benchmark_set
+from steerlens import CLAS, Conversation, Site
+from steerlens.baselines import las
+from steerlens.demo import benchmark_set
+from steerlens.directions.labelled import contrast_directions, fit_direction
 from steerlens.generation import Sampling
-from steerlens.labelled import contrast_directions, fit_direction
-from steerlens.methods import las
 
 warnings.filterwarnings("ignore", message="IProgress not found")  # a progress bar we do without
 

@@ -52,9 +52,10 @@ from analysis.curves import tradeoff_curve
 from analysis.judges import Coherence, judge_of
 from analysis.strengths import Entry
 from analysis.tradeoff import Setting, tradeoff
-from steerlens import ColdFD, ColdKernel, Conversation, Site, benchmark_set, everywhere
+from steerlens import ColdFD, ColdKernel, Conversation, Site, everywhere
+from steerlens.demo import benchmark_set
 from steerlens.generation import Sampling
-from steerlens.gradients import places_of, standing_in, weights_at
+from steerlens.methods.cold.gradients import places_of, standing_in, weights_at
 from steerlens.steering import scaled
 
 warnings.filterwarnings("ignore", message="IProgress not found")  # a progress bar we do without
@@ -691,7 +692,7 @@ assert abs(uneven.loc["COLD-Kernel", "95th / 5th"] - 1) < 1e-2, "a constant is e
 # ## Exercise 1: a loss of your own
 #
 # `loss` may be any function `(logits, batch) -> scalar`. `batch` holds the rows of one example, the
-# positive answer first, and `steerlens.losses.log_likelihood(logits, batch)` gives ℓ of each. Write
+# positive answer first, and `steerlens.methods.cold.losses.log_likelihood(logits, batch)` gives ℓ of each. Write
 # the **margin**, ℓ⁻ - ℓ⁺, without σ and without β. In which direction does its step go, and why is
 # it so nearly that of DPO?
 
@@ -700,7 +701,7 @@ assert abs(uneven.loc["COLD-Kernel", "95th / 5th"] - 1) < 1e-2, "a constant is e
 
 
 def margin(logits, batch):
-    plus, minus = steerlens.losses.log_likelihood(logits, batch)
+    plus, minus = steerlens.methods.cold.losses.log_likelihood(logits, batch)
     return minus - plus
 
 

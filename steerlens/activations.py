@@ -10,8 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from steerlens.forward import device_of, read
-from steerlens.positions import Scope, everywhere, generated, last
+from steerlens.identity import device_of
 from steerlens.prompts import (
     Encoded,
     Prompt,
@@ -21,8 +20,11 @@ from steerlens.prompts import (
     require_side,
     stack,
 )
-from steerlens.running import Watch, running, watching
-from steerlens.steering import AnySteering, Site, as_site
+from steerlens.runtime.forward import read
+from steerlens.runtime.hooks import Watch, running, watching
+from steerlens.scopes import Scope, everywhere, generated, last
+from steerlens.sites import Site, as_site
+from steerlens.steering import AnySteering
 from steerlens.types import HookedModel, Residual
 
 Moment = Literal["after", "before"]

@@ -12,7 +12,8 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from steerlens.positions import Scope, Window
+from steerlens.checks import described, require_like, require_steer
+from steerlens.scopes import Scope, Window
 from steerlens.types import Hook, Residual, Steer, Where
 
 
@@ -35,33 +36,6 @@ def parts(steer: object) -> Iterator[object]:
 def positional(steer: Steer) -> bool:
     """Whether `steer`, or a steer inside it, needs a `Window` to know where it acts."""
     return any(getattr(part, "needs_window", False) for part in parts(steer))
-
-
-def require_steer(steer: object, of: str) -> None:
-    """Raise TypeError unless `steer` can be called as a hook."""
-    if not callable(steer):
-        raise TypeError(
-            f"{of} needs a steer, a function (activation, hook) -> activation; found "
-            f"{type(steer).__name__}. For a bare direction write CAA(direction)."
-        )
-
-
-def require_like(activation: Residual, steered: object, of: str) -> None:
-    """Raise ValueError unless `steered` is a tensor of the activation's shape and dtype."""
-    kind = isinstance(steered, Tensor) and (steered.dtype, steered.shape)
-    if kind == (activation.dtype, activation.shape):
-        return
-    raise ValueError(
-        f"{of} must return a tensor like the activation, {described(activation)}; it returned "
-        f"{described(steered)}. A steer is a function (activation, hook) -> activation."
-    )
-
-
-def described(value: object) -> str:
-    """Dtype and shape of a tensor, the type's name of anything else; for messages."""
-    if isinstance(value, Tensor):
-        return f"{value.dtype} {tuple(value.shape)}"
-    return type(value).__name__
 
 
 def steered(steer: Steer, activation: Residual, hook: Hook) -> Residual:

@@ -15,19 +15,21 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from steerlens.forward import Cache, device_of, logits
-from steerlens.positions import Window
+from steerlens.identity import device_of
 from steerlens.prompts import (
     Conversation,
     Encoded,
     PromptPair,
     Prompts,
+    batch,
     encode_all,
     require_context,
     stack,
     tokenizer_of,
 )
-from steerlens.running import Run, running, watching
+from steerlens.runtime.forward import Cache, logits
+from steerlens.runtime.hooks import Run, running, watching
+from steerlens.scopes import Window
 from steerlens.steering import AnySteering
 from steerlens.types import HookedModel, Tokens
 
@@ -199,7 +201,7 @@ def prompted_pairs(
 
 def end_tokens(model: HookedModel) -> frozenset[int]:
     """The ids that end a completion: the tokenizer's, and those of the generation config."""
-    from steerlens.models import loaded
+    from steerlens.identity import loaded
 
     end, known = getattr(model.tokenizer, "eos_token_id", None), loaded(model)
     listed = known.ends if known else frozenset()

@@ -5,42 +5,25 @@ move between HookedTransformer and TransformerBridge. The network is used for hu
 """
 
 import difflib
-import hashlib
 import importlib.util
 import json
 import tempfile
 import warnings
-import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
-from torch import Tensor
 
-from steerlens.saving import ModelIdentity
+from steerlens.checks import require_choice
+from steerlens.identity import _LOADED, Loaded
 from steerlens.types import HookedModel
 
 Backend = Literal["auto", "hooked", "bridge"]
 Processing = Literal["none", "fold"]
 
-DEMO = Path(__file__).parent / "demo_model"
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """How a model came in: the name asked for, its folder if local, its weights' processing."""
-
-    name: str
-    folder: Path | None
-    backend: str
-    processing: str
-    ends: frozenset[int] = frozenset()
-
-
-_LOADED: "weakref.WeakKeyDictionary[Any, Loaded]" = weakref.WeakKeyDictionary()
+DEMO = Path(__file__).parent / "demo" / "model"
 
 
 def load(
@@ -88,11 +71,6 @@ def _ends(hf_model: Any) -> frozenset[int]:
     """The ids that end a turn, by the model's generation config (a chat model may have several)."""
     found = getattr(hf_model.generation_config, "eos_token_id", None)
     return frozenset(found if isinstance(found, list) else () if found is None else (found,))
-
-
-def loaded(model: HookedModel) -> Loaded | None:
-    """How `model` was loaded, if `load` loaded it."""
-    return _LOADED.get(model)
 
 
 def local_folder(name_or_folder: str | Path) -> Path | None:
@@ -159,12 +137,6 @@ def _require_device(device: str | torch.device) -> None:
         found = ""
     if found not in here:
         raise ValueError(f"Unknown or absent device {str(device)!r}. Here are: {', '.join(here)}.")
-
-
-def require_choice(what: str, found: str, known: tuple[str, ...]) -> None:
-    """Raise ValueError unless `found` is one of `known`."""
-    if found not in known:
-        raise ValueError(f"Unknown {what} {found!r}. Use one of: {', '.join(known)}.")
 
 
 def _from_transformers(source: str, dtype: torch.dtype) -> tuple[Any, Any]:
@@ -310,59 +282,3 @@ def _bridge(
             device=str(device),
             dtype=dtype,
         )
-
-
-def identity_of(model: HookedModel) -> ModelIdentity:
-    """The identity that a steering file records: shape, processing, and a fingerprint of both."""
-    known = loaded(model)
-    processing = known.processing if known else _guessed_processing(model)
-    return ModelIdentity(
-        fingerprint=fingerprint(model),
-        n_layers=model.cfg.n_layers,
-        d_model=model.cfg.d_model,
-        processing=processing,
-        name=known.name if known else str(getattr(model.cfg, "model_name", "")),
-    )
-
-
-def _guessed_processing(model: HookedModel) -> str:
-    return "fold" if str(model.cfg.normalization_type).endswith("Pre") else "none"
-
-
-def fingerprint(model: HookedModel) -> str:
-    """A digest of configuration and weights, the same on both backends and in any layout.
-
-    Weights enter as sums of their bit patterns in bfloat16: exact in integers, so neither order,
-    transposition nor the split into heads matters, and float32 and bfloat16 copies agree. The
-    embedding, learned positions, unembedding and every block's matrices are in it; biases, norms
-    and the order of numbers within a matrix are not.
-    """
-    cfg = model.cfg
-    shape = [cfg.n_layers, cfg.d_model, cfg.n_heads, cfg.d_vocab, cfg.n_ctx]
-    outer: list[Tensor | None] = [getattr(model, name, None) for name in ("W_E", "W_U")]
-    outer.append(getattr(getattr(model, "pos_embed", None), "W_pos", None))
-    sums = [_bit_sum(weight) for weight in outer if weight is not None]
-    for block in model.blocks:  # pyright: ignore[reportAttributeAccessIssue]
-        sums.append(sum(_bit_sum(weight) for weight in _block_weights(block)))
-    return hashlib.sha256(json.dumps([shape, sums]).encode()).hexdigest()[:32]
-
-
-def _block_weights(block: Any) -> list[Tensor]:
-    """The matrices of a block that it has under both backends' names.
-
-    Those that read are among them: folding a layer norm, or a LoRA on queries and values, changes
-    nothing else.
-    """
-    attn, mlp = block.attn, block.mlp
-    # HookedTransformer repeats shared keys and values under the bare name.
-    names = [f"_{name}" if hasattr(attn, f"_{name}") else name for name in ("W_K", "W_V")]
-    held = [
-        *(getattr(attn, name, None) for name in ("W_Q", *names, "W_O")),
-        *(getattr(mlp, name, None) for name in ("W_in", "W_gate", "W_out")),
-    ]
-    return [weight for weight in held if weight is not None]
-
-
-def _bit_sum(weight: Tensor) -> int:
-    bits = weight.detach().to(torch.bfloat16).contiguous().view(torch.int16)
-    return int(bits.sum(dtype=torch.int64))

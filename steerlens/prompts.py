@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from steerlens.positions import Window
+from steerlens.scopes import Window
 from steerlens.types import HookedModel, Tokens
 
 PLAIN = (
@@ -337,7 +337,7 @@ def batch(
     model: HookedModel, prompts: Prompts, template: str | None = None, side: str = "left"
 ) -> tuple[Tokens, Window]:
     """Prompts as one padded batch on the model's device, and its window."""
-    from steerlens.forward import device_of
+    from steerlens.identity import device_of
 
     tokens, window = stack(encode_all(model, prompts, template), side)
     return tokens.to(device_of(model)), window.to(device_of(model))

@@ -10,89 +10,24 @@ import importlib.metadata
 import json
 import os
 import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Callable
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
-from jaxtyping import Shaped
 from torch import Tensor
 
 from steerlens import __version__
 from steerlens.combinators import Chain, Only, Scaled, When
-from steerlens.positions import Scope
-from steerlens.steering import (
-    AnySteering,
-    Limit,
-    Mapped,
-    Rescale,
-    Site,
-    Steering,
-    Together,
-    require_fit,
-    require_site,
-)
+from steerlens.identity import ModelIdentity, Origin, bytes_of, differences, joint_origin, origin_of
+from steerlens.scopes import Scope
+from steerlens.sites import Site, require_fit, require_site
+from steerlens.steering import AnySteering, Limit, Mapped, Rescale, Steering, Together
 from steerlens.types import HookedModel
 
 FORMAT = 1
 KEY = "steerlens"
 Class = TypeVar("Class", bound=type)
-
-
-@dataclass(frozen=True)
-class ModelIdentity:
-    """Which model, whatever its name: a fingerprint of its shape and weights."""
-
-    fingerprint: str
-    n_layers: int
-    d_model: int
-    processing: str
-    name: str = ""
-
-
-@dataclass(frozen=True)
-class Origin:
-    """What a steering was fitted on: the model, the seed, and a digest of the token ids."""
-
-    model: ModelIdentity
-    seed: int | None = None
-    data: str = ""
-
-
-def origin_of(
-    model: HookedModel, seed: int | None = None, data: Sequence[Shaped[Tensor, "..."]] = ()
-) -> Origin:
-    """The origin of what is being fitted on `model` from the tensors `data`."""
-    from steerlens.models import identity_of
-
-    digest = hashlib.sha256()
-    for tensor in data:
-        digest.update(str(tuple(tensor.shape)).encode() + _bytes(tensor))
-    return Origin(identity_of(model), seed, digest.hexdigest()[:16] if data else "")
-
-
-def joint_origin(first: Origin | None, second: Origin | None) -> Origin | None:
-    """The origin of two steerings put together; ValueError if they are for different models."""
-    if first is None or second is None:
-        return first or second
-    if first.model.fingerprint != second.model.fingerprint:
-        raise ValueError(
-            "These steerings were fitted on different models "
-            f"({differences(first.model, second.model)}) and cannot act together. Fit both on the "
-            "same model."
-        )
-    return first if first == second else Origin(first.model)
-
-
-def differences(first: ModelIdentity, second: ModelIdentity) -> str:
-    """What tells two models apart, in words."""
-    found = [
-        f"{name} {before!r} against {after!r}"
-        for name, before in asdict(first).items()
-        if (after := getattr(second, name)) != before and name != "name"
-    ]
-    return "; ".join(found)
 
 
 SAVEABLE: dict[str, type] = {}
@@ -156,7 +91,7 @@ def load_steering(path: str | Path, model: HookedModel) -> AnySteering:
     header, tensors = read_file(path)
     steering = _from_tree(header["steering"], tensors, Path(path))
     if header["origin"] is not None:
-        from steerlens.models import identity_of
+        from steerlens.identity import identity_of
 
         origin = _origin(header["origin"])
         saved, here = origin.model, identity_of(model)
@@ -290,14 +225,8 @@ def _digest(header: dict[str, Any], tensors: dict[str, Tensor]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(_bytes(tensor))
+        digest.update(bytes_of(tensor))
     return digest.hexdigest()
-
-
-def _bytes(tensor: Shaped[Tensor, "..."]) -> bytes:
-    # `contiguous` keeps the strides of a dimension of one element, whatever they are.
-    flat = tensor.detach().cpu().clone(memory_format=torch.contiguous_format).flatten()
-    return flat.view(torch.uint8).numpy().tobytes()
 
 
 def _to_tree(value: Any, tensors: dict[str, Tensor]) -> Any:

@@ -1,103 +1,19 @@
 """Where in the model: `Site` names a hook point, `Steering` puts steers at sites."""
 
-import difflib
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from steerlens.combinators import (
-    Only,
-    Scaled,
-    bind,
-    masked,
-    parts,
-    positional,
-    require_steer,
-    unchanged,
-)
-from steerlens.positions import Scope, Window
+from steerlens.checks import require_steer
+from steerlens.combinators import Only, Scaled, bind, masked, positional, unchanged
+from steerlens.scopes import Scope, Window
+from steerlens.sites import Site, as_site
 from steerlens.types import HookedModel, Steer, Tokens
 
 if TYPE_CHECKING:
-    from steerlens.saving import Origin
-
-Stream = Literal["resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out"]
-
-
-@dataclass(frozen=True, order=True)
-class Site:
-    """A stream of the residual at one layer. Layers count from 0.
-
-    `resid_pre` is the input of the block, `resid_post` its output; ActAdd reads and writes the
-    first, almost every other method the second.
-    """
-
-    layer: int
-    stream: Stream = "resid_post"
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.layer, int) or isinstance(self.layer, bool) or self.layer < 0:
-            raise ValueError(
-                f"Site(layer={self.layer!r}): a layer is a whole number counting from 0 at the "
-                "bottom; for the last one of a model use model.cfg.n_layers - 1."
-            )
-        if self.stream not in get_args(Stream):
-            raise ValueError(
-                f"Unknown stream {self.stream!r}. The streams are: {', '.join(get_args(Stream))}."
-            )
-
-    @property
-    def hook_name(self) -> str:
-        """The legacy name: the one spelling that every TransformerLens model answers to."""
-        return f"blocks.{self.layer}.hook_{self.stream}"
-
-    def __str__(self) -> str:
-        return f"layer {self.layer} {self.stream}"
-
-
-def as_site(where: "int | Site") -> Site:
-    """`where` as a `Site`; a bare layer means its `resid_post`."""
-    return where if isinstance(where, Site) else Site(where)
-
-
-def require_site(model: HookedModel, site: Site) -> None:
-    """Raise ValueError if `model` lacks the hook point (TransformerBridge 3.x would ignore it)."""
-    names = model.hook_dict
-    if site.hook_name in names:
-        return
-    near = difflib.get_close_matches(site.hook_name, names, n=3, cutoff=0.0)
-    raise ValueError(
-        f"{site!r} names the hook point {site.hook_name!r}, which this model does not have (it has "
-        f"{model.cfg.n_layers} layers, 0 to {model.cfg.n_layers - 1}). Close to it: "
-        f"{', '.join(near)}."
-    )
-
-
-def require_writable(model: HookedModel, site: Site) -> None:
-    """Raise ValueError if `model` lacks the hook point, or what is written there goes astray."""
-    from steerlens.forward import is_bridge
-
-    require_site(model, site)
-    if site.stream == "resid_mid" and is_bridge(model):
-        raise ValueError(
-            f"{site} can be read on a TransformerBridge but not steered: that hook point is the "
-            "input of the MLP alone, and what is added there never reaches the residual stream. "
-            f'Steer Site({site.layer}, "attn_out"): to add there is to add to resid_mid. Or load '
-            'the model with backend="hooked".'
-        )
-
-
-def require_fit(model: HookedModel, site: Site, steer: object) -> None:
-    """Raise ValueError if a part of `steer` has another width than the model's residual stream."""
-    for part in parts(steer):
-        width = getattr(part, "d_model", None)
-        if width is not None and width != model.cfg.d_model:
-            raise ValueError(
-                f"{type(part).__name__} at {site} has d_model {width}, this model has d_model "
-                f"{model.cfg.d_model}. It was made for another model: fit it again on this one."
-            )
+    from steerlens.identity import Origin
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,7 +45,7 @@ class Steering:
         """Both; `self` acts first where they share a site."""
         if not isinstance(then, Steering):
             return Together((self, then))
-        from steerlens.saving import joint_origin
+        from steerlens.identity import joint_origin
 
         return Steering(self.placed + then.placed, joint_origin(self.origin, then.origin))
 
@@ -160,7 +76,7 @@ class Steering:
         """Steer every pass inside the `with` block, or, given a window, exactly one pass."""
         if window is None:
             self._require_position_free()
-        from steerlens.running import applied
+        from steerlens.runtime.hooks import applied
 
         return applied(model, self, window)
 

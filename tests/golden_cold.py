@@ -17,7 +17,7 @@ import torch
 
 import steerlens
 from steerlens.prompts import Encoded
-from steerlens.steering import Site
+from steerlens.sites import Site
 
 LAYER = Site(1)
 """The output of the second block, which the authors' code calls layer 2."""

@@ -9,9 +9,9 @@ from tiny_models import D_MODEL, PROMPTS, greedy, response_rows
 
 import steerlens
 from steerlens import ActAdd, Site, Steering, Window, at
-from steerlens.forward import logits
 from steerlens.methods import act_add
 from steerlens.methods.act_add import space_token
+from steerlens.runtime.forward import logits
 
 LAYER = 2
 LONG = "I love you because you are kind"

@@ -11,8 +11,8 @@ from wordings import TOPICS
 
 import steerlens
 from analysis.judges import ATTRIBUTES
-from steerlens import benchmark_set
-from steerlens.models import fingerprint
+from steerlens.demo import benchmark_set
+from steerlens.identity import fingerprint
 
 TITLED = tuple(form.partition("{")[0] for form in script.ARTICLE_FORMS)
 SMALLEST = {"train": 200, "validation": 40, "test": 100}

@@ -13,8 +13,8 @@ import torch
 import steerlens
 from benchmarks import directions, fitting, fitting_clas, report, run
 from benchmarks.jobs import Job
-from steerlens import benchmark_set
-from steerlens.training import Schedule
+from steerlens.demo import benchmark_set
+from steerlens.training.loop import Schedule
 
 
 def test_the_benchmark_of_directions_is_run_and_reported(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,8 +13,8 @@ from tiny_models import D_MODEL, load
 
 import steerlens
 from steerlens import PromptPair, Site, Steering, at, encode_pair
-from steerlens.forward import logits
 from steerlens.methods.clas import CLAS
+from steerlens.runtime.forward import logits
 
 SITES = tuple(Site(layer) for layer in range(4))
 
@@ -135,9 +135,9 @@ def plain_loss(
 
 def task_and_parameters(model: Any) -> tuple[Any, dict[str, torch.Tensor]]:
     """What `CLAS.fit` trains on `PAIRS` at every block, and parameters away from its start."""
-    from steerlens.imitation import Imitation
     from steerlens.methods.clas import _Modules
-    from steerlens.positions import everywhere
+    from steerlens.scopes import everywhere
+    from steerlens.training.imitation import Imitation
 
     units = {site: torch.nn.functional.normalize(v, dim=0)[None] for site, v in DIRECTIONS.items()}
     modules = _Modules(SITES, units, "contextual", False, None)

@@ -14,7 +14,7 @@ import steerlens
 from steerlens import CAA, CLAS, PSR, ColdFD, ColdKernel, Steering, at, load_steering
 from steerlens.cli import main
 from steerlens.cli.psr import directions as stored_directions
-from steerlens.training import Schedule
+from steerlens.training.loop import Schedule
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 SHORT = ["--max-new-tokens", "8"]
@@ -529,7 +529,7 @@ def test_models_and_doctor_answer(run: Any) -> None:
 
 
 def test_the_doctor_says_what_does_not_work(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from steerlens import doctor
+    from steerlens.cli import doctor
 
     def broken(*_: Any) -> str:
         raise ValueError("no such thing")

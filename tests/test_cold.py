@@ -34,28 +34,28 @@ from steerlens import (
     Site,
     Window,
     everywhere,
-    losses,
     response,
 )
-from steerlens.asked import AskedAtLast
 from steerlens.cli import main
 from steerlens.combinators import bind
-from steerlens.forward import Cache, logits
 from steerlens.generation import stream
-from steerlens.gradients import (
+from steerlens.jsonl import read_wishes
+from steerlens.methods.cold import kernel as cold
+from steerlens.methods.cold import losses
+from steerlens.methods.cold.gradients import (
     activation_gradients,
     mean_gradient,
     places_of,
     standing_in,
     weights_at,
 )
-from steerlens.jsonl import read_wishes
-from steerlens.losses import examples_of, loss_named
-from steerlens.methods import cold
+from steerlens.methods.cold.losses import examples_of, loss_named
+from steerlens.methods.cold.released import AskedAtLast
+from steerlens.methods.cold.tangent import Derivative, Difference
 from steerlens.prompts import encode_all, stack
-from steerlens.running import running, watching
+from steerlens.runtime.forward import Cache, logits
+from steerlens.runtime.hooks import running, watching
 from steerlens.steering import start
-from steerlens.tangent import Derivative, Difference
 
 POSITIVE, NEGATIVE = (
     [Conversation("What is it?", response=one), Conversation("I", response=other)]

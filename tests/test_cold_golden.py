@@ -19,12 +19,12 @@ from tiny_models import BACKENDS
 
 import steerlens
 from steerlens import CAA, ColdFD, ColdKernel, Steering, everywhere
-from steerlens.asked import AskedAtLast
-from steerlens.directions import difference_of_means, principal_direction
-from steerlens.forward import Cache, logits
-from steerlens.gradients import places_of, weights_at
+from steerlens.directions.means import difference_of_means, principal_direction
+from steerlens.methods.cold.gradients import places_of, weights_at
+from steerlens.methods.cold.released import AskedAtLast
 from steerlens.prompts import Encoded, stack
-from steerlens.running import Watch, running, watching
+from steerlens.runtime.forward import Cache, logits
+from steerlens.runtime.hooks import Watch, running, watching
 
 
 @pytest.fixture(scope="module")

@@ -16,8 +16,8 @@ from tiny_models import BACKENDS
 
 import steerlens
 from analysis.judges.formats import FormatJudge
-from steerlens.forward import logits
 from steerlens.models import DEMO
+from steerlens.runtime.forward import logits
 
 # -- The model -------------------------------------------------------------------------------------
 

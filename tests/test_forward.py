@@ -7,8 +7,8 @@ import torch
 from tiny_models import PROMPTS
 
 import steerlens
-from steerlens import forward
-from steerlens.forward import logits, logits_from, logits_where
+from steerlens.runtime import forward
+from steerlens.runtime.forward import logits, logits_from, logits_where
 
 
 def stream(model: Any, name: str, run: Any) -> torch.Tensor:

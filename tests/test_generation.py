@@ -22,8 +22,8 @@ from tiny_models import (
 
 import steerlens
 from steerlens import CAA, Conversation, SteeringWarning, at
-from steerlens.forward import logits
 from steerlens.generation import Sampling, choose
+from steerlens.runtime.forward import logits
 
 V = random(D_MODEL, seed=5)
 

@@ -18,7 +18,7 @@ from analysis.judges import coherence as coherence_module
 from analysis.judges.coherence import Scale, canonical, malformed, measure, repetition
 from analysis.judges.formats import RULES, sentence_ends
 from analysis.judges.linear import HERE, Classifier, ClassJudge, ngrams_of, sentiment_classifier
-from steerlens.models import fingerprint
+from steerlens.identity import fingerprint
 
 CORPUS = Path(__file__).parents[1].parent / "shared" / "corpus"
 needs_corpus = pytest.mark.skipif(not CORPUS.is_dir(), reason="shared/corpus is absent")

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from steerlens import Conversation, Site, SteeringWarning, capture, last
-from steerlens.labelled import Kind, contrast_directions, fit_direction
+from steerlens.directions.labelled import Kind, contrast_directions, fit_direction
 
 KINDS = get_args(Kind)
 FITTED = [kind for kind in KINDS if kind != "random"]

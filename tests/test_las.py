@@ -9,8 +9,8 @@ from tiny_models import D_MODEL
 
 import steerlens
 from steerlens import Site, generate
+from steerlens.baselines import las
 from steerlens.combinators import Scaled
-from steerlens.methods import las
 
 DIRECTIONS = {Site(2): torch.full((D_MODEL,), 3.0), Site(0): torch.eye(D_MODEL)[1]}
 

@@ -23,8 +23,8 @@ from tiny_models import (
 import steerlens
 from steerlens import CAA, Conversation, Window, at, methods
 from steerlens.combinators import parts
-from steerlens.forward import logits
-from steerlens.positions import NAMED_SCOPES
+from steerlens.runtime.forward import logits
+from steerlens.scopes import NAMED_SCOPES
 from steerlens.steering import AnySteering, start
 
 LENGTHS = (5, 9, 7)

@@ -12,7 +12,7 @@ from tiny_models import ARCHITECTURES, BACKENDS, D_MODEL, N_LAYERS, load, load_r
 
 import steerlens
 from steerlens import CAA, Conversation, LoRA, at, encode_pair, generate
-from steerlens.models import fingerprint
+from steerlens.identity import fingerprint
 
 
 def random(*shape: int, seed: int = 0) -> torch.Tensor:

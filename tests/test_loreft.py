@@ -9,8 +9,8 @@ from tiny_models import D_MODEL
 
 import steerlens
 from steerlens import LoReFT, Site, encode_pair
-from steerlens.forward import logits
 from steerlens.methods.loreft import _Modules, orthonormal
+from steerlens.runtime.forward import logits
 
 SITES = (Site(0), Site(2))
 

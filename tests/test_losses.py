@@ -9,10 +9,17 @@ from catalogue import random
 from oracles import Array
 
 from steerlens import Conversation
-from steerlens.gradients import activation_gradients
-from steerlens.losses import DPO, Example, Rows, examples_of, log_likelihood, loss_named
+from steerlens.methods.cold.gradients import activation_gradients
+from steerlens.methods.cold.losses import (
+    DPO,
+    Example,
+    Rows,
+    examples_of,
+    log_likelihood,
+    loss_named,
+)
 from steerlens.prompts import Encoded, stack
-from steerlens.steering import Site
+from steerlens.sites import Site
 
 LONG, SHORT = Encoded((5, 6, 7, 1, 2), 0, 3, False), Encoded((5, 6, 7, 3), 0, 3, False)
 D_VOCAB = 9

@@ -26,14 +26,8 @@ from tiny_models import (
 
 import steerlens
 from steerlens import batch, capture
-from steerlens.models import (
-    fingerprint,
-    has_hooked_transformer,
-    hub_names,
-    identity_of,
-    loaded,
-    local_folder,
-)
+from steerlens.identity import fingerprint, identity_of, loaded
+from steerlens.models import has_hooked_transformer, hub_names, local_folder
 
 ROOT = Path(__file__).parent.parent
 each_kind = pytest.mark.parametrize(("architecture", "backend"), KINDS)
@@ -73,7 +67,7 @@ def test_a_loaded_model_is_in_evaluation_without_gradients_and_knows_where_it_ca
     known = loaded(model)
     assert (known.name, known.folder, known.backend) == (str(folder), folder, kind.backend)
     assert known.processing == "none"
-    assert steerlens.forward.is_bridge(model) == (kind.backend == "bridge")
+    assert steerlens.runtime.forward.is_bridge(model) == (kind.backend == "bridge")
     assert (model.cfg.n_layers, model.cfg.d_model) == (N_LAYERS, D_MODEL)
 
 
@@ -281,7 +275,7 @@ def test_the_fingerprint_is_the_same_in_bfloat16(model, bfloat16_model):
 
 def test_a_model_that_load_did_not_load_has_the_same_fingerprint(model, folder, monkeypatch):
     known = identity_of(model)
-    monkeypatch.setattr("steerlens.models._LOADED", {})
+    monkeypatch.setattr("steerlens.identity._LOADED", {})
     assert loaded(model) is None
     mine = identity_of(model)
     assert (mine.fingerprint, mine.processing) == (known.fingerprint, "none")
@@ -291,7 +285,7 @@ def test_a_model_that_load_did_not_load_has_the_same_fingerprint(model, folder, 
 @needs_hooked
 def test_a_folded_model_that_load_did_not_load_is_seen_to_be_folded(folders, monkeypatch):
     folded = steerlens.load(folders["gpt2"], backend="hooked", processing="fold")
-    monkeypatch.setattr("steerlens.models._LOADED", {})
+    monkeypatch.setattr("steerlens.identity._LOADED", {})
     assert identity_of(folded).processing == "fold"
 
 

@@ -15,12 +15,12 @@ from tiny_models import D_MODEL, assert_same_tokens, greedy, load, response_rows
 
 import steerlens
 from steerlens import PSR, PromptPair, Site, SteeringWarning, at, encode_pair, generated, response
-from steerlens.forward import logits
-from steerlens.gates import revive
-from steerlens.imitation import Imitation, _weights
 from steerlens.methods.psr import _Modules, difference_of_means, name_of
-from steerlens.store import Store
-from steerlens.training import Schedule
+from steerlens.runtime.forward import logits
+from steerlens.training.gates import revive
+from steerlens.training.imitation import Imitation, _weights
+from steerlens.training.loop import Schedule
+from steerlens.training.store import Store
 
 # These fits are too short on purpose; test_training_loop has the warning about it.
 pytestmark = pytest.mark.filterwarnings("ignore:.* can move a parameter")

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 import steerlens
-from steerlens import PSR, Site, at, benchmark_set, encode_pair, response
-from steerlens.training import Schedule
+from steerlens import PSR, Site, at, encode_pair, response
+from steerlens.demo import benchmark_set
+from steerlens.training.loop import Schedule
 
 LAYER = 3
 

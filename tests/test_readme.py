@@ -12,8 +12,8 @@ import pytest
 from typer.main import get_command
 
 from analysis.judges import judge_of
-from steerlens import benchmark_set
 from steerlens.cli import app
+from steerlens.demo import benchmark_set
 from steerlens.jsonl import read_prompt_pairs
 
 ROOT = Path(__file__).parents[1]

@@ -11,9 +11,9 @@ from tiny_models import D_MODEL
 
 import steerlens
 from steerlens import PromptPair, ReFTr1, Site, encode_pair, everywhere
-from steerlens.forward import logits
 from steerlens.methods.reft_r1 import InTraining, split_latents
-from steerlens.training import Schedule
+from steerlens.runtime.forward import logits
+from steerlens.training.loop import Schedule
 
 # Here a few steps are enough to compare; how far they reach is tested in test_training.
 pytestmark = pytest.mark.filterwarnings("ignore:.* can move a parameter")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from steerlens.rfm import (
+from steerlens.directions.rfm import (
     NEURAL_CONTROLLERS,
     RFM,
     auroc,

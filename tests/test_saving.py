@@ -35,8 +35,15 @@ from steerlens import (
     response,
     scaled,
 )
-from steerlens.models import fingerprint, identity_of
-from steerlens.saving import ModelIdentity, Origin, joint_origin, origin_of, saveable
+from steerlens.identity import (
+    ModelIdentity,
+    Origin,
+    fingerprint,
+    identity_of,
+    joint_origin,
+    origin_of,
+)
+from steerlens.saving import saveable
 from steerlens.steering import Together
 
 

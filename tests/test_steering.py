@@ -25,7 +25,8 @@ from steerlens import (
     at,
     capture,
 )
-from steerlens.forward import is_bridge, logits
+from steerlens.identity import is_bridge
+from steerlens.runtime.forward import logits
 from steerlens.steering import Together
 
 V = random(D_MODEL, seed=8)

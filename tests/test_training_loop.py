@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from steerlens import SteeringWarning
-from steerlens.training import Schedule, train
+from steerlens.training.loop import Schedule, train
 
 TRUE = torch.tensor([1.0, -2.0, 0.5])
 

@@ -46,9 +46,10 @@ from safetensors.numpy import load_file
 
 from analysis.judges.linear import HERE, as_texts, register_classifier, words_of
 from analysis.judges.protocol import Prompt, Scores, require_texts
-from steerlens.forward import device_of, logits
-from steerlens.models import fingerprint, load
+from steerlens.identity import device_of, fingerprint
+from steerlens.models import load
 from steerlens.prompts import Conversation, Encoded, encode, stack, with_response
+from steerlens.runtime.forward import logits
 from steerlens.types import HookedModel
 
 INSTRUCTION = "Write in lowercase. Do not use commas."

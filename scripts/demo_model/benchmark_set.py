@@ -21,8 +21,8 @@ from tqdm import tqdm
 from wordings import ATTRIBUTE_WORDINGS, GENRES, HELD_OUT_WORDINGS, TOPIC_REQUESTS, TOPICS
 
 import steerlens
-from steerlens.benchmark_set import FILE
-from steerlens.models import fingerprint
+from steerlens.demo.benchmark_set import FILE
+from steerlens.identity import fingerprint
 from steerlens.types import HookedModel
 
 SIZES = {"train": 240, "validation": 40, "test": 120}

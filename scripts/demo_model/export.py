@@ -1,6 +1,6 @@
 """Export the latest checkpoint of a training run as a Hugging Face model folder with a model card.
 
-    python scripts/demo_model/export.py --work-dir build/demo_model --to steerlens/demo_model
+    python scripts/demo_model/export.py --work-dir build/demo_model --to steerlens/demo/model
 
 The folder is first written beside the target and measured; then each file is renamed into place,
 so that no reader ever sees a part of a file.

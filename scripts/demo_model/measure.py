@@ -1,6 +1,6 @@
 """What the exported demonstration model can do: bits per byte, following of sentiment, samples.
 
-    python scripts/demo_model/measure.py --model steerlens/demo_model --corpus ../shared/corpus
+    python scripts/demo_model/measure.py --model steerlens/demo/model --corpus ../shared/corpus
 
 prints the measurements as JSON. The texts are 200 reviews of the test split (100 positive, 100
 negative) and articles and tales of held-out titles; none of them is used in training.
@@ -176,7 +176,7 @@ def measurements(folder: Path, corpus: Path) -> dict:
 def main() -> None:
     """Print the measurements of a model folder."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--model", type=Path, default=Path("steerlens/demo_model"))
+    parser.add_argument("--model", type=Path, default=Path("steerlens/demo/model"))
     parser.add_argument("--corpus", type=Path, default=DEFAULT_CORPUS)
     arguments = parser.parse_args()
     print(json.dumps(measurements(arguments.model, arguments.corpus), indent=1))

@@ -49,8 +49,8 @@ import steerlens
 from analysis.judges import ATTRIBUTES, Coherence, judge_of, register, sentiment
 from analysis.judges.coherence import REQUESTS
 from analysis.judges.formats import RULES, FormatJudge
-from steerlens.forward import logits
 from steerlens.models import DEMO, has_hooked_transformer
+from steerlens.runtime.forward import logits
 from steerlens.types import HookedModel
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -2,7 +2,7 @@
 
     python scripts/demo_model/train_tokenizer.py --to build/demo_model/tokenizer
     python scripts/demo_model/train.py --minutes 100 --work-dir build/demo_model
-    python scripts/demo_model/export.py --work-dir build/demo_model --to steerlens/demo_model
+    python scripts/demo_model/export.py --work-dir build/demo_model --to steerlens/demo/model
 
 The learning rate follows the elapsed share of the time budget (a short warm-up, then linearly to
 zero), so that training always ends decayed however fast the machine was; the elapsed time is kept

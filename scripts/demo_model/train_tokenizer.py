@@ -6,7 +6,7 @@ It writes tokenizer.json and tokenizer_config.json (with the chat template). Cal
 on a text adds no special tokens: the chat template writes ``<|bos|>`` itself, and code that wants
 it in front of a plain text adds it itself, so that it can never be there twice.
 
-The tokenizer in steerlens/demo_model is frozen. To train another model for it, copy its
+The tokenizer in steerlens/demo/model is frozen. To train another model for it, copy its
 tokenizer.json and tokenizer_config.json to build/demo_model/tokenizer instead of running this.
 """
 

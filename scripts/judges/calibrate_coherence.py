@@ -30,7 +30,7 @@ from analysis.judges.coherence import (
     repetition,
 )
 from analysis.judges.linear import HERE
-from steerlens.models import fingerprint
+from steerlens.identity import fingerprint
 from steerlens.types import HookedModel
 
 

@@ -44,17 +44,17 @@ from steerlens import (
     PromptPair,
     ReFTr1,
     Site,
-    benchmark_set,
     capture,
     contrast_directions,
     everywhere,
 )
-from steerlens.lora import RATE as LORA_RATE
-from steerlens.lora import LoRA
-from steerlens.methods import las
+from steerlens.baselines import las
+from steerlens.baselines.lora import RATE as LORA_RATE
+from steerlens.baselines.lora import LoRA
+from steerlens.demo import benchmark_set
+from steerlens.identity import fingerprint
 from steerlens.methods.clas import BIAS_SHARE, RATE, Kind
 from steerlens.methods.loreft import RATE as LOREFT_RATE
-from steerlens.models import fingerprint
 from steerlens.steering import AnySteering, Steering, scaled
 from steerlens.types import Direction, HookedModel
 

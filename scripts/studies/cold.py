@@ -49,17 +49,17 @@ from steerlens import (
     ReFTr1,
     Scope,
     at,
-    benchmark_set,
     everywhere,
 )
-from steerlens.forward import logits
+from steerlens.demo import benchmark_set
+from steerlens.identity import fingerprint
 from steerlens.methods.reft_r1 import AXBENCH
-from steerlens.models import fingerprint
-from steerlens.positions import prompt
 from steerlens.prompts import Encoded, stack
-from steerlens.running import running, watching
+from steerlens.runtime.forward import logits
+from steerlens.runtime.hooks import running, watching
+from steerlens.scopes import prompt
 from steerlens.steering import AnySteering, scaled
-from steerlens.training import Schedule
+from steerlens.training.loop import Schedule
 from steerlens.types import HookedModel
 
 ROOT = Path(__file__).parents[2]

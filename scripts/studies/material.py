@@ -21,7 +21,7 @@ from analysis.faithfulness import reworded
 from analysis.judges import Coherence, FormatJudge, judge_of
 from analysis.judges.protocol import Judge
 from analysis.tradeoff import Setting
-from steerlens import benchmark_set
+from steerlens.demo import benchmark_set
 from steerlens.generation import Sampling, generate, prompted_pairs
 from steerlens.prompts import PLAIN, PromptPair, tokenizer_of
 from steerlens.types import HookedModel

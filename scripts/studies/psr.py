@@ -43,13 +43,14 @@ from analysis.deltas import align, prompt_deltas, steering_deltas
 from analysis.faithfulness import other_wording
 from analysis.matching import Aim
 from analysis.tradeoff import Scored, Tradeoff, by_question, c80, cp
-from steerlens import benchmark_set
+from steerlens.demo import benchmark_set
+from steerlens.identity import fingerprint
 from steerlens.methods.psr import PSR, difference_of_means
-from steerlens.models import fingerprint
-from steerlens.positions import Scope, generated, response
 from steerlens.saving import load_steering
-from steerlens.steering import AnySteering, Site, Steering, scaled
-from steerlens.training import Schedule
+from steerlens.scopes import Scope, generated, response
+from steerlens.sites import Site
+from steerlens.steering import AnySteering, Steering, scaled
+from steerlens.training.loop import Schedule
 from steerlens.types import HookedModel
 
 ROOT = Path(__file__).parents[2]

@@ -12,7 +12,7 @@ import psr
 from cells import Cells
 from estimates import N_BOOTSTRAP, UNDECIDED, Estimate, estimate, markdown, mean_of, verdict
 
-from steerlens.training import RATES, REACH, SHORT_REACH, Schedule
+from steerlens.training.loop import RATES, REACH, SHORT_REACH, Schedule
 
 REASONS = Path(__file__).with_name("psr_reasons.md")
 """What we make of the results, written by hand once they are there."""

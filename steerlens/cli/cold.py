@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
+from steerlens.checks import require_choice
 from steerlens.jsonl import read_contrasts, read_wishes
-from steerlens.methods.cold import ColdFD, ColdKernel, Compat, Kernel, Mode
-from steerlens.models import require_choice
-from steerlens.positions import Scope
+from steerlens.methods.cold.finite_difference import ColdFD, Mode
+from steerlens.methods.cold.kernel import ColdKernel, Compat, Kernel
 from steerlens.prompts import Prompt
+from steerlens.scopes import Scope
 from steerlens.steering import Steering
 from steerlens.types import HookedModel
 

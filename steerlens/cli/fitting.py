@@ -17,8 +17,8 @@ from steerlens.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from steerlens.labelled import FoundDirection
-    from steerlens.steering import Site
+    from steerlens.directions.labelled import FoundDirection
+    from steerlens.sites import Site
 
 
 def fit_act_add(
@@ -55,7 +55,7 @@ def fit_caa(
     """CAA: the mean difference over contrast pairs, added at every position of the scope."""
     from steerlens.jsonl import read_contrasts
     from steerlens.methods.caa import CAA
-    from steerlens.positions import scope_named
+    from steerlens.scopes import scope_named
 
     positive, negative = read_contrasts(pairs)
     reading = scope_named(read) if read else None
@@ -86,12 +86,12 @@ def fit_direction(
 
     The file is a steering that adds them with strength 1; `fit clas --direction` reads it too.
     """
+    from steerlens.checks import require_choice
+    from steerlens.directions.labelled import Kind, contrast_directions
+    from steerlens.identity import origin_of
     from steerlens.jsonl import read_contrasts
-    from steerlens.labelled import Kind, contrast_directions
     from steerlens.methods.clas import CLAS
-    from steerlens.models import require_choice
-    from steerlens.positions import scope_named
-    from steerlens.saving import origin_of
+    from steerlens.scopes import scope_named
     from steerlens.steering import Steering
 
     require_choice("kind", kind, get_args(Kind))

@@ -21,7 +21,7 @@ from steerlens.cli.options import (
 
 if TYPE_CHECKING:
     from steerlens.prompts import Conversation, PromptPair
-    from steerlens.steering import Site
+    from steerlens.sites import Site
     from steerlens.types import Direction as Vector
     from steerlens.types import HookedModel
 
@@ -64,11 +64,11 @@ def fit_clas(
     A line of the pairs file without a response is answered by the prompted model first; the
     instruction is for that, and for directions, and otherwise not needed.
     """
+    from steerlens.checks import require_choice
     from steerlens.jsonl import read_prompt_pairs
     from steerlens.methods.clas import CLAS
     from steerlens.methods.clas import Kind as Strengths
-    from steerlens.models import require_choice
-    from steerlens.positions import scope_named
+    from steerlens.scopes import scope_named
 
     require_choice("kind", kind, get_args(Strengths))
     steered = scope_named(scope)
@@ -117,8 +117,8 @@ def _require_instructions(
     path: Path, asked: "Sequence[PromptPair | Conversation]", source: str
 ) -> None:
     """Raise ValueError where directions are to come from instructions that are not there."""
+    from steerlens.directions.labelled import Kind
     from steerlens.jsonl import line_numbers
-    from steerlens.labelled import Kind
     from steerlens.prompts import PromptPair
 
     if source == "random" or source not in get_args(Kind):
@@ -143,7 +143,7 @@ def _directions(
 ) -> "tuple[dict[Site, Vector], str]":
     """The directions of a file or of the lines' own prompts, and what to say about them."""
     from steerlens.cli.psr import directions
-    from steerlens.labelled import Kind, contrast_directions
+    from steerlens.directions.labelled import Kind, contrast_directions
     from steerlens.prompts import Conversation, PromptPair
 
     places = inputs.layers_of(layers, model.cfg.n_layers)

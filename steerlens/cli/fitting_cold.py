@@ -94,7 +94,7 @@ def _fit_cold(
 ) -> None:
     from analysis.coefficients import strengths
     from steerlens.cli import cold
-    from steerlens.positions import scope_named
+    from steerlens.scopes import scope_named
 
     asked, steered = cold.read(method, pairs, loss, options), scope_named(scope)
     inputs.require_folder_of(out)

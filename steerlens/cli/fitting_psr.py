@@ -22,7 +22,7 @@ from steerlens.cli.options import (
 
 if TYPE_CHECKING:
     from steerlens.cli.psr import Wanted
-    from steerlens.training import Schedule
+    from steerlens.training.loop import Schedule
 
 
 def fit_psr(
@@ -62,7 +62,7 @@ def fit_psr(
     A line of the pairs file without a response is answered by the prompted model first.
     """
     from steerlens.cli import psr
-    from steerlens.training import Schedule
+    from steerlens.training.loop import Schedule
 
     wanted = psr.Wanted(
         objective, surface, constant, rank, ll_weight, shift, learn_shift, direction, checkpoint,

@@ -71,7 +71,7 @@ def doctor(as_json: AsJson = False) -> None:
     """What works on this machine and what does not."""
     from dataclasses import asdict
 
-    from steerlens.doctor import examine
+    from steerlens.cli.doctor import examine
 
     checks = examine()
     lines = [f"{'✓' if check.works else '✗'} {check.name}: {check.seen}" for check in checks]

@@ -10,16 +10,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from steerlens.checks import require_choice
 from steerlens.combinators import Only
-from steerlens.imitation import Objective
 from steerlens.methods.caa import CAA
 from steerlens.methods.clas import CLAS
 from steerlens.methods.psr import PSR, REGULARISE, Fit, Surface, difference_of_means
-from steerlens.models import require_choice
 from steerlens.prompts import PromptPair
 from steerlens.saving import load_steering
-from steerlens.steering import Site, require_site
-from steerlens.training import Schedule
+from steerlens.sites import Site, require_site
+from steerlens.training.imitation import Objective
+from steerlens.training.loop import Schedule
 from steerlens.types import HookedModel
 
 

@@ -18,12 +18,14 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from steerlens.activations import capture
+from steerlens.checks import require_finite
 from steerlens.combinators import masked
-from steerlens.directions import require_finite
-from steerlens.positions import Window
-from steerlens.prompts import Encoded, encode, tokenizer_of
-from steerlens.saving import origin_of, saveable
-from steerlens.steering import Site, Steering
+from steerlens.identity import origin_of
+from steerlens.prompts import Encoded, batch, encode, tokenizer_of
+from steerlens.saving import saveable
+from steerlens.scopes import Window
+from steerlens.sites import Site
+from steerlens.steering import Steering
 from steerlens.types import Hook, HookedModel, Residual, Steer
 
 Alignment = Literal["front", "mid", "back"]

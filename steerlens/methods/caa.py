@@ -16,11 +16,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from steerlens.activations import capture, default_read
-from steerlens.directions import SAME, require_finite, require_pairs
-from steerlens.positions import Scope
+from steerlens.checks import require_finite, require_pairs
+from steerlens.directions.means import SAME
+from steerlens.identity import origin_of
 from steerlens.prompts import Prompts, encode_all
-from steerlens.saving import origin_of, saveable
-from steerlens.steering import Site, Steering, as_site
+from steerlens.saving import saveable
+from steerlens.scopes import Scope
+from steerlens.sites import Site, as_site
+from steerlens.steering import Steering
 from steerlens.types import Direction, Hook, HookedModel, Residual
 
 

@@ -27,15 +27,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from steerlens.activations import capture
-from steerlens.directions import require_finite, unit
-from steerlens.gates import key_of
-from steerlens.likelihood import by_likelihood
-from steerlens.models import require_choice
-from steerlens.positions import Scope, everywhere
+from steerlens.checks import require_choice, require_finite
+from steerlens.directions.means import unit
 from steerlens.prompts import PromptPair, encode_pair
 from steerlens.saving import saveable
-from steerlens.steering import Site, Steering, as_site, require_writable
-from steerlens.training import Parameters, Trained
+from steerlens.scopes import Scope, everywhere
+from steerlens.sites import Site, as_site, require_writable
+from steerlens.steering import Steering
+from steerlens.training.gates import key_of
+from steerlens.training.likelihood import by_likelihood
+from steerlens.training.loop import Parameters, Trained
 from steerlens.types import Direction, Hook, HookedModel, Residual
 
 Kind = Literal["contextual", "layerwise", "single"]

@@ -21,12 +21,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from steerlens.activations import capture
-from steerlens.directions import SAME, require_finite, unit
+from steerlens.checks import require_finite
+from steerlens.directions.means import SAME, unit
+from steerlens.identity import origin_of
 from steerlens.methods.caa import CAA
-from steerlens.positions import last
 from steerlens.prompts import PromptPair, encode_pair
-from steerlens.saving import origin_of, saveable
-from steerlens.steering import Site, Steering, as_site
+from steerlens.saving import saveable
+from steerlens.scopes import last
+from steerlens.sites import Site, as_site
+from steerlens.steering import Steering
 from steerlens.types import Direction, Hook, HookedModel, Residual
 
 

@@ -23,14 +23,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from steerlens.directions import require_finite
-from steerlens.gates import key_of
-from steerlens.likelihood import by_likelihood
-from steerlens.positions import Scope, everywhere
+from steerlens.checks import require_finite
 from steerlens.prompts import PromptPair
 from steerlens.saving import saveable
-from steerlens.steering import Site, Steering, as_site
-from steerlens.training import Parameters, Trained
+from steerlens.scopes import Scope, everywhere
+from steerlens.sites import Site, as_site
+from steerlens.steering import Steering
+from steerlens.training.gates import key_of
+from steerlens.training.likelihood import by_likelihood
+from steerlens.training.loop import Parameters, Trained
 from steerlens.types import Hook, HookedModel, Residual
 
 STEPS, RATE = 8, 3e-3

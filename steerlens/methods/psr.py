@@ -27,20 +27,22 @@ from jaxtyping import Float
 from torch import Tensor
 
 from steerlens.activations import capture
-from steerlens.directions import require_finite
-from steerlens.gates import key_of, revive
-from steerlens.imitation import (
+from steerlens.checks import require_finite
+from steerlens.identity import origin_of
+from steerlens.prompts import PromptPair, encode_pair
+from steerlens.saving import saveable
+from steerlens.scopes import Scope, question_and_response, response
+from steerlens.sites import Site, as_site
+from steerlens.steering import AnySteering, Steering
+from steerlens.training.gates import key_of, revive
+from steerlens.training.imitation import (
     MEMORY,
     Imitation,
     Objective,
     aligned_span,
     require_instructions,
 )
-from steerlens.positions import Scope, question_and_response, response
-from steerlens.prompts import PromptPair, encode_pair
-from steerlens.saving import origin_of, saveable
-from steerlens.steering import AnySteering, Site, Steering, as_site
-from steerlens.training import Parameters, Schedule, Trained, train
+from steerlens.training.loop import Parameters, Schedule, Trained, train
 from steerlens.types import Direction, Hook, HookedModel, Residual
 
 Surface = Literal["R", "QR"]

@@ -27,13 +27,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from steerlens.activations import capture_stream
-from steerlens.directions import require_finite, unit
-from steerlens.imitation import Imitation
-from steerlens.positions import Scope, Window, everywhere
+from steerlens.checks import require_finite
+from steerlens.directions.means import unit
+from steerlens.identity import origin_of
 from steerlens.prompts import Encoded, PromptPair
-from steerlens.saving import origin_of, saveable
-from steerlens.steering import Site, Steering, as_site
-from steerlens.training import Parameters, Schedule, Trained, train
+from steerlens.saving import saveable
+from steerlens.scopes import Scope, Window, everywhere
+from steerlens.sites import Site, as_site
+from steerlens.steering import Steering
+from steerlens.training.imitation import Imitation
+from steerlens.training.loop import Parameters, Schedule, Trained, train
 from steerlens.types import Direction, Hook, HookedModel, Residual, Where
 
 AXBENCH = Schedule(epochs=3, batch_size=6, weight_decay=0.01, patience=None, clip=1.0)

@@ -24,16 +24,18 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from steerlens.checks import require_choice
 from steerlens.combinators import bind
-from steerlens.forward import blocks_only, device_of, logits, logits_from, logits_where
-from steerlens.gates import Gated, key_of
-from steerlens.models import require_choice
-from steerlens.positions import Scope, Window, everywhere
+from steerlens.identity import device_of, origin_of
 from steerlens.prompts import Encoded, PromptPair, encode_pair, show, stack
-from steerlens.saving import digest_of, origin_of
-from steerlens.steering import AnySteering, Site, require_writable
-from steerlens.store import Store
-from steerlens.training import Parameters
+from steerlens.runtime.forward import blocks_only, logits, logits_from, logits_where
+from steerlens.saving import digest_of
+from steerlens.scopes import Scope, Window, everywhere
+from steerlens.sites import Site, require_writable
+from steerlens.steering import AnySteering
+from steerlens.training.gates import Gated, key_of
+from steerlens.training.loop import Parameters
+from steerlens.training.store import Store
 from steerlens.types import HookedModel, Residual, Tokens, Where
 
 Objective = Literal["MSE", "LL", "both"]

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from steerlens.checks import require_finite, require_pairs
 from steerlens.types import Direction
 
 Centring = Literal["pair", "none", "mean"]
@@ -22,32 +23,6 @@ def unit(direction: Direction) -> Direction:
             "negative activations the same, or not finite?"
         )
     return direction / length
-
-
-def require_finite(activations: Float[Tensor, "..."], what: str) -> None:
-    """Raise ValueError if `activations` is empty or holds NaN or infinity."""
-    if activations.numel() == 0:
-        raise ValueError(f"{what}: empty, shape {tuple(activations.shape)}. Give at least one row.")
-    if not bool(torch.isfinite(activations).all()):
-        bad = int((~torch.isfinite(activations)).sum())
-        raise ValueError(
-            f"{what}: {bad} of {activations.numel()} values are NaN or infinite. Find the row with "
-            "torch.isfinite(x).all(dim=-1), and load the model in float32 or bfloat16."
-        )
-
-
-def require_pairs(
-    positive: Float[Tensor, "pair d_model"], negative: Float[Tensor, "pair d_model"]
-) -> None:
-    """Raise ValueError unless both sides are finite and hold as many rows."""
-    require_finite(positive, "positive activations")
-    require_finite(negative, "negative activations")
-    if positive.shape != negative.shape:
-        raise ValueError(
-            f"Pairs are needed; found positive activations of shape {tuple(positive.shape)} and "
-            f"negative ones of {tuple(negative.shape)}. Give as many of each, in the same order; "
-            "difference_of_means takes unequal numbers."
-        )
 
 
 def difference_of_means(

@@ -30,11 +30,18 @@ from jaxtyping import Float
 from torch import Tensor
 
 from steerlens.activations import capture, default_read
-from steerlens.directions import SAME, principal_direction, unit
-from steerlens.positions import Scope
+from steerlens.directions.means import SAME, principal_direction, unit
+from steerlens.directions.rfm import (
+    CLAS_RFM,
+    RFM,
+    auroc,
+    best_direction,
+    correlation,
+    require_labelled,
+)
 from steerlens.prompts import Prompt, encode_all
-from steerlens.rfm import CLAS_RFM, RFM, auroc, best_direction, correlation, require_labelled
-from steerlens.steering import Site, as_site
+from steerlens.scopes import Scope
+from steerlens.sites import Site, as_site
 from steerlens.types import Direction, HookedModel, SteeringWarning
 
 Kind = Literal["rfm", "ridge", "logistic", "means", "pca", "random"]

@@ -19,9 +19,10 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from steerlens.directions import unit
+from steerlens.directions.means import unit
 from steerlens.methods.clas import CLAS
-from steerlens.steering import AnySteering, Site, Steering, as_site, scaled
+from steerlens.sites import Site, as_site
+from steerlens.steering import AnySteering, Steering, scaled
 from steerlens.types import Direction
 
 GRID = tuple(number / 20 for number in range(20))
@@ -54,7 +55,9 @@ def search(
     Of equal scores the strength nearest to 0 is taken.
     """
     if not grid:
-        raise ValueError("The grid is empty. Pass some strengths: grid=steerlens.methods.las.GRID.")
+        raise ValueError(
+            "The grid is empty. Pass some strengths: grid=steerlens.baselines.las.GRID."
+        )
     scores: dict[float, float] = {}
     for strength in map(float, grid):
         scores[strength] = float(score(scaled(steering, strength)))

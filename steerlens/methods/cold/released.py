@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from steerlens.positions import Window, last, prompt
 from steerlens.saving import saveable
+from steerlens.scopes import Window, last, prompt
 from steerlens.types import Hook, Residual, Steer
 
 

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from steerlens.positions import (
+from steerlens.scopes import (
     NAMED_SCOPES,
     PADDING,
     Scope,

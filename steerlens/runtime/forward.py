@@ -16,8 +16,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from steerlens.positions import Window
-from steerlens.steering import Site, require_site
+from steerlens.identity import device_of, is_bridge
+from steerlens.scopes import Window
+from steerlens.sites import Site, require_site
 from steerlens.types import HookedModel, Residual, Tokens, Where
 
 Wanted = Literal["all", "last"]
@@ -25,16 +26,6 @@ Wanted = Literal["all", "last"]
 
 class _Enough(Exception):
     """Raised in the deepest hook that is needed; nothing above it runs."""
-
-
-def is_bridge(model: HookedModel) -> bool:
-    """Whether `model` is a TransformerBridge (else it is a HookedTransformer)."""
-    return hasattr(type(model), "boot_transformers")
-
-
-def device_of(model: HookedModel) -> torch.device:
-    """The device of the model's parameters."""
-    return next(model.parameters()).device  # pyright: ignore[reportAttributeAccessIssue]
 
 
 @dataclass(eq=False)

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 
 from steerlens.activations import capture
-from steerlens.forward import logits
 from steerlens.generation import generate
 from steerlens.methods.caa import CAA
 from steerlens.models import DEMO, has_hooked_transformer, load, quietly
 from steerlens.prompts import batch
+from steerlens.runtime.forward import logits
 from steerlens.steering import at
 from steerlens.types import HookedModel
 

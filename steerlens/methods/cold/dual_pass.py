@@ -20,11 +20,20 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
-from steerlens.forward import in_place_of
-from steerlens.gradients import Place, require_differentiation, standing_in
-from steerlens.positions import Window
-from steerlens.steering import Site
-from steerlens.tangent import Weights, differentiable, halves, moving
+from steerlens.methods.cold.gradients import (
+    Place,
+    require_differentiation,
+    standing_in,
+)
+from steerlens.methods.cold.tangent import (
+    Weights,
+    differentiable,
+    halves,
+    moving,
+)
+from steerlens.runtime.forward import in_place_of
+from steerlens.scopes import Window
+from steerlens.sites import Site
 from steerlens.types import HookedModel, Residual
 
 

@@ -15,10 +15,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from steerlens.forward import is_bridge, logits
-from steerlens.losses import Example, Logits, Loss, Rows
-from steerlens.models import identity_of
-from steerlens.steering import Site
+from steerlens.identity import identity_of, is_bridge
+from steerlens.methods.cold.losses import Example, Logits, Loss, Rows
+from steerlens.runtime.forward import logits
+from steerlens.sites import Site
 from steerlens.types import Hook, HookedModel, Residual
 
 EMBEDDING = "embed.W_E"

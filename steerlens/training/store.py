@@ -13,9 +13,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from steerlens.activations import capture_stream
-from steerlens.positions import Scope
 from steerlens.prompts import Encoded
-from steerlens.steering import AnySteering, Site
+from steerlens.scopes import Scope
+from steerlens.sites import Site
+from steerlens.steering import AnySteering
 from steerlens.types import HookedModel
 
 FLOAT16 = torch.finfo(torch.float16).max

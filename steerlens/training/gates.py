@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from steerlens.steering import Site
-from steerlens.training import Parameters
+from steerlens.sites import Site
+from steerlens.training.loop import Parameters
 from steerlens.types import Hook, Residual, SteeringWarning
 
 

@@ -5,13 +5,14 @@ from typing import Protocol, runtime_checkable
 
 import torch
 
-from steerlens.gates import Gated
-from steerlens.imitation import Imitation
-from steerlens.positions import Scope, everywhere
+from steerlens.identity import origin_of
 from steerlens.prompts import PromptPair
-from steerlens.saving import origin_of
-from steerlens.steering import Site, Steering
-from steerlens.training import Parameters, Schedule, Trained, train
+from steerlens.scopes import Scope, everywhere
+from steerlens.sites import Site
+from steerlens.steering import Steering
+from steerlens.training.gates import Gated
+from steerlens.training.imitation import Imitation
+from steerlens.training.loop import Parameters, Schedule, Trained, train
 from steerlens.types import HookedModel
 
 

@@ -8,17 +8,11 @@ from typing import Any
 
 import torch
 
-from steerlens.combinators import Scaled, When, bind, masked, parts, require_like
-from steerlens.positions import Scope, Window
-from steerlens.steering import (
-    AnySteering,
-    Site,
-    Steering,
-    require_fit,
-    require_writable,
-    start,
-    step_alone,
-)
+from steerlens.checks import require_like
+from steerlens.combinators import Scaled, When, bind, masked, parts
+from steerlens.scopes import Scope, Window
+from steerlens.sites import Site, require_fit, require_writable
+from steerlens.steering import AnySteering, Steering, start, step_alone
 from steerlens.types import Hook, HookedModel, Residual, Steer, SteeringWarning, Tokens
 
 

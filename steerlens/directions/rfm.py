@@ -26,7 +26,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from steerlens.directions import require_finite
+from steerlens.checks import require_finite
 from steerlens.types import Direction
 
 Rows = Float[Tensor, "row d_model"]

@@ -25,11 +25,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from steerlens.directions import require_finite
-from steerlens.forward import device_of, is_bridge, logits
-from steerlens.positions import Window
+from steerlens.checks import require_finite
+from steerlens.identity import device_of, is_bridge
 from steerlens.prompts import PromptPair, encode_pair, stack
-from steerlens.training import Parameters, Schedule, Trained, train
+from steerlens.runtime.forward import logits
+from steerlens.scopes import Window
+from steerlens.training.loop import Parameters, Schedule, Trained, train
 from steerlens.types import HookedModel, Tokens
 
 Part = Literal["out", "in", "gate"]

@@ -21,10 +21,16 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from steerlens.forward import Cache, is_bridge, read
-from steerlens.gradients import Place, require_differentiation, standing_in, weights_at
-from steerlens.positions import Window
-from steerlens.steering import Site
+from steerlens.identity import is_bridge
+from steerlens.methods.cold.gradients import (
+    Place,
+    require_differentiation,
+    standing_in,
+    weights_at,
+)
+from steerlens.runtime.forward import Cache, read
+from steerlens.scopes import Window
+from steerlens.sites import Site
 from steerlens.types import HookedModel, Residual, Tokens
 
 Weights = Mapping[str, Float[Tensor, "..."]]

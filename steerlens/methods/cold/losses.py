@@ -19,10 +19,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from steerlens.forward import device_of
-from steerlens.models import require_choice
-from steerlens.positions import Window
+from steerlens.checks import require_choice
+from steerlens.identity import device_of
 from steerlens.prompts import Encoded, Prompts, encode_all, stack, tokenizer_of
+from steerlens.scopes import Window
 from steerlens.types import HookedModel, Tokens
 
 LossName = Literal["sft", "negative_sft", "dpo", "options"]

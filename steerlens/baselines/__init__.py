@@ -1,0 +1,1 @@
+"""What the methods are compared with that is no method of its own: a grid search, and LoRA."""

@@ -1,0 +1,66 @@
+"""What a caller may get wrong, in one place: each check raises an error that says what to do."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from steerlens.types import Residual
+
+
+def require_choice(what: str, found: str, known: tuple[str, ...]) -> None:
+    """Raise ValueError unless `found` is one of `known`."""
+    if found not in known:
+        raise ValueError(f"Unknown {what} {found!r}. Use one of: {', '.join(known)}.")
+
+
+def require_finite(activations: Float[Tensor, "..."], what: str) -> None:
+    """Raise ValueError if `activations` is empty or holds NaN or infinity."""
+    if activations.numel() == 0:
+        raise ValueError(f"{what}: empty, shape {tuple(activations.shape)}. Give at least one row.")
+    if not bool(torch.isfinite(activations).all()):
+        bad = int((~torch.isfinite(activations)).sum())
+        raise ValueError(
+            f"{what}: {bad} of {activations.numel()} values are NaN or infinite. Find the row with "
+            "torch.isfinite(x).all(dim=-1), and load the model in float32 or bfloat16."
+        )
+
+
+def require_pairs(
+    positive: Float[Tensor, "pair d_model"], negative: Float[Tensor, "pair d_model"]
+) -> None:
+    """Raise ValueError unless both sides are finite and hold as many rows."""
+    require_finite(positive, "positive activations")
+    require_finite(negative, "negative activations")
+    if positive.shape != negative.shape:
+        raise ValueError(
+            f"Pairs are needed; found positive activations of shape {tuple(positive.shape)} and "
+            f"negative ones of {tuple(negative.shape)}. Give as many of each, in the same order; "
+            "difference_of_means takes unequal numbers."
+        )
+
+
+def require_steer(steer: object, of: str) -> None:
+    """Raise TypeError unless `steer` can be called as a hook."""
+    if not callable(steer):
+        raise TypeError(
+            f"{of} needs a steer, a function (activation, hook) -> activation; found "
+            f"{type(steer).__name__}. For a bare direction write CAA(direction)."
+        )
+
+
+def require_like(activation: Residual, steered: object, of: str) -> None:
+    """Raise ValueError unless `steered` is a tensor of the activation's shape and dtype."""
+    kind = isinstance(steered, Tensor) and (steered.dtype, steered.shape)
+    if kind == (activation.dtype, activation.shape):
+        return
+    raise ValueError(
+        f"{of} must return a tensor like the activation, {described(activation)}; it returned "
+        f"{described(steered)}. A steer is a function (activation, hook) -> activation."
+    )
+
+
+def described(value: object) -> str:
+    """Dtype and shape of a tensor, the type's name of anything else; for messages."""
+    if isinstance(value, Tensor):
+        return f"{value.dtype} {tuple(value.shape)}"
+    return type(value).__name__

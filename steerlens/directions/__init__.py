@@ -1,0 +1,1 @@
+"""Activations to a direction at one site."""

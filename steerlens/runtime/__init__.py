@@ -1,0 +1,1 @@
+"""Running a model with hooks: one forward pass on any backend, and steers on it."""
