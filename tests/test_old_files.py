@@ -111,8 +111,8 @@ def test_a_cold_fd_of_format_1_is_still_refused_on_the_other_backend():
 
 
 def test_the_files_have_every_class_that_format_1_could_hold():
-    held = set().union(*(classes_in(header(name)["steering"]) for name in FILES))
-    assert held == METHODS | COMBINATORS | PARTS
+    classes = set().union(*(classes_in(header(name)["steering"]) for name in FILES))
+    assert classes == METHODS | COMBINATORS | PARTS
     assert {header(name)["format"] for name in FILES} == {1}
     assert {header(name)["origin"] is None for name in FILES} == {True, False}
 

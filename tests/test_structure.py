@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from counts import Measured, exported, functions_of, public_names, source_of
 from imports import Graph, Import, circles, graph_of, imports_of, layers, modules_of
+from tables import report
 
 import steerlens
 
@@ -39,7 +40,7 @@ def functions_in(folder: str) -> tuple[Measured, ...]:
     return tuple(each for name, file in modules for each in functions_of(source_of(name, file)))
 
 
-def told(imports: frozenset[Import] | set[Import]) -> list[str]:
+def imports_in_circles(imports: frozenset[Import] | set[Import]) -> list[str]:
     """Every import that is part of a circle, in words."""
     groups = circles(graph_of(set(imports)))
     return sorted(
@@ -54,7 +55,7 @@ def told(imports: frozenset[Import] | set[Import]) -> list[str]:
     "folders", [("steerlens",), ("analysis",), ("steerlens", "analysis"), ("scripts/studies",)]
 )
 def test_no_modules_import_each_other_in_a_circle(folders):
-    tied = told(imports_inside(*folders))
+    tied = imports_in_circles(imports_inside(*folders))
     assert not tied, "\n".join(tied)
 
 
@@ -129,7 +130,10 @@ def test_a_circle_is_seen_wherever_it_is_closed(wrapped, when, statement, tmp_pa
     made = package(tmp_path, a="import made.b", b=wrapped.format(statement), c="import made.a")
     assert Import("made.b", "made.a", when) in made
     assert circles(graph_of(made)) == [frozenset({"made.a", "made.b"})]
-    assert told(made) == ["made.a imports made.b (import)", f"made.b imports made.a ({when})"]
+    assert imports_in_circles(made) == [
+        "made.a imports made.b (import)",
+        f"made.b imports made.a ({when})",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -272,6 +276,23 @@ def test_functions_are_measured_without_self_and_docstring(counted):
         Measured("made.Shape.area", lines=8, parameters=4),
         Measured("made.Shape.area.inner", lines=1, parameters=2),
     ]
+
+
+def test_the_tables_say_what_was_and_what_is(tmp_path):
+    roots = {when: tmp_path / when for when in ("before", "after")}
+    for when, text in (("before", COUNTED), ("after", COUNTED + "a = 1\n")):
+        folder = roots[when] / "steerlens"
+        folder.mkdir(parents=True)
+        (folder / "__init__.py").write_text(FOR_TYPES.format("from steerlens.shapes import f, g"))
+        (folder / "shapes.py").write_text(text, encoding="utf-8")
+        (folder / "user.py").write_text("def f():\n    import steerlens.shapes\n")
+    rows = report(roots).splitlines()
+    assert "| imports between modules | 2 | 2 |" in rows
+    assert "| layers of imports, lazy ones too | 2 | 2 |" in rows
+    assert "| lines of code | 26 | 27 |" in rows
+    assert "| names that `steerlens` exports | 2 | 2 |" in rows
+    assert "| steerlens.shapes | 42.9 % | 40.9 % |" in rows
+    assert "| `shapes.Shape.area` 8 | `shapes.Shape.area` 8 |" in rows
 
 
 def test_public_names_are_those_listed_or_without_underscore(counted, tmp_path):

@@ -153,27 +153,27 @@ def cold_files(model: Any) -> dict[str, Any]:
     To keep files small, all but one hold those of attention alone.
     """
     whole = fitted(model, 1, scope=everywhere)
-    one = of_attention(fitted(model, 1, loss="sft"))
-    two = of_attention(fitted(model, [Site(0), Site(2, "resid_pre")], scope=everywhere))
+    single = of_attention(fitted(model, 1, loss="sft"))
+    several = of_attention(fitted(model, [Site(0), Site(2, "resid_pre")], scope=everywhere))
     caa = CAA.from_prompts(model, POSITIVE, NEGATIVE, 1)
-    bare = replace(one, origin=None)
+    bare = replace(single, origin=None)
     return {
         "cold_fd": whole,
-        "cold_fd_on_prompt": one,
-        "cold_fd_several_sites": two,
-        "cold_fd_difference": replace(one, mode="fd", eps=0.05),
-        "cold_fd_central": replace(two, mode="fd", eps=0.05, central=True),
+        "cold_fd_on_prompt": single,
+        "cold_fd_several_sites": several,
+        "cold_fd_difference": replace(single, mode="fd", eps=0.05),
+        "cold_fd_central": replace(several, mode="fd", eps=0.05, central=True),
         "cold_fd_without_origin": bare,
-        "together": Together((replace(one, scope=everywhere), caa)),
-        "together_other_way_round": caa.only(response) + one,
-        "together_of_three": at(1, CAA(V)) + bare + two,
-        "scaled_cold": scaled(one, -0.6),
-        "only_cold": only(replace(one, scope=everywhere), response),
-        "scaled_only_cold": scaled(only(two, steerlens.positions(1, 6)), 0.5),
+        "together": Together((replace(single, scope=everywhere), caa)),
+        "together_other_way_round": caa.only(response) + single,
+        "together_of_three": at(1, CAA(V)) + bare + several,
+        "scaled_cold": scaled(single, -0.6),
+        "only_cold": only(replace(single, scope=everywhere), response),
+        "scaled_only_cold": scaled(only(several, steerlens.positions(1, 6)), 0.5),
         "only_scaled_cold": only(scaled(bare, 2.0), steerlens.last),
-        "scaled_together": scaled(one + caa, 0.7),
-        "only_together": only(caa + two, steerlens.generated),
-        "together_of_scaled": scaled(two, 0.5) + caa,
+        "scaled_together": scaled(single + caa, 0.7),
+        "only_together": only(caa + several, steerlens.generated),
+        "together_of_scaled": scaled(several, 0.5) + caa,
     }
 
 
