@@ -26,7 +26,7 @@ _HOME = {
     ],
     "models": ["load"],
     "prompts": ["PLAIN", "Conversation", "PromptPair", "batch", "encode", "encode_pair"],
-    "saving": ["load_steering"],
+    "reading": ["load_steering"],
     "scopes": [
         "Scope",
         "Window",
@@ -40,7 +40,7 @@ _HOME = {
         "scope_named",
     ],
     "sites": ["Site"],
-    "steering": ["Steering", "TokenSteering", "at", "only", "scaled"],
+    "steering": ["Steering", "at", "only", "scaled"],
     "types": ["SteeringWarning"],
 }
 # Whole modules under a shorter name: `sl.scope.response`, `sl.benchmark_set.read("positive")`.
@@ -73,7 +73,7 @@ if TYPE_CHECKING:
     )
     from steerlens.models import load
     from steerlens.prompts import PLAIN, Conversation, PromptPair, batch, encode, encode_pair
-    from steerlens.saving import load_steering
+    from steerlens.reading import load_steering
     from steerlens.scopes import (
         Scope,
         Window,
@@ -87,7 +87,7 @@ if TYPE_CHECKING:
         scope_named,
     )
     from steerlens.sites import Site
-    from steerlens.steering import Steering, TokenSteering, at, only, scaled
+    from steerlens.steering import Steering, at, only, scaled
     from steerlens.types import SteeringWarning
 
 

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 from steerlens.directions.means import unit
 from steerlens.methods.clas import CLAS
 from steerlens.sites import Site, as_site
-from steerlens.steering import AnySteering, Steering, scaled
+from steerlens.steering import Steering, scaled
 from steerlens.types import Direction
 
 GRID = tuple(number / 20 for number in range(20))
@@ -48,7 +48,7 @@ def fixed(
 
 
 def search(
-    score: Callable[[AnySteering], float], steering: AnySteering, grid: Sequence[float]
+    score: Callable[[Steering], float], steering: Steering, grid: Sequence[float]
 ) -> Searched:
     """The strength of the grid at which `score(steering at that strength)` is largest.
 

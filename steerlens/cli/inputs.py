@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from steerlens.prompts import PromptPair
-    from steerlens.steering import AnySteering
+    from steerlens.steering import Steering
     from steerlens.types import HookedModel
 
 TINY = 256
@@ -52,9 +52,9 @@ def require_folder_of(out: Path) -> None:
         raise ValueError(f"Cannot write {out}: its folder does not exist. Make it first.")
 
 
-def steerings_of(paths: Sequence[Path], model: "HookedModel") -> "dict[str, AnySteering]":
+def steerings_of(paths: Sequence[Path], model: "HookedModel") -> "dict[str, Steering]":
     """Each file's steering under the file's name."""
-    from steerlens.saving import load_steering
+    from steerlens.reading import load_steering
 
     names = [path.stem for path in paths]
     twice = {name for name in names if names.count(name) > 1}
@@ -93,7 +93,7 @@ def measurable(
     choice: tuple[str, str, str],
     seed: int,
     longest: int,
-) -> "tuple[HookedModel, list[PromptPair], dict[str, AnySteering]]":
+) -> "tuple[HookedModel, list[PromptPair], dict[str, Steering]]":
     """The model, every pair answered, and the steerings; bad files are errors before any work."""
     from steerlens.jsonl import read_prompt_pairs
 

@@ -16,7 +16,7 @@ from steerlens.methods.caa import CAA
 from steerlens.methods.clas import CLAS
 from steerlens.methods.psr import PSR, REGULARISE, Fit, Surface, difference_of_means
 from steerlens.prompts import PromptPair
-from steerlens.saving import load_steering
+from steerlens.reading import load_steering
 from steerlens.sites import Site, require_site
 from steerlens.training.imitation import Objective
 from steerlens.training.loop import Schedule

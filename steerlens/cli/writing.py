@@ -58,14 +58,14 @@ def generate(
     """Write completions, unsteered and, given a steering file, steered by it."""
     from steerlens.generation import generate as write
     from steerlens.prompts import Conversation
-    from steerlens.saving import load_steering
-    from steerlens.steering import AnySteering, scaled, together
+    from steerlens.reading import load_steering
+    from steerlens.steering import Steering, scaled, together
 
     if raw and system is not None:
         raise ValueError("--raw has no turns, so --system has no place. Leave one of them out.")
     loaded = inputs.load(model, backend, device)
     parts = [scaled(load_steering(path, loaded), strength) for path in steering or []]
-    acting: AnySteering | None = together(parts) if parts else None
+    acting: Steering | None = together(parts) if parts else None
     asked = prompt if raw else Conversation(prompt, system)
     runs = {"unsteered": None} if acting is None else {"unsteered": None, "steered": acting}
     texts = {

@@ -33,7 +33,7 @@ from steerlens.prompts import PromptPair, encode_pair
 from steerlens.saving import saveable
 from steerlens.scopes import Scope, question_and_response, response
 from steerlens.sites import Site, as_site
-from steerlens.steering import AnySteering, Steering
+from steerlens.steering import Steering
 from steerlens.training.gates import key_of, revive
 from steerlens.training.imitation import (
     MEMORY,
@@ -103,7 +103,7 @@ class PSR:
         template: str | None = None,
         memory: int = MEMORY,
         reuse: bool = True,
-        teacher: AnySteering | None = None,
+        teacher: Steering | None = None,
         checkpoint: str | Path | None = None,
         progress: bool = False,
     ) -> "Fit":

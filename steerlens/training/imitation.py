@@ -32,7 +32,7 @@ from steerlens.runtime.forward import blocks_only, logits, logits_from, logits_w
 from steerlens.saving import digest_of
 from steerlens.scopes import Scope, Window, everywhere
 from steerlens.sites import Site, require_writable
-from steerlens.steering import AnySteering
+from steerlens.steering import Steering
 from steerlens.training.gates import Gated, key_of
 from steerlens.training.loop import Parameters
 from steerlens.training.store import Store
@@ -88,7 +88,7 @@ class Imitation:
         memory: int = MEMORY,
         seed: int = 0,
         reuse: bool = True,
-        teacher: AnySteering | None = None,
+        teacher: Steering | None = None,
         by_token: bool = False,
     ) -> None:
         _require(model, pairs, sites)
@@ -130,7 +130,7 @@ class Imitation:
         both: Sequence[tuple[Encoded, Encoded]],
         scope: Scope,
         memory: int,
-        teacher: AnySteering | None,
+        teacher: Steering | None,
     ) -> Store:
         """What is imitated on each span, at each of the layers."""
         if teacher is None:

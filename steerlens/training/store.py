@@ -16,7 +16,7 @@ from steerlens.activations import capture_stream
 from steerlens.prompts import Encoded
 from steerlens.scopes import Scope
 from steerlens.sites import Site
-from steerlens.steering import AnySteering
+from steerlens.steering import Steering
 from steerlens.types import HookedModel
 
 FLOAT16 = torch.finfo(torch.float16).max
@@ -43,7 +43,7 @@ class Store:
         scope: Scope,
         counts: Sequence[int],
         limit: int,
-        steering: AnySteering | None = None,
+        steering: Steering | None = None,
     ) -> "Store":
         """Capture `rows` on the tokens of `scope`, of which row i has `counts[i]`."""
         offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
