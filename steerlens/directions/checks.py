@@ -66,7 +66,7 @@ def require_binary(labels: Labels, *, both: bool) -> None:
         raise ValueError(f"Labels are 0 and 1, and both must occur; found {sorted(values)[:5]}.")
 
 
-def require_both_labels(fitted: Labels, others: Labels, held_out: float) -> None:
+def require_both_labels(fitted: Labels, others: Float[Tensor, " other"], held_out: float) -> None:
     """Raise ValueError unless both labels occur among the fitted and among the held-out rows."""
     pairs, most = (len(fitted) + len(others)) // 2, 1000
     enough = (p for p in range(2, most) if 0 < n_fitted(2 * p, held_out) < 2 * p)
