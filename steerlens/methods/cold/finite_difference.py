@@ -20,7 +20,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from steerlens.identity import origin_of
 from steerlens.methods.cold.checks import (
     Compat,
     Mode,
@@ -38,10 +37,9 @@ from steerlens.methods.cold.gradients import BATCH_SIZE, mean_gradient, places_o
 from steerlens.methods.cold.losses import Loss, loss_named, name_of
 from steerlens.methods.cold.tangent import Derivative, Difference, step_size
 from steerlens.saving import saveable
-from steerlens.scopes import Context, Scope, Window, everywhere, prompt
+from steerlens.scopes import Context, Scope, Window, prompt
 from steerlens.sites import Site
-from steerlens.steering import Steering
-from steerlens.training.fit import Fit
+from steerlens.training.fit import Fit, token_ids
 from steerlens.types import Hook, HookedModel, Residual, Steer, Tokens
 
 
@@ -107,9 +105,8 @@ class ColdFD:
         shared = (tuple(g), tuple(g.values()))
         options = (eta, mode, eps, central, name_of(loss))
         steers = {site: cls(*shared, site, places, *options) for site in places}
-        rows = [torch.tensor(row.ids) for example in batch for row in example.rows]
-        steering = Steering(tuple(steers.items()), origin_of(model, data=rows))
-        return Fit(steering if scope == everywhere else steering.only(scope), steers)
+        rows = [row for example in batch for row in example.rows]
+        return Fit.of(model, steers, token_ids(rows), scope=scope)
 
     def bind(self, window: Window) -> Steer:
         """The step on the tokens of one pass; that pass may share its numbers with it."""

@@ -18,7 +18,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from steerlens.identity import origin_of
 from steerlens.methods.cold.checks import (
     Compat,
     Kernel,
@@ -34,10 +33,9 @@ from steerlens.methods.cold.gradients import BATCH_SIZE, activation_gradients
 from steerlens.methods.cold.losses import DPO, Loss, loss_named
 from steerlens.methods.cold.released import LastTokenChange
 from steerlens.saving import saveable
-from steerlens.scopes import Scope, everywhere, prompt
+from steerlens.scopes import Scope, prompt
 from steerlens.sites import Site
-from steerlens.steering import Steering
-from steerlens.training.fit import Fit
+from steerlens.training.fit import Fit, token_ids
 from steerlens.types import Direction, Hook, HookedModel, Residual, Steer
 
 
@@ -108,9 +106,8 @@ class ColdKernel:
             gradients = torch.cat([read[site].gradient[rows] for read in reads]) / len(batch)
             steer = cls.from_activations(gradients, anchors, kernel, eta, width)
             steers[site] = LastTokenChange(steer) if released and kernel != "unit" else steer
-        ids = [torch.tensor(row.ids) for example in batch for row in example.rows]
-        steering = Steering(tuple(steers.items()), origin_of(model, data=ids))
-        return Fit(steering if scope == everywhere else steering.only(scope), steers)
+        rows = [row for example in batch for row in example.rows]
+        return Fit.of(model, steers, token_ids(rows), scope=scope)
 
     @classmethod
     def from_activations(
