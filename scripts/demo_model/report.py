@@ -421,7 +421,7 @@ def unsteered(samples: dict) -> list[str]:
 
 def over_steered(model: HookedModel) -> dict[float, list[str]]:
     """Samples under far too strong a steering, by strength."""
-    from analysis.demo import contrast
+    from analysis.reports.demo import contrast
 
     positive, negative = contrast()
     caa = steerlens.CAA.from_prompts(

@@ -34,8 +34,8 @@ from cells import Cells
 from material import DEMO_ATTRIBUTES, Material, demo
 
 import steerlens
-from analysis.coefficients import strengths
-from analysis.tradeoff import Scored, Setting, by_question
+from analysis.measures.coefficients import strengths
+from analysis.measures.tradeoff import Scored, Setting, by_question
 from steerlens import (
     CLAS,
     Conversation,

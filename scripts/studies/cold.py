@@ -36,9 +36,9 @@ from cells import Cells
 from material import Material, demo
 
 import steerlens
-from analysis.coefficients import strengths
 from analysis.judges import FormatJudge
-from analysis.tradeoff import Tradeoff, by_question, c80
+from analysis.measures.coefficients import strengths
+from analysis.measures.tradeoff import Tradeoff, by_question, c80
 from steerlens import (
     CAA,
     PSR,

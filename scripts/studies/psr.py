@@ -37,12 +37,12 @@ from cells import Cells
 from material import DEMO_ATTRIBUTES, PREFIXES, Material, demo, from_file, prefixed
 
 import steerlens
-from analysis.assumptions import decodability, dispersion, rank_share
-from analysis.coefficients import coefficients
-from analysis.deltas import align, prompt_deltas, steering_deltas
-from analysis.faithfulness import other_wording
-from analysis.matching import Aim
-from analysis.tradeoff import Scored, Tradeoff, by_question, c80, cp
+from analysis.measures.assumptions import decodability, dispersion, rank_share
+from analysis.measures.coefficients import coefficients
+from analysis.measures.deltas import align, prompt_deltas, steering_deltas
+from analysis.measures.faithfulness import other_wording
+from analysis.measures.matching import Aim
+from analysis.measures.tradeoff import Scored, Tradeoff, by_question, c80, cp
 from steerlens.demo import benchmark_set
 from steerlens.identity import fingerprint
 from steerlens.methods.psr import PSR, difference_of_means
