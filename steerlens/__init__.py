@@ -44,7 +44,7 @@ _HOME = {
     "types": ["SteeringWarning"],
 }
 # Whole modules under a shorter name: `sl.scope.response`, `sl.benchmark_set.read("positive")`.
-_MODULES = {"benchmark_set": "demo.benchmark_set", "scope": "scopes"}
+_MODULES = {"analysis": "analysis", "benchmark_set": "demo.benchmark_set", "scope": "scopes"}
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = sorted(_MODULE_OF)  # pyright: ignore[reportUnsupportedDunderAll]

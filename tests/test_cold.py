@@ -23,8 +23,8 @@ from tiny_models import (
 from torch.autograd import forward_ad
 
 import steerlens
-from analysis.coefficients import coefficients
-from analysis.faithfulness import faithfulness
+from analysis.measures.coefficients import coefficients
+from analysis.measures.faithfulness import faithfulness
 from steerlens import (
     CAA,
     ColdFD,

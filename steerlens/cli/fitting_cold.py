@@ -92,7 +92,7 @@ def _fit_cold(
     as_json: bool,
     options: dict[str, Any],
 ) -> None:
-    from analysis.coefficients import strengths
+    from steerlens.analysis import strengths
     from steerlens.cli import cold
     from steerlens.scopes import scope_named
 

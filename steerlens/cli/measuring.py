@@ -38,8 +38,9 @@ def compare(
 
     A line of the pairs file without a response is answered by the prompted model first.
     """
-    from analysis.comparison import compare as run
-    from analysis.comparison import made, report
+    from steerlens.analysis import compare as run
+    from steerlens.analysis import comparison_report as report
+    from steerlens.analysis import provenance as made
 
     loaded, answered, steerings = inputs.measurable(
         pairs, steering, out, (model, backend, device), seed, max_new_tokens
@@ -91,8 +92,9 @@ def faithfulness(
 
     A line of the pairs file without a response is answered by the prompted model first.
     """
-    from analysis.comparison import made
-    from analysis.faithfulness_report import report, study
+    from steerlens.analysis import faithfulness_report as report
+    from steerlens.analysis import faithfulness_study as study
+    from steerlens.analysis import provenance as made
 
     loaded, answered, steerings = inputs.measurable(
         pairs, steering or [], out, (model, backend, device), seed, max_new_tokens

@@ -21,14 +21,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from analysis.deltas import Aligned, Deltas, align, prompt_deltas, steering_deltas
-from analysis.intervals import interval_of_ratio
-from analysis.strengths import Entry, as_entries
 from steerlens.prompts import Conversation, PromptPair
 from steerlens.scopes import Scope, generated
 from steerlens.sites import Site
 from steerlens.steering import AnySteering
 from steerlens.types import HookedModel
+
+from .deltas import Aligned, Deltas, align, prompt_deltas, steering_deltas
+from .entries import Entry, as_entries
+from .intervals import interval_of_ratio
 
 EQUIVALENT, NEUTRAL = "equivalent prompts", "neutral prompts"
 Squares = Float[Tensor, "token"]

@@ -5,18 +5,21 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from analysis import figures
-from analysis.assumptions import decodability, dispersion, rank_share
-from analysis.coefficients import coefficients
-from analysis.comparison import coloured_text, split_by_question
-from analysis.curves import assumption_curves
-from analysis.faithfulness import faithfulness, reworded
-from analysis.report import Report
-from analysis.strengths import Entry, as_entries, with_least_squares
-from analysis.token_view import TokenView
 from steerlens.prompts import PromptPair
 from steerlens.steering import AnySteering
 from steerlens.types import HookedModel
+
+from ..figures.assumptions import assumption_curves
+from ..figures.faithfulness import relative_rmse_curve
+from ..figures.strengths import sorted_strengths
+from ..figures.tokens import TokenView
+from ..measures.assumptions import decodability, dispersion, rank_share
+from ..measures.coefficients import coefficients
+from ..measures.entries import Entry, as_entries
+from ..measures.faithfulness import faithfulness, reworded
+from ..measures.least_squares import split_by_question, with_least_squares
+from .coloured_text import coloured_text
+from .page import Report
 
 FOLDS = 5
 
@@ -37,7 +40,7 @@ class FaithfulnessStudy:
     seed: int
 
 
-def study(
+def faithfulness_study(
     model: HookedModel,
     pairs: Sequence[PromptPair],
     steerings: Mapping[str, AnySteering] | None = None,
@@ -92,7 +95,9 @@ def study(
     )
 
 
-def report(found: FaithfulnessStudy, made: Mapping[str, object], title: str, intro: str) -> Report:
+def faithfulness_report(
+    found: FaithfulnessStudy, made: Mapping[str, object], title: str, intro: str
+) -> Report:
     """All tables and pictures as one page."""
     of_prompt = found.dispersion.loc[found.dispersion["method"] == "prompt"]
     page = (
@@ -104,7 +109,7 @@ def report(found: FaithfulnessStudy, made: Mapping[str, object], title: str, int
             "along the mean push of the other examples (1 = that mean).",
         )
         .figure(
-            figures.sorted_strengths(found.coefficients, found.layer),
+            sorted_strengths(found.coefficients, found.layer),
             "A flat line pushes all tokens alike; a steep one pushes few tokens hard.",
         )
         .heading("Would one vector do the same?")
@@ -124,7 +129,7 @@ def report(found: FaithfulnessStudy, made: Mapping[str, object], title: str, int
     )
     if found.faithfulness is None:
         return page
-    curve = figures.relative_rmse_curve(found.faithfulness)
+    curve = relative_rmse_curve(found.faithfulness)
     if found.faithfulness["relative_rmse"].max() > 3:
         curve.update_yaxes(type="log", row=1)
     columns = ["method", "strength", "strength_value", "layer", "relative_rmse", "low", "high"]

@@ -18,12 +18,13 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 
-from analysis.judges.protocol import Judge, Scores
-from analysis.strengths import AS_FITTED, MATCHED, Entry
 from steerlens.generation import Sampling, generate
 from steerlens.prompts import Conversation
 from steerlens.steering import AnySteering, scaled
 from steerlens.types import HookedModel, SteeringWarning
+
+from ..judges.protocol import Judge, Scores
+from .entries import AS_FITTED, MATCHED, Entry
 
 FIRST, SMALLEST, LARGEST = 0.5, 1 / 64, 64.0
 Gap = Callable[[float], float]

@@ -21,7 +21,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from analysis.deltas import (
+from steerlens.prompts import PromptPair, Prompts, show
+from steerlens.scopes import Scope, everywhere, generated
+from steerlens.sites import Site, as_site
+from steerlens.steering import AnySteering
+from steerlens.types import Direction, HookedModel
+
+from .deltas import (
     Aligned,
     Deltas,
     View,
@@ -32,12 +38,7 @@ from analysis.deltas import (
     sites_of,
     steering_deltas,
 )
-from analysis.strengths import Entry, as_entries
-from steerlens.prompts import PromptPair, Prompts, show
-from steerlens.scopes import Scope, everywhere, generated
-from steerlens.sites import Site, as_site
-from steerlens.steering import AnySteering
-from steerlens.types import Direction, HookedModel
+from .entries import Entry, as_entries
 
 
 def coefficients(

@@ -1,41 +1,26 @@
 """Prompt steering and activation methods on the same tokens: all tables, and their report."""
 
-import importlib.metadata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 import pandas as pd
 
-from analysis import figures
-from analysis.coefficients import coefficients
-from analysis.deltas import acts_on, sites_of
-from analysis.effects import logit_shift
-from analysis.faithfulness import faithfulness, reworded
-from analysis.report import Report
-from analysis.strengths import AS_FITTED, Entry, as_entries, with_least_squares
-from analysis.token_view import TokenView, token_views
-from steerlens import __version__
-from steerlens.generation import generate
-from steerlens.identity import identity_of
-from steerlens.prompts import Conversation, Prompt, PromptPair, encode_pair, show
-from steerlens.sites import Site
+from steerlens.prompts import PromptPair
 from steerlens.steering import AnySteering
 from steerlens.types import HookedModel
 
-ENOUGH_TO_SPLIT = 4
-
-
-@runtime_checkable
-class Measured(Protocol):
-    """What was measured with which seed."""
-
-    @property
-    def n_train(self) -> int: ...
-    @property
-    def n_test(self) -> int: ...
-    @property
-    def seed(self) -> int: ...
+from ..figures.faithfulness import relative_rmse_curve
+from ..figures.heatmaps import coefficient_heatmap
+from ..figures.strengths import sorted_strengths
+from ..figures.tokens import TokenView
+from ..measures.coefficients import coefficients
+from ..measures.deltas import sites_of
+from ..measures.effects import logit_shift
+from ..measures.entries import as_entries, as_fitted
+from ..measures.faithfulness import faithfulness, reworded
+from ..measures.least_squares import split_by_question, with_least_squares
+from .coloured_text import coloured_text
+from .page import Report
 
 
 @dataclass(frozen=True)
@@ -104,138 +89,7 @@ def compare(
     )
 
 
-def split_by_question(
-    pairs: Sequence[PromptPair],
-) -> tuple[Sequence[PromptPair], Sequence[PromptPair]]:
-    """Training and test pairs: every second question, with all of its responses."""
-    questions = list(dict.fromkeys(pair.plain for pair in pairs))
-    if len(questions) < ENOUGH_TO_SPLIT:
-        return (), pairs
-    training = set(questions[1::2])
-    train = [pair for pair in pairs if pair.plain in training]
-    return train, [pair for pair in pairs if pair.plain not in training]
-
-
-def coloured_text(
-    model: HookedModel,
-    pair: PromptPair,
-    example: int,
-    table: pd.DataFrame,
-    steerings: Mapping[str, AnySteering],
-    layer: int,
-    template: str | None = None,
-    unit: str = "the mean push of the prompt",
-) -> TokenView:
-    """The unprompted text of one example, coloured by each method's `along` at `layer`, as fitted.
-
-    Read are the tokens that were measured; steered those whose activation a method changes. `unit`
-    says what 1 is where the table was made with other directions than its own.
-    """
-    row, _ = encode_pair(model, pair, template)
-    texts = show(model, row.ids)
-    chosen = table.loc[(table["example"] == example) & (table["layer"] == layer)]
-    drawn = {}
-    for method in ("prompt", *steerings):
-        mine = _as_fitted(chosen.loc[chosen["method"] == method])
-        values = [float("nan")] * row.response + mine.sort_values("token_index")["along"].tolist()
-        steered = (
-            acts_on(model, row, steerings[method], _sites(steerings[method], model))
-            if method in steerings
-            else [False] * len(texts)
-        )
-        drawn[method] = pd.DataFrame(
-            {
-                "position": range(len(texts)),
-                "token": texts,
-                "value": values,
-                "read": [place >= row.response for place in range(len(texts))],
-                "steered": steered,
-            }
-        )
-    return token_views(drawn, f"along (1 = {unit}), layer {layer}")
-
-
-def _as_fitted(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows of the prompt, and of the methods as fitted."""
-    return table.loc[table["strength"].isin(["", AS_FITTED])]
-
-
-def _sites(steering: AnySteering, model: HookedModel) -> tuple[Site, ...]:
-    return sites_of(steering, model.cfg.n_layers)
-
-
-def side_by_side(
-    model: HookedModel,
-    questions: Sequence[str],
-    instruction: str,
-    entries: Sequence[Entry],
-    *,
-    n: int = 1,
-    seed: int = 0,
-    max_new_tokens: int = 60,
-    temperature: float = 1.0,
-    top_p: float = 1.0,
-    template: str | None = None,
-) -> pd.DataFrame:
-    """Completions of every question unsteered, prompted, and under every entry, from one seed.
-
-    Columns: prompt, method, strength_value, sample, text.
-    """
-    plain = [Conversation(question) for question in questions]
-    asked = [Conversation(question, instruction) for question in questions]
-    runs: list[tuple[str, float, Sequence[Prompt], AnySteering | None]] = [
-        ("unsteered", float("nan"), plain, None),
-        ("prompt", float("nan"), asked, None),
-    ]
-    runs += [(entry.method, entry.strength_value, plain, entry.steering) for entry in entries]
-    rows = []
-    for method, value, prompts, steering in runs:
-        written = generate(
-            model,
-            prompts,
-            steering,
-            n=n,
-            seed=seed,
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            top_p=top_p,
-            template=template,
-        )
-        rows += [
-            {
-                "prompt": questions[number],
-                "method": method,
-                "strength_value": value,
-                "sample": sample,
-                "text": text,
-            }
-            for number, sample, text in zip(
-                written.prompt, written.sample, written.texts, strict=True
-            )
-        ]
-    return pd.DataFrame(rows)
-
-
-def made(model: HookedModel, comparison: Measured, command: str) -> dict[str, object]:
-    """How a comparison or a study came about, for the report's last box."""
-    identity = identity_of(model)
-    versions = ("transformer-lens", "torch", "transformers", "plotly")
-    return {
-        "command": command,
-        "model": identity.name or "(not loaded by steerlens)",
-        "model fingerprint": identity.fingerprint,
-        "model class": type(model).__name__,
-        "weight processing": identity.processing,
-        "seed": comparison.seed,
-        "pairs": f"{comparison.n_test} measured, {comparison.n_train} for least-squares strengths",
-        "versions": ", ".join(
-            [f"steerlens {__version__}"]
-            + [f"{name} {importlib.metadata.version(name)}" for name in versions]
-        ),
-    }
-
-
-def report(
+def comparison_report(
     comparison: Comparison,
     made_by: Mapping[str, object],
     *,
@@ -264,9 +118,9 @@ def _per_token(page: Report, comparison: Comparison) -> Report:
         "response tokens for the prompt and for every method. The direction of that push is from "
         "the other examples, never from the one that is shown."
     )
-    shown = _as_fitted(table)
+    shown = as_fitted(table)
     for number, view in enumerate(comparison.token_views):
-        figure = figures.coefficient_heatmap(shown, example=number, colour_quantile=0.98)
+        figure = coefficient_heatmap(shown, example=number, colour_quantile=0.98)
         page = page.tokens(
             view,
             f"Example {number}, unprompted text. Red tokens are pushed the way the prompt "
@@ -277,7 +131,7 @@ def _per_token(page: Report, comparison: Comparison) -> Report:
             "layer is blank below it.",
         )
     return page.figure(
-        figures.sorted_strengths(shown, layer),
+        sorted_strengths(shown, layer),
         "A flat line pushes all tokens alike; a steep one pushes few tokens hard. Compare the "
         "prompt's line with the methods'. A method that adds one vector to every token is a "
         "staircase with a step for each example, because each example has its own unit: the mean "
@@ -287,7 +141,7 @@ def _per_token(page: Report, comparison: Comparison) -> Report:
 
 def _per_layer(page: Report, comparison: Comparison) -> Report:
     table = comparison.faithfulness
-    curve = figures.relative_rmse_curve(table)
+    curve = relative_rmse_curve(table)
     if table["relative_rmse"].max() > 3:
         curve.update_yaxes(type="log", row=1)
     page = page.heading("Is it faithful to the prompt?").figure(

@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-from analysis.comparison import compare, made, report, side_by_side
-from analysis.strengths import as_entries
 from steerlens.generation import prompted_pairs
 from steerlens.methods.act_add import ActAdd
 from steerlens.methods.caa import CAA
@@ -12,6 +10,11 @@ from steerlens.prompts import Conversation
 from steerlens.scopes import generated, response
 from steerlens.steering import AnySteering
 from steerlens.types import HookedModel
+
+from ..measures.completions import side_by_side
+from ..measures.entries import as_entries
+from .comparison import compare, comparison_report
+from .provenance import provenance
 
 INSTRUCTION = "Be positive."
 # As many tokens as the instruction, since positions are learned: see docs/design-notes.md.
@@ -99,9 +102,9 @@ def run_demo(out: Path, *, seed: int = 0, backend: str = "auto") -> Path:
     generations = side_by_side(
         model, QUESTIONS[:3], INSTRUCTION, as_entries(steerings), seed=seed, temperature=0.8
     )
-    page = report(
+    page = comparison_report(
         comparison,
-        made(model, comparison, f"steerlens demo --seed {seed}"),
+        provenance(model, comparison, f"steerlens demo --seed {seed}"),
         title=f"What “{INSTRUCTION}” does to a language model, and what activation steering does",
         intro=_intro(model, layer),
         generations=generations,

@@ -21,12 +21,13 @@ import pandas as pd
 import torch
 from jaxtyping import Float, Int
 
-from analysis.deltas import Aligned, align, prompt_deltas
-from analysis.intervals import UNKNOWN, interval_of_ratio, percentile_interval, resamples
 from steerlens.prompts import PromptPair
 from steerlens.scopes import Scope, generated
 from steerlens.sites import Site
 from steerlens.types import HookedModel
+
+from .deltas import Aligned, align, prompt_deltas
+from .intervals import UNKNOWN, interval_of_ratio, percentile_interval, resamples
 
 Rows: TypeAlias = Float[np.ndarray, "token d_model"]
 PerToken: TypeAlias = Float[np.ndarray, " token"]

@@ -1,58 +1,20 @@
-"""Methods at labelled strengths. A relative error depends on the strength, so it is always named.
-
-as fitted       1, the steering as its `fit` made it (ActAdd: with the c it was given)
-least squares   minimises the relative RMSE where the method first acts, on training pairs
-matched         the attribute score of the prompt, on validation prompts: analysis.matching
-"""
+"""The strength at which a steering is nearest the prompt, found on pairs that are not measured."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 
-from analysis.deltas import Aligned, align, prompt_deltas, sites_of, steering_deltas
 from steerlens.prompts import PromptPair
 from steerlens.scopes import Scope, generated
 from steerlens.sites import Site
 from steerlens.steering import AnySteering, scaled
 from steerlens.types import HookedModel
 
-AS_FITTED, LEAST_SQUARES, MATCHED = "as fitted", "least squares", "matched"
-RESERVED = ("prompt", "unsteered", "equivalent prompts", "neutral prompts")
+from .deltas import Aligned, align, prompt_deltas, sites_of, steering_deltas
+from .entries import LEAST_SQUARES, Entry
+
 GRID = tuple(sign * 2.0**power for sign in (-1, 1) for power in range(-3, 4))
-
-
-@dataclass(frozen=True, eq=False)
-class Entry:
-    """A method in a table: its name, its steering at that strength, and the strength's label."""
-
-    method: str
-    steering: AnySteering | None
-    strength: str = AS_FITTED
-    strength_value: float = 1.0
-
-    @property
-    def key(self) -> str:
-        """The name that tells entries apart: the method, and its strength unless as fitted."""
-        return (
-            self.method if self.strength in ("", AS_FITTED) else f"{self.method}, {self.strength}"
-        )
-
-
-def as_entries(steerings: Mapping[str, AnySteering] | Sequence[Entry]) -> tuple[Entry, ...]:
-    """Entries as they are, or steerings by name, as fitted."""
-    if isinstance(steerings, Mapping):
-        entries = tuple(Entry(name, steering) for name, steering in steerings.items())
-    else:
-        entries = tuple(steerings)
-    keys = [*RESERVED, *(entry.key for entry in entries)]
-    twice = {key for key in keys if keys.count(key) > 1}
-    if twice:
-        raise ValueError(
-            f"Two methods are called {', '.join(sorted(twice))}. Give each a name of its own; "
-            f"{', '.join(RESERVED)} are taken."
-        )
-    return entries
+ENOUGH_TO_SPLIT = 4
 
 
 def with_least_squares(
@@ -125,3 +87,15 @@ def _best_of_grid(error: Callable[[float], float]) -> float:
     bottom = (b - a) * (fb - fc) - (b - c) * (fb - fa)
     vertex = b if bottom == 0 else b - top / (2 * bottom)
     return vertex if error(vertex) < errors[best] else points[best]
+
+
+def split_by_question(
+    pairs: Sequence[PromptPair],
+) -> tuple[Sequence[PromptPair], Sequence[PromptPair]]:
+    """Training and test pairs: every second question, with all of its responses."""
+    questions = list(dict.fromkeys(pair.plain for pair in pairs))
+    if len(questions) < ENOUGH_TO_SPLIT:
+        return (), pairs
+    training = set(questions[1::2])
+    train = [pair for pair in pairs if pair.plain in training]
+    return train, [pair for pair in pairs if pair.plain not in training]

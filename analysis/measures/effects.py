@@ -7,7 +7,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from analysis.strengths import Entry, as_entries
 from steerlens.identity import device_of
 from steerlens.prompts import Encoded, PromptPair, encode_pair, stack
 from steerlens.runtime.forward import logits
@@ -15,6 +14,8 @@ from steerlens.runtime.hooks import running, watching
 from steerlens.scopes import response
 from steerlens.steering import AnySteering
 from steerlens.types import HookedModel
+
+from .entries import Entry, as_entries
 
 
 def logit_shift(

@@ -21,12 +21,13 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from analysis.intervals import interval_of_mean
-from analysis.judges.protocol import Judge, Prompt, Scores
 from steerlens.generation import Sampling, generate
 from steerlens.prompts import Conversation
 from steerlens.steering import AnySteering, scaled
 from steerlens.types import HookedModel
+
+from ..judges.protocol import Judge, Prompt, Scores
+from .intervals import interval_of_mean
 
 LARGEST, SMALLEST = 64.0, 1 / 64
 UNSTEERED, PROMPT = "unsteered", "prompt"
