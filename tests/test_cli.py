@@ -13,7 +13,7 @@ import torch
 import steerlens
 from steerlens import CAA, CLAS, PSR, ColdFD, ColdKernel, Steering, at, load_steering
 from steerlens.cli import main
-from steerlens.cli.psr import directions as stored_directions
+from steerlens.cli.fit.directions import stored_directions
 from steerlens.training.loop import Schedule
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
