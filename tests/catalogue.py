@@ -22,6 +22,7 @@ from steerlens import (
     CLAS,
     PSR,
     ActAdd,
+    Angular,
     Chain,
     ColdFD,
     ColdKernel,
@@ -201,6 +202,11 @@ CATALOGUE: dict[str, Entry] = {
         "InstructionVector",
         lambda model: at(LAYER, InstructionVector(UNIT, 4.5)),
         lambda h, row: oracles.instruction(h, UNIT64, 4.5),
+    ),
+    "Angular": Entry(
+        "Angular",
+        lambda model: at(LAYER, Angular(3 * V, 40.0)),
+        lambda h, row: oracles.angular(h, V64, 40.0),
     ),
     "ColdKernel": Entry(
         "ColdKernel",
