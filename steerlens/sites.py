@@ -1,6 +1,7 @@
 """Where in the model: `Site` names a hook point."""
 
 import difflib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -44,6 +45,15 @@ class Site:
 def as_site(where: "int | Site") -> Site:
     """`where` as a `Site`; a bare layer means its `resid_post`."""
     return where if isinstance(where, Site) else Site(where)
+
+
+def as_sites(where: "int | Site | Sequence[int | Site]") -> tuple[Site, ...]:
+    """A layer, a `Site`, or several of them, as sites: each once, in the order given."""
+    several = isinstance(where, Iterable) and not isinstance(where, str)
+    sites = tuple(dict.fromkeys(as_site(one) for one in (where if several else (where,))))
+    if not sites:
+        raise ValueError("No sites were given. Pass a layer, a Site, or a list of them.")
+    return sites
 
 
 def require_site(model: HookedModel, site: Site) -> None:
