@@ -28,7 +28,7 @@ from steerlens.directions.means import difference_of_means, unit
 from steerlens.methods.caa import CAA
 from steerlens.prompts import Prompts
 from steerlens.scopes import Scope
-from steerlens.sites import Site, as_sites
+from steerlens.sites import Site
 from steerlens.steering import Steering
 from steerlens.steers import steer
 from steerlens.training.fit import Fit
@@ -61,10 +61,11 @@ class Angular:
 
         `read` is the scope whose activations are read, as in CAA.
         """
-        positive, negative = prompts
-        fits = [CAA.from_prompts(model, positive, negative, s, read=read) for s in as_sites(sites)]
-        steers = {site: cls(caa.direction, angle) for fit in fits for site, caa in fit.placed}
-        return Fit(Steering(tuple(steers.items()), fits[0].origin), steers)
+        caa = CAA.fit(model, prompts, sites, read=read)
+        steers: dict[Site, Angular] = {}
+        for site, mean in caa.steers.items():
+            steers[site] = cls(mean.direction, angle)
+        return Fit(Steering(tuple(steers.items()), caa.steering.origin), steers)
 
     @classmethod
     def from_activations(

@@ -75,14 +75,19 @@ class Strengths:
 
     def options(self) -> dict[str, Any]:
         """These options as `CLAS.fit` takes them."""
-        from dataclasses import asdict
-
         from steerlens.checks import require_choice
         from steerlens.methods.clas import Kind
         from steerlens.scopes import scope_named
+        from steerlens.training.schedule import Schedule
 
         require_choice("kind", self.kind, get_args(Kind))
-        return asdict(self) | {"scope": scope_named(self.scope)}
+        return {
+            "kind": self.kind,
+            "learn_directions": self.learn_directions,
+            "limit": self.limit,
+            "scope": scope_named(self.scope),
+            "schedule": Schedule.full_batch(self.steps, seed=self.seed),
+        }
 
 
 @grouped
@@ -118,7 +123,8 @@ def fit_clas(
     directions, shown = _directions(model, direction, fitted, sites, strengths)
     answered = inputs.answered(model, [*fitted, *held_out], strengths.seed, max_new_tokens)
     pairs, validation = answered[: len(fitted)], answered[len(fitted) :]
-    fit = CLAS.fit(model, pairs, validation, directions, **options, progress=not run.as_json)
+    options |= {"directions": directions, "validation": validation}
+    fit = CLAS.fit(model, pairs, **options, progress=not run.as_json)
     fit.steering.save(files.out)
     (first, best), kept = validation_losses(fit.trained)
     content = {"file": str(files.out), "kind": strengths.kind}

@@ -23,8 +23,7 @@ def fit_act_add(
     from steerlens.methods.act_add import ActAdd
 
     model = inputs.load(*run.place)
-    steering = ActAdd.fit(model, positive, negative, layer, c=coefficient)
-    steering.save(out)
+    ActAdd.fit(model, (positive, negative), layer, c=coefficient).steering.save(out)
     content = {"file": str(out), "method": "ActAdd", "layer": layer}
     output.say(content, run.as_json, f"Wrote {out}")
 
@@ -48,7 +47,7 @@ def fit_caa(
     reading = scope_named(read) if read else None
     steered = scope_named(scope)
     model = inputs.load(*run.place)
-    steering = CAA.from_prompts(model, positive, negative, layer, read=reading)
-    steering.only(steered).save(out)
+    fit = CAA.fit(model, (positive, negative), layer, read=reading)
+    fit.steering.only(steered).save(out)
     content = {"file": str(out), "method": "CAA", "layer": layer, "pairs": len(positive)}
     output.say(content, run.as_json, f"Wrote {out} (from {len(positive)} pairs)")

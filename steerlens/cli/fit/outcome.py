@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from steerlens.directions.labelled import FoundDirection
-    from steerlens.methods.psr import Fit
+    from steerlens.methods.psr import PSR
     from steerlens.sites import Site
+    from steerlens.training.fit import Fit
     from steerlens.training.loop import Trained
 
 
-def validation_losses(trained: "Trained") -> tuple[list[float | None], int]:
+def validation_losses(trained: "Trained | None") -> tuple[list[float | None], int]:
     """The loss at the start and at the epoch that is kept (None: no pair held back), and which."""
+    assert trained is not None
     kept = trained.best_epoch
     losses = [trained.rows[epoch]["validation_loss"] for epoch in (0, kept)]
     return [None if math.isnan(loss) else loss for loss in losses], kept
@@ -49,7 +51,7 @@ def scores_of(
     return table, "".join(lines)
 
 
-def outcome_of(fit: "Fit") -> tuple[dict[str, Any], str]:
+def outcome_of(fit: "Fit[PSR]") -> tuple[dict[str, Any], str]:
     """The numbers of a fitted PSR, for `--json` and for reading."""
     losses, kept = validation_losses(fit.trained)
     firing = {str(site): rates.tolist() for site, rates in fit.firing.items()}

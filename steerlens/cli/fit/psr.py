@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
 
+    from steerlens.methods.psr import Gates
+    from steerlens.prompts import PromptPair
     from steerlens.sites import Site
-    from steerlens.training.loop import Schedule
+    from steerlens.training.schedule import Schedule
     from steerlens.types import HookedModel
 
 DIM = "DiM"
@@ -51,9 +53,9 @@ class Module:
     def __post_init__(self) -> None:
         from steerlens.checks import require_choice
         from steerlens.methods.psr import Surface
-        from steerlens.training.imitation import Objective
+        from steerlens.training.objectives import Name
 
-        require_choice("objective", self.objective, (*get_args(Objective), DIM))
+        require_choice("objective", self.objective, (*get_args(Name), DIM))
         require_choice("surface", self.surface, get_args(Surface))
         for name, value in (("--shift", self.shift), ("--regularise", self.regularise)):
             if not math.isfinite(value):
@@ -61,19 +63,18 @@ class Module:
         if self.constant and self.regularise != Module.regularise:
             raise ValueError("--constant has no gates: leave out --regularise.")
 
-    def options(self, model: "HookedModel", layers: Sequence[int]) -> dict[str, Any]:
-        """These options as `PSR.fit` takes them; the file of --direction is read."""
-        return {
-            "objective": self.objective,
-            "ll_weight": self.ll_weight,
-            "surface": self.surface,
-            "rank": self.rank,
-            "gated": not self.constant,
-            "directions": self._directions(model, layers),
-            "b_m": self.shift,
-            "learn_b_m": self.learn_shift,
-            "regularise": self.regularise,
-        }
+    def gates(self, model: "HookedModel", layers: Sequence[int]) -> "Gates":
+        """What is learnt at each layer; the file of --direction is read."""
+        from steerlens.methods.psr import Gates
+
+        return Gates(
+            rank=self.rank,
+            constant=self.constant,
+            directions=self._directions(model, layers),
+            b_m=self.shift,
+            learn_b_m=self.learn_shift,
+            regularise=self.regularise,
+        )
 
     def _directions(
         self, model: "HookedModel", layers: Sequence[int]
@@ -111,7 +112,7 @@ class Training:
 
     def schedule(self) -> "Schedule":
         """The schedule of the training loop."""
-        from steerlens.training.loop import Schedule
+        from steerlens.training.schedule import Schedule
 
         return Schedule(self.epochs, self.batch_size, self.learning_rate, seed=self.seed)
 
@@ -139,7 +140,8 @@ def fit_psr(
     A line of the pairs file without a response is answered by the prompted model first.
     """
     from steerlens.jsonl import read_labelled_pairs
-    from steerlens.methods.psr import PSR, difference_of_means
+    from steerlens.methods.psr import PSR
+    from steerlens.training.objectives import objective_named
 
     schedule = training.schedule()
     lines, labels = read_labelled_pairs(pairs)
@@ -149,18 +151,42 @@ def fit_psr(
     sites = inputs.layers_of(layers, model.cfg.n_layers)
     inputs.require_folder_of(out)
     _require_places(model, sites, module)
-    options = module.options(model, sites)
+    gates = module.gates(model, sites)
     answered = inputs.answered(model, lines, training.seed, max_new_tokens)
     if module.objective == DIM:
-        difference_of_means(model, answered, sites[0], surface=options["surface"]).save(out)
-        name = f"S-Const_DiM|{module.surface}"
-        output.say({"file": str(out), "method": name}, run.as_json, f"Wrote {out}: {name}")
+        _fit_means(out, model, answered, sites, module.surface, run.as_json)
         return
-    options |= {"labels": labels, "schedule": schedule, "checkpoint": training.checkpoint}
-    fit = PSR.fit(model, answered, sites, **options, progress=not run.as_json)
+    fit = PSR.fit(
+        model,
+        answered,
+        sites,
+        objective=objective_named(module.objective, module.ll_weight),
+        surface=module.surface,  # pyright: ignore[reportArgumentType]  (checked above)
+        gates=gates,
+        labels=labels,
+        schedule=schedule,
+        checkpoint=training.checkpoint,
+        progress=not run.as_json,
+    )
     fit.steering.save(out)
     content, text = outcome_of(fit)
     output.say({"file": str(out), **content}, run.as_json, f"Wrote {out}: {text}")
+
+
+def _fit_means(
+    out: Path,
+    model: "HookedModel",
+    pairs: "Sequence[PromptPair]",
+    layers: Sequence[int],
+    surface: Any,
+    as_json: bool,
+) -> None:
+    """S-Const_DiM, which is not trained."""
+    from steerlens.methods.psr import difference_of_means
+
+    difference_of_means(model, pairs, layers, surface=surface).save(out)
+    name = f"S-Const_DiM|{surface}"
+    output.say({"file": str(out), "method": name}, as_json, f"Wrote {out}: {name}")
 
 
 def _require_places(model: "HookedModel", layers: Sequence[int], module: Module) -> None:
