@@ -21,10 +21,9 @@ def exported(package: str) -> dict[str, str]:
     }
 
 
-@cache
-def docstring(module: str) -> str:
-    """The docstring of a module of steerlens: its first line is the title of the method."""
-    return ast.get_docstring(ast.parse(_text(module))) or ""
+def title_of(module: str) -> str:
+    """The first line of a module of steerlens, which says what the method is."""
+    return _text(module).partition("\n")[0].strip('"')
 
 
 def file_of(module: str) -> Path:

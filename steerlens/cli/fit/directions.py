@@ -105,3 +105,17 @@ def _vectors(steer: object) -> 'Float[Tensor, "rank d_model"] | None':
     if isinstance(steer, PSR):
         return steer.Z
     return steer.v if isinstance(steer, CLAS) else None
+
+
+def directions_of_rank(
+    rank: int, path: Path, model: "HookedModel", layers: Sequence[int]
+) -> 'dict[Site, Float[Tensor, "rank d_model"]]':
+    """The same; ValueError unless there are `rank` of them at each layer."""
+    vectors = stored_directions(path, model, layers)
+    ranks = {len(rows) for rows in vectors.values()}
+    if ranks != {rank}:
+        raise ValueError(
+            f"{path} holds {', '.join(map(str, sorted(ranks)))} directions a layer; "
+            f"--rank asks for {rank}."
+        )
+    return vectors

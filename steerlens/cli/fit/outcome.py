@@ -20,14 +20,14 @@ def validation_losses(trained: "Trained | None") -> tuple[list[float | None], in
     return [None if math.isnan(loss) else loss for loss in losses], kept
 
 
-def course(losses: Sequence[float | None], kept: int) -> str:
-    """How far training brought the validation loss."""
+def course(losses: Sequence[float | None], kept: int, start: str) -> str:
+    """How far training brought the validation loss; `start` is what the start's parameters are."""
     first, best = losses
     if first is None or best is None:
         return "no pair held back to choose an epoch by"
     text = f"validation loss {first:.3g} -> {best:.3g}"
     if kept == 0:
-        text += " (no epoch was better than the start: these are the random first parameters)"
+        text += f" (no epoch was better than the start: these are {start})"
     return text
 
 
@@ -66,4 +66,4 @@ def outcome_of(fit: "Fit[PSR]") -> tuple[dict[str, Any], str]:
         f"\n{site}: open on {', '.join(f'{rate:.0%}' for rate in rates)} of the tokens"
         for site, rates in firing.items()
     )
-    return content, f"{fit.name}, {course(losses, kept)}{shown}"
+    return content, f"{fit.name}, {course(losses, kept, 'the random first parameters')}{shown}"

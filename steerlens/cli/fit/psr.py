@@ -9,22 +9,26 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 import typer
 
 from steerlens.cli import inputs, output
-from steerlens.cli.fit.directions import stored_directions
+from steerlens.cli.fit.directions import directions_of_rank
 from steerlens.cli.fit.outcome import outcome_of
 from steerlens.cli.grouped import grouped
 from steerlens.cli.options import Layers, MaxNewTokens, Out, RunOptions, Seed
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
-    from torch import Tensor
-
     from steerlens.methods.psr import Gates
     from steerlens.prompts import PromptPair
-    from steerlens.sites import Site
     from steerlens.training.schedule import Schedule
     from steerlens.types import HookedModel
 
 DIM = "DiM"
+LabelledPairs = Annotated[
+    Path,
+    typer.Option(
+        "--pairs",
+        help='JSON Lines of {"user": ..., "system": ..., "response": ...}; with a "label" from 0 '
+        "to 1 a response is learned from as far as it has the attribute.",
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -67,29 +71,17 @@ class Module:
         """What is learnt at each layer; the file of --direction is read."""
         from steerlens.methods.psr import Gates
 
+        directions = None
+        if self.direction is not None:
+            directions = directions_of_rank(self.rank, self.direction, model, layers)
         return Gates(
             rank=self.rank,
             constant=self.constant,
-            directions=self._directions(model, layers),
+            directions=directions,
             b_m=self.shift,
             learn_b_m=self.learn_shift,
             regularise=self.regularise,
         )
-
-    def _directions(
-        self, model: "HookedModel", layers: Sequence[int]
-    ) -> 'dict[Site, Float[Tensor, "rank d_model"]] | None':
-        """The vectors of --direction; ValueError if they do not suit the rank."""
-        if self.direction is None:
-            return None
-        vectors = stored_directions(self.direction, model, layers)
-        ranks = {len(rows) for rows in vectors.values()}
-        if ranks != {self.rank}:
-            raise ValueError(
-                f"{self.direction} holds {', '.join(map(str, sorted(ranks)))} directions a layer; "
-                f"--rank asks for {self.rank}."
-            )
-        return vectors
 
 
 @dataclass(frozen=True)
@@ -120,14 +112,7 @@ class Training:
 @grouped
 def fit_psr(
     *,
-    pairs: Annotated[
-        Path,
-        typer.Option(
-            "--pairs",
-            help='JSON Lines of {"user": ..., "system": ..., "response": ...}; with a "label" '
-            "from 0 to 1 a response is learned from as far as it has the attribute.",
-        ),
-    ],
+    pairs: LabelledPairs,
     out: Out,
     layers: Layers,
     module: Module,
