@@ -56,7 +56,7 @@ class ActAdd:
     def from_activations(
         cls,
         positive: Rows,
-        negative: Rows | None = None,
+        negative: Float[Tensor, "other d_model"] | None = None,
         *,
         c: float = 1.0,
         alignment: Alignment = "front",

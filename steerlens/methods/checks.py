@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from steerlens.checks import require_choice
-from steerlens.directions.means import SAME
+from steerlens.directions.checks import SAME
 from steerlens.scopes import Scope
 from steerlens.sites import Site, as_site, require_writable
 from steerlens.types import HookedModel

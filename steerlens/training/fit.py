@@ -39,7 +39,7 @@ class Fit(Generic[AnySteer]):
         cls,
         model: HookedModel,
         steers: Mapping[Site, AnySteer],
-        data: Sequence[Int[Tensor, " token"]],
+        data: Sequence[Int[Tensor, " _"]],
         *,
         scope: Scope = everywhere,
         seed: int | None = None,
@@ -63,6 +63,6 @@ class Fit(Generic[AnySteer]):
         return next(iter(self.steers.values()))
 
 
-def token_ids(rows: Sequence[Encoded]) -> list[Int[Tensor, " token"]]:
+def token_ids(rows: Sequence[Encoded]) -> list[Int[Tensor, " _"]]:
     """The tokens of every row, as the data that a fit is from."""
     return [torch.tensor(row.ids) for row in rows]
