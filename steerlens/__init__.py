@@ -3,6 +3,8 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from steerlens.exports import exported
+
 __version__ = "0.1.0"
 
 # Names are imported on first use, so that `steerlens --help` does not wait for torch.
@@ -13,17 +15,7 @@ _HOME = {
     "directions.labelled": ["contrast_directions", "fit_direction"],
     "directions.means": ["difference_of_means", "principal_direction", "unit"],
     "generation": ["Generation", "generate", "prompted_pairs", "stream"],
-    "methods": [
-        "CAA",
-        "CLAS",
-        "PSR",
-        "ActAdd",
-        "ColdFD",
-        "ColdKernel",
-        "InstructionVector",
-        "LoReFT",
-        "ReFTr1",
-    ],
+    "methods": list(exported("methods")),
     "models": ["load"],
     "prompts": ["PLAIN", "Conversation", "PromptPair", "batch", "encode", "encode_pair"],
     "reading": ["load_steering"],
@@ -60,17 +52,7 @@ if TYPE_CHECKING:
         unit,
     )
     from steerlens.generation import Generation, generate, prompted_pairs, stream
-    from steerlens.methods import (
-        CAA,
-        CLAS,
-        PSR,
-        ActAdd,
-        ColdFD,
-        ColdKernel,
-        InstructionVector,
-        LoReFT,
-        ReFTr1,
-    )
+    from steerlens.methods import *  # noqa: F403  each method has one line there
     from steerlens.models import load
     from steerlens.prompts import PLAIN, Conversation, PromptPair, batch, encode, encode_pair
     from steerlens.reading import load_steering

@@ -167,6 +167,3 @@ def _require_steering(other: object) -> Steering:
     elif callable(other):
         advice = "Say where it acts: at(6, steer), or at(Site(6, 'resid_pre'), steer)."
     raise TypeError(f"A Steering was to be added to a {type(other).__name__}. {advice}")
-
-
-AnySteering = Steering  # TEMPORARY

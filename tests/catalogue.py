@@ -22,6 +22,7 @@ from steerlens import (
     CLAS,
     PSR,
     ActAdd,
+    Angular,
     Chain,
     ColdFD,
     ColdKernel,
@@ -198,6 +199,11 @@ CATALOGUE: dict[str, Entry] = {
         "InstructionVector",
         lambda model: at(LAYER, InstructionVector(UNIT, 4.5)),
         lambda h, row: oracles.instruction(h, UNIT64, 4.5),
+    ),
+    "Angular": Entry(
+        "Angular",
+        lambda model: at(LAYER, Angular(3 * V, 40.0)),
+        lambda h, row: oracles.angular(h, V64, 40.0),
     ),
     "ColdKernel": Entry(
         "ColdKernel",

@@ -320,3 +320,33 @@ TEACHER = [
     Conversation("What is it?", "You are kind.", response=" It is a house by the sea."),
     Conversation("Who sat on the mat?", response=" The cat."),
 ]
+
+
+# Degenerate activations -----------------------------------------------------------------------
+
+
+def directions_of(steering: Any, added: torch.Tensor) -> list[torch.Tensor]:
+    """The directions of a steering: rows of its tensors that are as wide as the residual stream.
+
+    And what it adds on average, for a steering that keeps its numbers elsewhere.
+    """
+    wide = [tensor for tensor in tensors_in(steering) if tensor.shape[-1:] == (D_MODEL,)]
+    found = [row.float() for tensor in wide for row in tensor.reshape(-1, D_MODEL)]
+    return [*found, added.float().reshape(-1, D_MODEL).mean(dim=0)]
+
+
+@every_entry
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_a_zero_activation_and_one_parallel_to_the_direction_give_finite_numbers(
+    entry: Entry, dtype: torch.dtype, gpt2: Any
+) -> None:
+    tokens, window = padded(rows())
+    steering, h = entry.build(gpt2), activations_of(tokens, dtype)
+    directions = directions_of(steering, act(steering, gpt2, tokens, window, h) - h)
+    assert all(v.any() for v in directions)
+    degenerate = [torch.zeros(D_MODEL), *(s * v for v in directions for s in (1.0, -3.0, 1e-20))]
+    for activation in degenerate:
+        h = activation.to(dtype).expand(*tokens.shape, D_MODEL).contiguous()
+        steered = act(steering, gpt2, tokens, window, h)
+        assert bool(torch.isfinite(steered).all()), activation
+        assert steered.dtype == dtype
