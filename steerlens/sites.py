@@ -1,6 +1,7 @@
 """Where in the model: `Site` names a hook point."""
 
 import difflib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -44,6 +45,14 @@ class Site:
 def as_site(where: "int | Site") -> Site:
     """`where` as a `Site`; a bare layer means its `resid_post`."""
     return where if isinstance(where, Site) else Site(where)
+
+
+def as_sites(where: "int | Site | Iterable[int | Site]") -> tuple[Site, ...]:
+    """Every site once, in the order given: of a layer, a `Site`, or several of them."""
+    places = [where] if isinstance(where, int | Site) else list(where)
+    if not places:
+        raise ValueError("No site was given. Name a layer (6), a Site, or a list of them.")
+    return tuple(dict.fromkeys(as_site(place) for place in places))
 
 
 def require_site(model: HookedModel, site: Site) -> None:

@@ -16,7 +16,7 @@ import steerlens
 from analysis import Scored, Setting, strengths
 from analysis.measures.tradeoff import by_question
 from steerlens import Conversation, everywhere
-from steerlens.steering import AnySteering, Steering, scaled
+from steerlens.steering import Steering, scaled
 
 
 def reference(attribute: str, split: str, seed: int) -> dict[str, Any]:
@@ -122,7 +122,7 @@ def _bounded(fit: Any, case: Case) -> Steering:
     return Steering(tuple(placed), fit.steering.origin)
 
 
-def _where(setting: Setting, steerings: Mapping[str, AnySteering], fit: Any) -> dict[str, Any]:
+def _where(setting: Setting, steerings: Mapping[str, Steering], fit: Any) -> dict[str, Any]:
     """Scores, and how strong `fit` is on BOS and on the tokens of the model's own answers."""
     scores = {"unsteered": _kept(setting.score())}
     scores |= {name: _kept(setting.score(one)) for name, one in steerings.items()}

@@ -30,7 +30,7 @@ from steerlens.baselines.lora import RATE as LORA_RATE
 from steerlens.baselines.lora import LoRA
 from steerlens.methods.clas import BIAS_SHARE, RATE, Kind
 from steerlens.methods.loreft import RATE as LOREFT_RATE
-from steerlens.steering import AnySteering
+from steerlens.steering import Steering
 from steerlens.types import Direction, HookedModel
 
 
@@ -87,7 +87,7 @@ class Case:
 class Fitted:
     """A steering, or a model changed for as long as a `with` block lasts."""
 
-    steering: AnySteering | None
+    steering: Steering | None
     lora: LoRA | None = None
     best_step: int | None = None
 

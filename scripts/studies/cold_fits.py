@@ -27,7 +27,7 @@ from steerlens import (
     at,
 )
 from steerlens.methods.reft_r1 import AXBENCH
-from steerlens.steering import AnySteering, scaled
+from steerlens.steering import Steering, scaled
 from steerlens.training.loop import Schedule
 
 
@@ -76,19 +76,19 @@ class Case:
         return [PromptPair(user, user, text) for user, text in asked]
 
 
-def _cold_fd(case: Case) -> AnySteering:
+def _cold_fd(case: Case) -> Steering:
     return ColdFD.fit(model(), case.layer, case.liked, case.disliked, scope=case.scope)
 
 
-def _cold_kernel(case: Case) -> AnySteering:
+def _cold_kernel(case: Case) -> Steering:
     return ColdKernel.fit(model(), case.layer, case.liked, case.disliked, scope=case.scope)
 
 
-def _caa(case: Case) -> AnySteering:
+def _caa(case: Case) -> Steering:
     return CAA.from_prompts(model(), case.liked, case.disliked, case.layer).only(case.scope)
 
 
-def _reft_vector(case: Case) -> AnySteering:
+def _reft_vector(case: Case) -> Steering:
     """A constant vector, learnt by the likelihood of the answers with the attribute."""
     fit = PSR.fit(
         model(), case.pairs(1), case.layer, objective="LL", gated=False, schedule=case.schedule
@@ -97,7 +97,7 @@ def _reft_vector(case: Case) -> AnySteering:
     return at(case.layer, CAA(steer.Z[0])).only(case.scope)
 
 
-def _reft_r1(case: Case) -> AnySteering | None:
+def _reft_r1(case: Case) -> Steering | None:
     """Its w, at the strength of the common scale: a_max is a factor on that.
 
     From a w whose latent opens on no training token nothing is learnt: another is drawn.
@@ -117,7 +117,7 @@ def _reft_r1(case: Case) -> AnySteering | None:
     return None
 
 
-FITS: dict[str, Callable[[Case], AnySteering | None]] = {
+FITS: dict[str, Callable[[Case], Steering | None]] = {
     "COLD-FD": _cold_fd,
     "COLD-Kernel": _cold_kernel,
     "CAA": _caa,
@@ -126,7 +126,7 @@ FITS: dict[str, Callable[[Case], AnySteering | None]] = {
 }
 
 
-def on_common_scale(steering: AnySteering, layer: int, rows: Sequence[Any]) -> AnySteering:
+def on_common_scale(steering: Steering, layer: int, rows: Sequence[Any]) -> Steering:
     """Strength 1 moves the activations of these rows by `PUSH` of their length, on average."""
     table = strengths(model(), list(rows), {"it": steering})
     moved = table[(table["layer"] == layer) & (table["norm"] > 0)]

@@ -20,7 +20,7 @@ from steerlens.prompts import Encoded, stack
 from steerlens.runtime.forward import logits
 from steerlens.runtime.hooks import running, watching
 from steerlens.scopes import prompt
-from steerlens.steering import AnySteering, scaled
+from steerlens.steering import Steering, scaled
 
 
 def tune(group: str, method: str, layer: int) -> dict[str, Any]:
@@ -44,13 +44,13 @@ def unspread(group: str) -> dict[str, Any]:
     return _apart(_shares(group, asked, None, instructed=True), _shares(group, asked, None))
 
 
-def _spreading(group: str, method: str, layer: int, n: int, seed: int) -> AnySteering:
+def _spreading(group: str, method: str, layer: int, n: int, seed: int) -> Steering:
     """Fitted so that the plain prompt's next word is spread as the instructed one's."""
     drawn = random.Random(f"prompts {seed}").sample(questions_of(group, "train"), n)
     plain = [_opened(user) for user in drawn]
     if method == "CAA":
         told = [_opened(user, material(group).instruction) for user in drawn]
-        steering: AnySteering = CAA.from_prompts(
+        steering: Steering = CAA.from_prompts(
             model(), told, plain, layer, read=steerlens.last
         ).only(prompt)
         return on_common_scale(steering, layer, plain[:10])
@@ -61,7 +61,7 @@ def _spreading(group: str, method: str, layer: int, n: int, seed: int) -> AnySte
     return on_common_scale(found, layer, plain[:10])
 
 
-def _tuned(steering: AnySteering, group: str) -> dict[str, Any]:
+def _tuned(steering: Steering, group: str) -> dict[str, Any]:
     asked = questions_of(group, "validation")
     wanted = _shares(group, asked, None, instructed=True)
     tried = {
@@ -89,7 +89,7 @@ def _opened(user: str, instruction: str | None = None) -> Encoded:
 
 @torch.no_grad()
 def _shares(
-    group: str, users: Sequence[str], steering: AnySteering | None, instructed: bool = False
+    group: str, users: Sequence[str], steering: Steering | None, instructed: bool = False
 ) -> np.ndarray:
     """[question, option]: probabilities over the option words alone."""
     instruction = material(group).instruction if instructed else None

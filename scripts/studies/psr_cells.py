@@ -34,7 +34,7 @@ from steerlens.methods.psr import PSR, difference_of_means
 from steerlens.saving import load_steering
 from steerlens.scopes import Scope, generated, response
 from steerlens.sites import Site
-from steerlens.steering import AnySteering, Steering, scaled
+from steerlens.steering import Steering, scaled
 from steerlens.training.loop import Schedule
 
 VERSION = 2
@@ -46,7 +46,7 @@ def steering_file(attribute: str, method: str, configuration: int, seed: int) ->
     return Path(options().folder) / "steerings" / name
 
 
-def steering(attribute: str, method: str, configuration: int, seed: int) -> AnySteering:
+def steering(attribute: str, method: str, configuration: int, seed: int) -> Steering:
     return load_steering(steering_file(attribute, method, configuration, seed), model())
 
 
@@ -59,7 +59,7 @@ def fit(attribute: str, name: str, configuration: int, seed: int) -> dict[str, A
     path.parent.mkdir(parents=True, exist_ok=True)
     if method.objective is None:
         layer = layers_tried(n_layers)[configuration]
-        made: Steering = difference_of_means(model(), pairs, layer, template=found.template)
+        made: Steering = difference_of_means(model(), pairs, layer)
         made.save(path)
         return {"pool": len(found.successful(model())), "seconds": process_time() - started}
     sites = range(n_layers) if method.all_layers else [layers_tried(n_layers)[configuration]]
@@ -71,7 +71,6 @@ def fit(attribute: str, name: str, configuration: int, seed: int) -> dict[str, A
         objective=method.objective,  # pyright: ignore[reportArgumentType]
         gated=method.gated,
         schedule=Schedule(epochs=options().epochs, learning_rate=rate, seed=seed),
-        template=found.template,
     )
     fitted.steering.save(path)
     kept = fitted.trained.rows[fitted.trained.best_epoch]
@@ -134,7 +133,6 @@ def match(attribute: str, name: str, configuration: int, seed: int) -> dict[str,
         found.instruction,
         setting.attribute,
         setting.sampling,
-        found.template,
     )
     effect = abs(float(np.nanmean(aim.prompted)) - float(np.nanmean(aim.plain)))
     acting = steering(attribute, name, configuration, seed)
@@ -186,12 +184,9 @@ def prompt(attribute: str) -> dict[str, Any]:
     found = material(attribute)
     pairs = list(found.pairs["test"])[: options().n_test]
     n_layers = model().cfg.n_layers
-    table = coefficients(model(), pairs, range(n_layers), {}, template=found.template)
-    both = [
-        decodability(model(), pairs, strength=strength, template=found.template)
-        for strength in ("along", "norm")
-    ]
-    shares = rank_share(model(), pairs, template=found.template)
+    table = coefficients(model(), pairs, range(n_layers), {})
+    both = [decodability(model(), pairs, strength=strength) for strength in ("along", "norm")]
+    shares = rank_share(model(), pairs)
     by_response = table.groupby(["layer", "example"])["norm"].quantile([0.05, 0.95]).unstack()
     within = (by_response[0.95] / by_response[0.05]).unstack("layer")
     return {
@@ -215,12 +210,12 @@ def _kept(scored: Scored) -> dict[str, Any]:
 
 
 def _squares(
-    found: Material, split: str, acting: AnySteering, span: Scope = generated
+    found: Material, split: str, acting: Steering, span: Scope = generated
 ) -> dict[str, Any]:
     """By layer and example: squared distance to the prompted run, and that of the plain run."""
     pairs = list(found.pairs[split])[: options().n_test]
     sites = [Site(layer) for layer in range(model().cfg.n_layers)]
-    aligned = align(model(), pairs, sites, span=span, template=found.template)
+    aligned = align(model(), pairs, sites, span=span)
     target = prompt_deltas(model(), aligned)
     reached = steering_deltas(model(), aligned, acting)
     return _sums(aligned, target, [reached])
@@ -230,9 +225,9 @@ def _other_words(
     found: Material, pairs: list[Any], wordings: Sequence[str], span: Scope = generated
 ) -> dict[str, Any]:
     sites = [Site(layer) for layer in range(model().cfg.n_layers)]
-    aligned = align(model(), pairs, sites, span=span, template=found.template)
+    aligned = align(model(), pairs, sites, span=span)
     others = [
-        other_wording(model(), aligned, reworded[: len(pairs)], found.template)
+        other_wording(model(), aligned, reworded[: len(pairs)])
         for reworded in found.in_other_words("test", wordings)
     ]
     return _sums(aligned, prompt_deltas(model(), aligned), others)
