@@ -1,8 +1,9 @@
 """Where in the model: `Site` names a hook point."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Literal, get_args
 
 from steerlens.combinators import parts
@@ -23,11 +24,12 @@ class Site:
     stream: Stream = "resid_post"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.layer, int) or isinstance(self.layer, bool) or self.layer < 0:
+        if not isinstance(self.layer, Integral) or isinstance(self.layer, bool) or self.layer < 0:
             raise ValueError(
                 f"Site(layer={self.layer!r}): a layer is a whole number counting from 0 at the "
                 "bottom; for the last one of a model use model.cfg.n_layers - 1."
             )
+        object.__setattr__(self, "layer", int(self.layer))  # NumPy has whole numbers of its own
         if self.stream not in get_args(Stream):
             raise ValueError(
                 f"Unknown stream {self.stream!r}. The streams are: {', '.join(get_args(Stream))}."
@@ -47,12 +49,13 @@ def as_site(where: "int | Site") -> Site:
     return where if isinstance(where, Site) else Site(where)
 
 
-def as_sites(where: "int | Site | Iterable[int | Site]") -> tuple[Site, ...]:
-    """Every site once, in the order given: of a layer, a `Site`, or several of them."""
-    places = [where] if isinstance(where, int | Site) else list(where)
-    if not places:
-        raise ValueError("No site was given. Name a layer (6), a Site, or a list of them.")
-    return tuple(dict.fromkeys(as_site(place) for place in places))
+def as_sites(where: "int | Site | Sequence[int | Site]") -> tuple[Site, ...]:
+    """A layer, a `Site`, or several of them, as sites: each once, in the order given."""
+    several = isinstance(where, Iterable) and not isinstance(where, str)
+    sites = tuple(dict.fromkeys(as_site(one) for one in (where if several else (where,))))
+    if not sites:
+        raise ValueError("No sites were given. Pass a layer, a Site, or a list of them.")
+    return sites
 
 
 def require_site(model: HookedModel, site: Site) -> None:

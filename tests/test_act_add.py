@@ -94,7 +94,7 @@ def test_v_is_the_difference_of_the_clean_block_inputs_row_by_row(model: Any) ->
     positive, negative = ids_of(model, LONG), ids_of(model, "I hate you")
     padded = negative + [space] * (len(positive) - len(negative))
     expected = clean(model, positive, LAYER) - clean(model, padded, LAYER)
-    v = matrix(ActAdd.fit(model, LONG, "I hate you", LAYER))
+    v = matrix(ActAdd.fit(model, (LONG, "I hate you"), LAYER).steering)
     assert v.shape == (len(positive), D_MODEL)
     torch.testing.assert_close(v, expected, rtol=1e-4, atol=1e-5)
     assert float(v[3:].norm(dim=1).min()) > 0.1
@@ -111,7 +111,7 @@ def test_the_pair_is_padded_to_equal_length_with_bos_first(
         return capture(model, rows, site)
 
     monkeypatch.setattr(act_add, "capture", recording)
-    ActAdd.fit(model, "I hate you", LONG, LAYER)
+    ActAdd.fit(model, ("I hate you", LONG), LAYER)
     shorter, longer = (list(row.ids) for row in captured)
     bos, space = model.tokenizer.bos_token_id, space_token(model)
     assert model.tokenizer.decode([space]) == " "
@@ -127,13 +127,13 @@ def test_the_empty_prompt_is_bos_and_padding_alone(model: Any) -> None:
     positive = ids_of(model, LONG)
     neutral = ids_of(model, "") + [space_token(model)] * (len(positive) - 1)
     expected = clean(model, positive, LAYER) - clean(model, neutral, LAYER)
-    v = matrix(ActAdd.fit(model, LONG, "", LAYER))
+    v = matrix(ActAdd.fit(model, (LONG, ""), LAYER).steering)
     torch.testing.assert_close(v, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_the_bos_row_is_zero_for_a_pair_and_not_for_a_single_addition(model: Any) -> None:
-    pair = matrix(ActAdd.fit(model, LONG, "I hate you", LAYER))
-    single = matrix(ActAdd.fit(model, LONG, None, LAYER))
+    pair = matrix(ActAdd.fit(model, (LONG, "I hate you"), LAYER).steering)
+    single = matrix(ActAdd.fit(model, (LONG, None), LAYER).steering)
     assert float(pair[0].abs().max()) <= 1e-5 * float(single[0].norm())
     torch.testing.assert_close(
         single, clean(model, ids_of(model, LONG), LAYER), rtol=1e-4, atol=1e-5
@@ -143,7 +143,7 @@ def test_the_bos_row_is_zero_for_a_pair_and_not_for_a_single_addition(model: Any
 
 def test_without_padding_the_longer_prompts_tail_stands_alone(model: Any) -> None:
     positive, negative = ids_of(model, "I hate you"), ids_of(model, LONG)
-    v = matrix(ActAdd.fit(model, "I hate you", LONG, LAYER, padding=None))
+    v = matrix(ActAdd.fit(model, ("I hate you", LONG), LAYER, padding=None).steering)
     long, short = clean(model, negative, LAYER), clean(model, positive, LAYER)
     expected = -long
     expected[: len(positive)] += short
@@ -151,28 +151,29 @@ def test_without_padding_the_longer_prompts_tail_stands_alone(model: Any) -> Non
 
 
 def test_the_padding_token_matters(model: Any) -> None:
-    spaces = matrix(ActAdd.fit(model, LONG, "", LAYER))
-    ends = matrix(ActAdd.fit(model, LONG, "", LAYER, padding=model.tokenizer.pad_token_id))
+    spaces = matrix(ActAdd.fit(model, (LONG, ""), LAYER).steering)
+    end = model.tokenizer.pad_token_id
+    ends = matrix(ActAdd.fit(model, (LONG, ""), LAYER, padding=end).steering)
     assert spaces.shape == ends.shape
     assert float((spaces - ends)[1:].norm(dim=1).min()) > 0.1
 
 
 def test_the_same_prompt_twice_cancels(model: Any) -> None:
-    v = matrix(ActAdd.fit(model, LONG, LONG, LAYER))
+    v = matrix(ActAdd.fit(model, (LONG, LONG), LAYER).steering)
     assert float(v.abs().max()) < 1e-5
 
 
 def test_swapping_the_prompts_and_negating_c_is_the_same_steering(model: Any) -> None:
-    there = ActAdd.fit(model, LONG, "I hate you", LAYER, c=3.0)
-    back = ActAdd.fit(model, "I hate you", LONG, LAYER, c=-3.0)
+    there = ActAdd.fit(model, (LONG, "I hate you"), LAYER, c=3.0).steering
+    back = ActAdd.fit(model, ("I hate you", LONG), LAYER, c=-3.0).steering
     torch.testing.assert_close(matrix(there), -matrix(back), rtol=0, atol=1e-6)
     one, other = (prompt_logits(model, [PROMPTS[1]], s) for s in (there, back))
     torch.testing.assert_close(one, other, rtol=0, atol=1e-5)
 
 
 def test_opposite_additions_leave_nothing(model: Any) -> None:
-    there = ActAdd.fit(model, LONG, "I hate you", LAYER, c=3.0)
-    back = ActAdd.fit(model, "I hate you", LONG, LAYER, c=3.0)
+    there = ActAdd.fit(model, (LONG, "I hate you"), LAYER, c=3.0).steering
+    back = ActAdd.fit(model, ("I hate you", LONG), LAYER, c=3.0).steering
     assert float((matrix(there) + matrix(back)).norm()) < 1e-5
     both, plain = (prompt_logits(model, [PROMPTS[1]], s) for s in (there + back, None))
     torch.testing.assert_close(both, plain, rtol=0, atol=1e-4)
@@ -182,7 +183,7 @@ def test_opposite_additions_leave_nothing(model: Any) -> None:
 def test_a_prompt_is_as_long_as_its_own_vector(model: Any) -> None:
     """The relative magnitude of a single addition to the prompt it was made of is 1 everywhere."""
     site = Site(LAYER, "resid_pre")
-    single = ActAdd.fit(model, LONG, None, LAYER)
+    single = ActAdd.fit(model, (LONG, None), LAYER).steering
     plain = steerlens.capture(model, [LONG], site).at(site)
     after = steerlens.capture(model, [LONG], site, steering=single).at(site)
     ratio = (after - plain).norm(dim=1) / plain.norm(dim=1)
@@ -190,8 +191,8 @@ def test_a_prompt_is_as_long_as_its_own_vector(model: Any) -> None:
 
 
 def test_the_vectors_of_two_layers_both_come_from_clean_passes(model: Any) -> None:
-    low = ActAdd.fit(model, LONG, "I hate you", 1, c=4.0)
-    alone = ActAdd.fit(model, LONG, "I hate you", 3, c=4.0)
+    low = ActAdd.fit(model, (LONG, "I hate you"), 1, c=4.0).steering
+    alone = ActAdd.fit(model, (LONG, "I hate you"), 3, c=4.0).steering
     both = low + alone
     for site, steer in both.placed:
         positive = ids_of(model, LONG)
@@ -205,7 +206,7 @@ def test_the_vectors_of_two_layers_both_come_from_clean_passes(model: Any) -> No
 
 
 def test_c_of_zero_changes_no_logit(model: Any) -> None:
-    off = ActAdd.fit(model, LONG, "I hate you", LAYER, c=0.0)
+    off = ActAdd.fit(model, (LONG, "I hate you"), LAYER, c=0.0).steering
     with pytest.warns(steerlens.SteeringWarning, match="changed no activation"):
         steered = prompt_logits(model, [PROMPTS[1]], off)
     assert torch.equal(steered, prompt_logits(model, [PROMPTS[1]]))
@@ -213,7 +214,7 @@ def test_c_of_zero_changes_no_logit(model: Any) -> None:
 
 def test_c_the_layer_and_the_alignment_all_matter(model: Any) -> None:
     fits = [
-        ActAdd.fit(model, "I love", "I hate", layer, c=c, alignment=alignment)
+        ActAdd.fit(model, ("I love", "I hate"), layer, c=c, alignment=alignment).steering
         for layer, c, alignment in [
             (1, 1.0, "front"),
             (2, 1.0, "front"),
@@ -230,7 +231,7 @@ def test_c_the_layer_and_the_alignment_all_matter(model: Any) -> None:
 
 def test_c_multiplies_what_is_added(model: Any) -> None:
     site = Site(LAYER, "resid_pre")
-    fit = ActAdd.fit(model, "I love", "I hate", LAYER, c=-2.5)
+    fit = ActAdd.fit(model, ("I love", "I hate"), LAYER, c=-2.5).steering
     plain, steered = (
         steerlens.capture(model, [PROMPTS[1]], site, steering=s).at(site) for s in (None, fit)
     )
@@ -248,7 +249,7 @@ def test_layer_0_with_c_of_1_is_swapping_the_tokens(model: Any) -> None:
     ones = [torch.ones(1, len(negative) + len(rest), dtype=torch.bool)]
     before = (torch.tensor([negative + rest]), *ones)
     after = (torch.tensor([positive + rest]), *ones)
-    fit = ActAdd.fit(model, "I love you", "I hate you", 0)
+    fit = ActAdd.fit(model, ("I love you", "I hate you"), 0).steering
     steered, swapped = prompt_logits(model, before, fit), prompt_logits(model, after)
     assert float((swapped - prompt_logits(model, before)).abs().max()) > 0.1
     torch.testing.assert_close(steered, swapped, rtol=0, atol=1e-5)
@@ -257,7 +258,7 @@ def test_layer_0_with_c_of_1_is_swapping_the_tokens(model: Any) -> None:
 def test_a_left_padded_batch_is_steered_at_each_rows_own_positions(model: Any) -> None:
     site = Site(LAYER, "resid_pre")
     for alignment in ("front", "mid", "back"):
-        fit = ActAdd.fit(model, "I love", "I hate", LAYER, c=3.0, alignment=alignment)
+        fit = ActAdd.fit(model, ("I love", "I hate"), LAYER, c=3.0, alignment=alignment).steering
         together = steerlens.capture(model, PROMPTS, site, steering=fit)
         for number, prompt in enumerate(PROMPTS):
             alone = steerlens.capture(model, [prompt], site, steering=fit).at(site)
@@ -266,7 +267,7 @@ def test_a_left_padded_batch_is_steered_at_each_rows_own_positions(model: Any) -
 
 @pytest.mark.parametrize("alignment", ["front", "mid", "back"])
 def test_generation_with_the_cache_equals_recomputation(model: Any, alignment: str) -> None:
-    fit = ActAdd.fit(model, "I love", "I hate", LAYER, c=4.0, alignment=alignment)
+    fit = ActAdd.fit(model, ("I love", "I hate"), LAYER, c=4.0, alignment=alignment).steering
     cached, scores = greedy(model, list(PROMPTS[:3]), fit)
     recomputed, again = greedy(model, list(PROMPTS[:3]), fit, cache=False)
     assert response_rows(cached) == response_rows(recomputed)
@@ -275,7 +276,7 @@ def test_generation_with_the_cache_equals_recomputation(model: Any, alignment: s
 
 
 def test_the_seed_matters_and_the_random_state_is_left_alone(model: Any) -> None:
-    fit = ActAdd.fit(model, "I love", "I hate", LAYER, c=2.0)
+    fit = ActAdd.fit(model, ("I love", "I hate"), LAYER, c=2.0).steering
     before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].copy()
     texts = [
         steerlens.generate(model, [PROMPTS[0]], fit, max_new_tokens=8, seed=seed).texts
@@ -287,13 +288,13 @@ def test_the_seed_matters_and_the_random_state_is_left_alone(model: Any) -> None
 
 
 def test_a_prompt_shorter_than_v_is_refused(model: Any) -> None:
-    fit = ActAdd.fit(model, PROMPTS[1], "", LAYER)
+    fit = ActAdd.fit(model, (PROMPTS[1], ""), LAYER).steering
     with pytest.raises(ValueError, match="covers 13 positions, but a prompt has only 4 tokens"):
         steerlens.generate(model, list(PROMPTS), fit, max_new_tokens=2)
 
 
 def test_the_hook_without_a_window_is_refused(model: Any) -> None:
-    fit = ActAdd.fit(model, "I love", "I hate", LAYER)
+    fit = ActAdd.fit(model, ("I love", "I hate"), LAYER).steering
     with pytest.raises(ValueError, match="depends on positions"), fit.applied(model):
         pass
     ((_, steer),) = fit.placed
@@ -301,12 +302,27 @@ def test_the_hook_without_a_window_is_refused(model: Any) -> None:
         steer(torch.zeros(1, 4, D_MODEL))
 
 
+def test_several_blocks_are_fitted_from_one_clean_pass_of_the_pair(model: Any) -> None:
+    both = ActAdd.fit(model, (LONG, "I hate you"), [3, Site(1, "resid_post")])
+    assert both.steering.sites == (Site(3, "resid_pre"), Site(1, "resid_post"))
+    for site, steer in both.steers.items():
+        alone = ActAdd.fit(model, (LONG, "I hate you"), site)
+        assert torch.equal(alone.steer.v, steer.v)
+
+
+def test_from_activations_is_the_difference_row_by_row() -> None:
+    positive, negative = torch.ones(3, 4), 2 * torch.ones(2, 4)
+    steer = ActAdd.from_activations(positive, negative, c=2.0)
+    assert steer.v[:, 0].tolist() == [-1.0, -1.0, 1.0]
+    assert torch.equal(ActAdd.from_activations(positive).v, positive)
+
+
 def test_the_steering_is_placed_at_the_blocks_input_and_knows_its_origin(model: Any) -> None:
-    fit = ActAdd.fit(model, "I love", "I hate", LAYER)
+    fit = ActAdd.fit(model, ("I love", "I hate"), LAYER).steering
     assert fit.sites == (Site(LAYER, "resid_pre"),)
     assert fit.origin is not None
     assert fit.origin.data
-    assert fit.origin != ActAdd.fit(model, "I love", "It", LAYER).origin
+    assert fit.origin != ActAdd.fit(model, ("I love", "It"), LAYER).steering.origin
 
 
 def test_a_constant_vector_is_invisible_through_layer_norm_and_not_through_rms_norm(
@@ -319,6 +335,6 @@ def test_a_constant_vector_is_invisible_through_layer_norm_and_not_through_rms_n
 
 
 def test_a_single_addition_steers_the_bos(model: Any) -> None:
-    fit = ActAdd.fit(model, "I love", None, LAYER, c=3.0)
+    fit = ActAdd.fit(model, ("I love", None), LAYER, c=3.0).steering
     plain, steered = (prompt_logits(model, [PROMPTS[0]], s) for s in (None, fit))
     assert float((plain[0] - steered[0]).abs().max()) > 0.01

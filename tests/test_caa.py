@@ -28,7 +28,7 @@ def direction(steering: Steering) -> torch.Tensor:
 def test_the_direction_is_the_textbook_mean_of_pair_differences(pairs: int, seed: int) -> None:
     positive = random(pairs, 5, seed=seed).double() * 10
     negative = random(pairs, 5, seed=seed + 5000).double() * 10
-    found = CAA.fit(positive, negative).direction
+    found = CAA.from_activations(positive, negative).direction
     expected = fit_caa(positive.numpy(), negative.numpy())
     assert found.dtype == torch.float64
     np.testing.assert_allclose(found.numpy(), expected, rtol=0, atol=1e-12)
@@ -39,14 +39,14 @@ def test_a_planted_direction_is_recovered_with_its_length_and_sign() -> None:
     base = 5 * random(400, D_MODEL, seed=2)
     positive = base + planted + 0.3 * random(400, D_MODEL, seed=3)
     negative = base + 0.3 * random(400, D_MODEL, seed=4)
-    found = CAA.fit(positive, negative).direction
+    found = CAA.from_activations(positive, negative).direction
     assert float(torch.cosine_similarity(found, planted, dim=0)) > 0.999
     assert abs(float(found.norm() / planted.norm()) - 1) < 0.02
 
 
 def test_swapping_the_sides_reverses_the_direction() -> None:
     positive, negative = random(4, 6, seed=1), random(4, 6, seed=2)
-    there, back = CAA.fit(positive, negative), CAA.fit(negative, positive)
+    there, back = CAA.from_activations(positive, negative), CAA.from_activations(negative, positive)
     torch.testing.assert_close(there.direction, -back.direction)
 
 
@@ -55,12 +55,38 @@ def test_activations_that_are_not_finite_are_refused(where: int) -> None:
     sides = [random(3, 4, seed=1), random(3, 4, seed=2)]
     sides[where][1, 2] = float("nan")
     with pytest.raises(ValueError, match="tive activations: 1 of 12 values are NaN or infinite"):
-        CAA.fit(*sides)
+        CAA.from_activations(*sides)
 
 
 def test_no_pairs_are_refused() -> None:
     with pytest.raises(ValueError, match="empty"):
-        CAA.fit(torch.zeros(0, 4), torch.zeros(0, 4))
+        CAA.from_activations(torch.zeros(0, 4), torch.zeros(0, 4))
+
+
+def test_several_sites_are_fitted_from_one_capture_each_by_itself(
+    model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    captured: list[Any] = []
+    capture = caa.capture
+
+    def recording(*arguments: Any, **options: Any) -> Any:
+        captured.append(arguments)
+        return capture(*arguments, **options)
+
+    monkeypatch.setattr(caa, "capture", recording)
+    sites = [Site(2), 1, Site(0, "resid_pre")]
+    fit = CAA.fit(model, (POSITIVE, NEGATIVE), sites)
+    assert len(captured) == 2  # one for each side
+    assert list(fit.steers) == [Site(2), Site(1), Site(0, "resid_pre")]
+    assert fit.steering.sites == tuple(fit.steers)
+    for site in sites:
+        alone = CAA.fit(model, (POSITIVE, NEGATIVE), site)
+        (place,) = alone.steers
+        assert torch.equal(alone.steer.direction, fit.steers[place].direction)
+        assert alone.steering.origin == fit.steering.origin
+    assert fit.trained is None
+    with pytest.raises(ValueError, match="a steer at each of 3 sites"):
+        _ = fit.steer
 
 
 def test_from_prompts_is_fit_on_the_last_tokens_at_that_site(model: Any) -> None:

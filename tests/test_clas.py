@@ -15,6 +15,7 @@ import steerlens
 from steerlens import PromptPair, Site, Steering, at, encode_pair
 from steerlens.methods.clas import CLAS
 from steerlens.runtime.forward import logits
+from steerlens.training.schedule import Schedule, Share
 
 SITES = tuple(Site(layer) for layer in range(4))
 
@@ -26,9 +27,16 @@ def random(*shape: int, seed: int = 0) -> torch.Tensor:
 DIRECTIONS = {site: random(D_MODEL, seed=100 + site.layer) for site in SITES}
 
 
-def fit(model: Any, **options: Any) -> Any:
-    validation = options.pop("validation", PAIRS)
-    return CLAS.fit(model, PAIRS, validation, options.pop("directions", DIRECTIONS), **options)
+def fit(model: Any, pairs: Any = PAIRS, **options: Any) -> Any:
+    """CLAS.fit by a schedule of these options: steps, rate, seed, and the rate or share of b."""
+    rates: dict[str, Any] = {}
+    if "bias_rate" in options:
+        rates["b"] = options.pop("bias_rate")
+    if "bias_share" in options:
+        rates["b"] = Share(options.pop("bias_share"))
+    timing = {name: options.pop(name) for name in ("steps", "rate", "seed") if name in options}
+    given = {"validation": PAIRS, "directions": DIRECTIONS} | options
+    return CLAS.fit(model, pairs, schedule=Schedule.full_batch(**timing, rates=rates), **given)
 
 
 # -- The equation ----------------------------------------------------------------------------------
@@ -138,19 +146,11 @@ def task_and_parameters(model: Any) -> tuple[Any, dict[str, torch.Tensor]]:
     from steerlens.methods.clas import _Modules
     from steerlens.scopes import everywhere
     from steerlens.training.imitation import Imitation
+    from steerlens.training.objectives import LL
 
     units = {site: torch.nn.functional.normalize(v, dim=0)[None] for site, v in DIRECTIONS.items()}
     modules = _Modules(SITES, units, "contextual", False, None)
-    task = Imitation(
-        model,
-        PAIRS,
-        SITES,
-        build=modules.build,
-        begin=modules.begin,
-        scope=everywhere,
-        objective="LL",
-        by_token=True,
-    )
+    task = Imitation(model, PAIRS, modules, scope=everywhere, objective=LL(by_token=True))
     start = modules.begin(torch.Generator())
     return task, {
         name: (0.02 * random(*value.shape, seed=i)).requires_grad_()
@@ -198,7 +198,7 @@ def test_training_is_that_of_plain_full_passes(model: Any, scope: Any) -> None:
     rates, steps = {"c": 1e-2, "b": 0.2}, 4
     short = [PromptPair.with_system("What is it?", "", text) for text in (" love", " hate")]
     options = {"steps": steps, "rate": rates["c"], "bias_rate": rates["b"], "scope": scope}
-    found = CLAS.fit(model, short, short, DIRECTIONS, **options)
+    found = fit(model, short, validation=short, **options)
     shapes = {"c": (1, D_MODEL), "b": (1,)}
     parameters = {
         f"{site.layer}.resid_post.{name}": torch.zeros(shape, requires_grad=True)
@@ -222,8 +222,8 @@ def test_training_is_that_of_plain_full_passes(model: Any, scope: Any) -> None:
 
 
 def test_the_choice_among_steps_does_not_depend_on_how_many_train(gpt2: Any) -> None:
-    one = CLAS.fit(gpt2, PAIRS[:1], PAIRS, DIRECTIONS, steps=1)
-    all_of_them = CLAS.fit(gpt2, PAIRS, PAIRS, DIRECTIONS, steps=1)
+    one = fit(gpt2, PAIRS[:1], steps=1)
+    all_of_them = fit(gpt2, steps=1)
     begun = [found.trained.rows[0]["validation_loss"] for found in (one, all_of_them)]
     assert begun[0] == pytest.approx(begun[1], rel=1e-6)
 
@@ -310,6 +310,15 @@ def test_several_directions_at_a_site_have_a_strength_each(
     assert learnt.steers[Site(1)].v.shape == (3, D_MODEL)
 
 
+def test_sites_choose_among_the_directions(gpt2: Any) -> None:
+    some = fit(gpt2, sites=[Site(3), 1], steps=1)
+    assert list(some.steers) == [Site(1), Site(3)]
+    only = fit(gpt2, directions={site: DIRECTIONS[site] for site in some.steers}, steps=1)
+    for site, steer in some.steers.items():
+        assert torch.equal(steer.c, only.steers[site].c)
+        assert steer.b.any()
+
+
 def test_where_every_step_harms_the_model_itself_is_kept(model: Any) -> None:
     other = [steerlens.PromptPair.with_system("What is it?", "", "the the the cat")]
     found = fit(model, bias_rate=1e4, validation=other)
@@ -320,8 +329,8 @@ def test_where_every_step_harms_the_model_itself_is_kept(model: Any) -> None:
 
 def test_the_prompted_side_of_a_pair_is_not_used(gpt2: Any) -> None:
     same = [steerlens.PromptPair(pair.plain, pair.plain, pair.response) for pair in PAIRS]
-    one = CLAS.fit(gpt2, PAIRS, PAIRS, DIRECTIONS)
-    two = CLAS.fit(gpt2, same, same, DIRECTIONS)
+    one = fit(gpt2)
+    two = fit(gpt2, same, validation=same)
     for site in SITES:
         assert torch.equal(one.steers[site].c, two.steers[site].c)
 
@@ -350,10 +359,10 @@ def test_positions_and_limits_are_kept(gpt2: Any, tmp_path: Any) -> None:
         ({"directions": {1: torch.ones(D_MODEL + 3)}}, r"layer 1 resid_post have shape \[1, 35\]"),
         ({"directions": {9: torch.ones(D_MODEL)}}, "which this model does not have"),
         ({"directions": {1: random(D_MODEL), Site(1): random(D_MODEL)}}, "given twice"),
-        ({"bias_rate": -0.5}, "bias_rate must be a finite number, 0 or more; found -0.5"),
-        ({"bias_rate": float("nan")}, "bias_rate must be a finite number"),
-        ({"bias_share": -1.0}, "bias_share must be a finite number"),
-        ({"bias_share": 0.5, "bias_rate": 0.1}, "Give one of them"),
+        ({"bias_rate": -0.5}, "The rate of b must be a finite number, 0 or more; found -0.5"),
+        ({"bias_rate": float("nan")}, "The rate of b must be a finite number"),
+        ({"bias_share": -1.0}, "The rate of b must be a finite number, 0 or more; found -1"),
+        ({"sites": [2], "directions": {1: random(D_MODEL)}}, "no directions at layer 2 resid_post"),
         ({"steps": 0}, "steps is a number of updates"),
         ({"rate": 0.0}, "the learning rate, must be finite and above 0"),
         ({"limit": 0.0}, "must be above 0"),
@@ -372,13 +381,13 @@ def test_bad_options_are_errors(gpt2: Any, options: dict[str, Any], message: str
 
 def test_no_pairs_to_fit_on_are_an_error(gpt2: Any) -> None:
     with pytest.raises(ValueError, match="No pairs were given to fit on"):
-        CLAS.fit(gpt2, [], PAIRS, DIRECTIONS, bias_rate=0.1)
+        fit(gpt2, [], bias_rate=0.1)
 
 
 def test_an_unknown_kind_is_an_error(gpt2: Any) -> None:
     unchecked = inspect.unwrap(CLAS.fit.__func__)  # beartype would say it in its own words
     with pytest.raises(ValueError, match=r"'global'.*contextual"):
-        unchecked(CLAS, gpt2, PAIRS, PAIRS, DIRECTIONS, kind="global")
+        unchecked(CLAS, gpt2, PAIRS, directions=DIRECTIONS, validation=PAIRS, kind="global")
 
 
 @pytest.mark.parametrize("shapes", [((1, 8), (2,), (2, 8)), ((1, 9), (1,), (1, 8))])
@@ -386,7 +395,9 @@ def test_parts_that_do_not_belong_together_are_an_error(shapes: Any) -> None:
     steer = object.__new__(CLAS)  # beartype would refuse the shapes in its own words
     for name, shape in zip("cbv", shapes, strict=True):
         object.__setattr__(steer, name, torch.ones(shape))
-    with pytest.raises(ValueError, match="one c and one b for each v"):
+    with pytest.raises(
+        ValueError, match=r"c \[rank, d_model\], b \[rank\], v \[rank, d_model\].*found c \[1, "
+    ):
         steer.__post_init__()
 
 

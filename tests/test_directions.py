@@ -84,7 +84,7 @@ def test_pairs_that_do_not_differ_have_no_principal_direction(centring: str) -> 
 def test_the_difference_of_means_takes_unequal_numbers_and_is_caas_where_they_are_equal() -> None:
     positive, negative = random(7, 5, seed=1), random(7, 5, seed=2)
     torch.testing.assert_close(
-        difference_of_means(positive, negative), CAA.fit(positive, negative).direction
+        difference_of_means(positive, negative), CAA.from_activations(positive, negative).direction
     )
     fewer = difference_of_means(positive, negative[:3])
     torch.testing.assert_close(fewer, positive.sum(dim=0) / 7 - negative[:3].sum(dim=0) / 3)

@@ -37,9 +37,9 @@ def test_u_and_z_are_those_of_plain_passes(model: Any) -> None:
     difference = (prompted - plain).mean(axis=0)
     u = difference / np.linalg.norm(difference)
     found = InstructionVector.fit(model, PAIRS, 2)
-    np.testing.assert_allclose(found.vector.u, u, atol=1e-4)
-    assert found.vector.z == pytest.approx(np.mean(prompted @ u), abs=1e-3)
-    assert found.adjust.sites == found.add.sites == (Site(2),)
+    np.testing.assert_allclose(found.steer.u, u, atol=1e-4)
+    assert found.steer.z == pytest.approx(np.mean(prompted @ u), abs=1e-3)
+    assert found.steering.sites == InstructionVector.adding(found).sites == (Site(2),)
 
 
 def test_adjusting_sets_the_projection_to_z_and_leaves_the_rest() -> None:
@@ -53,31 +53,42 @@ def test_adjusting_sets_the_projection_to_z_and_leaves_the_rest() -> None:
 
 def test_adjusting_at_half_strength_goes_half_the_way(gpt2: Any) -> None:
     found = InstructionVector.fit(gpt2, PAIRS, 1)
-    u, z = found.vector.u, found.vector.z
+    u, z = found.steer.u, found.steer.z
     before = steerlens.capture(gpt2, "the cat", 1).at(1) @ u
-    after = steerlens.capture(gpt2, "the cat", 1, steering=found.adjust.scaled(0.5)).at(1) @ u
+    after = steerlens.capture(gpt2, "the cat", 1, steering=found.steering.scaled(0.5)).at(1) @ u
     torch.testing.assert_close(after, (before + z) / 2, rtol=1e-4, atol=1e-4)
 
 
 def test_adding_has_w_as_its_strength(gpt2: Any) -> None:
     found = InstructionVector.fit(gpt2, PAIRS, 1)
     before = steerlens.capture(gpt2, "the cat", 1).at(1)
-    after = steerlens.capture(gpt2, "the cat", 1, steering=found.add.scaled(-7.0)).at(1)
-    expected = (-7 * found.vector.u).expand_as(before)
+    after = steerlens.capture(
+        gpt2, "the cat", 1, steering=InstructionVector.adding(found).scaled(-7.0)
+    ).at(1)
+    expected = (-7 * found.steer.u).expand_as(before)
     torch.testing.assert_close(after - before, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_responses_are_not_read(gpt2: Any) -> None:
     others = [PromptPair(pair.plain, pair.prompted, "the sea") for pair in PAIRS]
     one, two = (InstructionVector.fit(gpt2, pairs, 2) for pairs in (PAIRS, others))
-    assert torch.equal(one.vector.u, two.vector.u)
-    assert one.vector.z == two.vector.z
-    assert one.adjust.origin == two.add.origin
+    assert torch.equal(one.steer.u, two.steer.u)
+    assert one.steer.z == two.steer.z
+    assert one.steering.origin == InstructionVector.adding(two).origin
+
+
+def test_several_sites_are_fitted_each_by_itself(gpt2: Any) -> None:
+    both = InstructionVector.fit(gpt2, PAIRS, [2, 1])
+    assert both.steering.sites == InstructionVector.adding(both).sites == (Site(2), Site(1))
+    for site, vector in both.steers.items():
+        alone = InstructionVector.fit(gpt2, PAIRS, site).steer
+        assert torch.equal(alone.u, vector.u)
+        assert alone.z == vector.z
 
 
 def test_both_ways_survive_their_files(gpt2: Any, tmp_path: Any) -> None:
     found = InstructionVector.fit(gpt2, PAIRS, 2)
-    for name, steering in (("adjust", found.adjust), ("add", found.add)):
+    for name, steering in (("adjust", found.steering), ("add", InstructionVector.adding(found))):
         path = steering.save(tmp_path / f"{name}.safetensors")
         again = steerlens.load_steering(path, gpt2)
         steered = [steerlens.capture(gpt2, "a b", 2, steering=s).at(2) for s in (steering, again)]

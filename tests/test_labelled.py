@@ -88,7 +88,7 @@ def test_the_held_out_share_lies_between_0_and_1(gpt2: Any, share: float) -> Non
     with pytest.raises(ValueError, match=f"held_out={share}: it is the share"):
         fit_direction("means", x, y, held_out=share)
     with pytest.raises(ValueError, match=f"held_out={share}: it is the share"):
-        contrast_directions("means", gpt2, [], [], [1], held_out=share)
+        contrast_directions(gpt2, "means", [], [], [1], held_out=share)
 
 
 @pytest.mark.parametrize("kind", FITTED)
@@ -107,13 +107,13 @@ def test_too_few_pairs_are_counted(pairs: int, share: float, needed: int) -> Non
     with pytest.raises(ValueError, match=message):
         fit_direction("means", x[: 2 * pairs], y[: 2 * pairs], held_out=share)
     found = fit_direction("means", x[: 2 * needed], y[: 2 * needed], held_out=share)
-    assert found.held == 2
+    assert found.n_held_out == 2
 
 
 def test_a_random_direction_wants_no_labels_and_no_pairs() -> None:
     x, y, _ = rows()
     all_labels = fit_direction("random", x, y, seed=1)
-    assert all_labels.held == 40
+    assert all_labels.n_held_out == 40
     assert 0 < all_labels.auroc < 1
     for n, labels in ((1, y), (2, y), (4, y), (200, torch.zeros(200))):
         found = fit_direction("random", x[:n], labels[:n], seed=1)
@@ -143,16 +143,16 @@ def test_random_directions_of_prompts_need_neither_pairs_nor_an_instruction(gpt2
     users = ["What is it?", "Do you love the dog?", "Is it the sea?"]
     plain = [Conversation(user) for user in users]
     kind = [Conversation(user, "You are kind.") for user in users]
-    wanted = contrast_directions("random", gpt2, kind, plain, [1, 2])
-    assert wanted[Site(1)].held == 2
+    wanted = contrast_directions(gpt2, "random", kind, plain, [1, 2])
+    assert wanted[Site(1)].n_held_out == 2
     for sides in ((kind[:1], plain[:1]), (kind[:2], plain[:2]), (plain, plain), (plain, kind)):
-        found = contrast_directions("random", gpt2, *sides, [1, 2])
+        found = contrast_directions(gpt2, "random", *sides, [1, 2])
         for site, one in found.items():
             assert float(one.direction.norm()) == pytest.approx(1, abs=1e-5)
             cosine = float(one.direction @ wanted[site].direction)
             assert abs(cosine) == pytest.approx(1, abs=1e-5)
     with pytest.raises(ValueError, match=r"At least 3 pairs are needed .* found 2"):
-        contrast_directions("means", gpt2, kind[:2], plain[:2], [1])
+        contrast_directions(gpt2, "means", kind[:2], plain[:2], [1])
 
 
 def test_held_out_rows_that_were_fitted_too_are_counted_in_a_warning() -> None:
@@ -170,9 +170,9 @@ def test_a_prompt_that_occurs_twice_is_warned_of_once(gpt2: Any) -> None:
     users = ["What is it?", "Do you love the dog?", "Is it the sea?"]
     plain = [Conversation(user) for user in users]
     kind = [Conversation(user, "You are kind.") for user in users]
-    contrast_directions("means", gpt2, kind, plain, [1, 2])
+    contrast_directions(gpt2, "means", kind, plain, [1, 2])
     with pytest.warns(SteeringWarning, match="2 of 2 held-out rows") as warned:
-        contrast_directions("means", gpt2, 2 * kind, 2 * plain, [1, 2])
+        contrast_directions(gpt2, "means", 2 * kind, 2 * plain, [1, 2])
     assert len(warned) == 1
 
 
@@ -186,31 +186,31 @@ def test_directions_of_prompts_tell_the_two_sides_apart(model: Any) -> None:
     users = ["What is it?", "Do you love the dog?", "What do you think?", "Is it the sea?"]
     plain = [Conversation(user) for user in users]
     kind = [Conversation(user, "You are kind.") for user in users]
-    found = contrast_directions("means", model, kind, plain, [1, 2], held_out=0.5)
+    found = contrast_directions(model, "means", kind, plain, [1, 2], held_out=0.5)
     assert list(found) == [Site(1), Site(2)]
     read = capture(model, [*kind, *plain], 1, scope=last).at(1)
     projected = read @ found[Site(1)].direction
     assert projected[:4].mean() > projected[4:].mean()
     # Half of the pairs are held out, drawn by the seed: another half gives another direction.
     others = [
-        contrast_directions("means", model, kind, plain, [1], held_out=0.5, seed=seed)
+        contrast_directions(model, "means", kind, plain, [1], held_out=0.5, seed=seed)
         for seed in range(6)
     ]
     assert len({float(one[Site(1)].direction[0]) for one in others}) > 1
-    same = contrast_directions("means", model, kind, plain, [1], held_out=0.5)
+    same = contrast_directions(model, "means", kind, plain, [1], held_out=0.5)
     assert torch.equal(same[Site(1)].direction, found[Site(1)].direction)
 
 
 def test_prompts_without_partners_are_an_error(gpt2: Any) -> None:
     with pytest.raises(ValueError, match="found 2 positive and 1 negative"):
-        contrast_directions("means", gpt2, ["a b", "c"], ["a"], [1])
+        contrast_directions(gpt2, "means", ["a b", "c"], ["a"], [1])
 
 
 def test_prompts_that_are_the_same_where_they_are_read_are_an_error(gpt2: Any) -> None:
     sides = [[Conversation("a b", None, text) for text in ("c d e", "d e f")] for _ in range(2)]
     other = [Conversation("a b", None, text) for text in ("x y e", "a b f")]
     with pytest.raises(ValueError, match="the same activations at layer 1"):
-        contrast_directions("means", gpt2, *sides, [1])
+        contrast_directions(gpt2, "means", *sides, [1])
     with pytest.raises(ValueError, match="the same activations at layer 1"):
-        contrast_directions("means", gpt2, sides[0], other, [1], read=last)
-    contrast_directions("means", gpt2, sides[0], other, [1], held_out=0.5)  # the response differs
+        contrast_directions(gpt2, "means", sides[0], other, [1], read=last)
+    contrast_directions(gpt2, "means", sides[0], other, [1], held_out=0.5)  # the response differs

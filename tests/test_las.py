@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from catalogue import ByToken
+from catalogue import CATALOGUE
 from tiny_models import D_MODEL
 
 import steerlens
@@ -77,11 +77,13 @@ def test_a_search_by_what_the_steered_model_writes(gpt2: Any) -> None:
 
 
 def test_a_steering_that_sees_the_tokens_can_be_searched_too(gpt2: Any) -> None:
+    steering = CATALOGUE["a token steering"].build(gpt2)
+
     def moved(steering: Any) -> float:
         runs = [steerlens.capture(gpt2, "the cat", 1, steering=s).at(1) for s in (None, steering)]
         return float((runs[1] - runs[0]).norm())
 
-    assert las.search(moved, ByToken(torch.ones(D_MODEL)), [0.5, 2.0, 1.0]).strength == 2.0
+    assert las.search(moved, steering, [0.5, 2.0, 1.0]).strength == 2.0
 
 
 def test_mistakes_are_errors() -> None:

@@ -13,10 +13,17 @@ from tiny_models import ARCHITECTURES, BACKENDS, D_MODEL, N_LAYERS, load, load_r
 import steerlens
 from steerlens import CAA, Conversation, LoRA, at, encode_pair, generate
 from steerlens.identity import fingerprint
+from steerlens.training.schedule import Schedule
 
 
 def random(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def fit(model: Any, **options: Any) -> Any:
+    timing = {name: options.pop(name) for name in ("steps", "rate", "seed") if name in options}
+    given = {"pairs": PAIRS, "validation": PAIRS} | options
+    return LoRA.fit(model, schedule=Schedule.full_batch(**timing), **given)
 
 
 @pytest.fixture(params=ARCHITECTURES)
@@ -122,7 +129,7 @@ def test_nothing_stays_behind_whatever_happens_inside(bridged: Any, weights: Any
     absent = made(width(weights), layers=(0, 4))
     with pytest.raises(ValueError, match="There is no layer 4"), absent.applied(bridged):
         pass
-    LoRA.fit(bridged, PAIRS, PAIRS, steps=1)
+    fit(bridged, steps=1)
     require_untouched(bridged, before)
     assert torch.equal(scores_of(bridged), scores)
     assert torch.equal(torch.get_rng_state(), noise)
@@ -167,7 +174,7 @@ def test_a_second_one_inside_is_refused(bridged: Any, weights: Any) -> None:
 def test_the_first_step_moves_b_alone_by_its_rate_down_the_gradient(
     bridged: Any, weights: Any
 ) -> None:
-    found = LoRA.fit(bridged, PAIRS, PAIRS, steps=1)
+    found = fit(bridged, steps=1)
     assert found.trained.best_epoch == 1
     for parameter in weights.parameters():
         parameter.requires_grad_(True)
@@ -186,12 +193,12 @@ def test_the_first_step_moves_b_alone_by_its_rate_down_the_gradient(
 
 
 def test_fitting_makes_the_responses_likelier(bridged: Any) -> None:
-    found = LoRA.fit(bridged, PAIRS, PAIRS)
+    found = fit(bridged)
     losses = [row["validation_loss"] for row in found.trained.rows]
     assert len(losses) == 9
     assert min(losses) < losses[0] - 0.01
     assert (found.lora.alpha, found.trained.best_epoch) == (2.0, losses.index(min(losses)))
-    wider = LoRA.fit(bridged, PAIRS, PAIRS, layers=[1], parts=("in", "out"), rank=3, steps=2)
+    wider = fit(bridged, layers=[1], parts=("in", "out"), rank=3, steps=2)
     assert list(wider.lora.A) == ["1.in", "1.out"]
     assert wider.lora.A["1.in"].shape == (3, D_MODEL)
     assert wider.lora.B["1.in"].any()
@@ -203,7 +210,7 @@ def test_the_adapted_model_has_the_loss_that_was_chosen(
 ) -> None:
     pytest.importorskip("peft")
     model = load(folders[architecture], "bridge", dtype)
-    found = LoRA.fit(model, PAIRS, PAIRS, steps=4)
+    found = fit(model, steps=4)
     chosen = found.trained.rows[found.trained.best_epoch]["validation_loss"]
     assert found.lora.B["0.out"].dtype == torch.float32
     with found.lora.applied(model), torch.no_grad():
@@ -222,7 +229,7 @@ def test_where_every_step_harms_the_model_itself_is_kept(bridged: Any) -> None:
     asked = Conversation("What is it?")
     own = generate(bridged, [asked], max_new_tokens=8, temperature=0.0).response_ids(0)
     other = [steerlens.PromptPair(asked, asked, own)]
-    found = LoRA.fit(bridged, PAIRS, other, steps=2, rate=3.0)
+    found = fit(bridged, validation=other, steps=2, rate=3.0)
     assert found.trained.best_epoch == 0
     assert not any(B.any() for B in found.lora.B.values())
     before = scores_of(bridged)
@@ -232,9 +239,9 @@ def test_where_every_step_harms_the_model_itself_is_kept(bridged: Any) -> None:
 
 def test_the_seed_alone_decides(bridged: Any) -> None:
     torch.manual_seed(5)
-    first = LoRA.fit(bridged, PAIRS, PAIRS, steps=1).lora
+    first = fit(bridged, steps=1).lora
     torch.manual_seed(6)
-    second, third = (LoRA.fit(bridged, PAIRS, PAIRS, steps=1, seed=seed).lora for seed in (0, 1))
+    second, third = (fit(bridged, steps=1, seed=seed).lora for seed in (0, 1))
     assert torch.equal(first.A["0.out"], second.A["0.out"])
     assert torch.equal(first.B["0.out"], second.B["0.out"])
     assert not torch.equal(first.A["0.out"], third.A["0.out"])
@@ -258,21 +265,20 @@ def test_the_seed_alone_decides(bridged: Any) -> None:
     ids=str,
 )
 def test_bad_options_are_errors(bridge: Any, options: dict[str, Any], message: str) -> None:
-    given = {"pairs": PAIRS, "validation": PAIRS} | options
     with pytest.raises(ValueError, match=message):
-        LoRA.fit(bridge, given.pop("pairs"), given.pop("validation"), **given)
+        fit(bridge, **options)
 
 
 def test_a_part_that_a_model_lacks_is_named_with_those_it_has(folders: dict[str, Path]) -> None:
     model = load(folders["gpt2"], "bridge")
     with pytest.raises(ValueError, match=r"no plain matrix 'gate'.*It has: in, out"):
-        LoRA.fit(model, PAIRS, PAIRS, parts=("gate",))
+        fit(model, parts=("gate",))
 
 
 @pytest.mark.skipif("hooked" not in BACKENDS, reason="this TransformerLens has bridges only")
 def test_a_hooked_transformer_is_refused(folders: dict[str, Path]) -> None:
     with pytest.raises(ValueError, match="backend='bridge'"):
-        LoRA.fit(load(folders["gpt2"], "hooked"), PAIRS, PAIRS)
+        fit(load(folders["gpt2"], "hooked"))
 
 
 def test_without_peft_the_extra_is_named_and_the_model_left_as_it_was(
@@ -281,7 +287,7 @@ def test_without_peft_the_extra_is_named_and_the_model_left_as_it_was(
     before = everything_of(bridge)
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(ImportError, match=r"pip install steerlens\[lora\]"):
-        LoRA.fit(bridge, PAIRS, PAIRS)
+        fit(bridge)
     require_untouched(bridge, before)
 
 

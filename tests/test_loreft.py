@@ -11,6 +11,7 @@ import steerlens
 from steerlens import LoReFT, Site, encode_pair
 from steerlens.methods.loreft import _Modules, orthonormal
 from steerlens.runtime.forward import logits
+from steerlens.training.schedule import Schedule
 
 SITES = (Site(0), Site(2))
 
@@ -20,8 +21,9 @@ def random(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 def fit(model: Any, **options: Any) -> Any:
-    validation = options.pop("validation", PAIRS)
-    return LoReFT.fit(model, PAIRS, validation, options.pop("sites", SITES), **options)
+    timing = {name: options.pop(name) for name in ("steps", "rate", "seed") if name in options}
+    given = {"sites": SITES, "validation": PAIRS} | options
+    return LoReFT.fit(model, PAIRS, schedule=Schedule.full_batch(**timing), **given)
 
 
 def mean_surprise(model: Any, hooks: list[Any]) -> torch.Tensor:

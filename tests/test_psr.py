@@ -1,6 +1,7 @@
 """PSR: its equation, what it is trained on, and that it finds a gate that was planted."""
 
 import gc
+import inspect
 import math
 import warnings
 from dataclasses import replace
@@ -15,12 +16,14 @@ from tiny_models import D_MODEL, assert_same_tokens, greedy, load, response_rows
 
 import steerlens
 from steerlens import PSR, PromptPair, Site, SteeringWarning, at, encode_pair, generated, response
-from steerlens.methods.psr import _Modules, difference_of_means, name_of
+from steerlens.methods.psr import Gates, _Modules, difference_of_means, name_of
 from steerlens.runtime.forward import logits
+from steerlens.training.checks import require_objective
 from steerlens.training.gates import revive
-from steerlens.training.imitation import Imitation, _weights
-from steerlens.training.loop import Schedule
-from steerlens.training.store import Store
+from steerlens.training.imitation import Imitation
+from steerlens.training.objectives import LL, MSE, Objective, objective_named
+from steerlens.training.schedule import Schedule
+from steerlens.training.store import Storage, Store
 
 # These fits are too short on purpose; test_training_loop has the warning about it.
 pytestmark = pytest.mark.filterwarnings("ignore:.* can move a parameter")
@@ -31,19 +34,12 @@ def random(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
+def modules_at(layers: Any, **gates: Any) -> _Modules:
+    return _Modules(tuple(Site(layer) for layer in layers), Gates(**gates), D_MODEL)
+
+
 def task_of(model: Any, layers: Any, **options: Any) -> tuple[Imitation, Any]:
-    modules = _Modules(
-        tuple(Site(layer) for layer in layers), options.pop("rank", 1), D_MODEL, True, None
-    )
-    task = Imitation(
-        model,
-        PAIRS,
-        modules.sites,
-        build=modules.build,
-        begin=modules.begin,
-        scope=options.pop("scope", response),
-        **options,
-    )
+    task = Imitation(model, PAIRS, modules_at(layers), **({"scope": response} | options))
     parameters = task.start(torch.Generator().manual_seed(0))
     return task, {name: value.requires_grad_() for name, value in parameters.items()}
 
@@ -154,16 +150,16 @@ def hooks_of(steers: Any, n: int) -> Any:
 def test_the_loss_and_its_gradient_are_those_of_plain_full_passes(
     model: Any, layers: list[int], reuse: bool
 ) -> None:
-    task, parameters = task_of(model, layers, reuse=reuse)
+    task, parameters = task_of(model, layers, storage=Storage(reuse=reuse))
     loss = task.loss(parameters, range(len(PAIRS)))
     loss.backward()
     found = {name: value.grad.clone() for name, value in parameters.items()}
     for value in parameters.values():
         value.grad = None
     total = 0.0
-    for pair, row in zip(PAIRS, task.rows, strict=True):
+    for pair, row in zip(PAIRS, task.examples.plain, strict=True):
         n = len(row.ids) - row.response + 1
-        steers = task.build(parameters)
+        steers = task.modules.build(parameters)
         total = total + plain_squares(model, pair, hooks_of(steers, n), layers[0], n)
     expected = total / len(PAIRS) / task.scale["MSE"]
     assert loss.item() == pytest.approx(expected.item(), rel=1e-4)
@@ -185,27 +181,28 @@ def unfrozen(model: Any) -> Any:
 def test_gradients_below_the_intervention_are_zero(unfrozen: Any) -> None:
     task, parameters = task_of(unfrozen, [2])
     task.loss(parameters, range(3)).backward()
+    rows = task.examples.plain
     above = {id(p) for p in unfrozen.blocks[3].parameters()}
     reached = {id(p) for p in unfrozen.parameters() if p.grad is not None}
     assert reached
     assert reached <= above
-    assert not task._entry([0, 1, 2], max(len(row.ids) for row in task.rows)).requires_grad
+    assert not task._entered([0, 1, 2], max(map(len, (r.ids for r in rows)))).requires_grad
 
 
 @pytest.mark.parametrize("reuse", [True, False])
 def test_fitting_leaves_no_gradient_in_the_model(unfrozen: Any, reuse: bool) -> None:
-    PSR.fit(unfrozen, PAIRS, 1, schedule=QUICK, reuse=reuse)
+    PSR.fit(unfrozen, PAIRS, 1, schedule=QUICK, storage=Storage(reuse=reuse))
     assert all(p.grad is None for p in unfrozen.parameters())
 
 
 def test_layers_below_the_intervention_add_nothing_to_the_gradient(model: Any) -> None:
     task, parameters = task_of(model, [2])
-    pair, row = PAIRS[0], task.rows[0]
+    pair, row = PAIRS[0], task.examples.plain[0]
     n, grads = len(row.ids) - row.response + 1, []
     for lowest in (0, 2):
         for value in parameters.values():
             value.grad = None
-        hooks = hooks_of(task.build(parameters), n)
+        hooks = hooks_of(task.modules.build(parameters), n)
         plain_squares(model, pair, hooks, lowest, n).backward()
         grads.append({name: value.grad.clone() for name, value in parameters.items()})
     for name, whole in grads[0].items():
@@ -226,11 +223,11 @@ def test_a_batch_has_the_mean_of_its_examples_gradients(model: Any) -> None:
 
 
 def test_likelihood_is_that_of_the_response_tokens(model: Any) -> None:
-    task, parameters = task_of(model, [1], objective="LL")
+    task, parameters = task_of(model, [1], objective=LL())
     loss = task.loss(parameters, [0])
     plain, _ = encode_pair(model, PAIRS[0])
     n = len(plain.ids) - plain.response
-    hooks = hooks_of(task.build(parameters), n + 1)
+    hooks = hooks_of(task.modules.build(parameters), n + 1)
     with model.hooks(fwd_hooks=hooks):
         scores = model(torch.tensor([plain.ids]))[0]
     expected = torch.nn.functional.cross_entropy(scores[-n - 1 : -1], torch.tensor(plain.ids[-n:]))
@@ -238,14 +235,14 @@ def test_likelihood_is_that_of_the_response_tokens(model: Any) -> None:
 
 
 def test_both_objectives_count_alike_at_the_start(gpt2: Any) -> None:
-    task, parameters = task_of(gpt2, [2], objective="both")
+    task, parameters = task_of(gpt2, [2], objective=MSE() + LL())
     assert task.loss(parameters, range(3)).item() == pytest.approx(2, rel=1e-4)
 
 
 def test_the_weight_of_ll_beside_mse(gpt2: Any) -> None:
-    task, parameters = task_of(gpt2, [2], objective="both", ll_weight=0.25)
+    task, parameters = task_of(gpt2, [2], objective=MSE() + 0.25 * LL())
     assert task.loss(parameters, range(3)).item() == pytest.approx(1.25, rel=1e-4)
-    parts = [task_of(gpt2, [2], objective=name)[0] for name in ("MSE", "LL")]
+    parts = [task_of(gpt2, [2], objective=objective)[0] for objective in (MSE(), LL())]
     with torch.no_grad():
         parameters["2.resid_post.Z"].mul_(3)
     mse, ll = (part.loss(parameters, [0, 1]).item() for part in parts)
@@ -254,7 +251,7 @@ def test_the_weight_of_ll_beside_mse(gpt2: Any) -> None:
 
 def test_targets_on_disk_are_the_same_to_half_precision(gpt2: Any) -> None:
     kept, parameters = task_of(gpt2, [1])
-    stored, _ = task_of(gpt2, [1], memory=0)
+    stored, _ = task_of(gpt2, [1], storage=Storage(memory=0))
     assert stored.targets is not None
     assert stored.targets.folder is not None
     expected = kept.loss(parameters, range(3)).item()
@@ -301,7 +298,7 @@ def test_the_regulariser_keeps_the_sum_of_gates_above_one(gpt2: Any) -> None:
             parameters[f"{site}.resid_post.W"].zero_()
             parameters[f"{site}.resid_post.b"].fill_(0.01)
     extra = held.loss(parameters, [0]) - bare.loss(parameters, [0])
-    n = len(held.spans[0])
+    n = len(held.examples.spans[0])
     assert extra.item() == pytest.approx(0.1 * 2 * (1 - 0.01 * n), rel=1e-4)
     with torch.no_grad():
         for site in (1, 2):
@@ -313,9 +310,9 @@ def test_the_regulariser_keeps_the_sum_of_gates_above_one(gpt2: Any) -> None:
 def test_surfaces_say_which_tokens(gpt2: Any) -> None:
     narrow, _ = task_of(gpt2, [1])
     wide, _ = task_of(gpt2, [1], scope=steerlens.question_and_response)
-    row = narrow.rows[0]
-    assert narrow.spans[0].tolist() == list(range(row.response - 1, len(row.ids)))
-    assert wide.spans[0].tolist() == list(range(row.question - 1, len(row.ids)))
+    row = narrow.examples.plain[0]
+    assert narrow.examples.spans[0].tolist() == list(range(row.response - 1, len(row.ids)))
+    assert wide.examples.spans[0].tolist() == list(range(row.question - 1, len(row.ids)))
 
 
 def test_an_instruction_in_the_user_turn_cannot_have_the_wide_surface(gpt2: Any) -> None:
@@ -373,27 +370,26 @@ def test_the_same_seed_gives_the_same_steering_and_another_does_not(gpt2: Any) -
 
 
 def test_const_has_no_gate_and_a_frozen_direction_stays(gpt2: Any) -> None:
-    const = PSR.fit(gpt2, PAIRS, 1, gated=False, schedule=QUICK)
+    const = PSR.fit(gpt2, PAIRS, 1, gates=Gates(constant=True), schedule=QUICK)
     steer: Any = const.steering.placed[0][1]
     assert const.name == "S-Const_MSE|R"
     assert not steer.steer.W.any()
     assert (steer.steer.b == 1).all()
     z = random(1, D_MODEL)
-    frozen: Any = PSR.fit(gpt2, PAIRS, 1, directions={Site(1): z}, schedule=QUICK).steering.placed[
-        0
-    ][1]
+    gates = Gates(directions={Site(1): z})
+    frozen = PSR.fit(gpt2, PAIRS, 1, gates=gates, schedule=QUICK)
     assert torch.equal(frozen.steer.Z, z)
     assert frozen.steer.W.any()
 
 
 @pytest.mark.filterwarnings("ignore:.* opened on no token")
 def test_rank_gives_that_many_gates(gpt2: Any) -> None:
-    fit = PSR.fit(gpt2, PAIRS, [1, 2], rank=3, schedule=QUICK)
+    fit = PSR.fit(gpt2, PAIRS, [1, 2], gates=Gates(rank=3), schedule=QUICK)
     assert [rates.shape for rates in fit.firing.values()] == [(3,), (3,)]
 
 
 def test_dead_gates_are_warned_about_and_begin_anew(gpt2: Any) -> None:
-    modules = _Modules((Site(1),), 2, D_MODEL, True, None)
+    modules = modules_at([1], rank=2)
     parameters = modules.begin(torch.Generator().manual_seed(0))
     parameters["1.resid_post.b"][0] = -50.0
     kept = parameters["1.resid_post.W"][1].clone()
@@ -405,7 +401,7 @@ def test_dead_gates_are_warned_about_and_begin_anew(gpt2: Any) -> None:
 
 @pytest.mark.filterwarnings("ignore:.* opened on no token")
 def test_a_gate_begins_anew_by_the_seed_and_the_epoch() -> None:
-    modules = _Modules((Site(1),), 1, D_MODEL, True)
+    modules = modules_at([1])
 
     def revived(epoch: int, seed: int) -> torch.Tensor:
         parameters = modules.begin(torch.Generator().manual_seed(0))
@@ -494,8 +490,16 @@ def test_difference_of_means_is_the_mean_delta(model: Any) -> None:
     torch.testing.assert_close(z, torch.cat(deltas).mean(dim=0), rtol=1e-4, atol=1e-5)
 
 
+def test_difference_of_means_at_several_sites_is_each_by_itself(gpt2: Any) -> None:
+    both: Any = difference_of_means(gpt2, PAIRS, [2, 1], surface="QR")
+    assert both.sites == (Site(2), Site(1))
+    for site, steer in both.placed:
+        alone: Any = difference_of_means(gpt2, PAIRS, site, surface="QR")
+        assert torch.equal(alone.placed[0][1].steer.Z, steer.steer.Z)
+
+
 def test_a_fitted_steering_survives_its_file(gpt2: Any, tmp_path: Any) -> None:
-    fitted = PSR.fit(gpt2, PAIRS, [1, 2], gated=False, schedule=QUICK).steering
+    fitted = PSR.fit(gpt2, PAIRS, [1, 2], gates=Gates(constant=True), schedule=QUICK).steering
     fitted.save(tmp_path / "psr.safetensors")
     loaded = steerlens.load_steering(tmp_path / "psr.safetensors", gpt2)
     tokens, window = steerlens.batch(gpt2, ["The dog ran"])
@@ -513,8 +517,8 @@ def test_b_m_is_learnt_where_labels_say_nothing_and_survives_its_file(
     schedule = Schedule(epochs=150, batch_size=3, learning_rate=3e-2, validation=0.0)
     fixed, learnt = (
         PSR.fit(
-            gpt2, PAIRS, 2, gated=False, teacher=teacher, labels=labels, b_m=-0.5,
-            learn_b_m=learn, schedule=schedule,
+            gpt2, PAIRS, 2, gates=Gates(constant=True, b_m=-0.5, learn_b_m=learn),
+            teacher=teacher, labels=labels, schedule=schedule,
         )
         for learn in (False, True)
     )  # fmt: skip
@@ -541,24 +545,28 @@ def test_a_cut_off_fit_goes_on_from_its_checkpoint(gpt2: Any, tmp_path: Any) -> 
 @pytest.mark.parametrize(
     "options",
     [
-        {"ll_weight": 0.5},
+        {"objective": MSE() + 0.5 * LL()},
         {"labels": [1.0, 0.5, 1.0]},
-        {"b_m": -0.5},
-        {"labels": [1.0, 0.5, 1.0], "learn_b_m": True},
-        {"regularise": 0.2},
-        {"rank": 2},
-        {"gated": False, "regularise": 0.1},
-        {"directions": {Site(1): torch.ones(1, D_MODEL)}},
+        {"gates": Gates(b_m=-0.5)},
+        {"labels": [1.0, 0.5, 1.0], "gates": Gates(learn_b_m=True)},
+        {"gates": Gates(regularise=0.2)},
+        {"gates": Gates(rank=2)},
+        {"gates": Gates(constant=True, regularise=0.1)},
+        {"gates": Gates(directions={Site(1): torch.ones(1, D_MODEL)})},
         {"teacher": at(2, PSR.constant(torch.ones(D_MODEL)))},
+        {"schedule": replace(QUICK, rates={"b": 1e-2})},
     ],
-    ids=lambda options: "-".join(options),
-)
+    ids=[
+        "ll_weight", "labels", "b_m", "labels-learn_b_m", "regularise", "rank", "constant",
+        "directions", "teacher", "rates",
+    ],
+)  # fmt: skip
 @pytest.mark.filterwarnings("ignore:.* opened on no token")
 def test_a_checkpoint_of_other_options_is_refused(gpt2: Any, tmp_path: Any, options: Any) -> None:
-    path = tmp_path / "fit.safetensors"
-    PSR.fit(gpt2, PAIRS, 1, objective="both", schedule=QUICK, checkpoint=path)
+    path, usual = tmp_path / "fit.safetensors", {"objective": MSE() + LL(), "schedule": QUICK}
+    PSR.fit(gpt2, PAIRS, 1, checkpoint=path, **usual)
     with pytest.raises(ValueError, match="other options"):
-        PSR.fit(gpt2, PAIRS, 1, objective="both", schedule=QUICK, checkpoint=path, **options)
+        PSR.fit(gpt2, PAIRS, 1, checkpoint=path, **(usual | options))
 
 
 def test_a_checkpoint_tells_directions_and_teachers_and_models_apart(
@@ -568,7 +576,7 @@ def test_a_checkpoint_tells_directions_and_teachers_and_models_apart(
         directions = {Site(1): torch.full((1, D_MODEL), known)}
         teacher = at(2, PSR.constant(torch.full((D_MODEL,), taught)))
         PSR.fit(
-            model, PAIRS, 1, directions=directions, teacher=teacher, schedule=QUICK,
+            model, PAIRS, 1, gates=Gates(directions=directions), teacher=teacher, schedule=QUICK,
             checkpoint=tmp_path / file,
         )  # fmt: skip
 
@@ -580,28 +588,60 @@ def test_a_checkpoint_tells_directions_and_teachers_and_models_apart(
             fit(model, known, taught, "one")
 
 
+def fit_with(model: Any, gates: Any = None, **options: Any) -> Any:
+    return PSR.fit(model, PAIRS, 1, schedule=QUICK, gates=Gates(**(gates or {})), **options)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"rank": 0}, "rank must be at least 1"),
-        ({"ll_weight": 0.5}, r"ll_weight=0\.5 .* objective is 'MSE' alone"),
-        ({"ll_weight": 0.5, "objective": "LL"}, r"objective is 'LL' alone"),
-        ({"ll_weight": 0.0, "objective": "both"}, "must be above 0; found 0"),
-        ({"ll_weight": math.nan, "objective": "both"}, "must be above 0; found nan"),
-        ({"b_m": math.inf}, "b_m must be a finite number"),
-        ({"learn_b_m": True}, "labels are the same"),
-        ({"learn_b_m": True, "labels": [0.5, 0.5, 0.5]}, "labels are the same"),
+        ({"gates": {"rank": 0}}, "rank must be at least 1"),
+        ({"gates": {"b_m": math.inf}}, "b_m must be a finite number"),
+        ({"gates": {"learn_b_m": True}}, "labels are the same"),
+        ({"gates": {"learn_b_m": True}, "labels": [0.5, 0.5, 0.5]}, "labels are the same"),
         ({"labels": [1.0]}, "3 pairs"),
         ({"labels": [1.0, 2.0, 0.0]}, "from 0 to 1"),
-        ({"directions": {}}, r"one \[rank, d_model\]"),
-        ({"directions": {Site(1): torch.ones(1, 8)}}, r"found \(1, 8\)"),
-        ({"directions": {Site(1): torch.ones(1, D_MODEL)}, "gated": False}, "nothing to train"),
+        ({"gates": {"directions": {}}}, r"one \[rank, d_model\]"),
+        ({"gates": {"directions": {Site(1): torch.ones(1, 8)}}}, r"found \(1, 8\)"),
+        (
+            {"gates": {"directions": {Site(1): torch.ones(1, D_MODEL)}, "constant": True}},
+            "nothing to train",
+        ),
     ],
     ids=str,
 )
 def test_bad_options_are_errors(gpt2: Any, options: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        PSR.fit(gpt2, PAIRS, 1, schedule=QUICK, **options)
+        fit_with(gpt2, **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "ll_weight", "message"),
+    [
+        ("MSE", 0.5, r"ll_weight=0\.5 .* objective is 'MSE' alone"),
+        ("LL", 0.5, r"objective is 'LL' alone"),
+        ("both", 0.0, "must be above 0; found 0"),
+        ("both", math.nan, "must be above 0; found nan"),
+        ("mse", 1.0, "Unknown objective 'mse'"),
+        ("DiM", 1.0, "difference_of_means"),
+    ],
+)
+def test_bad_names_of_objectives_are_errors(name: str, ll_weight: float, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        objective_named(name, ll_weight)
+
+
+def test_objectives_are_values() -> None:
+    assert MSE() + 0.5 * LL() == objective_named("both", 0.5) == Objective(1.0, 0.5)
+    assert [(MSE() + LL()).name, MSE().name, (2 * LL()).name] == ["both", "MSE", "LL"]
+    assert (LL() * 3).weights == {"LL": 3.0}
+    for weight in (0.0, -1.0, math.inf, math.nan):
+        with pytest.raises(ValueError, match=f"must be above 0; found {weight}"):
+            weight * LL()
+    with pytest.raises(ValueError, match="another scale than MSE"):
+        MSE() + LL(by_token=True)
+    with pytest.raises(TypeError):
+        MSE() + 1  # pyright: ignore
 
 
 def test_bad_data_are_errors(gpt2: Any) -> None:
@@ -613,7 +653,7 @@ def test_bad_data_are_errors(gpt2: Any) -> None:
         PSR.fit(gpt2, PAIRS, 9)
     same = [PromptPair("What is it?", "What is it?", "a day")]
     with pytest.raises(ValueError, match="nothing to imitate"):
-        PSR.fit(gpt2, same, 3, gated=False, directions=None, schedule=QUICK)
+        PSR.fit(gpt2, same, 3, gates=Gates(constant=True), schedule=QUICK)
 
 
 def test_names_follow_the_papers_scheme() -> None:
@@ -641,22 +681,19 @@ def test_a_closed_gate_is_no_warning_where_another_is_open(gpt2: Any) -> None:
         steerlens.generate(gpt2, ["a b c"], at(1, never), max_new_tokens=2)
 
 
-@pytest.mark.parametrize("objective", ["mse", "DiM"])
-def test_an_objective_that_is_none_is_an_error_and_dim_has_another_name(
-    gpt2: Any, objective: Any
-) -> None:
-    expected: Any = (ValueError, TypeError)  # beartype refuses it first where types are checked
-    with pytest.raises(expected):
-        PSR.fit(gpt2, PAIRS, 1, objective=objective, schedule=QUICK)
-    message = "difference_of_means" if objective == "DiM" else "objective"
-    with pytest.raises(ValueError, match=message):
-        _weights(objective, 1.0)
+def test_an_objective_is_no_name(gpt2: Any) -> None:
+    unchecked = inspect.unwrap(PSR.fit.__func__)  # beartype would say it in its own words
+    imitation = inspect.unwrap(require_objective)
+    with pytest.raises(TypeError):
+        unchecked(PSR, gpt2, PAIRS, 1, objective="both", schedule=QUICK)
+    with pytest.raises(TypeError, match=r"MSE\(\) \+ 0\.5 \* LL\(\); found 'both'"):
+        imitation("both", None)
 
 
 def test_likelihood_has_no_teacher(gpt2: Any) -> None:
     teacher = at(2, PSR.constant(torch.ones(D_MODEL)))
     with pytest.raises(ValueError, match="no teacher"):
-        PSR.fit(gpt2, PAIRS, 1, objective="LL", teacher=teacher, schedule=QUICK)
+        PSR.fit(gpt2, PAIRS, 1, objective=LL(), teacher=teacher, schedule=QUICK)
 
 
 def test_difference_of_means_needs_pairs_that_can_be_compared(gpt2: Any) -> None:

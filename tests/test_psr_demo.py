@@ -8,7 +8,7 @@ import torch
 import steerlens
 from steerlens import PSR, Site, at, encode_pair, response
 from steerlens.demo import benchmark_set
-from steerlens.training.loop import Schedule
+from steerlens.training.schedule import Schedule
 
 LAYER = 3
 

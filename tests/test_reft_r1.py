@@ -13,7 +13,7 @@ import steerlens
 from steerlens import PromptPair, ReFTr1, Site, encode_pair, everywhere
 from steerlens.methods.reft_r1 import InTraining, split_latents
 from steerlens.runtime.forward import logits
-from steerlens.training.loop import Schedule
+from steerlens.training.schedule import Schedule
 
 # Here a few steps are enough to compare; how far they reach is tested in test_training.
 pytestmark = pytest.mark.filterwarnings("ignore:.* can move a parameter")
@@ -27,8 +27,7 @@ def random(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 def fit(model: Any, **options: Any) -> Any:
-    validation = options.pop("validation", [])
-    return ReFTr1.fit(model, PAIRS, validation, options.pop("site", 1), **options)
+    return ReFTr1.fit(model, PAIRS, options.pop("site", 1), **options)
 
 
 # -- The two edits ---------------------------------------------------------------------------------
@@ -179,4 +178,4 @@ def test_bad_values_are_errors() -> None:
 
 def test_no_pairs_are_an_error(gpt2: Any) -> None:
     with pytest.raises(ValueError, match="No pairs were given"):
-        ReFTr1.fit(gpt2, [], [], 1)
+        ReFTr1.fit(gpt2, [], 1)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from steerlens import SteeringWarning
-from steerlens.training.loop import Schedule, train
+from steerlens.training.loop import train
+from steerlens.training.schedule import Schedule, Share
 
 TRUE = torch.tensor([1.0, -2.0, 0.5])
 
@@ -120,7 +121,7 @@ def test_a_run_that_was_cut_off_ends_where_an_uncut_one_does(tmp_path: Path, aft
     schedule = Schedule(epochs=6, patience=None)
     whole = train(Line(noise=1.0), schedule)
     with pytest.raises(Cut):
-        train(Line(noise=1.0), schedule, mend=cut, checkpoint=tmp_path / "run.safetensors")
+        train(Line(noise=1.0), schedule, after_epoch=cut, checkpoint=tmp_path / "run.safetensors")
     resumed = train(Line(noise=1.0), schedule, checkpoint=tmp_path / "run.safetensors")
     assert torch.equal(whole.parameters["w"], resumed.parameters["w"])
     assert whole.table.equals(resumed.table)
@@ -141,7 +142,7 @@ def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path) -> None:
         train(Line(), Schedule(epochs=1), checkpoint=path)
 
 
-def test_the_rate_falls_linearly_and_multipliers_scale_it() -> None:
+def test_the_rate_falls_linearly_and_that_of_a_parameter_of_its_own_alike() -> None:
     moved = []
 
     class Push(Line):
@@ -150,15 +151,18 @@ def test_the_rate_falls_linearly_and_multipliers_scale_it() -> None:
             return parameters["w"].sum() + parameters["c"].sum()
 
     schedule = Schedule(
-        epochs=4, batch_size=40, learning_rate=0.5, validation=0.0, weight_decay=0.0
-    )
-    train(Push(), schedule, multipliers={"c": 2.0})
+        epochs=4, batch_size=40, learning_rate=0.5, validation=0.0, weight_decay=0.0,
+        rates={"c": 1.0},
+    )  # fmt: skip
+    train(Push(), schedule)
     steps = [(a["w"] - b["w"])[0].item() for a, b in pairwise(moved)]
     assert steps == pytest.approx([0.5, 0.375, 0.25], rel=1e-4)  # Adam's step is the rate
     wider = [(a["c"] - b["c"])[0].item() for a, b in pairwise(moved)]
     assert wider == pytest.approx([1.0, 0.75, 0.5], rel=1e-4)
     with pytest.raises(ValueError, match="no parameter called d"):
-        train(Line(), schedule, multipliers={"d": 2.0})
+        train(Line(), replace(schedule, rates={"d": 2.0}))
+    with pytest.raises(ValueError, match=r"rate of c is a share .* not measured here"):
+        train(Line(), replace(schedule, rates={"c": Share(0.1)}))
 
 
 @pytest.mark.parametrize(
@@ -193,12 +197,28 @@ def test_a_rate_that_does_not_fall_is_the_callers_choice() -> None:
     [
         {"epochs": 0}, {"batch_size": 0}, {"validation": 1.0}, {"validation": -0.1},
         {"learning_rate": 0.0}, {"learning_rate": math.nan}, {"patience": 0},
+        {"rates": {"b": -1.0}}, {"rates": {"b": math.nan}}, {"rates": {"b": Share(math.inf)}},
     ],
     ids=str,
 )  # fmt: skip
 def test_a_schedule_that_makes_no_sense_is_an_error(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=str(next(iter(wrong)))):
+    with pytest.raises(ValueError, match=next(iter(wrong)).removesuffix("s")):
         Schedule(**wrong)
+
+
+def test_a_rate_is_for_the_parameter_of_every_site_or_of_one() -> None:
+    names = ["1.resid_post.b", "2.resid_post.b", "2.resid_post.c"]
+    schedule = Schedule(rates={"b": 0.02, "2.resid_post.b": 0.03})
+    found = schedule.multipliers(0.01, names)
+    assert found == pytest.approx(dict(zip(names, [2.0, 3.0, 1.0], strict=True)))
+
+
+def test_without_a_batch_size_all_examples_are_one_batch() -> None:
+    task = Line()
+    train(task, Schedule.full_batch(2, 1e-2))
+    assert [len(examples) for examples in task.asked] == [8, 32, 8, 32, 8]
+    with pytest.raises(ValueError, match="steps is a number of updates"):
+        Schedule.full_batch(0)
 
 
 def test_too_few_examples_and_bad_losses_are_errors() -> None:
@@ -213,14 +233,14 @@ def test_too_few_examples_and_bad_losses_are_errors() -> None:
         train(Broken(), Schedule())
 
 
-def test_mending_is_called_after_each_epoch_and_counts() -> None:
+def test_what_changes_after_each_epoch_is_trained_on() -> None:
     seen = []
 
-    def mend(parameters: dict[str, Tensor], epoch: int) -> None:
+    def change(parameters: dict[str, Tensor], epoch: int) -> None:
         seen.append(epoch)
         parameters["c"].fill_(9.0)
 
-    found = train(Line(), Schedule(epochs=3, validation=0.0), mend=mend)
+    found = train(Line(), Schedule(epochs=3, validation=0.0), after_epoch=change)
     assert seen == [1, 2]  # nothing follows the last epoch that could train what was mended
     assert found.parameters["c"].item() == pytest.approx(9, abs=0.1)  # one epoch of steps away
 
@@ -256,7 +276,7 @@ def test_parameters_are_projected_after_every_step() -> None:
         parameters["w"] /= parameters["w"].norm()
 
     schedule = Schedule(epochs=2, batch_size=10, learning_rate=0.5, validation=0.0)
-    found = train(Watched(), schedule, project=project)
+    found = train(Watched(), schedule, after_step=project)
     assert lengths[1:] == pytest.approx([1.0] * 7)
     assert abs(lengths[0] - 1) > 0.01
     assert found.parameters["w"].norm().item() == pytest.approx(1)

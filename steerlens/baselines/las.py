@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 from steerlens.directions.means import unit
 from steerlens.methods.clas import CLAS
 from steerlens.sites import Site, as_site
-from steerlens.steering import AnySteering, Steering, scaled
+from steerlens.steering import Steering
 from steerlens.types import Direction
 
 GRID = tuple(number / 20 for number in range(20))
@@ -43,12 +43,12 @@ def fixed(
     """Each direction at length 1, added at the same strength at its site."""
     if not directions:
         raise ValueError("No directions were given. Pass {Site(layer): vector, ...}.")
-    placed = [(as_site(w), CLAS.fixed(unit(v.float()), strength)) for w, v in directions.items()]
-    return Steering(tuple(sorted(placed, key=lambda place: place[0])))
+    steers = {as_site(w): CLAS.fixed(unit(v.float()), strength) for w, v in directions.items()}
+    return Steering(tuple((site, steers[site]) for site in sorted(steers)))
 
 
 def search(
-    score: Callable[[AnySteering], float], steering: AnySteering, grid: Sequence[float]
+    score: Callable[[Steering], float], steering: Steering, grid: Sequence[float]
 ) -> Searched:
     """The strength of the grid at which `score(steering at that strength)` is largest.
 
@@ -60,7 +60,7 @@ def search(
         )
     scores: dict[float, float] = {}
     for strength in map(float, grid):
-        scores[strength] = float(score(scaled(steering, strength)))
+        scores[strength] = float(score(steering.scaled(strength)))
         if not math.isfinite(scores[strength]):
             raise ValueError(
                 f"The score at strength {strength:g} is {scores[strength]}. Scores must be finite "

@@ -30,11 +30,13 @@ from steerlens.identity import device_of, is_bridge
 from steerlens.prompts import PromptPair, encode_pair, stack
 from steerlens.runtime.forward import logits
 from steerlens.scopes import Window
-from steerlens.training.loop import Parameters, Schedule, Trained, train
+from steerlens.training.checkpoint import Parameters
+from steerlens.training.checks import require_both
+from steerlens.training.loop import Trained, train
+from steerlens.training.schedule import Schedule
 from steerlens.types import HookedModel, Tokens
 
 Part = Literal["out", "in", "gate"]
-STEPS, RATE = 8, 3e-3
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,23 +62,20 @@ class LoRA:
         cls,
         model: HookedModel,
         pairs: Sequence[PromptPair],
-        validation: Sequence[PromptPair],
         *,
+        validation: Sequence[PromptPair],
         layers: Sequence[int] | None = None,
         parts: Sequence[Part] = ("out",),
         rank: int = 1,
         alpha: float = 2.0,
-        steps: int = STEPS,
-        rate: float = RATE,
-        template: str | None = None,
-        seed: int = 0,
+        schedule: Schedule = Schedule.full_batch(),  # noqa: B008  a frozen value
         progress: bool = False,
-    ) -> "Fit":
-        """Fit all matrices at once: `steps` updates on all pairs, the best by validation loss kept.
+    ) -> "LoRAFit":
+        """Fit all matrices at once, the best step by validation loss kept.
 
         Only the plain prompt and the response of each pair are used. `layers=None` is every block.
         """
-        schedule = Schedule.whole_batches(len(pairs), len(validation), steps, rate, seed)
+        require_both(pairs, validation)
         if rank < 1:
             raise ValueError(f"rank must be at least 1; found {rank}.")
         blocks = range(model.cfg.n_layers) if layers is None else layers
@@ -86,13 +85,13 @@ class LoRA:
         both = [*pairs, *validation]
         with _adapted(model, names, rank, alpha) as adapter:
             trained = train(
-                _Likelihood(model, both, adapter, template),
+                _Likelihood(model, both, adapter),
                 schedule,
                 split=(range(len(pairs)), range(len(pairs), len(both))),
                 progress=progress,
             )
         A, B = ({n: trained.parameters[_key(n, side)].cpu() for n in names} for side in "AB")
-        return Fit(cls(A, B, alpha), trained)
+        return LoRAFit(cls(A, B, alpha), trained)
 
     @contextmanager
     def applied(self, model: HookedModel) -> Iterator[HookedModel]:
@@ -112,7 +111,7 @@ class LoRA:
 
 
 @dataclass(frozen=True, eq=False)
-class Fit:
+class LoRAFit:
     """A fitted LoRA, and how training went: step 0 is the model itself."""
 
     lora: LoRA
@@ -122,11 +121,11 @@ class Fit:
 class _Adapter(torch.nn.Module):
     """The A and B that a model holds for now; called, it runs the model."""
 
-    def __init__(self, model: HookedModel, held: dict[str, Any]) -> None:
+    def __init__(self, model: HookedModel, layers: dict[str, Any]) -> None:
         super().__init__()
         sides = [(side, f"lora_{side}") for side in "AB"]
         self.held = torch.nn.ModuleDict(
-            {_plain(n, side): getattr(held[n], a)["default"] for n in held for side, a in sides}
+            {_plain(n, side): getattr(layers[n], a)["default"] for n in layers for side, a in sides}
         )
         self.run = partial(logits, model)
 
@@ -146,14 +145,8 @@ def _key(name: str, side: str) -> str:
 class _Likelihood:
     """The `Task`: the mean of -log p over the response tokens, with A and B put in."""
 
-    def __init__(
-        self,
-        model: HookedModel,
-        pairs: Sequence[PromptPair],
-        adapter: _Adapter,
-        template: str | None,
-    ) -> None:
-        self.rows = [encode_pair(model, pair, template)[0] for pair in pairs]
+    def __init__(self, model: HookedModel, pairs: Sequence[PromptPair], adapter: _Adapter) -> None:
+        self.rows = [encode_pair(model, pair)[0] for pair in pairs]
         self.adapter, self.device = adapter, device_of(model)
 
     @property
@@ -175,9 +168,9 @@ class _Likelihood:
         tokens, window = stack([self.rows[i] for i in examples], side="right")
         tokens, window = tokens.to(self.device), window.to(self.device)
         scores = torch.func.functional_call(self.adapter, parameters, (tokens, window))
-        wanted = (window.positions >= window.response[:, None])[:, 1:]
+        predicted = (window.positions >= window.response[:, None])[:, 1:]
         return torch.nn.functional.cross_entropy(
-            scores[:, :-1][wanted].float(), tokens[:, 1:][wanted]
+            scores[:, :-1][predicted].float(), tokens[:, 1:][predicted]
         )
 
 
@@ -231,12 +224,12 @@ def _place(model: Any, name: str) -> Any:
             f"There is no layer {layer}: this model has layers 0 to {model.cfg.n_layers - 1}."
         )
     parts = {n: c for n, c in model.blocks[int(layer)].mlp.named_children() if n[0] != "_"}
-    found = parts.get(part)
-    held = getattr(found, "original_component", None)
-    if getattr(getattr(held, "weight", None), "ndim", 0) != 2 or hasattr(held, "base_layer"):
+    component = parts.get(part)
+    module = getattr(component, "original_component", None)
+    if getattr(getattr(module, "weight", None), "ndim", 0) != 2 or hasattr(module, "base_layer"):
         there = ", ".join(n for n, c in parts.items() if hasattr(c, "original_component"))
         raise ValueError(
             f"The MLP of block {layer} has no plain matrix {part!r} to adapt. It has: "
             f"{there or 'none'}. If another LoRA is applied now, leave its `with` block first."
         )
-    return found
+    return component

@@ -1,11 +1,11 @@
 """Labelled activations -> one unit direction, with how well it tells held-out rows apart.
 
-    found = fit_direction("rfm", activations, labels)
-    found.direction, found.auroc
+    fitted = fit_direction("rfm", activations, labels)
+    fitted.direction, fitted.auroc
 
 What the kinds are (v is brought to length 1, its sign such that label 1 projects higher):
 
-rfm          top eigenvector of a recursive feature machine's metric (`steerlens.rfm`)
+rfm          top eigenvector of a recursive feature machine's metric (`steerlens.directions.rfm`)
 ridge        weights of ridge regression, no intercept, penalty by held-out correlation
 logistic     weights of logistic regression, no intercept, penalty by held-out AUROC
 means        mean(label 1) - mean(label 0)
@@ -19,45 +19,50 @@ of the same templates does not show that the direction is the concept and not th
 """
 
 import random
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import nan
 from typing import Literal, get_args
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from steerlens.activations import capture, default_read
-from steerlens.directions.means import SAME, principal_direction, unit
-from steerlens.directions.rfm import (
-    CLAS_RFM,
-    RFM,
-    auroc,
-    best_direction,
-    correlation,
+from steerlens.checks import require_choice
+from steerlens.directions.checks import (
+    SAME,
+    Labels,
+    Rows,
+    n_fitted,
+    require_alternating,
+    require_apart,
+    require_binary,
+    require_both_labels,
     require_labelled,
+    require_partners,
+    require_share,
+    require_varied,
+    warn_of_repeated,
 )
+from steerlens.directions.means import principal_direction, unit
+from steerlens.directions.rfm import CLAS_RFM, RFM, auroc, best_direction, correlation
 from steerlens.prompts import Prompt, encode_all
 from steerlens.scopes import Scope
-from steerlens.sites import Site, as_site
-from steerlens.types import Direction, HookedModel, SteeringWarning
+from steerlens.sites import Site, as_sites
+from steerlens.types import Direction, HookedModel
 
 Kind = Literal["rfm", "ridge", "logistic", "means", "pca", "random"]
-Rows = Float[Tensor, "row d_model"]
-Labels = Float[Tensor, " row"]
 RIDGE = (0.0, 1e-9, 1e-7, 1e-5, 1e-3, 1e-1, 1.0, 10.0, 100.0, 1e3, 1e4)
 LOGISTIC = (1000.0, 100.0, 10.0, 1.0, 0.1, 0.01)
 
 
 @dataclass(frozen=True, eq=False)
-class FoundDirection:
+class FittedDirection:
     """A unit direction, and on rows that it was not fitted on: correlation with the labels, AUROC.
 
     `setting` says what the held-out rows chose (a penalty, a bandwidth), if anything; where they
-    chose, their scores flatter a little. `held` is how many rows the scores rest on; where these
-    do not have both labels, as may be for "random", the scores are nan.
+    chose, their scores flatter a little. `n_held_out` is how many rows the scores rest on; where
+    these do not have both labels, as may be for "random", the scores are nan.
     """
 
     kind: str
@@ -65,7 +70,7 @@ class FoundDirection:
     correlation: float
     auroc: float
     setting: str = ""
-    held: int = 0
+    n_held_out: int = 0
 
 
 def fit_direction(
@@ -76,201 +81,159 @@ def fit_direction(
     held_out: float = 0.2,
     rfm: RFM = CLAS_RFM,
     seed: int = 0,
-) -> FoundDirection:
+) -> FittedDirection:
     """Fit one direction; the last `held_out` share of the rows (in pairs) is held out.
 
     Labels are 0 and 1. Shuffle the rows first if they are sorted; keep partners together for pca.
     "random" asks for no more than one row.
     """
-    _require_known(kind, held_out)
-    found, repeated = _fitted(kind, activations, labels, held_out, rfm, seed)
-    _warn_of_repeated(repeated, found.held)
-    return found
+    options = _Options(kind, held_out, rfm, seed)
+    split = options.split(activations, labels)
+    fitted = options.fitted(split)
+    warn_of_repeated(options.repeated(split), fitted.n_held_out)
+    return fitted
 
 
 def contrast_directions(
-    kind: Kind,
     model: HookedModel,
+    kind: Kind,
     positive: Sequence[Prompt],
     negative: Sequence[Prompt],
-    sites: Sequence[int | Site],
+    sites: int | Site | Sequence[int | Site],
     *,
     read: Scope | None = None,
-    template: str | None = None,
     held_out: float = 0.2,
     rfm: RFM = CLAS_RFM,
     seed: int = 0,
-) -> dict[Site, FoundDirection]:
+) -> dict[Site, FittedDirection]:
     """A direction at each site from prompts with (label 1) and without the behaviour (label 0).
 
     Prompt i of one list is the partner of prompt i of the other; the pairs are shuffled by the
     seed before the last are held out. A row is the mean over the tokens of `read`: by default
     those of the response where all prompts have one, else the last prompt token.
     """
-    _require_known(kind, held_out)
-    if len(positive) != len(negative):
-        raise ValueError(
-            f"Prompts come in pairs; found {len(positive)} positive and {len(negative)} negative."
-        )
+    options, sites = _Options(kind, held_out, rfm, seed), as_sites(sites)
+    require_partners(positive, negative)
     order = random.Random(f"pairs {seed}").sample(range(len(positive)), len(positive))
     prompts = [side[number] for number in order for side in (negative, positive)]
-    rows = encode_all(model, prompts, template)
-    places = [as_site(site) for site in sites]
-    captured = capture(model, rows, places, scope=read or default_read(rows))
+    rows = encode_all(model, prompts)
+    captured = capture(model, rows, sites, scope=read or default_read(rows))
     labels = (torch.arange(len(rows)) % 2).float()
-    found, repeated = {}, 0
-    for site in places:
+    splits: dict[Site, _Split] = {}
+    for site in sites:
         means = captured.row_means(site, len(rows)).float()
         if kind != "random":
-            _require_apart(means, site)
-        found[site], again = _fitted(kind, means, labels, held_out, rfm, seed)
-        repeated = max(repeated, again)
-    _warn_of_repeated(repeated, len(rows) - _split(len(rows), held_out))
-    return found
+            require_apart(means, site)
+        splits[site] = options.split(means, labels)
+    fitted = {site: options.fitted(split) for site, split in splits.items()}
+    repeated = max(options.repeated(split) for split in splits.values())
+    warn_of_repeated(repeated, len(rows) - n_fitted(len(rows), held_out))
+    return fitted
 
 
-def _fitted(
-    kind: Kind, activations: Rows, labels: Labels, held_out: float, rfm: RFM, seed: int
-) -> tuple[FoundDirection, int]:
-    """The direction, and how many held-out rows are also among the fitted ones."""
-    require_labelled(activations, labels, "activations")
-    known = set(labels.tolist())
-    if not known <= {0.0, 1.0} or (kind != "random" and len(known) < 2):
-        raise ValueError(f"Labels are 0 and 1, and both must occur; found {sorted(known)[:5]}.")
-    x, y, n = activations.double(), labels.double(), _split(len(labels), held_out)
-    repeated = 0
-    if kind != "random":
-        _require_both_labels(y, n, held_out)
-        _require_varied(x[:n])
-        repeated = _repeated(x, y, n)
-    v, setting = _FITS[kind](x[:n], y[:n], x[n:], y[n:], rfm, seed)
-    v = unit(v)
-    # Where both labels have the same rows, rounding must not turn a random direction round.
-    v = -v if correlation(x @ v, y) < -SAME else v
-    scores = nan, nan
-    if len(set(y[n:].tolist())) == 2:
-        scores = correlation(x[n:] @ v, y[n:]), auroc(x[n:] @ v, y[n:])
-    found = FoundDirection(kind, v.to(activations.dtype), *scores, setting, len(y) - n)
-    return found, repeated
+@dataclass(frozen=True, eq=False)
+class _Split:
+    """Rows x with labels y to fit on, and the held-out ones."""
+
+    x: Rows
+    y: Labels
+    x_out: Tensor
+    y_out: Tensor
+    dtype: torch.dtype
 
 
-def _require_known(kind: str, held_out: float) -> None:
-    if kind not in get_args(Kind):
-        raise ValueError(f"Unknown kind {kind!r}. Use one of: {', '.join(get_args(Kind))}.")
-    if not 0 < held_out < 1:
-        raise ValueError(
-            f"held_out={held_out}: it is the share of the rows that the direction is scored on and "
-            "not fitted on, above 0 and below 1."
-        )
+@dataclass(frozen=True)
+class _Options:
+    """Which direction is fitted, and how."""
+
+    kind: Kind
+    held_out: float
+    rfm: RFM
+    seed: int
+
+    def __post_init__(self) -> None:
+        require_choice("kind", self.kind, get_args(Kind))
+        require_share(self.held_out)
+
+    def split(self, activations: Rows, labels: Labels) -> _Split:
+        """The rows in float64, those to fit on and the others."""
+        require_labelled(activations, labels, "activations")
+        require_binary(labels, both=self.kind != "random")
+        x, y, n = activations.double(), labels.double(), n_fitted(len(labels), self.held_out)
+        if self.kind != "random":
+            require_both_labels(y[:n], y[n:], self.held_out)
+            require_varied(x[:n])
+        return _Split(x[:n], y[:n], x[n:], y[n:], activations.dtype)
+
+    def fitted(self, split: _Split) -> FittedDirection:
+        """The direction of these rows, and its scores on the others."""
+        v, setting = _FITS[self.kind](split, self)
+        v = unit(v)
+        x, y = torch.cat([split.x, split.x_out]), torch.cat([split.y, split.y_out])
+        # Where both labels have the same rows, rounding must not turn a random direction round.
+        v = -v if correlation(x @ v, y) < -SAME else v
+        scores, along = (nan, nan), split.x_out @ v
+        if len(set(split.y_out.tolist())) == 2:
+            scores = correlation(along, split.y_out), auroc(along, split.y_out)
+        return FittedDirection(self.kind, v.to(split.dtype), *scores, setting, len(split.y_out))
+
+    def repeated(self, split: _Split) -> int:
+        """How many held-out rows equal a fitted row of the same label."""
+        if self.kind == "random":
+            return 0
+        size = torch.cat([split.x, split.x_out]).norm(dim=1).mean()
+        near = torch.cdist(split.x_out, split.x) <= SAME * size
+        return int((near & (split.y_out[:, None] == split.y)).any(dim=1).sum())
 
 
-def _split(rows: int, held_out: float) -> int:
-    """How many rows are fitted on: whole pairs."""
-    return 2 * round(rows * (1 - held_out) / 2)
+# -- The kinds: each makes a direction, and says what the held-out rows chose ----------------------
 
 
-def _require_both_labels(y: Labels, n: int, held_out: float) -> None:
-    """Raise ValueError unless both labels occur among the fitted and among the held-out rows."""
-    pairs, most = len(y) // 2, 1000
-    enough = (p for p in range(2, most) if 0 < _split(2 * p, held_out) < 2 * p)
-    needed = next(enough, most)
-    if pairs < needed:
-        raise ValueError(
-            f"At least {needed} pairs are needed to fit a direction and to score it; found {pairs} "
-            f"(held_out={held_out:g})."
-        )
-    for part, name in ((y[:n], "fitted on"), (y[n:], "held out")):
-        if len(set(part.tolist())) < 2:
-            raise ValueError(
-                f"The rows {name} have one label only ({len(part)} rows). Shuffle them, give "
-                "more, or change held_out."
-            )
+def _rfm(rows: _Split, options: _Options) -> tuple[Tensor, str]:
+    best = best_direction(rows.x, rows.y, rows.x_out, rows.y_out, options.rfm)
+    scale = "unit" if best.normalised else "raw"
+    return best.direction, f"bandwidth {best.bandwidth:g}, {scale} rows, step {best.iteration}"
 
 
-def _require_varied(x: Rows) -> None:
-    if (x - x[0]).norm(dim=1).max() <= SAME * x.norm(dim=1).mean():
-        raise ValueError(
-            f"The {len(x)} rows to fit on are all the same, so no direction tells them apart. Read "
-            "tokens or a layer at which the texts differ."
-        )
-
-
-def _require_apart(means: Rows, site: Site) -> None:
-    """Raise ValueError if each row is the same as its partner's."""
-    apart = (means[0::2] - means[1::2]).norm(dim=-1).max()
-    if apart <= SAME * means.norm(dim=-1).mean():
-        raise ValueError(
-            f"The positive and the negative prompts have the same activations at {site}, so "
-            "no direction tells them apart. Read tokens that differ, or come after some that "
-            "do (read=), or leave this layer out."
-        )
-
-
-def _repeated(x: Rows, y: Labels, n: int) -> int:
-    """How many held-out rows equal a fitted row of the same label."""
-    near = torch.cdist(x[n:], x[:n]) <= SAME * x.norm(dim=1).mean()
-    return int((near & (y[n:, None] == y[:n])).any(dim=1).sum())
-
-
-def _warn_of_repeated(repeated: int, held: int) -> None:
-    if repeated:
-        warnings.warn(
-            f"{repeated} of {held} held-out rows are also among the fitted rows, so correlation "
-            "and AUROC look better than they are. Leave out prompts that occur twice.",
-            SteeringWarning,
-            stacklevel=3,
-        )
-
-
-Fitted = tuple[Tensor, str]
-
-
-def _rfm(x: Tensor, y: Tensor, held: Tensor, held_y: Tensor, rfm: RFM, seed: int) -> Fitted:
-    found = best_direction(x, y, held, held_y, rfm)
-    rows = "unit" if found.normalised else "raw"
-    return found.direction, f"bandwidth {found.bandwidth:g}, {rows} rows, step {found.iteration}"
-
-
-def _ridge(x: Tensor, y: Tensor, held: Tensor, held_y: Tensor, rfm: RFM, seed: int) -> Fitted:
+def _ridge(rows: _Split, options: _Options) -> tuple[Tensor, str]:
     # Dual form: the weights lie in the span of the rows.
-    gram = x @ x.T
-    size, one = float(gram.diagonal().mean()), torch.eye(len(x)).to(x)
+    gram = rows.x @ rows.x.T
+    size, identity = float(gram.diagonal().mean()), torch.eye(len(gram)).to(gram)
     tried = {
-        penalty: x.T @ torch.linalg.lstsq(gram + penalty * size * one, y[:, None])[0][:, 0]
+        penalty: rows.x.T
+        @ torch.linalg.lstsq(gram + penalty * size * identity, rows.y[:, None])[0][:, 0]
         for penalty in RIDGE
     }
-    best = _best(tried, lambda v: abs(correlation(held @ v, held_y)))
+    best = _best(tried, lambda v: abs(correlation(rows.x_out @ v, rows.y_out)))
     return tried[best], f"penalty {best:g}"
 
 
-def _logistic(x: Tensor, y: Tensor, held: Tensor, held_y: Tensor, rfm: RFM, seed: int) -> Fitted:
+def _logistic(rows: _Split, options: _Options) -> tuple[Tensor, str]:
     from sklearn.linear_model import LogisticRegression
 
     tried = {}
     for C in LOGISTIC:
-        model = LogisticRegression(C=C, fit_intercept=False, max_iter=1000)
-        tried[C] = torch.from_numpy(model.fit(x.numpy(), y.numpy()).coef_[0])
-    best = _best(tried, lambda v: auroc(held @ v, held_y))
+        regression = LogisticRegression(C=C, fit_intercept=False, max_iter=1000)
+        tried[C] = torch.from_numpy(regression.fit(rows.x.numpy(), rows.y.numpy()).coef_[0])
+    best = _best(tried, lambda v: auroc(rows.x_out @ v, rows.y_out))
     return tried[best], f"C {best:g}"
 
 
-def _means(x: Tensor, y: Tensor, held: Tensor, held_y: Tensor, rfm: RFM, seed: int) -> Fitted:
-    return x[y == 1].mean(dim=0) - x[y == 0].mean(dim=0), ""
+def _means(rows: _Split, options: _Options) -> tuple[Tensor, str]:
+    return rows.x[rows.y == 1].mean(dim=0) - rows.x[rows.y == 0].mean(dim=0), ""
 
 
-def _pca(x: Tensor, y: Tensor, held: Tensor, held_y: Tensor, rfm: RFM, seed: int) -> Fitted:
-    if not bool((y[0::2] == 0).all() and (y[1::2] == 1).all()):
-        raise ValueError(
-            "pca needs pairs: rows 0, 2, 4, ... of label 0, each before its partner of label 1."
-        )
-    return principal_direction(x[1::2], x[0::2]), ""
+def _pca(rows: _Split, options: _Options) -> tuple[Tensor, str]:
+    require_alternating(rows.y)
+    return principal_direction(rows.x[1::2], rows.x[0::2]), ""
 
 
-def _random(x: Tensor, y: Tensor, held: Tensor, held_y: Tensor, rfm: RFM, seed: int) -> Fitted:
-    return torch.randn(x.shape[1], generator=torch.Generator().manual_seed(seed)).to(x), ""
+def _random(rows: _Split, options: _Options) -> tuple[Tensor, str]:
+    generator = torch.Generator().manual_seed(options.seed)
+    return torch.randn(rows.x.shape[1], generator=generator).to(rows.x), ""
 
 
-_FITS: dict[str, Callable[..., Fitted]] = {
+_FITS: Mapping[str, Callable[[_Split, _Options], tuple[Tensor, str]]] = {
     "rfm": _rfm,
     "ridge": _ridge,
     "logistic": _logistic,

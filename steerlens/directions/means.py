@@ -6,22 +6,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from steerlens.checks import require_finite, require_pairs
+from steerlens.checks import require_choice, require_finite, require_pairs
+from steerlens.directions.checks import require_length, require_spread
 from steerlens.types import Direction
 
 Centring = Literal["pair", "none", "mean"]
-SAME = 1e-5
-"""Of the activations' length: below it a difference is rounding."""
 
 
 def unit(direction: Direction) -> Direction:
     """`direction` at length 1; ValueError if its length is 0 or not finite."""
     length = direction.norm()
-    if not bool(torch.isfinite(length)) or length == 0:
-        raise ValueError(
-            f"A direction of length {float(length)} cannot be normalised. Are the positive and "
-            "negative activations the same, or not finite?"
-        )
+    require_length(length)
     return direction / length
 
 
@@ -49,21 +44,14 @@ def principal_direction(
     varies between pairs. The sign is such that positives project higher on average.
     """
     require_pairs(positive, negative)
+    require_choice("centring", centring, get_args(Centring))
     differences = positive - negative
     rows = {
         "pair": torch.cat([differences / 2, -differences / 2]),
         "none": differences,
         "mean": differences - differences.mean(dim=0),
-    }
-    if centring not in rows:
-        raise ValueError(
-            f"Unknown centring {centring!r}. Use one of: {', '.join(get_args(Centring))}."
-        )
-    _, sizes, axes = torch.linalg.svd(rows[centring].double(), full_matrices=False)
-    if sizes[0] == 0:
-        raise ValueError(
-            f"With centring={centring!r} nothing varies between these {len(differences)} pairs, so "
-            "there is no principal direction. Give more pairs, or use difference_of_means."
-        )
+    }[centring]
+    _, sizes, axes = torch.linalg.svd(rows.double(), full_matrices=False)
+    require_spread(sizes[0], len(differences), centring)
     first = axes[0].to(positive)
     return first if differences.mean(dim=0) @ first >= 0 else -first

@@ -26,13 +26,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from steerlens.checks import require_finite
+from steerlens.checks import require_choice
+from steerlens.directions.checks import Labels, Rows, require_labelled, require_same_width
 from steerlens.types import Direction
 
-Rows = Float[Tensor, "row d_model"]
-Labels = Float[Tensor, " row"]
-HeldRows = Float[Tensor, "held d_model"]
-HeldLabels = Float[Tensor, " held"]
+OtherRows = Float[Tensor, "other d_model"]
+OtherLabels = Float[Tensor, " other"]
 Factor = Float[Tensor, "rank d_model"]
 Score = Literal["direction", "predictor"]
 
@@ -56,14 +55,11 @@ class RFM:
         for name in ("bandwidths", "normalised", "centred"):
             if len(getattr(self, name)) == 0:
                 raise ValueError(f"RFM({name}=()) leaves nothing to try. Give at least one.")
-        if not all(math.isfinite(one) and one > 0 for one in self.bandwidths):
+        if not all(0 < bandwidth < math.inf for bandwidth in self.bandwidths):
             raise ValueError(f"Bandwidths are finite and above 0; found {self.bandwidths}.")
         if not (math.isfinite(self.ridge) and self.ridge >= 0):
             raise ValueError(f"ridge is finite and not below 0; found {self.ridge}.")
-        if self.score not in get_args(Score):
-            raise ValueError(
-                f"Unknown score {self.score!r}. Use one of: {', '.join(get_args(Score))}."
-            )
+        require_choice("score", self.score, get_args(Score))
         if self.iterations < 2:
             raise ValueError(
                 f"iterations must be at least 2, found {self.iterations}: the first only learns "
@@ -89,30 +85,30 @@ class Candidate:
 
 
 def best_direction(
-    fitted: Rows, labels: Labels, held: HeldRows, held_labels: HeldLabels, settings: RFM = CLAS_RFM
+    fitted: Rows,
+    labels: Labels,
+    held_out: OtherRows,
+    held_out_labels: OtherLabels,
+    settings: RFM = CLAS_RFM,
 ) -> Candidate:
     """The candidate with the best score on the held-out rows; in a tie the later one."""
     require_labelled(fitted, labels, "fitted rows")
-    require_labelled(held, held_labels, "held-out rows")
-    if fitted.shape[1] != held.shape[1]:
-        raise ValueError(
-            f"The fitted rows have width {fitted.shape[1]} and the held-out rows {held.shape[1]}. "
-            "Take both from the same site."
-        )
+    require_labelled(held_out, held_out_labels, "held-out rows")
+    require_same_width(fitted, held_out)
     best: Candidate | None = None
+    y, y_out = labels.double(), held_out_labels.double()
     tried = product(settings.bandwidths, settings.normalised, settings.centred)
     for bandwidth, normalised, centred in tried:
-        a, b = _prepared(fitted.double(), held.double(), normalised)
-        y, y_held = labels.double(), held_labels.double()
+        a, b = _prepared(fitted.double(), held_out.double(), normalised)
         steps = machines(a, y, bandwidth, settings.ridge, settings.iterations, centred)
         for iteration, machine in enumerate(steps):
             if machine.factor is None:
                 continue  # the identity has no direction to prefer
             u = machine.direction()
             if settings.score == "direction":
-                score = abs(correlation(b @ u, y_held))
+                score = abs(correlation(b @ u, y_out))
             else:
-                score = auroc(machine.predict(b), y_held)
+                score = auroc(machine.predict(b), y_out)
             if best is None or score >= best.score:
                 best = Candidate(u, score, bandwidth, normalised, centred, iteration)
     if best is None:
@@ -121,22 +117,6 @@ def best_direction(
             "rows the same? Leave out duplicates, or raise RFM(ridge=...)."
         )
     return best
-
-
-def require_labelled(rows: Tensor, labels: Tensor, what: str) -> None:
-    """Raise ValueError unless `rows` are vectors, each with its label, and all are finite."""
-    if rows.ndim != 2:
-        raise ValueError(
-            f"{what}: a matrix is needed, one row for each label; found shape {tuple(rows.shape)}. "
-            "Take one position of each text, or the mean over its positions."
-        )
-    require_finite(rows, what)
-    if labels.shape != rows.shape[:1]:
-        raise ValueError(
-            f"{what}: {len(rows)}, with labels of shape {tuple(labels.shape)}. Give one label for "
-            "each row."
-        )
-    require_finite(labels, f"labels of the {what}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,7 +136,7 @@ class Machine:
         u = F.T @ w
         return u / u.norm()
 
-    def predict(self, rows: HeldRows) -> HeldLabels:
+    def predict(self, rows: OtherRows) -> OtherLabels:
         """The machine's value at other rows."""
         D = _distances(_seen(rows, self.factor), _seen(self.rows, self.factor))
         return torch.exp(-D / self.bandwidth) @ self.alpha
@@ -213,10 +193,10 @@ def auroc(x: Labels, y: Labels) -> float:
     return float(above.mean())
 
 
-def _prepared(fitted: Rows, held: HeldRows, normalised: bool) -> tuple[Rows, HeldRows]:
+def _prepared(fitted: Rows, others: OtherRows, normalised: bool) -> tuple[Rows, OtherRows]:
     """Both less the mean of the fitted rows; at length 1 if asked for."""
     mean = fitted.mean(dim=0)
-    a, b = fitted - mean, held - mean
+    a, b = fitted - mean, others - mean
     if not normalised:
         return a, b
     return torch.nn.functional.normalize(a, dim=1), torch.nn.functional.normalize(b, dim=1)

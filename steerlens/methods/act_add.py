@@ -10,30 +10,30 @@ v is a [T, d_model] matrix, one vector a position: not averaged, not normalised.
 and is exactly 0 for a pair. With several additions every v comes from a clean pass: add Steerings.
 """
 
-from dataclasses import dataclass, field
-from typing import Literal, get_args
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from steerlens.activations import capture
-from steerlens.checks import require_finite
 from steerlens.combinators import masked
-from steerlens.identity import origin_of
-from steerlens.prompts import Encoded, batch, encode, tokenizer_of
-from steerlens.saving import saveable
+from steerlens.methods.checks import require_alignment, require_dims, require_long_enough
+from steerlens.prompts import Encoded, encode, tokenizer_of
 from steerlens.scopes import Window
-from steerlens.sites import Site
-from steerlens.steering import Steering
+from steerlens.sites import Site, as_sites
+from steerlens.steers import steer
+from steerlens.training.fit import Fit
 from steerlens.types import Hook, HookedModel, Residual, Steer
 
 Alignment = Literal["front", "mid", "back"]
 Padding = Literal["space"] | int | None
+Rows = Float[Tensor, "row d_model"]
 
 
-@saveable
-@dataclass(frozen=True, eq=False)
+@steer
 class ActAdd:
     """Add c v at the positions that `alignment` gives v's rows in each prompt.
 
@@ -42,77 +42,78 @@ class ActAdd:
     to residual dimensions [start, stop).
     """
 
-    v: Float[Tensor, "row d_model"] = field(repr=False)
+    v: Rows
     c: float = 1.0
     alignment: Alignment = "front"
     dims: tuple[int, int] | None = None
     needs_window = True
 
     def __post_init__(self) -> None:
-        require_finite(self.v, "ActAdd's v")
-        require_finite(torch.tensor(self.c), "ActAdd's coefficient c")
-        if self.alignment not in get_args(Alignment):
-            raise ValueError(
-                f"Unknown alignment {self.alignment!r}. "
-                f"Use one of: {', '.join(get_args(Alignment))}."
-            )
-        start, stop = self.dims or (0, self.d_model)
-        if not 0 <= start < stop <= self.d_model:
-            raise ValueError(
-                f"dims=({start}, {stop}) is no range of residual dimensions: v has {self.d_model}."
-            )
+        require_alignment(self.alignment)
+        require_dims(self.dims, self.v.shape[1])
 
-    @property
-    def d_model(self) -> int:
-        """The width of the residual stream that v belongs to."""
-        return self.v.shape[1]
+    @classmethod
+    def from_activations(
+        cls,
+        positive: Rows,
+        negative: Float[Tensor, "other d_model"] | None = None,
+        *,
+        c: float = 1.0,
+        alignment: Alignment = "front",
+        dims: tuple[int, int] | None = None,
+    ) -> "ActAdd":
+        """V of activations row by row; of the longer side the tail stands alone."""
+        sides = [positive] if negative is None else [positive, -negative]
+        v = positive.new_zeros(max(len(side) for side in sides), positive.shape[1])
+        for side in sides:
+            v[: len(side)] += side
+        return cls(v, c, alignment, dims)
 
     @classmethod
     def fit(
         cls,
         model: HookedModel,
-        positive: str,
-        negative: str | None,
-        layer: int,
+        prompts: tuple[str, str | None],
+        sites: int | Site | Sequence[int | Site],
         *,
         c: float = 1.0,
         padding: Padding = "space",
         alignment: Alignment = "front",
         dims: tuple[int, int] | None = None,
-    ) -> Steering:
-        """The addition of p+ less p-, placed at the input of block `layer`.
+    ) -> "Fit[ActAdd]":
+        """The addition of p+ less p-, at the input of each block (a bare layer is its `resid_pre`).
 
         `negative=""` is the usual neutral prompt, padding alone; None adds p+ without subtracting
         anything, BOS row included. `padding` is the model's space token, a token id, or None to
         leave lengths unequal, in which case the longer prompt's tail stands alone.
         """
-        site = Site(layer, "resid_pre")
-        rows = [_content(model, text) for text in (positive, negative) if text is not None]
+        places = block_inputs(sites)
+        rows = [_content(model, text) for text in prompts if text is not None]
         if padding is not None:
-            filler = space_token(model) if padding == "space" else padding
-            rows = _padded(rows, filler)
-        clean = capture(model, rows, site)
-        sides = [clean.of(number, site) for number in range(len(rows))]
-        v = sides[0].new_zeros(max(len(side) for side in sides), sides[0].shape[1])
-        for side, sign in zip(sides, (1, -1), strict=False):
-            v[: len(side)] += sign * side
-        origin = origin_of(model, data=[clean.tokens])
-        return Steering(((site, cls(v, c, alignment, dims)),), origin)
+            rows = _padded(rows, space_token(model) if padding == "space" else padding)
+        clean = capture(model, rows, places)
+        steers: dict[Site, ActAdd] = {}
+        for site in places:
+            sides = [clean.of(number, site) for number in range(len(rows))]
+            steers[site] = cls.from_activations(*sides, c=c, alignment=alignment, dims=dims)
+        return Fit.of(model, steers, [clean.tokens])
 
     def bind(self, window: Window) -> Steer:
         """The addition laid out on the positions of one pass."""
         n, rows = window.response, self.v.shape[0]
-        if bool((n < rows).any()):
-            raise ValueError(
-                f"ActAdd's v covers {rows} positions, but a prompt has only {int(n.min())} tokens. "
-                "Use a longer prompt or shorter contrast prompts."
-            )
-        row = window.positions - self._start(n)[:, None]
-        return Laid.out(self, row, (row >= 0) & (row < rows) & window.mask)
+        require_long_enough(n, rows)
+        start = {"front": 0 * n, "mid": n // 2 - rows // 2, "back": n - rows}[self.alignment]
+        row = window.positions - start[:, None]
+        return masked(self._at(row), (row >= 0) & (row < rows) & window.mask)
 
-    def _start(self, n: Int[Tensor, "batch"]) -> Int[Tensor, "batch"]:
-        rows = self.v.shape[0]
-        return {"front": 0 * n, "mid": n // 2 - rows // 2, "back": n - rows}[self.alignment]
+    def _at(self, row: Int[Tensor, "batch pos"]) -> "AddEach":
+        """The addition with row number `row` of v at every column."""
+        v = self.v.to(row.device)[row.clamp(0, self.v.shape[0] - 1)]
+        if self.dims is not None:
+            inside = torch.zeros(self.v.shape[1], dtype=torch.bool, device=row.device)
+            inside[slice(*self.dims)] = True
+            v = v * inside
+        return AddEach(v, self.c)
 
     def __call__(self, activation: Residual, hook: Hook = None) -> Residual:
         raise ValueError(
@@ -121,28 +122,22 @@ class ActAdd:
         )
 
 
-@dataclass(frozen=True, eq=False)
-class Laid:
-    """c v laid out on one pass: `v` is its row at every covered column, anything elsewhere."""
+@dataclass(frozen=True, eq=False, repr=False)
+class AddEach:
+    """Add c v for one pass: `v` has a vector for every column. What `ActAdd` binds to."""
 
     v: Float[Tensor, "batch pos d_model"]
     c: float
 
-    @classmethod
-    def out(
-        cls, of: ActAdd, row: Int[Tensor, "batch pos"], covered: Bool[Tensor, "batch pos"]
-    ) -> Steer:
-        """`of`, its row number `row` at every column; columns not covered stay as they are."""
-        rows = of.v.to(row.device)[row.clamp(0, of.v.shape[0] - 1)]
-        if of.dims is not None:
-            inside = torch.zeros(of.d_model, dtype=torch.bool, device=row.device)
-            inside[slice(*of.dims)] = True
-            rows = rows * inside
-        return masked(cls(rows, of.c), covered)
-
     def __call__(self, activation: Residual, hook: Hook = None) -> Residual:
         h, c, v = activation, self.c, self.v.to(activation)
         return h + c * v
+
+
+def block_inputs(sites: int | Site | Sequence[int | Site]) -> tuple[Site, ...]:
+    """The sites, a bare layer as the input of its block."""
+    listed = sites if isinstance(sites, Sequence) else [sites]
+    return as_sites([w if isinstance(w, Site) else Site(w, "resid_pre") for w in listed])
 
 
 def space_token(model: HookedModel) -> int:

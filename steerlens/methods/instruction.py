@@ -14,82 +14,33 @@ layer by validation, which is the caller's work here.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from steerlens.activations import capture
-from steerlens.checks import require_finite
-from steerlens.directions.means import SAME, unit
-from steerlens.identity import origin_of
+from steerlens.directions.means import unit
 from steerlens.methods.caa import CAA
-from steerlens.prompts import PromptPair, encode_pair
-from steerlens.saving import saveable
+from steerlens.methods.checks import require_instruction_seen, require_some, require_unit
+from steerlens.prompts import Encoded, PromptPair, encode_pair
 from steerlens.scopes import last
-from steerlens.sites import Site, as_site
+from steerlens.sites import Site, as_sites
 from steerlens.steering import Steering
+from steerlens.steers import steer
+from steerlens.training.fit import Fit, token_ids
 from steerlens.types import Direction, Hook, HookedModel, Residual
 
 
-@saveable
-@dataclass(frozen=True, eq=False)
+@steer
 class InstructionVector:
     """Make the projection on the unit direction u equal z; computed in float32."""
 
-    u: Direction = field(repr=False)
+    u: Direction
     z: float
 
     def __post_init__(self) -> None:
-        require_finite(self.u, "InstructionVector's u")
-        require_finite(torch.tensor(self.z), "InstructionVector's z")
-        length = float(self.u.float().norm())
-        if abs(length - 1) > 1e-3:
-            raise ValueError(
-                f"InstructionVector's u must have length 1; found {length:.4g}. "
-                "Use steerlens.unit(u)."
-            )
-
-    @property
-    def d_model(self) -> int:
-        """The width of the residual stream that u belongs to."""
-        return self.u.shape[0]
-
-    @classmethod
-    def fit(
-        cls,
-        model: HookedModel,
-        pairs: Sequence[PromptPair],
-        site: int | Site,
-        *,
-        template: str | None = None,
-    ) -> "Fit":
-        """Fit from the two prompts of each pair; responses are not read."""
-        if not pairs:
-            raise ValueError("No pairs were given. Pass some PromptPairs: prompted_pairs(...).")
-        place = as_site(site)
-        both = [encode_pair(model, pair, template) for pair in pairs]
-        prompts = [
-            [replace(row, ids=row.prompt_ids) for row in side] for side in zip(*both, strict=True)
-        ]
-        plain, prompted = (
-            capture(model, rows, place, scope=last).at(place).float() for rows in prompts
-        )
-        difference = prompted.mean(dim=0) - plain.mean(dim=0)
-        if difference.norm() <= SAME * plain.norm(dim=-1).mean():
-            raise ValueError(
-                "With and without the instruction the last prompt token has the same activation "
-                f"at {place}, so there is no direction. Give pairs with an instruction, and a site "
-                "that has seen it: the output of a block."
-            )
-        adjust = cls.from_activations(plain, prompted)
-        origin = origin_of(model, data=[torch.tensor(row.ids) for side in prompts for row in side])
-        return Fit(
-            Steering(((place, adjust),), origin),
-            Steering(((place, CAA(adjust.u)),), origin),
-            adjust,
-        )
+        require_unit(self.u, "InstructionVector's u")
 
     @classmethod
     def from_activations(
@@ -99,15 +50,42 @@ class InstructionVector:
         u = unit((prompted - plain).mean(dim=0))
         return cls(u, float((prompted @ u).mean()))
 
+    @classmethod
+    def fit(
+        cls,
+        model: HookedModel,
+        pairs: Sequence[PromptPair],
+        sites: int | Site | Sequence[int | Site],
+    ) -> "Fit[InstructionVector]":
+        """Fit each site by itself from the two prompts of each pair; responses are not read.
+
+        The steering adjusts; `InstructionVector.adding(fit)` is the one that adds.
+        """
+        sites = as_sites(sites)
+        plain, prompted = (
+            [replace(row, ids=row.prompt_ids) for row in side] for side in _sides(model, pairs)
+        )
+        before, after = (capture(model, rows, sites, scope=last) for rows in (plain, prompted))
+        steers: dict[Site, InstructionVector] = {}
+        for site in sites:
+            h, h_prompted = before.at(site).float(), after.at(site).float()
+            require_instruction_seen(h, h_prompted, site)
+            steers[site] = cls.from_activations(h, h_prompted)
+        return Fit.of(model, steers, token_ids([*plain, *prompted]))
+
+    @staticmethod
+    def adding(fit: "Fit[InstructionVector]") -> Steering:
+        """The other way to use the vectors: add u at every token, with w as the strength."""
+        placed = tuple((site, CAA(vector.u)) for site, vector in fit.steers.items())
+        return Steering(placed, fit.steering.origin)
+
     def __call__(self, activation: Residual, hook: Hook = None) -> Residual:
         h, u, z = activation.float(), self.u.to(activation.device), self.z
         return (h + (z - h @ u)[..., None] * u).to(activation.dtype)
 
 
-@dataclass(frozen=True, eq=False)
-class Fit:
-    """Both ways to use an instruction vector: `adjust`, and `add` with w as its strength."""
-
-    adjust: Steering
-    add: Steering
-    vector: InstructionVector
+def _sides(model: HookedModel, pairs: Sequence[PromptPair]) -> tuple[list[Encoded], list[Encoded]]:
+    """The plain and the prompted rows of the pairs."""
+    require_some(pairs)
+    both = [encode_pair(model, pair) for pair in pairs]
+    return [plain for plain, _ in both], [prompted for _, prompted in both]

@@ -17,91 +17,68 @@ it is every token unless `scope` says else: `positions(0, n)` is f{n} where prom
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from steerlens.checks import require_finite
+from steerlens.methods.checks import require_orthonormal, require_rank
 from steerlens.prompts import PromptPair
-from steerlens.saving import saveable
 from steerlens.scopes import Scope, everywhere
-from steerlens.sites import Site, as_site
-from steerlens.steering import Steering
+from steerlens.sites import Site, as_sites
+from steerlens.steers import steer
+from steerlens.training.checkpoint import Parameters
+from steerlens.training.fit import Fit
 from steerlens.training.gates import key_of
 from steerlens.training.likelihood import by_likelihood
-from steerlens.training.loop import Parameters, Trained
+from steerlens.training.schedule import Schedule
 from steerlens.types import Hook, HookedModel, Residual
 
-STEPS, RATE = 8, 3e-3
 SKEW = 1e-3
 """How far the rows of R may be from orthonormal."""
 
 
-@saveable
-@dataclass(frozen=True, eq=False)
+@steer
 class LoReFT:
     """Put W h + b in place of R h, in the span of R's rows; computed in float32."""
 
-    R: Float[Tensor, "rank d_model"] = field(repr=False)
-    W: Float[Tensor, "rank d_model"] = field(repr=False)
-    b: Float[Tensor, " rank"] = field(repr=False)
+    R: Float[Tensor, "rank d_model"]
+    W: Float[Tensor, "rank d_model"]
+    b: Float[Tensor, " rank"]
 
     def __post_init__(self) -> None:
-        for name, value in (("R", self.R), ("W", self.W), ("b", self.b)):
-            require_finite(value.detach(), f"LoReFT's {name}")
-        R = self.R.detach().float()
-        off = float((R @ R.T - torch.eye(len(R)).to(R)).abs().max())
-        if off > SKEW:
-            raise ValueError(
-                f"The rows of LoReFT's R must be orthonormal; R R^T is off the identity by "
-                f"{off:.2g}. steerlens.methods.loreft.orthonormal(R) makes them so."
-            )
-
-    @property
-    def d_model(self) -> int:
-        """The width of the residual stream that the subspace lies in."""
-        return self.R.shape[1]
+        require_orthonormal(self.R, SKEW)
 
     @classmethod
     def fit(
         cls,
         model: HookedModel,
         pairs: Sequence[PromptPair],
-        validation: Sequence[PromptPair],
-        sites: Sequence[int | Site] | int | Site,
+        sites: int | Site | Sequence[int | Site],
         *,
+        validation: Sequence[PromptPair],
         rank: int = 1,
-        steps: int = STEPS,
-        rate: float = RATE,
+        schedule: Schedule = Schedule.full_batch(),  # noqa: B008  a frozen value
         scope: Scope = everywhere,
-        template: str | None = None,
-        seed: int = 0,
         progress: bool = False,
-    ) -> "Fit":
-        """Fit all sites at once: `steps` updates on all pairs, the best by validation loss kept.
+    ) -> "Fit[LoReFT]":
+        """Fit all sites at once, the best step by validation loss kept: step 0 is the model itself.
 
         Only the plain prompt and the response of each pair are used.
         """
-        if not 1 <= rank <= model.cfg.d_model:
-            raise ValueError(f"rank is from 1 to d_model = {model.cfg.d_model}; found {rank}.")
-        listed = [sites] if isinstance(sites, int | Site) else list(sites)
-        modules = _Modules(tuple(sorted({as_site(s) for s in listed})), rank, model.cfg.d_model)
-        steering, trained = by_likelihood(
+        require_rank(rank, model.cfg.d_model)
+        modules = _Modules(tuple(sorted(as_sites(sites))), rank, model.cfg.d_model)
+        return by_likelihood(
             model,
-            modules,
             pairs,
-            validation,
-            steps=steps,
-            rate=rate,
-            project=modules.project,
+            modules,
+            validation=validation,
+            schedule=schedule,
             scope=scope,
-            template=template,
-            seed=seed,
+            after_step=modules.make_orthonormal,
             progress=progress,
         )
-        return Fit(steering, modules.build(trained.parameters), trained)
 
     def gates(self, h: Float[Tensor, "*token d_model"]) -> Float[Tensor, "*token rank"]:
         """How far each token is moved along each row of R, of either sign."""
@@ -111,15 +88,6 @@ class LoReFT:
     def __call__(self, activation: Residual, hook: Hook = None) -> Residual:
         h, R = activation.float(), self.R.to(activation.device)
         return (h + self.gates(h) @ R).to(activation.dtype)
-
-
-@dataclass(frozen=True, eq=False)
-class Fit:
-    """A fitted LoReFT, and how training went: step 0 is the model without steering."""
-
-    steering: Steering
-    steers: dict[Site, LoReFT]
-    trained: Trained
 
 
 def orthonormal(rows: Float[Tensor, "rank d_model"]) -> Float[Tensor, "rank d_model"]:
@@ -155,7 +123,7 @@ class _Modules:
             steers[site] = LoReFT(R.detach() + (turned - turned.detach()), W, b)
         return steers
 
-    def project(self, parameters: Parameters) -> None:
+    def make_orthonormal(self, parameters: Parameters) -> None:
         """Make the rows of every R orthonormal again."""
         for site in self.sites:
             R = parameters[key_of(site, "R")]

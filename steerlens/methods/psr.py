@@ -16,9 +16,8 @@ the same response: its residual stream at the lowest steered layer and all above
 (LL). Each layer's module sees what those below it have done.
 """
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -27,48 +26,39 @@ from jaxtyping import Float
 from torch import Tensor
 
 from steerlens.activations import capture
-from steerlens.checks import require_finite
-from steerlens.identity import origin_of
-from steerlens.prompts import PromptPair, encode_pair
-from steerlens.saving import saveable
+from steerlens.methods.checks import require_frozen, require_gates, require_varied
+from steerlens.prompts import PromptPair
 from steerlens.scopes import Scope, question_and_response, response
-from steerlens.sites import Site, as_site
-from steerlens.steering import AnySteering, Steering
+from steerlens.sites import Site, as_sites
+from steerlens.steering import Steering
+from steerlens.steers import steer
+from steerlens.training.checkpoint import Parameters
+from steerlens.training.checks import require_instructions
+from steerlens.training.examples import Examples
+from steerlens.training.fit import Fit, token_ids
 from steerlens.training.gates import key_of, revive
-from steerlens.training.imitation import (
-    MEMORY,
-    Imitation,
-    Objective,
-    aligned_span,
-    require_instructions,
-)
-from steerlens.training.loop import Parameters, Schedule, Trained, train
+from steerlens.training.imitation import Imitation
+from steerlens.training.loop import train
+from steerlens.training.objectives import MSE, Objective
+from steerlens.training.schedule import Schedule
+from steerlens.training.store import Storage
 from steerlens.types import Direction, Hook, HookedModel, Residual
 
 Surface = Literal["R", "QR"]
+Rows = Float[Tensor, "rank d_model"]
 REGULARISE = 0.1
 SURFACES = {"R": response, "QR": question_and_response}
 
 
-@saveable
-@dataclass(frozen=True, eq=False)
+@steer
 class PSR:
     """Add each direction as strongly as its gate says; computed in float32."""
 
-    W: Float[Tensor, "rank d_model"] = field(repr=False)
-    b: Float[Tensor, " rank"] = field(repr=False)
-    Z: Float[Tensor, "rank d_model"] = field(repr=False)
+    W: Rows
+    b: Float[Tensor, " rank"]
+    Z: Rows
     alpha: float = 1.0
     b_m: float = 0.0
-
-    def __post_init__(self) -> None:
-        for name, value in (("W", self.W), ("b", self.b), ("Z", self.Z)):
-            require_finite(value.detach(), f"PSR's {name}")
-
-    @property
-    def d_model(self) -> int:
-        """The width of the residual stream that gates and directions belong to."""
-        return self.Z.shape[1]
 
     @property
     def can_close(self) -> bool:
@@ -77,82 +67,75 @@ class PSR:
         return acts and (bool(self.W.any()) or bool((self.b <= 0).all()))
 
     @classmethod
-    def constant(cls, Z: Direction | Float[Tensor, "rank d_model"]) -> "PSR":
+    def constant(cls, Z: Direction | Rows) -> "PSR":
         """The paper's Const: every gate is 1 at every token."""
         Z = Z.reshape(-1, Z.shape[-1])
         return cls(W=torch.zeros_like(Z), b=torch.ones(len(Z), device=Z.device), Z=Z)
+
+    @classmethod
+    def from_activations(
+        cls, plain: Float[Tensor, "token d_model"], prompted: Float[Tensor, "token d_model"]
+    ) -> "PSR":
+        """The paper's Const_DiM: the mean of what the prompt does to a token, added to all."""
+        return cls.constant(prompted.float().mean(dim=0) - plain.float().mean(dim=0))
 
     @classmethod
     def fit(
         cls,
         model: HookedModel,
         pairs: Sequence[PromptPair],
-        sites: Sequence[int | Site] | int | Site,
+        sites: int | Site | Sequence[int | Site],
         *,
-        objective: Objective = "MSE",
-        ll_weight: float = 1.0,
+        objective: Objective = MSE(),  # noqa: B008  a frozen value
         surface: Surface = "R",
-        rank: int = 1,
-        gated: bool = True,
-        directions: Mapping[Site, Float[Tensor, "rank d_model"]] | None = None,
+        gates: "Gates | None" = None,
         labels: Sequence[float] | None = None,
-        b_m: float = 0.0,
-        learn_b_m: bool = False,
-        regularise: float = REGULARISE,
-        schedule: Schedule | None = None,
-        template: str | None = None,
-        memory: int = MEMORY,
-        reuse: bool = True,
-        teacher: AnySteering | None = None,
+        schedule: Schedule = Schedule(),  # noqa: B008  a frozen value
+        teacher: Steering | None = None,
+        storage: Storage = Storage(),  # noqa: B008  a frozen value
         checkpoint: str | Path | None = None,
         progress: bool = False,
-    ) -> "Fit":
+    ) -> "Fit[PSR]":
         """Fit one module at each site, all at once.
 
-        `objective="both"` is MSE plus `ll_weight` times LL. `gated=False` is Const. `directions`
-        are frozen, and only the gates trained. `labels` say how much of the attribute each response
-        has (0 to 1), and are alpha in training; with `b_m=-0.5` responses below one half are
-        learned from as examples of the opposite, and with `learn_b_m` each layer learns its own
-        b_m, from the given one on. `regularise` weighs max(0, 1 - sum of the gates), which keeps
-        gates from closing. With a `teacher` that steering is imitated instead of the instruction.
-        `reuse=False` recomputes what never changes, to check that it does not.
+        `gates` says what is learnt there. `labels` say how much of the attribute each response has
+        (0 to 1), and are alpha in training; with `Gates(b_m=-0.5)` responses below one half are
+        learned from as examples of the opposite. With a `teacher` that steering is imitated instead
+        of the instruction.
         """
-        places = [sites] if isinstance(sites, int | Site) else list(sites)
-        placed = tuple(sorted({as_site(place) for place in places}))
-        modules = _Modules(placed, rank, model.cfg.d_model, gated, directions, b_m, learn_b_m)
-        modules.require_labels(labels)
-        schedule, scope = schedule or Schedule(), _surface(surface)
+        gates, scope = gates or Gates(), scope_of(surface)
+        modules = _Modules(tuple(sorted(as_sites(sites))), gates, model.cfg.d_model)
+        require_varied(labels, gates.learn_b_m)
         task = Imitation(
             model,
             pairs,
-            placed,
-            build=modules.build,
-            begin=modules.begin,
+            modules,
             scope=scope,
             objective=objective,
-            ll_weight=ll_weight,
             labels=labels,
-            shift=b_m,
-            regularise=regularise if gated else 0.0,
-            template=template,
-            memory=memory,
-            seed=schedule.seed,
-            reuse=reuse,
+            shift=gates.b_m,
+            regularise=0.0 if gates.constant else gates.regularise,
             teacher=teacher,
+            storage=storage,
+            seed=schedule.seed,
         )
+
+        def revive_gates(parameters: Parameters, epoch: int) -> None:
+            revive(parameters, modules.begin, task.fired(), epoch, schedule.seed)
+
         trained = train(
-            task,
-            schedule,
-            mend=lambda now, epoch: revive(now, modules.begin, task.fired(), epoch, schedule.seed),
-            checkpoint=checkpoint,
-            progress=progress,
+            task, schedule, after_epoch=revive_gates, checkpoint=checkpoint, progress=progress
         )
-        steers = modules.fitted(trained.parameters)
-        ids = [torch.tensor(row.ids) for row in (*task.rows, *task.prompted)]
-        origin = origin_of(model, schedule.seed, ids)
-        steering = Steering(tuple(steers.items()), origin).only(scope)
-        name = name_of(len(placed), gated, objective, surface)
-        return Fit(name, steering, steers, trained, task.firing_rates(trained.parameters))
+        return Fit.of(
+            model,
+            modules.fitted(trained.parameters),
+            token_ids([*task.examples.plain, *task.examples.prompted]),
+            scope=scope,
+            seed=schedule.seed,
+            trained=trained,
+            name=name_of(len(modules.sites), not gates.constant, objective.name, surface),
+            firing=task.firing_rates(trained.parameters),
+        )
 
     def gates(self, h: Float[Tensor, "*token d_model"]) -> Float[Tensor, "*token rank"]:
         """Lambda of each token: how strongly it is steered, before alpha."""
@@ -164,18 +147,24 @@ class PSR:
 
 
 @dataclass(frozen=True, eq=False)
-class Fit:
-    """A fitted PSR or Const: its name in the paper's scheme, and how training went.
+class Gates:
+    """What PSR learns at each site: `rank` gates W, b, and the directions Z that they open.
 
-    `steering` is the `steers` on the tokens of the surface; `firing` is how often each gate is open
-    on the tokens it was fitted on.
+    `constant=True` is Const: Z alone, every gate 1. With `directions` Z is frozen and only the
+    gates are learnt. `b_m` is given, or with `learn_b_m` learnt at each layer, from the given one
+    on. `regularise` weighs max(0, 1 - sum of the gates), which keeps gates from closing.
     """
 
-    name: str
-    steering: Steering
-    steers: dict[Site, PSR]
-    trained: Trained
-    firing: dict[Site, Float[Tensor, " rank"]]
+    rank: int = 1
+    constant: bool = False
+    directions: Mapping[Site, Rows] | None = None
+    b_m: float = 0.0
+    learn_b_m: bool = False
+    regularise: float = REGULARISE
+
+    def __post_init__(self) -> None:
+        frozen = self.directions is not None
+        require_gates(self.rank, self.b_m, frozen=frozen, constant=self.constant)
 
 
 def name_of(n_sites: int, gated: bool, objective: str, surface: str) -> str:
@@ -186,27 +175,24 @@ def name_of(n_sites: int, gated: bool, objective: str, surface: str) -> str:
 def difference_of_means(
     model: HookedModel,
     pairs: Sequence[PromptPair],
-    site: int | Site,
+    sites: int | Site | Sequence[int | Site],
     *,
     surface: Surface = "R",
-    template: str | None = None,
 ) -> Steering:
-    """S-Const_DiM: add the mean of what the prompt does to a token of the span, at one site."""
-    place, scope = as_site(site), _surface(surface)
-    rows = [encode_pair(model, pair, template) for pair in pairs]
-    require_instructions(rows)
-    for plain, prompted in rows:
-        aligned_span(model, plain, prompted, scope)
-    sides = [
-        capture(model, [pair[side] for pair in rows], place, scope=scope).at(place).float()
-        for side in (0, 1)
-    ]
-    z = sides[1].mean(dim=0) - sides[0].mean(dim=0)
-    ids = [torch.tensor(row.ids) for pair in rows for row in pair]
-    return Steering(((place, PSR.constant(z)),), origin_of(model, data=ids)).only(scope)
+    """S-Const_DiM: add the mean of what the prompt does to a token of the span, at each site."""
+    sites, scope = as_sites(sites), scope_of(surface)
+    examples = Examples.of(model, pairs, scope, aligned=True)
+    require_instructions(examples.both)
+    plain, prompted = (
+        capture(model, rows, sites, scope=scope) for rows in (examples.plain, examples.prompted)
+    )
+    steers = {site: PSR.from_activations(plain.at(site), prompted.at(site)) for site in sites}
+    rows = [row for pair in examples.both for row in pair]
+    return Fit.of(model, steers, token_ids(rows), scope=scope).steering
 
 
-def _surface(surface: str) -> Scope:
+def scope_of(surface: str) -> Scope:
+    """The tokens of a surface."""
     if surface not in SURFACES:
         raise ValueError(
             f"The surface is 'R' (from the last prompt token on) or 'QR' (from the user turn on); "
@@ -215,70 +201,49 @@ def _surface(surface: str) -> Scope:
     return SURFACES[surface]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Modules:
     """One module a site, and its parameters by name."""
 
     sites: tuple[Site, ...]
-    rank: int
+    gates: Gates
     d_model: int
-    gated: bool
-    directions: Mapping[Site, Float[Tensor, "rank d_model"]] | None = None
-    b_m: float = 0.0
-    learn_b_m: bool = False
 
     def __post_init__(self) -> None:
-        if self.rank < 1:
-            raise ValueError(f"rank must be at least 1; found {self.rank}.")
-        if not math.isfinite(self.b_m):
-            raise ValueError(f"b_m must be a finite number, like -0.5; found {self.b_m}.")
-        if self.directions is None:
-            return
-        if not self.gated:
-            raise ValueError("directions are frozen and gated=False has no gate: nothing to train.")
-        for site in self.sites:
-            shape = None if site not in self.directions else tuple(self.directions[site].shape)
-            if shape != (self.rank, self.d_model):
-                raise ValueError(
-                    f"directions need one [rank, d_model] = {(self.rank, self.d_model)} at {site}; "
-                    f"found {shape or 'none'}."
-                )
-
-    def require_labels(self, labels: Sequence[float] | None) -> None:
-        """Raise ValueError where a learnt b_m could do no more than scale Z."""
-        if self.learn_b_m and len(set(labels or ())) < 2:
-            raise ValueError(
-                "b_m is learnt from responses with more and with less of the attribute, and all "
-                "labels are the same. Give labels that differ, or a fixed b_m."
-            )
+        require_frozen(self.gates.directions, self.sites, (self.gates.rank, self.d_model))
 
     def begin(self, generator: torch.Generator) -> Parameters:
         """All of U(-1/sqrt d, 1/sqrt d), as the authors' linear layers begin; b_m as given."""
-        bound, parameters = self.d_model**-0.5, {}
+        gates, bound = self.gates, self.d_model**-0.5
+        parameters: Parameters = {}
+        wide, learnt = (gates.rank, self.d_model), self._learnt()
         for site in self.sites:
-            wide = (self.rank, self.d_model)
-            for name, shape in (("W", wide), ("b", (self.rank,)), ("Z", wide)):
+            for name, shape in (("W", wide), ("b", wide[:1]), ("Z", wide)):
+                # Drawn whether it is learnt or not, so that a seed means the same start.
                 value = (2 * torch.rand(shape, generator=generator) - 1) * bound
-                if (name == "Z" and self.directions is None) or (name != "Z" and self.gated):
+                if name in learnt:
                     parameters[key_of(site, name)] = value
-            if self.learn_b_m:
-                parameters[key_of(site, "b_m")] = torch.tensor(self.b_m)
+            if gates.learn_b_m:
+                parameters[key_of(site, "b_m")] = torch.tensor(gates.b_m)
         return parameters
+
+    def _learnt(self) -> str:
+        gate = "" if self.gates.constant else "Wb"
+        return gate + "Z" if self.gates.directions is None else gate
 
     def build(self, parameters: Parameters) -> dict[Site, PSR]:
         """The modules with these parameters."""
-        steers = {}
-        for site in self.sites:
-            Z = parameters[key_of(site, "Z")] if self.directions is None else self.directions[site]
-            if self.gated:
-                W, b = parameters[key_of(site, "W")], parameters[key_of(site, "b")]
-                steers[site] = PSR(W, b, Z)
-            else:
-                steers[site] = PSR.constant(Z)
-        return steers
+        return {site: self._at(site, parameters) for site in self.sites}
+
+    def _at(self, site: Site, parameters: Parameters) -> PSR:
+        frozen = self.gates.directions
+        Z = parameters[key_of(site, "Z")] if frozen is None else frozen[site]
+        if self.gates.constant:
+            return PSR.constant(Z)
+        return PSR(parameters[key_of(site, "W")], parameters[key_of(site, "b")], Z)
 
     def fitted(self, parameters: Parameters) -> dict[Site, PSR]:
         """The modules with these parameters and their b_m, as they act from now on."""
-        known = {site: parameters.get(key_of(site, "b_m"), self.b_m) for site in self.sites}
+        b_m = {s: float(parameters.get(key_of(s, "b_m"), self.gates.b_m)) for s in self.sites}
         built = self.build(parameters)
-        return {site: replace(built[site], b_m=float(known[site])) for site in self.sites}
+        return {site: replace(built[site], b_m=b_m[site]) for site in self.sites}

@@ -20,23 +20,26 @@ Not this one: the "ReFT" of the CLAS paper, h + (c h + b) v with v learnt, is
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from steerlens.activations import capture_stream
-from steerlens.checks import require_finite
 from steerlens.directions.means import unit
-from steerlens.identity import origin_of
+from steerlens.methods.checks import require_latents, require_opened
 from steerlens.prompts import Encoded, PromptPair
-from steerlens.saving import saveable
 from steerlens.scopes import Scope, Window, everywhere
-from steerlens.sites import Site, as_site
-from steerlens.steering import Steering
+from steerlens.sites import Site, as_sites
+from steerlens.steers import steer
+from steerlens.training.checkpoint import Parameters
+from steerlens.training.fit import Fit, token_ids
+from steerlens.training.gates import key_of
 from steerlens.training.imitation import Imitation
-from steerlens.training.loop import Parameters, Schedule, Trained, train
+from steerlens.training.loop import train
+from steerlens.training.objectives import LL
+from steerlens.training.schedule import Schedule
 from steerlens.types import Direction, Hook, HookedModel, Residual, Where
 
 AXBENCH = Schedule(epochs=3, batch_size=6, weight_decay=0.01, patience=None, clip=1.0)
@@ -44,88 +47,63 @@ AXBENCH = Schedule(epochs=3, batch_size=6, weight_decay=0.01, patience=None, cli
 K, L1 = 8, 0.005
 
 
-@saveable
-@dataclass(frozen=True, eq=False)
+@steer
 class ReFTr1:
     """Add a_max w to every position."""
 
-    w: Direction = field(repr=False)
+    w: Direction
     a_max: float
 
     def __post_init__(self) -> None:
-        require_finite(self.w.detach(), "ReFTr1's w")
-        if not 0 < self.a_max < float("inf"):
-            raise ValueError(
-                f"a_max is the largest latent on the training text and must be above 0; found "
-                f"{self.a_max}. If no token of the training text opens the latent, train longer or "
-                "from another seed."
-            )
-
-    @property
-    def d_model(self) -> int:
-        """The width of the residual stream that w belongs to."""
-        return self.w.shape[0]
+        require_opened(self.a_max)
 
     @classmethod
     def fit(
         cls,
         model: HookedModel,
         pairs: Sequence[PromptPair],
-        validation: Sequence[PromptPair],
-        site: int | Site,
+        sites: int | Site | Sequence[int | Site],
         *,
+        validation: Sequence[PromptPair] = (),
         negatives: Sequence[PromptPair] = (),
         k: int = K,
         l1: float = L1,
         schedule: Schedule = AXBENCH,
         scope: Scope = everywhere.without_bos,
-        template: str | None = None,
         progress: bool = False,
-    ) -> "Fit":
-        """Fit w at one site, on the plain prompt and the response of each pair.
+    ) -> "Fit[ReFTr1]":
+        """Fit w at one site, or at several at once, on the plain prompt and response of each pair.
 
         `negatives` are pairs whose response does not show the concept. `validation=[]` keeps the
         last parameters, as the authors do; else the epoch with the likeliest validation responses
         is kept, of which the start, a random direction, is one. `scope` is where a_i is taken in
         training (the authors leave out a chat template's first tokens).
         """
-        if k < 1 or not l1 >= 0:
-            raise ValueError(f"k is at least 1 and l1 at least 0; found k={k} and l1={l1}.")
-        place, trained_on = as_site(site), [*pairs, *negatives]
-        both = [*trained_on, *validation]
+        require_latents(k, l1)
+        modules = _Modules(tuple(sorted(as_sites(sites))), model.cfg.d_model, k, scope)
+        n, every = len(pairs) + len(negatives), [*pairs, *negatives, *validation]
+        objective = LL(by_token=True)
         task = Imitation(
-            model,
-            both,
-            [place],
-            build=lambda parameters: {place: InTraining(unit(parameters["w"]), k, scope)},
-            begin=lambda generator: {
-                "w": unit(torch.randn(model.cfg.d_model, generator=generator))
-            },
-            scope=scope,
-            objective="LL",
-            by_token=True,
-            template=template,
-            seed=schedule.seed,
+            model, every, modules, scope=scope, objective=objective, seed=schedule.seed
         )
 
-        def cost(parameters: Parameters, examples: Sequence[int], progress: float) -> Tensor:
+        def penalised(parameters: Parameters, examples: Sequence[int], done: float) -> Tensor:
             run = task.run(parameters, examples)
-            _, rest = split_latents(run.gates[place][..., 0], run.spans, k)
-            return task.loss_of(run, examples) + progress * l1 * rest.sum()
+            rest = [split_latents(a[..., 0], run.spans, k)[1].sum() for a in run.gates.values()]
+            return task.loss_of(run, examples) + done * l1 * sum(rest)
 
         trained = train(
             task,
             schedule,
-            cost=cost,
-            project=_at_length_1,
-            split=(range(len(trained_on)), range(len(trained_on), len(both))),
+            cost=penalised,
+            after_step=modules.make_unit,
+            split=(range(n), range(n, len(every))),
             progress=progress,
         )
-        w, rows = trained.parameters["w"], task.rows[: len(trained_on)]
-        steer = cls(w, largest_latent(model, rows, place, w, scope))
-        ids = [torch.tensor(row.ids) for row in task.rows]
-        origin = origin_of(model, schedule.seed, ids)
-        return Fit(Steering(((place, steer),), origin), steer, trained)
+        rows, w = task.examples.plain, modules.directions(trained.parameters)
+        a_max = largest_latents(model, rows[:n], w, scope)
+        steers = {site: cls(w[site], a_max[site]) for site in modules.sites}
+        return Fit.of(model, steers, token_ids(rows), seed=schedule.seed, trained=trained)
 
     def latents(self, h: Float[Tensor, "*token d_model"]) -> Float[Tensor, "*token"]:
         """How much of the concept is at each token: the paper's detector."""
@@ -136,16 +114,7 @@ class ReFTr1:
         return (h + a_max * w).to(activation.dtype)
 
 
-@dataclass(frozen=True, eq=False)
-class Fit:
-    """A fitted ReFT-r1, and how training went: step 0 is a random direction."""
-
-    steering: Steering
-    steer: ReFTr1
-    trained: Trained
-
-
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class InTraining:
     """The edit in training: add w as strongly as the k largest latents of the text, on average."""
 
@@ -171,8 +140,35 @@ class InTraining:
         return (h + top[:, None, None] * w).to(activation.dtype)
 
 
-def _at_length_1(parameters: Parameters) -> None:
-    parameters["w"].copy_(unit(parameters["w"]))
+@dataclass(frozen=True)
+class _Modules:
+    """One direction a site, of length 1 before each pass."""
+
+    sites: tuple[Site, ...]
+    d_model: int
+    k: int
+    scope: Scope
+
+    def begin(self, generator: torch.Generator) -> Parameters:
+        """A random direction at each site."""
+        return {
+            key_of(site, "w"): unit(torch.randn(self.d_model, generator=generator))
+            for site in self.sites
+        }
+
+    def directions(self, parameters: Parameters) -> dict[Site, Direction]:
+        """The direction of each site."""
+        return {site: parameters[key_of(site, "w")] for site in self.sites}
+
+    def build(self, parameters: Parameters) -> dict[Site, InTraining]:
+        """The edits with these parameters."""
+        w = self.directions(parameters)
+        return {site: InTraining(unit(w[site]), self.k, self.scope) for site in self.sites}
+
+    def make_unit(self, parameters: Parameters) -> None:
+        """Bring every direction back to length 1."""
+        for w in parameters.values():
+            w.copy_(unit(w))
 
 
 def split_latents(
@@ -187,9 +183,11 @@ def split_latents(
     return top / n.clamp(max=k), (a.sum(dim=1) - top) / n
 
 
-def largest_latent(
-    model: HookedModel, rows: Sequence[Encoded], site: Site, w: Direction, scope: Scope
-) -> float:
-    """The largest h w on the tokens of `scope`; above 0 it is the largest latent."""
-    pieces = capture_stream(model, rows, site, scope=scope)
-    return max(float((piece.at(site).float() @ w).max()) for piece in pieces)
+def largest_latents(
+    model: HookedModel, rows: Sequence[Encoded], w: dict[Site, Direction], scope: Scope
+) -> dict[Site, float]:
+    """At each site the largest h w on the tokens of `scope`; above 0 it is the largest latent."""
+    pieces = list(capture_stream(model, rows, list(w), scope=scope))
+    return {
+        site: max(float((piece.at(site).float() @ w[site]).max()) for piece in pieces) for site in w
+    }

@@ -1,4 +1,4 @@
-"""Steers with gates, and the gates that have closed for good."""
+"""Steers with gates, as modules made of parameters; and gates that have closed for good."""
 
 import random
 import warnings
@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from steerlens.sites import Site
-from steerlens.training.loop import Parameters
+from steerlens.training.checkpoint import Parameters
 from steerlens.types import Hook, Residual, SteeringWarning
 
 
@@ -21,6 +21,24 @@ class Gated(Protocol):
     def gates(self, h: Float[Tensor, "*token d_model"]) -> Float[Tensor, "*token rank"]: ...
 
     def __call__(self, activation: Residual, hook: Hook = None) -> Residual: ...
+
+
+@runtime_checkable
+class Modules(Protocol):
+    """One gated steer a site, made of parameters: what a learned method gives to training."""
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        """The steered sites, the lowest first."""
+        ...
+
+    def begin(self, generator: torch.Generator) -> Parameters:
+        """The parameters before the first step."""
+        ...
+
+    def build(self, parameters: Parameters) -> Mapping[Site, Gated]:
+        """The steers with these parameters."""
+        ...
 
 
 def key_of(site: Site, name: str) -> str:

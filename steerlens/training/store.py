@@ -14,12 +14,25 @@ from torch import Tensor
 
 from steerlens.activations import capture_stream
 from steerlens.prompts import Encoded
-from steerlens.scopes import Scope
+from steerlens.scopes import Scope, everywhere
 from steerlens.sites import Site
-from steerlens.steering import AnySteering
+from steerlens.steering import Steering
 from steerlens.types import HookedModel
 
 FLOAT16 = torch.finfo(torch.float16).max
+MEMORY = 2 * 2**30
+
+
+@dataclass(frozen=True)
+class Storage:
+    """What a fit keeps from step to step, and where.
+
+    Beyond `memory` bytes activations are float16 files. `reuse=False` recomputes what never
+    changes, to check that it does not.
+    """
+
+    memory: int = MEMORY
+    reuse: bool = True
 
 
 @dataclass(eq=False)
@@ -43,7 +56,7 @@ class Store:
         scope: Scope,
         counts: Sequence[int],
         limit: int,
-        steering: AnySteering | None = None,
+        steering: Steering | None = None,
     ) -> "Store":
         """Capture `rows` on the tokens of `scope`, of which row i has `counts[i]`."""
         offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
@@ -58,12 +71,12 @@ class Store:
             return np.lib.format.open_memmap(file, mode="w+", dtype=np.float16, shape=shape)
 
         arrays = {site: empty(number) for number, site in enumerate(sites)}
-        made = cls(offsets, arrays, folder)  # from here on its folder goes when it does
+        store = cls(offsets, arrays, folder)  # from here on its folder goes when it does
         for piece in capture_stream(model, rows, sites, scope=scope, steering=steering):
             for row in piece.row.unique().tolist():
                 for site in sites:
-                    made._keep(row, site, piece.of(row, site).float())
-        return made
+                    store._keep(row, site, piece.of(row, site).float())
+        return store
 
     def _keep(self, row: int, site: Site, values: Float[Tensor, "token d_model"]) -> None:
         if self.folder is not None and float(values.abs().max()) > FLOAT16:
@@ -77,3 +90,44 @@ class Store:
         """One row's activations at a site, float32."""
         part = self.arrays[site][self.offsets[row] : self.offsets[row + 1]]
         return torch.from_numpy(np.array(part, dtype=np.float32))
+
+
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """Where every pass enters: above the block whose output no step changes.
+
+    `store` has that output, `block` is the first block that runs anew.
+    """
+
+    block: int
+    store: Store
+    lengths: tuple[int, ...]
+
+    @classmethod
+    def of(
+        cls, model: HookedModel, rows: Sequence[Encoded], sites: Sequence[Site], storage: Storage
+    ) -> "Entry | None":
+        """The entry of rows steered at `sites`; None where every pass begins at the embedding."""
+        lowest = min(site.layer for site in sites)
+        # A steer on a block's output acts on the entry itself; any other inside the block above.
+        post = all(site.stream == "resid_post" for site in sites if site.layer == lowest)
+        block = lowest + 1 if post else lowest
+        if block == 0 or not storage.reuse:
+            return None
+        lengths = tuple(len(row.ids) for row in rows)
+        site = Site(block - 1)
+        store = Store.of(model, rows, [site], everywhere, lengths, storage.memory)
+        return cls(block, store, lengths)
+
+    @property
+    def site(self) -> Site:
+        """What is kept: the output of the block below."""
+        return Site(self.block - 1)
+
+    def at(self, chosen: Sequence[int], width: int) -> Float[Tensor, "batch pos d_model"]:
+        """The entry of these rows, padded on the right to `width` tokens, float32."""
+        d_model = self.store.arrays[self.site].shape[1]
+        entry = torch.zeros((len(chosen), width, d_model))
+        for number, i in enumerate(chosen):
+            entry[number, : self.lengths[i]] = self.store.of_row(i, self.site)
+        return entry

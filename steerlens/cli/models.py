@@ -6,9 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from steerlens.cli import output
-from steerlens.cli.options import (
-    AsJson,
-)
+from steerlens.cli.options import AsJson
 
 
 def models(
@@ -21,27 +19,27 @@ def models(
     size = sum(file.stat().st_size for file in DEMO.glob("*")) / 1e6
     backends = ["hooked", "bridge"] if has_hooked_transformer() else ["bridge"]
     names = [name for name in hub_names() if hub and hub.lower() in name.lower()]
-    found = {"embedded": {"demo": str(DEMO)}, "backends": backends, "hub": names}
+    content = {"embedded": {"demo": str(DEMO)}, "backends": backends, "hub": names}
     text = [
         f"demo        the embedded demonstration model ({size:.0f} MB, offline)",
         "FOLDER      any local Hugging Face folder (config.json, *.safetensors, tokenizer.json)",
         f"OWNER/NAME  a hub name; TransformerLens knows {len(hub_names())} (--hub TEXT searches)",
         f"Backends here: {', '.join(backends)}",
     ]
-    output.say(found, as_json, "\n".join([*text, *names]))
+    output.say(content, as_json, "\n".join([*text, *names]))
 
 
 def info(
     file: Annotated[Path, typer.Argument(help="A steering file.")], as_json: AsJson = False
 ) -> None:
     """What a steering file holds and which model it is for."""
-    from steerlens.saving import read_file
+    from steerlens.reading import read_file
 
     header, tensors = read_file(file)
     origin = header["origin"] or {}
     model = origin.get("model", {})
     shapes = {name: [str(t.dtype), *t.shape] for name, t in tensors.items()}
-    found = {"file": str(file), **header, "tensors": shapes}
+    content = {"file": str(file), **header, "tensors": shapes}
     lines = [
         f"{file}: format {header['format']}",
         f"model       {model.get('name') or 'not recorded'} "
@@ -52,7 +50,7 @@ def info(
         f"made with   {', '.join(f'{k} {v}' for k, v in header['versions'].items())}",
         *(f"{line}" for line in _outline(header["steering"])),
     ]
-    output.say(found, as_json, "\n".join(lines))
+    output.say(content, as_json, "\n".join(lines))
 
 
 def _outline(tree: Any, depth: int = 0, name: str = "") -> list[str]:

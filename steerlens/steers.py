@@ -1,0 +1,160 @@
+"""`@steer` makes a class the steer of a method: a value that is checked, saved and shown.
+
+    @steer
+    class Shift:
+        \"\"\"Add `v` to every position.\"\"\"
+
+        v: Direction
+
+        def __call__(self, activation: Residual, hook: Hook = None) -> Residual:
+            h, v = activation, self.v.to(activation)
+            return h + v
+
+The class becomes a frozen dataclass that `steering.save` can write. When one is made, its tensors
+and floats must be finite, and axes of the same name (`rank`, `d_model`) equally long, in all fields
+together; then its own `__post_init__` runs, if it has one. `d_model` is the length of the axis of
+that name, so that a steer is refused at a model of another width. The repr shows shapes.
+"""
+
+import dataclasses
+import math
+import types
+import typing
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from steerlens.checks import require_finite
+from steerlens.saving import saveable
+
+if TYPE_CHECKING:
+    from typing_extensions import dataclass_transform
+else:  # typing has it from Python 3.11 on, and at run time it would do nothing
+
+    def dataclass_transform(  # noqa: D103
+        frozen_default: bool, eq_default: bool, field_specifiers: tuple[object, ...]
+    ) -> Callable[[Any], Any]:
+        return lambda decorator: decorator
+
+
+Class = TypeVar("Class", bound=type)
+SHOWN = 4
+"""Of tuples that are longer, the repr shows the length alone."""
+
+
+@dataclass_transform(
+    frozen_default=True, eq_default=False, field_specifiers=(dataclasses.field, dataclasses.Field)
+)
+def steer(cls: Class) -> Class:
+    """Make `cls` a steer: frozen, checked, saveable, with `d_model` and a short repr."""
+    axes, floats = _axes(cls), _floats(cls)
+    own_check: Callable[[Any], None] | None = getattr(cls, "__post_init__", None)
+
+    def check(self: Any) -> None:
+        require_consistent(self, axes)
+        for name in (*axes, *floats):
+            _require_finite_field(self, name)
+        if own_check is not None:
+            own_check(self)
+
+    made: Any = cls
+    made.__post_init__ = check
+    if made.__repr__ is object.__repr__:
+        made.__repr__ = shown
+    width = next((name for name, names in axes.items() if "d_model" in names), None)
+    if width is not None and not hasattr(cls, "d_model"):
+        made.d_model = _length(width, axes[width].index("d_model"))
+    return saveable(dataclasses.dataclass(frozen=True, eq=False, repr=False)(made))
+
+
+def shown(steer: Any) -> str:
+    """Class and fields, tensors by their shape: TransformerLens asks for it at every pass."""
+    fields = [item.name for item in dataclasses.fields(steer) if item.repr]
+    values = ", ".join(f"{name}={_short(getattr(steer, name))}" for name in fields)
+    return f"{type(steer).__name__}({values})"
+
+
+def _short(value: object) -> str:
+    if isinstance(value, Tensor):
+        return str(list(value.shape))
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, tuple):
+        inside = f"{len(value)} values" if len(value) > SHOWN else ", ".join(map(_short, value))
+        return f"({inside})"
+    return repr(value)
+
+
+# -- Checks ----------------------------------------------------------------------------------------
+
+
+def require_consistent(steer: Any, axes: Mapping[str, tuple[str, ...]]) -> None:
+    """Raise ValueError unless every tensor has its axes, those of one name equally long."""
+    tensors = {name: getattr(steer, name) for name in axes if getattr(steer, name) is not None}
+    lengths: dict[str, int] = {}
+    if all(_fits(tensor, axes[name], lengths) for name, tensor in tensors.items()):
+        return
+    needed = ", ".join(f"{name} [{', '.join(axes[name])}]" for name in tensors if axes[name])
+    given = ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in tensors.items())
+    raise ValueError(
+        f"{type(steer).__name__} needs tensors of the shapes {needed}, where one name is one "
+        f"length; found {given}."
+    )
+
+
+def _fits(tensor: Tensor, axes: tuple[str, ...], lengths: dict[str, int]) -> bool:
+    """Whether a tensor has these axes; their lengths are noted in `lengths`."""
+    if not axes:
+        return True
+    if tensor.ndim != len(axes):
+        return False
+    pairs = zip(axes, tensor.shape, strict=True)
+    return all(lengths.setdefault(axis, size) == size for axis, size in pairs)
+
+
+def _require_finite_field(steer: Any, name: str) -> None:
+    """Raise ValueError if a tensor or a number of the steer is not finite."""
+    value = getattr(steer, name)
+    if value is None or (not isinstance(value, Tensor) and math.isfinite(value)):
+        return
+    tensor = value.detach() if isinstance(value, Tensor) else torch.tensor(value)
+    require_finite(tensor, f"{type(steer).__name__}'s {name}")
+
+
+# -- What the annotations say ----------------------------------------------------------------------
+
+
+def _annotations(cls: type) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(cls)
+    except NameError as error:
+        raise TypeError(
+            f"@steer cannot read the fields of {cls.__name__} ({error}). Define the class, and "
+            "import what its fields are annotated with, at the top of a module."
+        ) from error
+
+
+def _axes(cls: type) -> dict[str, tuple[str, ...]]:
+    """The axes of every field that is a tensor; none where their number is left open."""
+    axes: dict[str, tuple[str, ...]] = {}
+    for name, annotation in _annotations(cls).items():
+        union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
+        for choice in typing.get_args(annotation) if union else (annotation,):
+            if choice is Tensor or hasattr(choice, "dim_str"):
+                names = tuple(getattr(choice, "dim_str", "").split())
+                axes[name] = names if all(axis.isidentifier() for axis in names) else ()
+    return axes
+
+
+def _floats(cls: type) -> tuple[str, ...]:
+    return tuple(name for name, annotation in _annotations(cls).items() if annotation is float)
+
+
+def _length(field: str, axis: int) -> property:
+    """The property that reads the length of an axis off a field."""
+    return property(
+        lambda steer: getattr(steer, field).shape[axis],
+        doc="The width of the residual stream that the steer belongs to.",
+    )

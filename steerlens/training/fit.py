@@ -1,0 +1,68 @@
+"""What every `fit` returns."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from steerlens.identity import origin_of
+from steerlens.prompts import Encoded
+from steerlens.scopes import Scope, everywhere
+from steerlens.sites import Site
+from steerlens.steering import Steering
+from steerlens.training.loop import Trained
+from steerlens.types import HookedModel, Steer
+
+AnySteer = TypeVar("AnySteer", bound=Steer)
+
+
+@dataclass(frozen=True, eq=False)
+class Fit(Generic[AnySteer]):
+    """A fitted method: `steering` is ready to use, `steers` is what stands at each site.
+
+    `trained` says how training went (epoch 0 is the start, most methods' model without steering),
+    and is None where nothing is trained. `name` is the method's in its paper's scheme, where there
+    is one, and `firing` how often each gate is open on the tokens that it was fitted on.
+    """
+
+    steering: Steering
+    steers: dict[Site, AnySteer]
+    trained: Trained | None = None
+    name: str = ""
+    firing: dict[Site, Float[Tensor, " rank"]] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        model: HookedModel,
+        steers: Mapping[Site, AnySteer],
+        data: Sequence[Int[Tensor, " _"]],
+        *,
+        scope: Scope = everywhere,
+        seed: int | None = None,
+        trained: Trained | None = None,
+        name: str = "",
+        firing: Mapping[Site, Float[Tensor, " rank"]] | None = None,
+    ) -> "Fit[AnySteer]":
+        """The steers, placed on the tokens of `scope`, and what they were fitted on."""
+        steering = Steering(tuple(steers.items()), origin_of(model, seed, data))
+        placed = steering if scope == everywhere else steering.only(scope)
+        return cls(placed, dict(steers), trained, name, dict(firing or {}))
+
+    @property
+    def steer(self) -> AnySteer:
+        """The steer, where it was fitted at one site."""
+        if len(self.steers) > 1:
+            raise ValueError(
+                f"There is a steer at each of {len(self.steers)} sites: "
+                f"fit.steers[site], with one of {', '.join(map(repr, self.steers))}."
+            )
+        return next(iter(self.steers.values()))
+
+
+def token_ids(rows: Sequence[Encoded]) -> list[Int[Tensor, " _"]]:
+    """The tokens of every row, as the data that a fit is from."""
+    return [torch.tensor(row.ids) for row in rows]
