@@ -1,6 +1,6 @@
 """Pairs as token rows that share a response, with the activations of both runs on it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,7 +55,7 @@ class Aligned:
 def align(
     model: HookedModel,
     pairs: Sequence[PromptPair],
-    sites: int | Site | Iterable[int | Site],
+    sites: int | Site | Sequence[int | Site],
     *,
     span: Scope = generated,
 ) -> Aligned:
@@ -83,7 +83,7 @@ def align(
 def alone(
     model: HookedModel,
     texts: Prompts,
-    sites: int | Site | Iterable[int | Site],
+    sites: int | Site | Sequence[int | Site],
     *,
     span: Scope = everywhere,
 ) -> Aligned:

@@ -13,7 +13,7 @@ default it is the mean accumulated prompt delta over the span's tokens of the ot
 Nothing here asks a method: every number is measured from activations.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import get_args
 
 import pandas as pd
@@ -35,7 +35,7 @@ from .entries import Entry, as_entries
 def coefficients(
     model: HookedModel,
     pairs: Sequence[PromptPair],
-    sites: int | Site | Iterable[int | Site],
+    sites: int | Site | Sequence[int | Site],
     steerings: Mapping[str, Steering] | Sequence[Entry],
     direction: Mapping[Site, Direction] | None = None,
     view: View = "accumulated",

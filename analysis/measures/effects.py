@@ -51,7 +51,7 @@ def _log_probabilities(
         for row in rows:
             tokens, window = stack([row])
             tokens, window = tokens.to(device_of(model)), window.to(device_of(model))
-            with running(model, steering, 1, watch) as run:
+            with running(model, steering, watch) as run:
                 if run is not None:
                     run.ready(tokens, window)
                 scores = logits(model, tokens, window)

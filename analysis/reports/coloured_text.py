@@ -40,9 +40,7 @@ def coloured_text(
                 "token": texts,
                 "value": [float("nan")] * row.response + values,
                 "read": [place >= row.response for place in range(len(texts))],
-                "steered": acts_on(model, row, steering, steering.sites)
-                if steering is not None
-                else False,
+                "steered": _where(model, row, steerings.get(method)),
             }
         )
     return token_views(drawn, f"along (1 = {unit}), layer {layer}")

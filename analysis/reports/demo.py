@@ -76,7 +76,7 @@ def demo_steerings(model: HookedModel, layer: int) -> dict[str, Steering]:
     positive, negative = contrast()
     caa = CAA.from_prompts(model, positive, negative, layer, read=generated)
     return {
-        "ActAdd": ActAdd.fit(model, " wonderful", " terrible", layer, c=4.0),
+        "ActAdd": ActAdd.fit(model, (" wonderful", " terrible"), layer, c=4.0).steering,
         "CAA": caa.only(response),
     }
 

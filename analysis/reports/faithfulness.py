@@ -13,10 +13,12 @@ from ..figures.assumptions import assumption_curves
 from ..figures.faithfulness import relative_rmse_curve
 from ..figures.strengths import sorted_strengths
 from ..figures.tokens import TokenView
-from ..measures.assumptions import decodability, dispersion, rank_share
 from ..measures.coefficients import coefficients
+from ..measures.decodability import decodability
+from ..measures.dispersion import dispersion
 from ..measures.faithfulness import faithfulness, reworded
 from ..measures.least_squares import entries_for, split_by_question
+from ..measures.rank_share import rank_share
 from .coloured_text import coloured_text
 from .page import Report
 

@@ -16,7 +16,7 @@ import steerlens
 from analysis import Scored, Setting, strengths
 from analysis.measures.tradeoff import by_question
 from steerlens import Conversation, everywhere
-from steerlens.steering import Steering, scaled
+from steerlens.steering import Steering
 
 
 def reference(attribute: str, split: str, seed: int) -> dict[str, Any]:
@@ -62,7 +62,7 @@ def stronger(attribute: str, configuration: int, factor: float) -> dict[str, Any
     """The validation scores of CLAS (RFM) at so many times the strength that was fitted."""
     fit = fit_clas(Case(attribute, 0), configuration, "rfm")
     setting = _setting(attribute, "validation", 0)
-    return {**_kept(setting.score(scaled(fit.steering, factor))), "step": fit.trained.best_epoch}
+    return {**_kept(setting.score(fit.steering.scaled(factor))), "step": fit.trained.best_epoch}
 
 
 def _setting(attribute: str, split: str, seed: int, n: int | None = None) -> Setting:

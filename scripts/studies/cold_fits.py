@@ -26,9 +26,11 @@ from steerlens import (
     Scope,
     at,
 )
+from steerlens.methods.psr import Gates
 from steerlens.methods.reft_r1 import AXBENCH
-from steerlens.steering import Steering, scaled
-from steerlens.training.loop import Schedule
+from steerlens.steering import Steering
+from steerlens.training.objectives import LL
+from steerlens.training.schedule import Schedule
 
 
 @cache
@@ -77,11 +79,13 @@ class Case:
 
 
 def _cold_fd(case: Case) -> Steering:
-    return ColdFD.fit(model(), case.layer, case.liked, case.disliked, scope=case.scope)
+    answers = (case.liked, case.disliked)
+    return ColdFD.fit(model(), answers, case.layer, scope=case.scope).steering
 
 
 def _cold_kernel(case: Case) -> Steering:
-    return ColdKernel.fit(model(), case.layer, case.liked, case.disliked, scope=case.scope)
+    answers = (case.liked, case.disliked)
+    return ColdKernel.fit(model(), answers, case.layer, scope=case.scope).steering
 
 
 def _caa(case: Case) -> Steering:
@@ -91,7 +95,12 @@ def _caa(case: Case) -> Steering:
 def _reft_vector(case: Case) -> Steering:
     """A constant vector, learnt by the likelihood of the answers with the attribute."""
     fit = PSR.fit(
-        model(), case.pairs(1), case.layer, objective="LL", gated=False, schedule=case.schedule
+        model(),
+        case.pairs(1),
+        case.layer,
+        objective=LL(),
+        gates=Gates(constant=True),
+        schedule=case.schedule,
     )
     (steer,) = fit.steers.values()
     return at(case.layer, CAA(steer.Z[0])).only(case.scope)
@@ -102,12 +111,13 @@ def _reft_r1(case: Case) -> Steering | None:
 
     From a w whose latent opens on no training token nothing is learnt: another is drawn.
     """
+    assert AXBENCH.batch_size is not None
     epochs = math.ceil(STEPS / math.ceil(2 * case.n / AXBENCH.batch_size))
     for attempt in range(TRIES):
         schedule = replace(AXBENCH, epochs=epochs, seed=case.seed + 100 * attempt)
         try:
             fit = ReFTr1.fit(
-                model(), case.pairs(1), [], case.layer, negatives=case.pairs(2), schedule=schedule
+                model(), case.pairs(1), case.layer, negatives=case.pairs(2), schedule=schedule
             )
         except ValueError as error:
             if "a_max" not in str(error):
@@ -130,4 +140,4 @@ def on_common_scale(steering: Steering, layer: int, rows: Sequence[Any]) -> Stee
     """Strength 1 moves the activations of these rows by `PUSH` of their length, on average."""
     table = strengths(model(), list(rows), {"it": steering})
     moved = table[(table["layer"] == layer) & (table["norm"] > 0)]
-    return scaled(steering, PUSH / float(moved["relative_norm"].mean()))
+    return steering.scaled(PUSH / float(moved["relative_norm"].mean()))

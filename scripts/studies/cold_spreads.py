@@ -16,11 +16,12 @@ from study import material, model
 
 import steerlens
 from steerlens import CAA, ColdFD, ColdKernel, Conversation
+from steerlens.methods.cold.examples import Examples
 from steerlens.prompts import Encoded, stack
 from steerlens.runtime.forward import logits
 from steerlens.runtime.hooks import running, watching
 from steerlens.scopes import prompt
-from steerlens.steering import Steering, scaled
+from steerlens.steering import Steering
 
 
 def tune(group: str, method: str, layer: int) -> dict[str, Any]:
@@ -34,7 +35,7 @@ def spread(group: str, method: str, layer: int, n: int, seed: int) -> dict[str, 
     kept = _tuned(steering, group)
     asked = questions_of(group, "test")
     wanted = _shares(group, asked, None, instructed=True)
-    found = _shares(group, asked, scaled(steering, kept["strength"]))
+    found = _shares(group, asked, steering.scaled(kept["strength"]))
     return {**_apart(wanted, found), "strength": kept["strength"]}
 
 
@@ -56,9 +57,9 @@ def _spreading(group: str, method: str, layer: int, n: int, seed: int) -> Steeri
         return on_common_scale(steering, layer, plain[:10])
     shares = _shares(group, drawn, None, instructed=True)
     wished = [dict(zip(_option_ids(), row, strict=True)) for row in shares.tolist()]
-    fit = ColdFD.fit if method == "COLD-FD" else ColdKernel.fit
-    found = fit(model(), layer, plain, loss="options", probabilities=wished)
-    return on_common_scale(found, layer, plain[:10])
+    method_of = ColdFD if method == "COLD-FD" else ColdKernel
+    fit = method_of.fit(model(), Examples(plain, probabilities=wished), layer, loss="options")
+    return on_common_scale(fit.steering, layer, plain[:10])
 
 
 def _tuned(steering: Steering, group: str) -> dict[str, Any]:
@@ -66,7 +67,7 @@ def _tuned(steering: Steering, group: str) -> dict[str, Any]:
     wanted = _shares(group, asked, None, instructed=True)
     tried = {
         strength: float(
-            np.mean(_apart(wanted, _shares(group, asked, scaled(steering, strength)))["KL"])
+            np.mean(_apart(wanted, _shares(group, asked, steering.scaled(strength)))["KL"])
         )
         for strength in GRID
     }
@@ -97,7 +98,7 @@ def _shares(
     for start in range(0, len(users), 40):
         rows = [_opened(user, instruction) for user in users[start : start + 40]]
         tokens, window = stack(rows, "left")
-        with watching() as watch, running(model(), steering, len(rows), watch) as run:
+        with watching() as watch, running(model(), steering, watch) as run:
             if run is not None:
                 run.ready(tokens, window)
             found.append(logits(model(), tokens, window)[:, -1, _option_ids()].double())
