@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 import torch
 
+from analysis.measures.aligned import align
 from analysis.measures.coefficients import coefficients
-from analysis.measures.deltas import acts_on, align, prompt_deltas
+from analysis.measures.deltas import acts_on, prompt_deltas
 from analysis.measures.entries import Entry
 from analysis.measures.least_squares import least_squares_strength, with_least_squares
 from steerlens import CAA, ActAdd, PromptPair, Site, at, encode_pair, generated, response, scaled
