@@ -18,7 +18,7 @@ _HOME = {
     "methods": list(exported("methods")),
     "models": ["load"],
     "prompts": ["PLAIN", "Conversation", "PromptPair", "batch", "encode", "encode_pair"],
-    "saving": ["load_steering"],
+    "reading": ["load_steering"],
     "scopes": [
         "Scope",
         "Window",
@@ -32,11 +32,11 @@ _HOME = {
         "scope_named",
     ],
     "sites": ["Site"],
-    "steering": ["Steering", "TokenSteering", "at", "only", "scaled"],
+    "steering": ["Steering", "at", "only", "scaled"],
     "types": ["SteeringWarning"],
 }
 # Whole modules under a shorter name: `sl.scope.response`, `sl.benchmark_set.read("positive")`.
-_MODULES = {"benchmark_set": "demo.benchmark_set", "scope": "scopes"}
+_MODULES = {"analysis": "analysis", "benchmark_set": "demo.benchmark_set", "scope": "scopes"}
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = sorted(_MODULE_OF)  # pyright: ignore[reportUnsupportedDunderAll]
@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from steerlens.methods import *  # noqa: F403  each method has one line there
     from steerlens.models import load
     from steerlens.prompts import PLAIN, Conversation, PromptPair, batch, encode, encode_pair
-    from steerlens.saving import load_steering
+    from steerlens.reading import load_steering
     from steerlens.scopes import (
         Scope,
         Window,
@@ -69,7 +69,7 @@ if TYPE_CHECKING:
         scope_named,
     )
     from steerlens.sites import Site
-    from steerlens.steering import Steering, TokenSteering, at, only, scaled
+    from steerlens.steering import Steering, at, only, scaled
     from steerlens.types import SteeringWarning
 
 

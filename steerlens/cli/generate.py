@@ -24,7 +24,7 @@ def demo(
     """Steer the embedded model by prompt, ActAdd and CAA; write an HTML report. Offline."""
     import torch
 
-    from analysis.demo import run_demo
+    from steerlens.analysis import run_demo
 
     # The model is tiny: a second thread gains nothing, and on a busy machine it waits, spinning.
     torch.set_num_threads(1)

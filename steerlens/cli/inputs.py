@@ -50,7 +50,7 @@ def require_folder_of(out: Path) -> None:
 
 def steerings_of(paths: Sequence[Path], model: "HookedModel") -> "dict[str, Steering]":
     """Each file's steering under the file's name."""
-    from steerlens.saving import load_steering
+    from steerlens.reading import load_steering
 
     names = [path.stem for path in paths]
     twice = {name for name in names if names.count(name) > 1}
@@ -84,7 +84,7 @@ def answered(
 
 def together(paths: Sequence[Path], model: "HookedModel", strength: float) -> "Steering":
     """The steerings of all files at once, the first acting first, each at this strength."""
-    from steerlens.saving import load_steering
+    from steerlens.reading import load_steering
     from steerlens.steering import scaled
     from steerlens.steering import together as joined
 

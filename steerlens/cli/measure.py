@@ -77,13 +77,13 @@ def compare(
 
     A line of the pairs file without a response is answered by the prompted model first.
     """
-    from analysis import comparison
+    from steerlens import analysis
 
     model, answered, steerings = measured.inputs(pairs, steering, out)
-    compared = comparison.compare(model, answered, steerings, **measured.options)
-    page = comparison.report(
+    compared = analysis.compare(model, answered, steerings, **measured.options)
+    page = analysis.comparison_report(
         compared,
-        comparison.made(model, compared, "steerlens compare"),
+        analysis.provenance(model, compared, "steerlens compare"),
         title="Prompt steering and activation steering, compared",
         intro=f"{pairs.name}: {len(answered)} pairs on the model {measured.model}.",
     )
@@ -114,14 +114,13 @@ def faithfulness(
 
     A line of the pairs file without a response is answered by the prompted model first.
     """
-    from analysis.comparison import made
-    from analysis.faithfulness_report import report, study
+    from steerlens import analysis
 
     model, answered, steerings = measured.inputs(pairs, steering or [], out)
-    studied = study(model, answered, steerings, **measured.options)
-    page = report(
+    studied = analysis.faithfulness_study(model, answered, steerings, **measured.options)
+    page = analysis.faithfulness_report(
         studied,
-        made(model, studied, "steerlens faithfulness"),
+        analysis.provenance(model, studied, "steerlens faithfulness"),
         "What the prompt does, and who does the same",
         f"{pairs.name}: {len(answered)} pairs on the model {measured.model}.",
     )

@@ -33,7 +33,7 @@ def info(
     file: Annotated[Path, typer.Argument(help="A steering file.")], as_json: AsJson = False
 ) -> None:
     """What a steering file holds and which model it is for."""
-    from steerlens.saving import read_file
+    from steerlens.reading import read_file
 
     header, tensors = read_file(file)
     origin = header["origin"] or {}

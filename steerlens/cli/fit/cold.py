@@ -147,7 +147,7 @@ def _fit(
 
 def _push(model: "HookedModel", examples: "Sequence[Prompt]", name: str, steering: Any) -> float:
     """How far some of the examples' activations are moved, over their length, on average."""
-    from analysis.coefficients import strengths
+    from steerlens.analysis import strengths
 
     shown = strengths(model, list(examples)[:16], {name: steering})
     moved = shown.loc[shown["norm"] > 0, "relative_norm"]

@@ -68,7 +68,7 @@ def stored_directions(
     path: Path, model: "HookedModel", layers: Sequence[int]
 ) -> 'dict[Site, Float[Tensor, "rank d_model"]]':
     """The vectors of a steering file at these layers' outputs."""
-    from steerlens.saving import load_steering
+    from steerlens.reading import load_steering
     from steerlens.sites import Site
 
     steering: Any = load_steering(path, model)
