@@ -1,1 +1,93 @@
-"""Measure what steering does and draw it: tables first, then pictures."""
+"""Measure what steering does, and draw it: tables first (measures), then figures, then reports.
+
+The public functions are here, imported on first use: `from analysis import coefficients`. A project
+with a folder `analysis` of its own finds the same under `steerlens.analysis`; as the package has
+two names, its modules import each other by relative paths.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+_HOME = {
+    "figures": [
+        "TokenView",
+        "assumption_curves",
+        "coefficient_heatmap",
+        "method_colours",
+        "relative_rmse_curve",
+        "sorted_strengths",
+        "token_view",
+        "token_views",
+        "tradeoff_curve",
+    ],
+    "judges": ["Coherence", "Judge", "judge_of"],
+    "measures.assumptions": ["decodability", "dispersion", "gini", "rank_share"],
+    "measures.coefficients": ["coefficients", "strengths"],
+    "measures.completions": ["side_by_side"],
+    "measures.deltas": ["align", "prompt_deltas", "steering_deltas"],
+    "measures.effects": ["logit_shift"],
+    "measures.entries": ["AS_FITTED", "LEAST_SQUARES", "MATCHED", "Entry"],
+    "measures.faithfulness": ["faithfulness", "reworded"],
+    "measures.least_squares": [
+        "least_squares_strength",
+        "split_by_question",
+        "with_least_squares",
+    ],
+    "measures.matching": ["Match", "match", "with_matched"],
+    "measures.tradeoff": ["Scored", "Setting", "Tradeoff", "c80", "cp", "tradeoff"],
+    "reports.coloured_text": ["coloured_text"],
+    "reports.comparison": ["Comparison", "compare", "comparison_report"],
+    "reports.faithfulness": ["FaithfulnessStudy", "faithfulness_report", "faithfulness_study"],
+    "reports.demo": ["run_demo"],
+    "reports.page": ["Report"],
+    "reports.provenance": ["provenance"],
+}
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+
+__all__ = sorted(_MODULE_OF)  # pyright: ignore[reportUnsupportedDunderAll]
+
+if TYPE_CHECKING:
+    from .figures import (
+        TokenView,
+        assumption_curves,
+        coefficient_heatmap,
+        method_colours,
+        relative_rmse_curve,
+        sorted_strengths,
+        token_view,
+        token_views,
+        tradeoff_curve,
+    )
+    from .judges import Coherence, Judge, judge_of
+    from .measures.assumptions import decodability, dispersion, gini, rank_share
+    from .measures.coefficients import coefficients, strengths
+    from .measures.completions import side_by_side
+    from .measures.deltas import align, prompt_deltas, steering_deltas
+    from .measures.effects import logit_shift
+    from .measures.entries import AS_FITTED, LEAST_SQUARES, MATCHED, Entry
+    from .measures.faithfulness import faithfulness, reworded
+    from .measures.least_squares import (
+        least_squares_strength,
+        split_by_question,
+        with_least_squares,
+    )
+    from .measures.matching import Match, match, with_matched
+    from .measures.tradeoff import Scored, Setting, Tradeoff, c80, cp, tradeoff
+    from .reports.coloured_text import coloured_text
+    from .reports.comparison import Comparison, compare, comparison_report
+    from .reports.demo import run_demo
+    from .reports.faithfulness import FaithfulnessStudy, faithfulness_report, faithfulness_study
+    from .reports.page import Report
+    from .reports.provenance import provenance
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULE_OF})

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+from analysis.reports.markdown import markdown_table
 from benchmarks import imports
 from benchmarks.timing import spread
 
@@ -96,7 +97,7 @@ def _targets(answers: Sequence[Answer]) -> str:
     found = [target for answer in answers for target in _targets_of(answer)]
     if not found:
         return ""
-    return "## Targets\n\n" + table(
+    return "## Targets\n\n" + markdown_table(
         ["target", "limit", "measured", ""], [target.cells() for target in found]
     )
 
@@ -222,7 +223,7 @@ def _directions(answer: Answer) -> str:
             f"## Directions: torch {answer['versions']['torch']}",
             f"From {_rows_of(answer)}, chosen by {answer['held']} others; the RFM tries "
             f"{answer['configurations']} configurations; {answer['repeats']} repeats.",
-            table(["", "CPU milliseconds", "cosine to the planted direction"], cells),
+            markdown_table(["", "CPU milliseconds", "cosine to the planted direction"], cells),
         ]
     )
 
@@ -278,7 +279,7 @@ def _imports(answer: Answer) -> str:
         [
             f"## Import: transformer-lens {answer['versions']['transformer-lens']}",
             f"Fresh processes, {answer['repeats']} of each, interpreter start included.",
-            table(head, rows),
+            markdown_table(head, rows),
             f"Loaded by steerlens beyond what TransformerLens loads itself: {own}.",
             f"`steerlens --help`: {between(answer['help']['cpu'])} CPU seconds, "
             f"{between(waited)} seconds of waiting under this load.",
@@ -302,7 +303,7 @@ def _peers(answers: Sequence[Answer]) -> str:
 
 def seconds_table(rows: Sequence[dict[str, Any]], ratio: str) -> str:
     """CPU seconds, and ratios to the baseline."""
-    return table(["", "CPU seconds", ratio], [_cells(row) for row in rows])
+    return markdown_table(["", "CPU seconds", ratio], [_cells(row) for row in rows])
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
@@ -314,9 +315,3 @@ def between(values: Sequence[float], form: str = ".2f") -> str:
     """Median (smallest to largest)."""
     middle, low, high = (format(value, form) for value in spread(values))
     return f"{middle} ({low} to {high})"
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

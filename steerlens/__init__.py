@@ -3,6 +3,8 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from steerlens.exports import exported
+
 __version__ = "0.1.0"
 
 # Names are imported on first use, so that `steerlens --help` does not wait for torch.
@@ -13,20 +15,10 @@ _HOME = {
     "directions.labelled": ["contrast_directions", "fit_direction"],
     "directions.means": ["difference_of_means", "principal_direction", "unit"],
     "generation": ["Generation", "generate", "prompted_pairs", "stream"],
-    "methods": [
-        "CAA",
-        "CLAS",
-        "PSR",
-        "ActAdd",
-        "ColdFD",
-        "ColdKernel",
-        "InstructionVector",
-        "LoReFT",
-        "ReFTr1",
-    ],
+    "methods": list(exported("methods")),
     "models": ["load"],
     "prompts": ["PLAIN", "Conversation", "PromptPair", "batch", "encode", "encode_pair"],
-    "saving": ["load_steering"],
+    "reading": ["load_steering"],
     "scopes": [
         "Scope",
         "Window",
@@ -40,11 +32,11 @@ _HOME = {
         "scope_named",
     ],
     "sites": ["Site"],
-    "steering": ["Steering", "TokenSteering", "at", "only", "scaled"],
+    "steering": ["Steering", "at", "only", "scaled"],
     "types": ["SteeringWarning"],
 }
 # Whole modules under a shorter name: `sl.scope.response`, `sl.benchmark_set.read("positive")`.
-_MODULES = {"benchmark_set": "demo.benchmark_set", "scope": "scopes"}
+_MODULES = {"analysis": "analysis", "benchmark_set": "demo.benchmark_set", "scope": "scopes"}
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = sorted(_MODULE_OF)  # pyright: ignore[reportUnsupportedDunderAll]
@@ -60,20 +52,10 @@ if TYPE_CHECKING:
         unit,
     )
     from steerlens.generation import Generation, generate, prompted_pairs, stream
-    from steerlens.methods import (
-        CAA,
-        CLAS,
-        PSR,
-        ActAdd,
-        ColdFD,
-        ColdKernel,
-        InstructionVector,
-        LoReFT,
-        ReFTr1,
-    )
+    from steerlens.methods import *  # noqa: F403  each method has one line there
     from steerlens.models import load
     from steerlens.prompts import PLAIN, Conversation, PromptPair, batch, encode, encode_pair
-    from steerlens.saving import load_steering
+    from steerlens.reading import load_steering
     from steerlens.scopes import (
         Scope,
         Window,
@@ -87,7 +69,7 @@ if TYPE_CHECKING:
         scope_named,
     )
     from steerlens.sites import Site
-    from steerlens.steering import Steering, TokenSteering, at, only, scaled
+    from steerlens.steering import Steering, at, only, scaled
     from steerlens.types import SteeringWarning
 
 

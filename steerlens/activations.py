@@ -24,7 +24,7 @@ from steerlens.runtime.forward import read
 from steerlens.runtime.hooks import Watch, running, watching
 from steerlens.scopes import Scope, everywhere, generated, last
 from steerlens.sites import Site, as_site
-from steerlens.steering import AnySteering
+from steerlens.steering import Steering
 from steerlens.types import HookedModel, Residual
 
 Moment = Literal["after", "before"]
@@ -86,8 +86,7 @@ def capture(
     sites: Sequence[int | Site] | int | Site,
     *,
     scope: Scope = everywhere,
-    steering: AnySteering | None = None,
-    template: str | None = None,
+    steering: Steering | None = None,
     batch_size: int = 16,
     side: str = "left",
     moment: Moment = "after",
@@ -99,7 +98,7 @@ def capture(
     were given). Kept in the model's dtype, on the CPU. `progress=None` shows a bar on long work.
     """
     _require_batches(batch_size, side)
-    rows = encode_all(model, prompts, template)
+    rows = encode_all(model, prompts)
     with watching() as watch:
         pieces = _batches(model, rows, sites, scope, steering, batch_size, side, watch, moment)
         return joined(_with_progress(pieces, len(rows), batch_size, progress))
@@ -111,8 +110,7 @@ def capture_stream(
     sites: Sequence[int | Site] | int | Site,
     *,
     scope: Scope = everywhere,
-    steering: AnySteering | None = None,
-    template: str | None = None,
+    steering: Steering | None = None,
     batch_size: int = 16,
     side: str = "left",
     buffer: int = 64,
@@ -125,7 +123,7 @@ def capture_stream(
     texts, start = iter(prompts), 0
     with watching() as watch:
         while chunk := list(islice(texts, buffer * batch_size)):
-            rows = [encode(model, prompt, template) for prompt in chunk]
+            rows = [encode(model, prompt) for prompt in chunk]
             for piece in _batches(model, rows, sites, scope, steering, batch_size, side, watch):
                 yield replace(piece, row=piece.row + start)
             start += len(chunk)
@@ -166,7 +164,7 @@ def _batches(
     rows: Sequence[Encoded],
     sites: Sequence[int | Site] | int | Site,
     scope: Scope,
-    steering: AnySteering | None,
+    steering: Steering | None,
     batch_size: int,
     side: str,
     watch: Watch,
@@ -190,7 +188,7 @@ def _one_batch(
     chosen: Sequence[int],
     sites: Sequence[Site],
     scope: Scope,
-    steering: AnySteering | None,
+    steering: Steering | None,
     side: str,
     watch: Watch,
     moment: Moment,
@@ -205,7 +203,7 @@ def _one_batch(
         values[site] = activation[inside].cpu()
 
     readers = {site: partial(keep, site) for site in sites}
-    with running(model, steering, len(chosen), watch) as run:
+    with running(model, steering, watch) as run:
         there, tokens_there = window.to(device), tokens.to(device)
         if run is not None:
             run.plan(tokens_there, there)

@@ -1,12 +1,15 @@
 """Wrappers that say how much, where, in what order and when a steer acts.
 
 A steer that depends on positions has a method `bind(window)` that returns a position-free steer
-for one forward pass. The wrappers bind what they wrap.
+for one forward pass, and says so: `needs_window = True`. One that must see the tokens or run the
+model says `needs_run = True` too, and finds both in `window.context`. The wrappers bind what they
+wrap.
 """
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Bool
@@ -36,6 +39,33 @@ def parts(steer: object) -> Iterator[object]:
 def positional(steer: Steer) -> bool:
     """Whether `steer`, or a steer inside it, needs a `Window` to know where it acts."""
     return any(getattr(part, "needs_window", False) for part in parts(steer))
+
+
+def needs_run(steer: Steer) -> bool:
+    """Whether `steer`, or a steer inside it, needs the model and the tokens to bind."""
+    return any(getattr(part, "needs_run", False) for part in parts(steer))
+
+
+def innermost(steer: Steer) -> Steer:
+    """What `Scaled` and `Only` are wrapped around: it sees the activation as the pass has it."""
+    while isinstance(steer, Scaled | Only):
+        steer = steer.steer
+    return steer
+
+
+def on_device(value: Any, device: torch.device | str, moved: dict[int, Tensor]) -> Any:
+    """`value`, a tree of steers, with every tensor on `device`; functions stay as they are.
+
+    `moved` keeps what is there already, so that a tensor in two places stays one tensor.
+    """
+    if isinstance(value, Tensor):
+        return moved.setdefault(id(value), value.to(device))
+    if isinstance(value, tuple):
+        return tuple(on_device(item, device, moved) for item in value)
+    if not is_dataclass(value) or isinstance(value, type):
+        return value
+    inner = {item.name: getattr(value, item.name) for item in fields(value) if item.init}
+    return replace(value, **{k: on_device(item, device, moved) for k, item in inner.items()})
 
 
 def steered(steer: Steer, activation: Residual, hook: Hook) -> Residual:
@@ -112,6 +142,8 @@ class Only:
 
     def bind(self, window: Window) -> Steer:
         """The steer, limited to the scope's tokens in this pass."""
+        if self.scope.over(window):  # and a steer that runs the model to bind need not
+            return unchanged
         return masked(bind(self.steer, window), self.scope.where(window))
 
     def __call__(self, activation: Residual, hook: Hook = None) -> Residual:

@@ -21,7 +21,6 @@ from steerlens.prompts import (
     Encoded,
     PromptPair,
     Prompts,
-    batch,
     encode_all,
     require_context,
     stack,
@@ -30,7 +29,7 @@ from steerlens.prompts import (
 from steerlens.runtime.forward import Cache, logits
 from steerlens.runtime.hooks import Run, running, watching
 from steerlens.scopes import Window
-from steerlens.steering import AnySteering
+from steerlens.steering import Steering
 from steerlens.types import HookedModel, Tokens
 
 
@@ -98,7 +97,7 @@ class Piece:
 def generate(
     model: HookedModel,
     prompts: Prompts,
-    steering: AnySteering | None = None,
+    steering: Steering | None = None,
     *,
     max_new_tokens: int = 64,
     temperature: float = 1.0,
@@ -109,7 +108,6 @@ def generate(
     stop_at_end: bool = True,
     cache: bool = True,
     batch_size: int = 32,
-    template: str | None = None,
 ) -> Generation:
     """`n` completions of each prompt, steered by absolute position.
 
@@ -117,14 +115,14 @@ def generate(
     recomputes every pass from the start and gives the same tokens, slowly.
     """
     sampling = Sampling(max_new_tokens, temperature, top_p, frequency_penalty, seed)
-    rows = _rows(model, prompts, template, n, max_new_tokens)
+    rows = _rows(model, prompts, n, max_new_tokens)
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1; found {batch_size}.")
     new: list[list[int]] = []
     with watching() as watch:
         for start in range(0, len(rows), batch_size):
             chunk = rows[start : start + batch_size]
-            with running(model, steering, len(chunk), watch) as run:
+            with running(model, steering, watch) as run:
                 steps = _steps(model, chunk, run, sampling, stop_at_end, cache)
                 new += _collected(steps, len(chunk))
     return _generation(model, rows, new, seed)
@@ -133,7 +131,7 @@ def generate(
 def stream(
     model: HookedModel,
     prompt: str | Conversation,
-    steering: AnySteering | None = None,
+    steering: Steering | None = None,
     *,
     max_new_tokens: int = 64,
     temperature: float = 1.0,
@@ -141,15 +139,14 @@ def stream(
     frequency_penalty: float = 0.0,
     n: int = 1,
     seed: int = 0,
-    template: str | None = None,
 ) -> Iterator[Piece]:
     """The tokens of `generate` one at a time, as they are sampled."""
     sampling = Sampling(max_new_tokens, temperature, top_p, frequency_penalty, seed)
-    rows = _rows(model, [prompt], template, n, max_new_tokens)
+    rows = _rows(model, [prompt], n, max_new_tokens)
     tokenizer, shown = tokenizer_of(model), [""] * n
     ids: list[list[int]] = [[] for _ in range(n)]
     # Between two pieces the caller has the model: nothing of ours may be on it then.
-    with watching() as watch, running(model, steering, n, watch, lasting=False) as run:
+    with watching() as watch, running(model, steering, watch, lasting=False) as run:
         for step in _steps(model, rows, run, sampling, True, True):
             for row, token in enumerate(step):
                 if token is None:
@@ -172,7 +169,6 @@ def prompted_pairs(
     top_p: float = 1.0,
     n: int = 1,
     seed: int = 0,
-    template: str | None = None,
 ) -> list[PromptPair]:
     """Pairs whose responses the model wrote under `instruction` as its system turn."""
     written = generate(
@@ -183,7 +179,6 @@ def prompted_pairs(
         top_p=top_p,
         n=n,
         seed=seed,
-        template=template,
     )
     ends = end_tokens(model)
     pairs = []
@@ -217,12 +212,10 @@ class _Row:
     sample: int
 
 
-def _rows(
-    model: HookedModel, prompts: Prompts, template: str | None, n: int, max_new_tokens: int
-) -> list[_Row]:
+def _rows(model: HookedModel, prompts: Prompts, n: int, max_new_tokens: int) -> list[_Row]:
     if n < 1:
         raise ValueError(f"n, the samples per prompt, must be at least 1; found {n}.")
-    encoded = encode_all(model, prompts, template)
+    encoded = encode_all(model, prompts)
     for row in encoded:
         require_context(model, len(row.ids) + max_new_tokens)
     return [_Row(row, number, k) for number, row in enumerate(encoded) for k in range(n)]

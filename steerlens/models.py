@@ -33,13 +33,15 @@ def load(
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
     processing: Processing = "none",
+    template: str | None = None,
 ) -> HookedModel:
     """A model with its tokenizer, ready to steer.
 
     `name_or_folder` is "demo", a local Hugging Face folder, or a hub name. `backend="auto"` is
     HookedTransformer where the installed TransformerLens has it and can hold the architecture, else
     TransformerBridge. `processing="fold"` folds layer norms and centres weights (HookedTransformer
-    only); its directions fit no unprocessed model.
+    only); its directions fit no unprocessed model. `template` is the chat template from now on, in
+    place of the tokenizer's own: `steerlens.PLAIN` for a model that has none.
     """
     require_choice("backend", backend, get_args(Backend))
     require_choice("processing", processing, get_args(Processing))
@@ -62,6 +64,8 @@ def load(
     model = build(source, hf_model, tokenizer, device, dtype, processing)
     model.eval()
     model.requires_grad_(False)
+    if template is not None:
+        model.tokenizer.chat_template = template
     ends = _ends(hf_model)
     _LOADED[model] = Loaded(name, folder, chosen, processing, ends)
     return model

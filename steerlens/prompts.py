@@ -1,9 +1,10 @@
 """The one place that turns text and conversations into tokens, with the spans named.
 
 A string is raw text: BOS exactly once where the model's configuration asks for one, no template. A
-`Conversation` goes through the tokenizer's chat template (or a given one, such as `PLAIN`) and
-has the BOS the template writes and no other. Response ids are appended as they are, so the
-prompted and the unprompted run of a pair hold the same response tokens, and this is checked.
+`Conversation` goes through the tokenizer's chat template and has the BOS the template writes and no
+other; `steerlens.load(..., template=PLAIN)` gives the tokenizer another template. Response ids are
+appended as they are, so the prompted and the unprompted run of a pair hold the same response
+tokens, and this is checked.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,7 +15,8 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from steerlens.scopes import Window
+from steerlens.identity import device_of
+from steerlens.scopes import Context, Window
 from steerlens.types import HookedModel, Tokens
 
 PLAIN = (
@@ -112,19 +114,17 @@ def _encode_text(model: HookedModel, text: str) -> Encoded:
     return Encoded(tuple(ids), question=int(has_bos), response=len(ids), bos=has_bos)
 
 
-def _render(model: HookedModel, turns: list[dict[str, str]], template: str | None) -> str:
+def _render(model: HookedModel, turns: list[dict[str, str]]) -> str:
     tokenizer = tokenizer_of(model)
-    if template is None and not tokenizer.chat_template:
+    if not tokenizer.chat_template:
         raise ValueError(
             "This model's tokenizer has no chat template, so a Conversation cannot be rendered. "
-            "Pass plain strings, or a template: template=steerlens.PLAIN (system, blank line, "
-            "user), or set model.tokenizer.chat_template."
+            "Pass plain strings, or give it one: steerlens.load(..., template=steerlens.PLAIN) "
+            "(system, blank line, user), or model.tokenizer.chat_template = steerlens.PLAIN."
         )
     asks = turns[-1]["role"] == "user"
     try:
-        return tokenizer.apply_chat_template(
-            turns, chat_template=template, tokenize=False, add_generation_prompt=asks
-        )
+        return tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=asks)
     except Exception as error:  # jinja2 raises whatever the template's author chose
         raise ValueError(
             f"The chat template refused this conversation ({error}). If it has no system role, "
@@ -137,19 +137,19 @@ def _turns(user: str, system: str | None) -> list[dict[str, str]]:
     return asked if system is None else [{"role": "system", "content": system}, *asked]
 
 
-def _user_turn_length(model: HookedModel, user: str, template: str | None) -> int:
+def _user_turn_length(model: HookedModel, user: str) -> int:
     """How many tokens the user turn and what follows it take, up to the response.
 
     Counted with a stand-in system turn, where the template allows one: what comes after the
     system turn alone. It is the same with any other system turn, or none.
     """
-    bare = _text_ids(model, _render(model, _turns(user, None), template))
+    bare = _text_ids(model, _render(model, _turns(user, None)))
     try:
-        whole = _render(model, _turns(user, "A"), template)
+        whole = _render(model, _turns(user, "A"))
     except ValueError:
         return len(bare)
     try:
-        head = _render(model, _turns(user, "A")[:1], template)
+        head = _render(model, _turns(user, "A")[:1])
     except ValueError:
         head = ""
     if head and whole.startswith(head):
@@ -177,11 +177,9 @@ def common_tail(first: Sequence[int], second: Sequence[int]) -> int:
     return shared
 
 
-def _encode_conversation(
-    model: HookedModel, conversation: Conversation, template: str | None
-) -> Encoded:
+def _encode_conversation(model: HookedModel, conversation: Conversation) -> Encoded:
     user, system = conversation.user, conversation.system
-    text = _render(model, _turns(user, system), template)
+    text = _render(model, _turns(user, system))
     if system is not None and system.strip() not in text:
         raise ValueError(
             "The chat template left the system turn out: it has no system role. Put the "
@@ -189,7 +187,7 @@ def _encode_conversation(
         )
     ids = _text_ids(model, text)
     bos = bool(ids) and ids[0] == tokenizer_of(model).bos_token_id
-    question = max(len(ids) - _user_turn_length(model, user, template), int(bos))
+    question = max(len(ids) - _user_turn_length(model, user), int(bos))
     row = Encoded(tuple(ids), question=question, response=len(ids), bos=bos)
     return with_response(model, row, conversation.response)
 
@@ -200,12 +198,12 @@ def with_response(model: HookedModel, row: Encoded, response: Response) -> Encod
     return replace(row, ids=(*row.prompt_ids, *ids))
 
 
-def encode(model: HookedModel, prompt: Prompt, template: str | None = None) -> Encoded:
-    """One prompt as token ids with spans. `template` overrides the chat template."""
+def encode(model: HookedModel, prompt: Prompt) -> Encoded:
+    """One prompt as token ids with spans."""
     if isinstance(prompt, Encoded):
         row = prompt
     elif isinstance(prompt, Conversation):
-        row = _encode_conversation(model, prompt, template)
+        row = _encode_conversation(model, prompt)
     elif isinstance(prompt, str):
         row = _encode_text(model, prompt)
     else:
@@ -237,12 +235,10 @@ def require_fitting(model: HookedModel, ids: Sequence[int]) -> None:
         )
 
 
-def encode_pair(
-    model: HookedModel, pair: PromptPair, template: str | None = None
-) -> tuple[Encoded, Encoded]:
+def encode_pair(model: HookedModel, pair: PromptPair) -> tuple[Encoded, Encoded]:
     """The (plain, prompted) rows of a pair, checked to hold the same response tokens."""
-    plain = encode(model, pair.plain, template)
-    prompted = encode(model, pair.prompted, template)
+    plain = encode(model, pair.plain)
+    prompted = encode(model, pair.prompted)
     plain = with_response(model, plain, pair.response)
     prompted = with_response(model, prompted, plain.ids[plain.response :])
     require_fitting(model, max(plain.ids, prompted.ids, key=len))
@@ -268,7 +264,7 @@ def show(model: HookedModel, ids: Sequence[int]) -> list[str]:
     return [tokenizer_of(model).decode([token]) for token in ids]
 
 
-def encode_all(model: HookedModel, prompts: Prompts, template: str | None = None) -> list[Encoded]:
+def encode_all(model: HookedModel, prompts: Prompts) -> list[Encoded]:
     """Every prompt as an `Encoded` row; `(tokens, mask)` counts each row as all prompt."""
     if isinstance(prompts, Tensor):
         raise TypeError(
@@ -279,9 +275,9 @@ def encode_all(model: HookedModel, prompts: Prompts, template: str | None = None
         tokens, mask = cast("tuple[Tensor, Tensor]", prompts)
         rows = _encode_tokens(model, tokens, mask)
     elif isinstance(prompts, str | Conversation | Encoded):
-        rows = [encode(model, prompts, template)]
+        rows = [encode(model, prompts)]
     else:
-        rows = [encode(model, prompt, template) for prompt in prompts]  # pyright: ignore
+        rows = [encode(model, prompt) for prompt in prompts]  # pyright: ignore
     if not rows:
         raise ValueError("No prompts were given. Pass at least one string or Conversation.")
     return rows
@@ -333,11 +329,11 @@ def stack(rows: Iterable[Encoded], side: str = "left") -> tuple[Tokens, Window]:
     return tokens, window
 
 
-def batch(
-    model: HookedModel, prompts: Prompts, template: str | None = None, side: str = "left"
-) -> tuple[Tokens, Window]:
-    """Prompts as one padded batch on the model's device, and its window."""
-    from steerlens.identity import device_of
+def batch(model: HookedModel, prompts: Prompts, side: str = "left") -> tuple[Tokens, Window]:
+    """Prompts as one padded batch on the model's device, and the window of a pass over it.
 
-    tokens, window = stack(encode_all(model, prompts, template), side)
-    return tokens.to(device_of(model)), window.to(device_of(model))
+    The window knows the model and the tokens, which some steers must see.
+    """
+    tokens, window = stack(encode_all(model, prompts), side)
+    tokens = tokens.to(device_of(model))
+    return tokens, replace(window.to(device_of(model)), context=Context(model, tokens))

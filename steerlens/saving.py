@@ -1,8 +1,8 @@
-"""Steerings in files: safetensors with JSON metadata. No pickle, and nothing half-written.
+"""Steerings into files: safetensors with JSON metadata. No pickle, and nothing half-written.
 
 A steering is a tree of frozen dataclasses. Its numbers and names go into the JSON metadata, its
 tensors into the safetensors body, and a digest over both tells a damaged file. Only the classes in
-`SAVEABLE` are ever built from a file.
+`SAVEABLE` are ever built from a file; `reading.py` does that.
 """
 
 import hashlib
@@ -10,26 +10,23 @@ import importlib.metadata
 import json
 import os
 import tempfile
-from collections.abc import Callable
-from dataclasses import asdict, fields, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from torch import Tensor
 
-from steerlens import __version__
 from steerlens.combinators import Chain, Only, Scaled, When
-from steerlens.identity import ModelIdentity, Origin, bytes_of, differences, joint_origin, origin_of
+from steerlens.identity import Origin, bytes_of, differences, origin_of
 from steerlens.scopes import Scope
 from steerlens.sites import Site, require_fit, require_site
-from steerlens.steering import AnySteering, Limit, Mapped, Rescale, Steering, Together
 from steerlens.types import HookedModel
 
 FORMAT = 1
 KEY = "steerlens"
+PACKAGES = ("steerlens", "torch", "transformer-lens")
 Class = TypeVar("Class", bound=type)
-
-
 SAVEABLE: dict[str, type] = {}
 
 
@@ -46,149 +43,74 @@ def saveable(cls: Class) -> Class:
     return cls
 
 
-for _known in (Scaled, Only, Chain, When, Scope, Site, Steering, Together, Mapped, Rescale, Limit):
-    saveable(_known)
+for _wrapper in (Scaled, Only, Chain, When, Scope, Site):
+    saveable(_wrapper)
 
 
-def save_steering(
-    steering: AnySteering, path: str | Path, model: HookedModel | None = None
-) -> Path:
-    """Write `steering` to `path`, wholly or not at all; returns the path."""
+@runtime_checkable
+class Placing(Protocol):
+    """What can be written: a `Steering`, of which this file needs no more than these."""
+
+    @property
+    def placed(self) -> tuple[tuple[Site, Any], ...]: ...
+
+    @property
+    def origin(self) -> Origin | None: ...
+
+
+@dataclass(eq=False)
+class Body:
+    """The tensors of a file by name; a tensor that stands in two places is written once."""
+
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    names: dict[int, str] = field(default_factory=dict)
+
+    def name_of(self, tensor: Tensor) -> str:
+        """What `tensor` is called in the file."""
+        name = self.names.setdefault(id(tensor), f"tensor_{len(self.tensors)}")
+        if name not in self.tensors:
+            self.tensors[name] = tensor.detach().cpu().contiguous().clone()
+        return name
+
+
+def write_steering(steering: Placing, path: str | Path, model: HookedModel | None = None) -> Path:
+    """`Steering.save`: write to `path`, wholly or not at all; returns the path."""
     from safetensors.torch import save
 
-    path = Path(path)
-    tensors: dict[str, Tensor] = {}
-    tree = _to_tree(steering, tensors)
-    origin = _origin_in(steering)
+    path, body = Path(path), Body()
+    tree = _to_tree(steering, body)
+    origin = steering.origin
     if model is not None:
-        _require_placeable(steering, model)
-        known = origin_of(model)
-        if origin is not None and origin.model.fingerprint != known.model.fingerprint:
-            raise ValueError(
-                "This steering was fitted on another model "
-                f"({differences(origin.model, known.model)}). Save it with the model it was fitted "
-                "on, or fit it again on this one."
-            )
-        origin = origin or known
+        require_placeable(steering.placed, model)
+        origin = _origin_on(model, origin)
     header = {
         "format": FORMAT,
         "steering": tree,
         "origin": asdict(origin) if origin else None,
-        "versions": {
-            "steerlens": __version__,
-            **{name: importlib.metadata.version(name) for name in ("torch", "transformer-lens")},
-        },
+        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
     }
-    header["digest"] = _digest(header, tensors)
-    write_whole(path, save(tensors, {KEY: json.dumps(header)}))
+    header["digest"] = digest_over(header, body.tensors)
+    write_whole(path, save(body.tensors, {KEY: json.dumps(header)}))
     return path
 
 
-def load_steering(path: str | Path, model: HookedModel) -> AnySteering:
-    """Read a steering and check that it belongs to `model` (by fingerprint, not by name)."""
-    import steerlens.methods  # noqa: F401  registers every method as saveable
-
-    header, tensors = read_file(path)
-    steering = _from_tree(header["steering"], tensors, Path(path))
-    if header["origin"] is not None:
-        from steerlens.identity import identity_of
-
-        origin = _origin(header["origin"])
-        saved, here = origin.model, identity_of(model)
-        if saved.fingerprint != here.fingerprint:
-            raise ValueError(
-                f"{path} is a steering for another model ({differences(saved, here)}). Load the "
-                f"model it was fitted on ({saved.name or 'name not recorded'}), or fit it again on "
-                "this one."
-            )
-        steering = _with_origin(steering, origin)
-    _require_placeable(steering, model)
-    return steering
-
-
-def _inner(steering: AnySteering) -> tuple[AnySteering, ...]:
-    if isinstance(steering, Together):
-        return steering.steerings
-    return (steering.steering,) if isinstance(steering, Mapped) else ()
-
-
-def _require_placeable(steering: AnySteering, model: HookedModel) -> None:
-    for site, steer in getattr(steering, "placed", ()):
+def require_placeable(placed: Sequence[tuple[Site, Any]], model: HookedModel) -> None:
+    """Raise ValueError if `model` lacks a site, or a steer is of another width."""
+    for site, steer in placed:
         require_site(model, site)
         require_fit(model, site, steer)
-    for part in _inner(steering):
-        _require_placeable(part, model)
 
 
-def _origin_in(steering: AnySteering) -> Origin | None:
-    origin = getattr(steering, "origin", None)
-    for part in _inner(steering):
-        origin = joint_origin(origin, _origin_in(part))
-    return origin
-
-
-def _with_origin(steering: Any, origin: Origin) -> Any:
-    """`steering` with `origin` in every part that has a place for one."""
-    if isinstance(steering, Together):
-        return Together(tuple(_with_origin(part, origin) for part in steering.steerings))
-    if isinstance(steering, Mapped):
-        return replace(steering, steering=_with_origin(steering.steering, origin))
-    held = any(item.name == "origin" for item in fields(steering))
-    return replace(steering, origin=origin) if held else steering
-
-
-def read_file(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The JSON header and the tensors of a steering file, checked to be whole and ours."""
-    from safetensors import SafetensorError, safe_open
-
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no steering file {path}. steering.save(path) makes one.")
-    try:
-        with safe_open(path, "pt") as file:
-            text = (file.metadata() or {}).get(KEY)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, ValueError) as error:
+def _origin_on(model: HookedModel, origin: Origin | None) -> Origin:
+    """The steering's own origin, checked to be on `model`; else one that knows no more than it."""
+    here = origin_of(model)
+    if origin is not None and origin.model.fingerprint != here.model.fingerprint:
         raise ValueError(
-            f"{path} is damaged or is no safetensors file ({error}). Copy it again from where it "
-            "was saved. Pickle files (.pt, .pkl) are never opened."
-        ) from error
-    if text is None:
-        raise ValueError(
-            f"{path} is a safetensors file, but not a steering: its metadata has no {KEY!r} entry. "
-            "steering.save(path) makes one."
+            "This steering was fitted on another model "
+            f"({differences(origin.model, here.model)}). Save it with the model it was fitted "
+            "on, or fit it again on this one."
         )
-    header = _header(path, text)
-    if header["digest"] != _digest({k: v for k, v in header.items() if k != "digest"}, tensors):
-        raise ValueError(
-            f"{path} was changed after it was saved: its contents do not match its digest. Use the "
-            "original, or save it anew from Python."
-        )
-    return header, tensors
-
-
-def _header(path: Path, text: str) -> dict[str, Any]:
-    try:
-        header = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(
-            f"{path}: its metadata is not JSON ({error}). Use the original."
-        ) from error
-    if not isinstance(header, dict) or header.get("format") != FORMAT:
-        found = header.get("format") if isinstance(header, dict) else type(header).__name__
-        raise ValueError(
-            f"{path} has format {found!r}; this steerlens reads format {FORMAT}. Upgrade steerlens."
-        )
-    missing = {"steering", "origin", "versions", "digest"} - set(header)
-    if missing:
-        raise ValueError(
-            f"{path}: its metadata lacks {', '.join(sorted(missing))}. Use the original."
-        )
-    return header
-
-
-def _origin(saved: dict[str, Any]) -> Origin:
-    return Origin(ModelIdentity(**saved["model"]), saved["seed"], saved["data"])
+    return origin or here
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -216,11 +138,12 @@ def write_whole(path: Path, content: bytes) -> None:
 
 def digest_of(steer: object) -> str:
     """A digest of a steer's or a steering's classes, numbers and tensors, if it can be saved."""
-    tensors: dict[str, Tensor] = {}
-    return _digest({"steering": _to_tree(steer, tensors)}, tensors)[:16]
+    body = Body()
+    return digest_over({"steering": _to_tree(steer, body)}, body.tensors)[:16]
 
 
-def _digest(header: dict[str, Any], tensors: dict[str, Tensor]) -> str:
+def digest_over(header: dict[str, Any], tensors: dict[str, Tensor]) -> str:
+    """A digest of metadata and tensors."""
     digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
     for name in sorted(tensors):
         tensor = tensors[name]
@@ -229,15 +152,13 @@ def _digest(header: dict[str, Any], tensors: dict[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _to_tree(value: Any, tensors: dict[str, Tensor]) -> Any:
+def _to_tree(value: Any, body: Body) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, Tensor):
-        name = f"tensor_{len(tensors)}"
-        tensors[name] = value.detach().cpu().contiguous().clone()
-        return {"tensor": name}
+        return {"tensor": body.name_of(value)}
     if isinstance(value, tuple | list):
-        return {"tuple": [_to_tree(item, tensors) for item in value]}
+        return {"tuple": [_to_tree(item, body) for item in value]}
     kind = type(value).__name__
     if SAVEABLE.get(kind) is not type(value):
         raise ValueError(
@@ -247,31 +168,8 @@ def _to_tree(value: Any, tensors: dict[str, Tensor]) -> Any:
     return {
         "class": kind,
         "fields": {
-            item.name: _to_tree(getattr(value, item.name), tensors)
+            item.name: _to_tree(getattr(value, item.name), body)
             for item in fields(value)
             if item.name != "origin"
         },
     }
-
-
-def _from_tree(tree: Any, tensors: dict[str, Tensor], path: Path) -> Any:
-    if not isinstance(tree, dict):
-        return tree
-    if "tensor" in tree:
-        return tensors[tree["tensor"]]
-    if "tuple" in tree:
-        return tuple(_from_tree(item, tensors, path) for item in tree["tuple"])
-    build: Callable[..., Any] | None = SAVEABLE.get(tree["class"])
-    if build is None:
-        raise ValueError(
-            f"{path} holds a {tree['class']!r}, which this steerlens does not know: "
-            f"{', '.join(sorted(SAVEABLE))}. Import the module that defines it, or upgrade."
-        )
-    values = {name: _from_tree(item, tensors, path) for name, item in tree["fields"].items()}
-    unknown = set(values) - {item.name for item in fields(build)}
-    if unknown:
-        raise ValueError(
-            f"{path} gives {tree['class']} {', '.join(sorted(unknown))}, which this steerlens does "
-            "not know. It was saved by a newer one: upgrade."
-        )
-    return build(**values)

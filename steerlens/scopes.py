@@ -5,17 +5,44 @@ padding column 0 is no token. So nothing here reads a position off a shape: whoe
 says in a `Window` which absolute positions it holds. Position 0 is a row's first real token.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from steerlens.types import Where
+from steerlens.types import HookedModel, Tokens, Where
 
 PADDING = -1
+Kept = TypeVar("Kept")
+
+
+@dataclass(frozen=True, eq=False)
+class Context:
+    """The run that a pass belongs to, for steers that must see more than activations.
+
+    `memory` lasts from pass to pass of one run, `this_pass` for one pass. `alone` is the one steer
+    that acts on this pass, or None where there are several or that is not known: only then are the
+    activations that it is given those of the unsteered model. `around` are context managers that
+    `bind` asks to be open while the pass runs.
+    """
+
+    model: HookedModel
+    tokens: Tokens
+    memory: dict[Hashable, Any] = field(default_factory=dict)
+    alone: object = None
+    this_pass: dict[Hashable, Any] = field(default_factory=dict)
+    around: list[AbstractContextManager[Any]] = field(default_factory=list)
+
+    def remembered(self, key: Hashable, make: Callable[[], Kept]) -> Kept:
+        """What this run keeps under `key`, made when it is first asked for."""
+        if key not in self.memory:
+            self.memory[key] = make()
+        return self.memory[key]
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,6 +52,7 @@ class Window:
     `first` is how many real tokens of the row earlier passes held; `mask` is False on padding;
     `question` is the absolute position of the first token of the user turn; `response` that of the
     first response token (the number of prompt tokens); `bos` says whether position 0 is a BOS.
+    `context`, where it is known, is the run that the pass belongs to.
     """
 
     mask: Where
@@ -32,6 +60,7 @@ class Window:
     question: Int[Tensor, "batch"]
     response: Int[Tensor, "batch"]
     bos: Bool[Tensor, "batch"]
+    context: Context | None = None
 
     @classmethod
     def of(
@@ -67,12 +96,12 @@ class Window:
     def next(self, n: int = 1) -> "Window":
         """The window of the following pass, of `n` real tokens in every row."""
         ones = torch.ones((self.mask.shape[0], n), dtype=torch.bool, device=self.mask.device)
-        return replace(self, mask=ones, first=self.first + self.mask.sum(dim=1))
+        return replace(self, mask=ones, first=self.first + self.mask.sum(dim=1), context=None)
 
     def extended(self, n: int = 1) -> "Window":
         """The window of the same pass with `n` real tokens more in every row."""
         ones = torch.ones((self.mask.shape[0], n), dtype=torch.bool, device=self.mask.device)
-        return replace(self, mask=torch.cat([self.mask, ones], dim=1))
+        return replace(self, mask=torch.cat([self.mask, ones], dim=1), context=None)
 
     def to(self, device: torch.device | str) -> "Window":
         """The same window on another device."""

@@ -3,6 +3,7 @@
 import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Literal, get_args
 
 from steerlens.combinators import parts
@@ -23,11 +24,12 @@ class Site:
     stream: Stream = "resid_post"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.layer, int) or isinstance(self.layer, bool) or self.layer < 0:
+        if not isinstance(self.layer, Integral) or isinstance(self.layer, bool) or self.layer < 0:
             raise ValueError(
                 f"Site(layer={self.layer!r}): a layer is a whole number counting from 0 at the "
                 "bottom; for the last one of a model use model.cfg.n_layers - 1."
             )
+        object.__setattr__(self, "layer", int(self.layer))  # NumPy has whole numbers of its own
         if self.stream not in get_args(Stream):
             raise ValueError(
                 f"Unknown stream {self.stream!r}. The streams are: {', '.join(get_args(Stream))}."

@@ -1,27 +1,36 @@
-"""Where in the model: `Site` names a hook point, `Steering` puts steers at sites."""
+"""`Steering`: steers placed at sites of a model. A value: add, scale, limit, move, save it."""
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import reduce
+from numbers import Real
+from operator import add
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import Any
+
+import torch
 
 from steerlens.checks import require_steer
-from steerlens.combinators import Only, Scaled, bind, masked, positional, unchanged
+from steerlens.combinators import Only, Scaled, bind, masked, needs_run, on_device, positional
+from steerlens.identity import Origin, joint_origin
+from steerlens.runtime.hooks import applied
+from steerlens.saving import saveable, write_steering
 from steerlens.scopes import Scope, Window
-from steerlens.sites import Site, as_site
-from steerlens.types import HookedModel, Steer, Tokens
-
-if TYPE_CHECKING:
-    from steerlens.identity import Origin
+from steerlens.sites import Site, as_sites
+from steerlens.types import HookedModel, Steer
 
 
+@saveable
 @dataclass(frozen=True, eq=False)
 class Steering:
     """Steers at sites; the first placed acts first. `origin` says what it was fitted on."""
 
     placed: tuple[tuple[Site, Steer], ...]
-    origin: "Origin | None" = None
+    origin: Origin | None = None
+
+    # NumPy would take `np.float64(2) * steering` for a product with an array of objects.
+    __array_ufunc__ = None
 
     def __post_init__(self) -> None:
         if not self.placed:
@@ -41,27 +50,59 @@ class Steering:
         """Whether any steer needs a `Window` to know where it acts."""
         return any(positional(steer) for _, steer in self.placed)
 
-    def __add__(self, then: "AnySteering") -> "AnySteering":
+    @property
+    def needs_run(self) -> bool:
+        """Whether any steer must see the model and the tokens (COLD-FD must)."""
+        return any(needs_run(steer) for _, steer in self.placed)
+
+    def __add__(self, then: object) -> "Steering":
         """Both; `self` acts first where they share a site."""
-        if not isinstance(then, Steering):
-            return Together((self, then))
-        from steerlens.identity import joint_origin
+        other = _require_steering(then)
+        return Steering(self.placed + other.placed, joint_origin(self.origin, other.origin))
 
-        return Steering(self.placed + then.placed, joint_origin(self.origin, then.origin))
+    def __radd__(self, first: object) -> "Steering":
+        """`sum([...])` begins with 0; anything else before a + must be a steering itself."""
+        if isinstance(first, int) and first == 0:
+            return self
+        return _require_steering(first) + self
 
-    def __radd__(self, first: "TokenSteering") -> "AnySteering":
-        return Together((first, self))
+    def __mul__(self, strength: float) -> "Steering":
+        """`steering * 2` is `steering.scaled(2)`."""
+        return self.scaled(strength)
+
+    __rmul__ = __mul__
+
+    def __neg__(self) -> "Steering":
+        """The same steering the other way: at strength -1."""
+        return self.scaled(-1.0)
+
+    def __sub__(self, then: object) -> "Steering":
+        """`self`, and the other at strength -1."""
+        return self + -_require_steering(then)
 
     def scaled(self, strength: float) -> "Steering":
         """The same steering with every steer at `strength` (0 off, 1 as it is)."""
-        return replace(self, placed=tuple((s, Scaled(x, strength)) for s, x in self.placed))
+        if isinstance(strength, bool) or not isinstance(strength, Real):
+            raise TypeError(
+                f"A strength is a number: 2.0 * steering, or steering.scaled(2.0); found "
+                f"{type(strength).__name__}."
+            )
+        return replace(self, placed=tuple((s, Scaled(x, float(strength))) for s, x in self.placed))
 
     def only(self, scope: Scope) -> "Steering":
         """The same steering, limited to the positions of `scope`."""
         return replace(self, placed=tuple((s, Only(x, scope)) for s, x in self.placed))
 
+    def to(self, device: torch.device | str) -> "Steering":
+        """The same steering with its tensors on `device`, so that no pass has to move them."""
+        return replace(self, placed=on_device(self.placed, device, {}))
+
     def hooks(self, window: Window | None = None) -> list[tuple[str, Steer]]:
-        """Plain `fwd_hooks` for one forward pass; with a window, padding is left as it was."""
+        """Plain `fwd_hooks` for one forward pass; with a window, padding is left as it was.
+
+        A steer that must see the tokens needs a window of `steerlens.batch`, and may run the model
+        here: take the hooks before you put any on it.
+        """
         if window is None:
             self._require_position_free()
             return [(site.hook_name, steer) for site, steer in self.placed]
@@ -76,15 +117,11 @@ class Steering:
         """Steer every pass inside the `with` block, or, given a window, exactly one pass."""
         if window is None:
             self._require_position_free()
-        from steerlens.runtime.hooks import applied
-
-        return applied(model, self, window)
+        return applied(model, self.placed, window)
 
     def save(self, path: str | Path, model: HookedModel | None = None) -> Path:
         """Write to a safetensors file; `model` records which model it is for, if not known yet."""
-        from steerlens.saving import save_steering
-
-        return save_steering(self, path, model)
+        return write_steering(self, path, model)
 
     def _require_position_free(self) -> None:
         for site, steer in self.placed:
@@ -97,177 +134,36 @@ class Steering:
                 )
 
 
-def at(where: int | Site, steer: Steer) -> Steering:
-    """`steer` placed at one site; a bare layer means its `resid_post`."""
-    return Steering(((as_site(where), steer),))
+def at(where: int | Site | Sequence[int | Site], steer: Steer) -> Steering:
+    """`steer` placed at one site or at each of several; a bare layer means its `resid_post`."""
+    return Steering(tuple((site, steer) for site in as_sites(where)))
 
 
-@runtime_checkable
-class TokenRun(Protocol):
-    """One generation of a `TokenSteering`: may own a second cache that follows the tokens."""
-
-    def step(self, tokens: Tokens, window: Window) -> Steering:
-        """The steering of the next pass, which will hold `tokens`; called once before each."""
-        ...
-
-
-@runtime_checkable
-class TokenSteering(Protocol):
-    """A steering that must see the tokens, not only the activations (COLD-FD is one)."""
-
-    def start(self, model: HookedModel, batch: int) -> TokenRun:
-        """Begin a run over `batch` rows; called once before the first pass."""
-        ...
-
-
-AnySteering = Steering | TokenSteering
-
-
-def step_alone(
-    run: TokenRun, tokens: Tokens, window: Window
-) -> tuple[Steering, AbstractContextManager[object]]:
-    """`run.step` where nothing else steers the pass, and what to hold open while it runs.
-
-    A run that can share the pass has a method of this name.
-    """
-    own = getattr(run, "step_alone", None)
-    return (run.step(tokens, window), nullcontext()) if own is None else own(tokens, window)
-
-
-@dataclass(frozen=True, eq=False)
-class Together:
-    """Several steerings, some of which see the tokens; the first acts first."""
-
-    steerings: tuple[AnySteering, ...]
-
-    def start(self, model: HookedModel, batch: int) -> "TogetherRun":
-        """Start every part."""
-        return TogetherRun(tuple(start(part, model, batch) for part in self.steerings))
-
-    def __add__(self, then: AnySteering) -> "Together":
-        return Together((*self.steerings, then))
-
-    def save(self, path: str | Path, model: HookedModel | None = None) -> Path:
-        """Write to a safetensors file, as `Steering.save`."""
-        from steerlens.saving import save_steering
-
-        return save_steering(self, path, model)
-
-
-@dataclass(frozen=True, eq=False)
-class TogetherRun:
-    """The runs of the parts of a `Together`."""
-
-    runs: tuple[TokenRun, ...]
-
-    def step(self, tokens: Tokens, window: Window) -> Steering:
-        """All parts' steers for this pass, in order."""
-        steps = [run.step(tokens, window) for run in self.runs]
-        return Steering(tuple(placed for step in steps for placed in step.placed))
-
-
-@dataclass(frozen=True, eq=False)
-class Mapped:
-    """A `TokenSteering` with every steer of every pass put through `change`."""
-
-    steering: TokenSteering
-    change: "Rescale | Limit"
-
-    def start(self, model: HookedModel, batch: int) -> "MappedRun":
-        """Start the wrapped steering."""
-        return MappedRun(self.steering.start(model, batch), self.change)
-
-    def __add__(self, then: AnySteering) -> Together:
-        return Together((self, then))
-
-    def save(self, path: str | Path, model: HookedModel | None = None) -> Path:
-        """Write to a safetensors file, as `Steering.save`."""
-        from steerlens.saving import save_steering
-
-        return save_steering(self, path, model)
-
-
-@dataclass(frozen=True, eq=False)
-class MappedRun:
-    """A run whose steers go through `change`."""
-
-    run: TokenRun
-    change: "Rescale | Limit"
-
-    def step(self, tokens: Tokens, window: Window) -> Steering:
-        """The wrapped run's step, changed."""
-        return self.change(self.run.step(tokens, window))
-
-    def step_alone(
-        self, tokens: Tokens, window: Window
-    ) -> tuple[Steering, AbstractContextManager[object]]:
-        """The same, for a pass that nothing else steers."""
-        steering, around = step_alone(self.run, tokens, window)
-        return self.change(steering), around
-
-
-@dataclass(frozen=True)
-class Rescale:
-    """Puts `Scaled(..., strength)` around every steer."""
-
-    strength: float
-
-    def __call__(self, steering: Steering) -> Steering:
-        return steering.scaled(self.strength)
-
-
-@dataclass(frozen=True)
-class Limit:
-    """Puts `Only(..., scope)` around every steer."""
-
-    scope: Scope
-
-    def __call__(self, steering: Steering) -> Steering:
-        return steering.only(self.scope)
-
-
-@dataclass(frozen=True, eq=False)
-class _Fixed:
-    """A `Steering` seen as a run whose every step is the same."""
-
-    steering: Steering
-
-    def step(self, tokens: Tokens, window: Window) -> Steering:
-        return self.steering
-
-
-def start(steering: AnySteering, model: HookedModel, batch: int) -> TokenRun:
-    """A run of either kind of steering over `batch` rows."""
-    if isinstance(steering, Steering):
-        return _Fixed(steering)
-    if not hasattr(steering, "start"):
-        raise TypeError(
-            f"Expected a Steering; found {type(steering).__name__}. Say where it acts: "
-            "at(6, steer), or at(Site(6, 'resid_pre'), steer)."
-        )
-    return steering.start(model, batch)
-
-
-def together(steerings: Sequence[AnySteering]) -> AnySteering:
+def together(steerings: Sequence[Steering]) -> Steering:
     """All of them at once, the first acting first; one alone is returned as it is."""
     if not steerings:
         raise ValueError("together([]) got no steering. Give at least one.")
-    whole = steerings[0]
-    for then in steerings[1:]:
-        whole = whole + then if isinstance(whole, Steering) else Together((whole, then))
-    return whole
+    return reduce(add, steerings)
 
 
-def scaled(steering: AnySteering, strength: float) -> AnySteering:
-    """`steering` at `strength`, whether or not it sees the tokens."""
-    if isinstance(steering, Steering):
-        return steering.scaled(strength)
-    Scaled(unchanged, strength)  # for its check of the strength
-    return Mapped(steering, Rescale(strength))
+def scaled(steering: Steering, strength: float) -> Steering:
+    """`steering.scaled(strength)`."""
+    return steering.scaled(strength)
 
 
-def only(steering: AnySteering, scope: Scope) -> AnySteering:
-    """`steering` limited to `scope`, whether or not it sees the tokens."""
-    if isinstance(steering, Steering):
-        return steering.only(scope)
-    return Mapped(steering, Limit(scope))
+def only(steering: Steering, scope: Scope) -> Steering:
+    """`steering.only(scope)`."""
+    return steering.only(scope)
+
+
+def _require_steering(other: object) -> Steering:
+    if isinstance(other, Steering):
+        return other
+    advice = "Add a steering to a steering, as in caa + act_add."
+    if isinstance(other, Real):
+        advice = f"For another strength write {other} * steering."
+    elif hasattr(other, "steering"):
+        advice = "Add its steering: fit.steering."
+    elif callable(other):
+        advice = "Say where it acts: at(6, steer), or at(Site(6, 'resid_pre'), steer)."
+    raise TypeError(f"A Steering was to be added to a {type(other).__name__}. {advice}")

@@ -6,7 +6,7 @@ row in NumPy, or None where the equation needs more than the activation and the 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -22,6 +22,7 @@ from steerlens import (
     CLAS,
     PSR,
     ActAdd,
+    Angular,
     Chain,
     ColdFD,
     ColdKernel,
@@ -39,17 +40,16 @@ from steerlens import (
 )
 from steerlens.methods.loreft import orthonormal
 from steerlens.saving import saveable
-from steerlens.steering import AnySteering
 
 LAYER = 1
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One catalogued steering: which exported name it covers, how to build it, its oracle."""
+    """One catalogued steering: the exported name it covers, if any, how to build it, its oracle."""
 
-    covers: str
-    build: Callable[[Any], AnySteering]
+    covers: str | None
+    build: Callable[[Any], Steering]
     oracle: Oracle | None = None
     positional: bool = False
 
@@ -72,32 +72,29 @@ V64, U64, MATRIX64, GATES64 = (tensor.double().numpy() for tensor in (V, U, MATR
 @saveable
 @dataclass(frozen=True, eq=False)
 class ByToken:
-    """The toy `TokenSteering`: adds v times the mean id of the tokens so far, over d_vocab.
+    """The toy that must see the tokens: adds v times the mean id so far, over d_vocab.
 
     It must see each token once, in order, and carry a sum from pass to pass, as COLD-FD carries a
     second cache.
     """
 
     v: torch.Tensor
+    needs_window = True
+    needs_run = True
 
-    def start(self, model: Any, batch: int) -> "ByTokenRun":
-        return ByTokenRun(self.v, torch.zeros(batch, dtype=torch.long))
-
-    def __add__(self, then: AnySteering) -> AnySteering:
-        return steerlens.steering.Together((self, then))
-
-
-@dataclass(eq=False)
-class ByTokenRun:
-    v: torch.Tensor
-    total: torch.Tensor
-
-    def step(self, tokens: torch.Tensor, window: Window) -> Steering:
-        carried = torch.where(window.first > 0, self.total, 0)
-        totals = carried[:, None] + (tokens * window.mask).cumsum(dim=1)
-        self.total = totals[:, -1]
+    def bind(self, window: Window) -> Any:
+        context = window.context
+        assert context is not None
+        sums = context.remembered(self, dict)
+        before = sums.get("total", torch.zeros(len(context.tokens), dtype=torch.long))
+        carried = torch.where(window.first > 0, before, 0)
+        totals = carried[:, None] + (context.tokens * window.mask).cumsum(dim=1)
+        sums["total"] = totals[:, -1]
         share = totals / (window.positions + 1).clamp(min=1) / D_VOCAB
-        return at(LAYER, AddLaid(share[..., None] * self.v))
+        return AddLaid(share[..., None] * self.v)
+
+    def __call__(self, activation: torch.Tensor, hook: Any = None) -> torch.Tensor:
+        raise ValueError("ByToken must see the tokens.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,13 +113,14 @@ def kernels(kernel: str) -> ColdKernel:
 
 
 @cache
-def cold_fd(model: Any) -> ColdFD:
+def cold_fd(model: Any) -> Steering:
     """A COLD-FD of two pairs, fitted once for each model."""
     kind, unkind = (
         [Conversation("What is it?", response=one), Conversation("I", response=other)]
         for one, other in ((" A good day.", " love"), (" I hate", " not"))
     )
-    return ColdFD.fit(model, LAYER, kind, unkind, eta=0.15, scope=steerlens.everywhere)
+    fit = ColdFD.fit(model, (kind, unkind), LAYER, eta=0.15, scope=steerlens.everywhere)
+    return fit.steering
 
 
 def first_positive(activation: torch.Tensor) -> torch.Tensor:
@@ -202,6 +200,11 @@ CATALOGUE: dict[str, Entry] = {
         lambda model: at(LAYER, InstructionVector(UNIT, 4.5)),
         lambda h, row: oracles.instruction(h, UNIT64, 4.5),
     ),
+    "Angular": Entry(
+        "Angular",
+        lambda model: at(LAYER, Angular(3 * V, 40.0)),
+        lambda h, row: oracles.angular(h, V64, 40.0),
+    ),
     "ColdKernel": Entry(
         "ColdKernel",
         lambda model: at(LAYER, ColdKernel(0.3 * MATRIX[:1], eta=-0.8)),
@@ -219,7 +222,7 @@ CATALOGUE: dict[str, Entry] = {
     },
     "ColdFD": Entry("ColdFD", cold_fd, positional=True),
     "ColdFD, on the prompt": Entry(
-        "ColdFD", lambda model: replace(cold_fd(model), scope=steerlens.prompt), positional=True
+        "ColdFD", lambda model: cold_fd(model).only(steerlens.prompt), positional=True
     ),
     "Scaled": Entry(
         "Scaled",
@@ -270,15 +273,15 @@ CATALOGUE: dict[str, Entry] = {
         ),
         positional=True,
     ),
-    "a token steering": Entry(
-        "TokenSteering",
-        lambda model: ByToken(V),
+    "a steer that sees the tokens": Entry(
+        None,
+        lambda model: at(LAYER, ByToken(V)),
         lambda h, row: oracles.by_token(h, row, V64, D_VOCAB),
         positional=True,
     ),
-    "a token steering, scaled and limited": Entry(
-        "TokenSteering",
-        lambda model: steerlens.only(steerlens.scaled(ByToken(V), 3.0), steerlens.response),
+    "a steer that sees the tokens, scaled and limited": Entry(
+        None,
+        lambda model: (3.0 * at(LAYER, ByToken(V))).only(steerlens.response),
         lambda h, row: oracles.where(
             h,
             oracles.scaled(h, oracles.by_token(h, row, V64, D_VOCAB), 3.0),
@@ -286,9 +289,9 @@ CATALOGUE: dict[str, Entry] = {
         ),
         positional=True,
     ),
-    "a token steering after a steering": Entry(
-        "TokenSteering",
-        lambda model: at(LAYER, halved) + ByToken(V),
+    "a steer that sees the tokens after a steering": Entry(
+        None,
+        lambda model: at(LAYER, halved) + at(LAYER, ByToken(V)),
         lambda h, row: oracles.by_token(h / 2, row, V64, D_VOCAB),
         positional=True,
     ),

@@ -3,6 +3,7 @@
 `h` is `[pos, d_model]` in float64: the real tokens of one row, no padding. Nothing here is fast.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -97,6 +98,22 @@ def instruction(h: Array, u: Array, z: float) -> Array:
     out = np.empty_like(h)
     for t in range(len(h)):
         out[t] = h[t] + (z - float(np.dot(h[t], u))) * u
+    return out
+
+
+def angular(h: Array, v: Array, degrees: float) -> Array:
+    """h turned towards v by an angle in their plane, its length kept (angular steering).
+
+    By polar coordinates in the plane: h at angle 0, v at the angle between them.
+    """
+    out = h.copy()
+    for t in range(len(h)):
+        length = math.sqrt(float(np.dot(h[t], h[t])))
+        first = h[t] / length
+        second = v - float(np.dot(v, first)) * first
+        second = second / math.sqrt(float(np.dot(second, second)))
+        turn = math.pi * degrees / 180
+        out[t] = length * (math.cos(turn) * first + math.sin(turn) * second)
     return out
 
 

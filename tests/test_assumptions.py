@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_coefficients import PAIRS, oracle
 
-from analysis import assumptions
-from analysis.assumptions import decodability, dispersion, gini, rank_share
-from analysis.coefficients import coefficients
-from analysis.deltas import Aligned
-from analysis.intervals import (
+from analysis.measures import assumptions
+from analysis.measures.assumptions import decodability, dispersion, gini, rank_share
+from analysis.measures.coefficients import coefficients
+from analysis.measures.deltas import Aligned
+from analysis.measures.intervals import (
     interval_of_mean,
     interval_of_ratio,
     percentile_interval,

@@ -7,9 +7,10 @@ import pandas as pd
 import pytest
 import torch
 
-from analysis.coefficients import coefficients
-from analysis.deltas import acts_on, align, prompt_deltas
-from analysis.strengths import Entry, least_squares_strength, with_least_squares
+from analysis.measures.coefficients import coefficients
+from analysis.measures.deltas import acts_on, align, prompt_deltas
+from analysis.measures.entries import Entry
+from analysis.measures.least_squares import least_squares_strength, with_least_squares
 from steerlens import CAA, ActAdd, PromptPair, Site, at, encode_pair, generated, response, scaled
 
 LAYERS = range(4)
@@ -191,7 +192,7 @@ def test_least_squares_of_act_add_is_no_worse_than_off_or_as_fitted(model: Any) 
     target = prompt_deltas(model, aligned)[Site(1)]
 
     def error(s: float) -> float:
-        from analysis.deltas import steering_deltas
+        from analysis.measures.deltas import steering_deltas
 
         moved = steering_deltas(model, aligned, steering.scaled(s))[Site(1)]
         return float((moved - target).square().sum())

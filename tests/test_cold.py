@@ -23,8 +23,8 @@ from tiny_models import (
 from torch.autograd import forward_ad
 
 import steerlens
-from analysis.coefficients import coefficients
-from analysis.faithfulness import faithfulness
+from analysis.measures.coefficients import coefficients
+from analysis.measures.faithfulness import faithfulness
 from steerlens import (
     CAA,
     ColdFD,
@@ -37,11 +37,11 @@ from steerlens import (
     response,
 )
 from steerlens.cli import main
-from steerlens.combinators import bind
+from steerlens.combinators import bind, innermost
 from steerlens.generation import stream
 from steerlens.jsonl import read_wishes
-from steerlens.methods.cold import kernel as cold
-from steerlens.methods.cold import losses
+from steerlens.methods.cold import checks, losses
+from steerlens.methods.cold.examples import Examples, examples_of
 from steerlens.methods.cold.gradients import (
     activation_gradients,
     mean_gradient,
@@ -49,13 +49,14 @@ from steerlens.methods.cold.gradients import (
     standing_in,
     weights_at,
 )
-from steerlens.methods.cold.losses import examples_of, loss_named
-from steerlens.methods.cold.released import AskedAtLast
+from steerlens.methods.cold.losses import loss_named
+from steerlens.methods.cold.released import LastTokenChange
 from steerlens.methods.cold.tangent import Derivative, Difference
 from steerlens.prompts import encode_all, stack
 from steerlens.runtime.forward import Cache, logits
 from steerlens.runtime.hooks import running, watching
-from steerlens.steering import start
+from steerlens.scopes import Context
+from steerlens.steering import Steering
 
 POSITIVE, NEGATIVE = (
     [Conversation("What is it?", response=one), Conversation("I", response=other)]
@@ -72,12 +73,24 @@ def exact(request: pytest.FixtureRequest, folders: dict[str, Path]) -> Any:
 
 
 @cache
-def fitted(model: Any, sites: tuple[Site, ...] = SITES) -> ColdFD:
-    return ColdFD.fit(model, sites, POSITIVE, NEGATIVE, scope=everywhere)
+def fitted(model: Any, sites: tuple[Site, ...] = SITES) -> Steering:
+    return ColdFD.fit(model, (POSITIVE, NEGATIVE), sites, scope=everywhere).steering
 
 
-def derivative(model: Any, cold: ColdFD) -> Derivative:
-    run = cold.start(model, 1).run
+def step_of(cold: Steering) -> ColdFD:
+    """The steer at the first site; all of one fit have the same gradient."""
+    steer = innermost(cold.placed[0][1])
+    assert isinstance(steer, ColdFD)
+    return steer
+
+
+def changed(cold: Steering, **options: Any) -> Steering:
+    """The same fit with other options."""
+    return Steering(tuple((s, replace(innermost(x), **options)) for s, x in cold.placed))
+
+
+def derivative(model: Any, cold: Steering) -> Derivative:
+    run = step_of(cold).along(model)
     assert isinstance(run, Derivative)
     return run
 
@@ -106,10 +119,16 @@ def counted_blocks(model: Any) -> Iterator[list[tuple[int, int]]]:
         yield seen
 
 
+def fit_with(method: Any, model: Any, options: dict[str, Any]) -> Any:
+    """A fit with options that are wrong in some way; the rest is right."""
+    options = {"sites": 1, "positive": POSITIVE, "loss": "sft", **options}
+    return method.fit(model, (options.pop("positive"), ()), options.pop("sites"), **options)
+
+
 # The derivative -------------------------------------------------------------------------------
 
 
-def double_backward(model: Any, cold: ColdFD, site: Site, tokens: Any, window: Window) -> Any:
+def double_backward(model: Any, cold: Steering, site: Site, tokens: Any, window: Window) -> Any:
     """J g as the derivative, for u, of the linear function (u' J) g."""
     places = places_of(model, 2)
     leaves = {n: w.detach().requires_grad_() for n, w in weights_at(places).items()}
@@ -120,7 +139,7 @@ def double_backward(model: Any, cold: ColdFD, site: Site, tokens: Any, window: W
     ):
         logits(model, tokens, window)
     u = torch.zeros_like(held[0], requires_grad=True)
-    g = dict(zip(cold.names, cold.gradients, strict=True))
+    g = dict(zip(step_of(cold).names, step_of(cold).gradients, strict=True))
     back = torch.autograd.grad(
         held[0], [leaves[n] for n in g], u, create_graph=True, allow_unused=True
     )
@@ -133,7 +152,7 @@ def test_the_derivative_is_that_of_double_backward_and_of_a_central_difference(e
     tokens, window = batched(exact, PROMPTS[1:2])
     found = derivative(exact, cold).of(tokens, window)
     places = places_of(exact, 2)
-    g = dict(zip(cold.names, cold.gradients, strict=True))
+    g = dict(zip(step_of(cold).names, step_of(cold).gradients, strict=True))
     ends = Difference(exact, SITES, places, g, 1e-6, -1e-6).of(tokens, window)
     for site in SITES:
         expected = double_backward(exact, cold, site, tokens, window)
@@ -144,7 +163,7 @@ def test_the_derivative_is_that_of_double_backward_and_of_a_central_difference(e
 
 def test_the_gradient_is_the_mean_of_the_examples_and_leaves_the_model_alone(exact: Any) -> None:
     before = {name: w.clone() for name, w in weights_at(places_of(exact, 3)).items()}
-    examples = examples_of(exact, "dpo", POSITIVE, NEGATIVE)
+    examples = examples_of(exact, "dpo", (POSITIVE, NEGATIVE))
     loss = loss_named("dpo")
     g = mean_gradient(exact, examples, loss, 1)
     after = weights_at(places_of(exact, 3))
@@ -165,12 +184,13 @@ def test_the_gradient_is_the_mean_of_the_examples_and_leaves_the_model_alone(exa
 
 
 def test_parameters_above_the_site_are_neither_asked_for_nor_kept(exact: Any) -> None:
-    names = fitted(exact, (Site(1),)).names
+    names = step_of(fitted(exact, (Site(1),))).names
     assert any(name.startswith("blocks.1") for name in names)
     assert not any(
         name.startswith(("blocks.2", "blocks.3", "unembed", "ln_final")) for name in names
     )
-    below = ColdFD.fit(exact, Site(1, "resid_pre"), POSITIVE, NEGATIVE).names
+    site = Site(1, "resid_pre")
+    below = ColdFD.fit(exact, (POSITIVE, NEGATIVE), site).steers[site].names
     assert not any(name.startswith("blocks.1") for name in below)
 
 
@@ -179,11 +199,14 @@ def test_parameters_above_the_site_are_neither_asked_for_nor_kept(exact: Any) ->
 def test_both_backends_take_the_same_step(name: str, folders: dict[str, Path]) -> None:
     """With an embedding that is tied (demo), and without the biases that a Llama lacks."""
     source = folders.get(name, name)
-    models = [steerlens.load(source, backend=b, dtype=torch.float64) for b in ("hooked", "bridge")]
+    options = {"template": steerlens.PLAIN} if name == "demo" else {}
+    models = [
+        steerlens.load(source, backend=b, dtype=torch.float64, **options)
+        for b in ("hooked", "bridge")
+    ]
     found = []
     for model in models:
-        options = {"template": steerlens.PLAIN} if name == "demo" else {}
-        cold = ColdFD.fit(model, 1, POSITIVE[:1], NEGATIVE[:1], loss="dpo", **options)
+        cold = ColdFD.fit(model, (POSITIVE[:1], NEGATIVE[:1]), 1, loss="dpo").steering
         tokens, window = batched(model, PROMPTS[:1])
         found.append(derivative(model, cold).of(tokens, window)[Site(1)])
     assert distance(*found) < 1e-5
@@ -202,7 +225,7 @@ def test_float32_with_the_automatic_step_is_near_the_derivative(model: Any) -> N
     tokens, window = batched(model, PROMPTS[1:2])
     found = derivative(model, cold).of(tokens, window)
     for central in (False, True):
-        run = replace(cold, mode="fd", central=central).start(model, 1).run
+        run = step_of(changed(cold, mode="fd", central=central)).along(model)
         for site, value in run.of(tokens, window).items():
             assert distance(value, found[site]) < 1e-2
 
@@ -212,10 +235,10 @@ def test_float32_with_the_automatic_step_is_near_the_derivative(model: Any) -> N
 
 @pytest.mark.parametrize("mode", ["jvp", "fd"])
 def test_cached_passes_equal_the_whole_pass_in_a_left_padded_batch(exact: Any, mode: Any) -> None:
-    cold = replace(fitted(exact), mode=mode, eps=1e-4 if mode == "fd" else None)
+    cold = replace(step_of(fitted(exact)), mode=mode, eps=1e-4 if mode == "fd" else None)
     tokens, window = batched(exact)
     extra = torch.tensor([[7, 9], [11, 13], [15, 17]])
-    run = cold.start(exact, 3).run
+    run = cold.along(exact)
     pieces = [run.of(tokens, window)]
     for step in range(2):
         window = window.next()
@@ -245,7 +268,9 @@ def test_a_generated_token_costs_one_token_up_to_the_site_whatever_was_fitted_on
 ) -> None:
     costs = []
     for examples in (1, 2):
-        cold = ColdFD.fit(exact, 1, POSITIVE[:examples], loss="sft", scope=everywhere)
+        cold = ColdFD.fit(
+            exact, (POSITIVE[:examples], ()), 1, loss="sft", scope=everywhere
+        ).steering
         with counted_blocks(exact) as seen:
             steerlens.generate(exact, [PROMPTS[0]], cold, max_new_tokens=3, stop_at_end=False)
         costs.append(seen)
@@ -259,7 +284,7 @@ def test_passes_of_their_own_go_up_to_the_site(
     exact: Any, mode: Any, alone: int, beside: int
 ) -> None:
     """The derivative needs one, and a difference two, where something else is steered beside it."""
-    cold = replace(fitted(exact, (Site(1),)), mode=mode)
+    cold = changed(fitted(exact, (Site(1),)), mode=mode)
     n = len(steerlens.encode(exact, PROMPTS[0]).ids)
     for steering, extra in ((cold, alone), (cold + NOTHING, beside)):
         with counted_blocks(exact) as seen:
@@ -327,18 +352,18 @@ def test_what_a_users_hook_changes_is_in_the_derivative(exact: Any, stream: Any)
             steerlens.capture(exact, PROMPTS[:1], site, steering=cold, moment=moment).at(site)
             for moment in ("before", "after")
         )
-        dZ = cold.derivative(exact, tokens, window)[site][0]
+        dZ = step_of(cold).derivative(exact, tokens, window)[site][0]
     torch.testing.assert_close(after - before, -dZ)
 
 
 def test_with_gradients_a_pass_of_its_own_leaves_the_parameters_in_place(exact: Any) -> None:
     tokens, window = batched(exact, PROMPTS[:1])
-    cold = replace(fitted(exact, (Site(1),)), scope=everywhere)
+    cold = fitted(exact, (Site(1),))
     below = weights_at(places_of(exact, 0))
     weight = next(w for name, w in below.items() if name.startswith("blocks.0") and w.ndim > 1)
     weight.requires_grad_()
     try:
-        with watching() as watch, running(exact, cold, 1, watch) as run, torch.enable_grad():
+        with watching() as watch, running(exact, cold, watch) as run, torch.enable_grad():
             assert run is not None
             run.ready(tokens, window)
             top = logits(exact, tokens, window)[0, -1, 0]
@@ -368,7 +393,7 @@ def test_putting_hooks_on_prints_no_tensor(exact: Any, monkeypatch: pytest.Monke
     """TransformerLens takes the repr of every hook: of one with weights it takes half a second."""
     cold = fitted(exact, (Site(1),))
     monkeypatch.setattr(torch.Tensor, "__repr__", lambda *_, **__: pytest.fail("printed"))
-    for steering in (cold, cold + NOTHING, replace(cold, mode="fd"), NOTHING):
+    for steering in (cold, cold + NOTHING, changed(cold, mode="fd"), NOTHING):
         steerlens.generate(exact, PROMPTS[:1], steering, max_new_tokens=2)
 
 
@@ -396,7 +421,7 @@ def opt(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def test_with_fused_attention_layers_below_the_site_stay_as_they_are(opt: Any) -> None:
-    cold = ColdFD.fit(opt, 1, POSITIVE, NEGATIVE, scope=everywhere)
+    cold = ColdFD.fit(opt, (POSITIVE, NEGATIVE), 1, scope=everywhere).steering
     plain = steerlens.capture(opt, PROMPTS[:3], [0, 2])
     steered = steerlens.capture(opt, PROMPTS[:3], [0, 2], steering=cold)
     assert torch.equal(steered.at(0), plain.at(0))
@@ -414,7 +439,7 @@ def test_with_fused_attention_layers_below_the_site_stay_as_they_are(opt: Any) -
 def test_a_part_of_a_text_has_no_derivative_of_its_own(exact: Any) -> None:
     tokens, window = batched(exact, PROMPTS[:1])
     with pytest.raises(ValueError, match="give whole texts"):
-        fitted(exact).derivative(exact, tokens[:, -1:], window.next())
+        step_of(fitted(exact)).derivative(exact, tokens[:, -1:], window.next())
 
 
 def test_an_operation_without_a_derivative_says_what_to_do(
@@ -433,7 +458,7 @@ def test_an_operation_without_a_derivative_says_what_to_do(
 def test_the_hooks_of_one_pass_do_not_serve_a_second(exact: Any, site: Site) -> None:
     tokens, window = batched(exact, PROMPTS[:1])
     cold = fitted(exact, (site,))
-    with watching() as watch, running(exact, cold, 1, watch) as run, torch.no_grad():
+    with watching() as watch, running(exact, cold, watch) as run, torch.no_grad():
         assert run is not None
         run.ready(tokens, window)
         logits(exact, tokens, window)
@@ -444,7 +469,7 @@ def test_the_hooks_of_one_pass_do_not_serve_a_second(exact: Any, site: Site) -> 
 def test_a_cache_that_does_not_reach_the_blocks_is_an_error(exact: Any) -> None:
     tokens, window = batched(exact, PROMPTS[:1])
     cold = fitted(exact, (Site(1),))
-    with watching() as watch, running(exact, cold, 1, watch) as run, torch.no_grad():
+    with watching() as watch, running(exact, cold, watch) as run, torch.no_grad():
         assert run is not None
         run.ready(tokens, window)
         logits(exact, tokens, window)
@@ -455,7 +480,7 @@ def test_a_cache_that_does_not_reach_the_blocks_is_an_error(exact: Any) -> None:
 
 
 def test_on_the_prompt_alone_a_generated_token_costs_nothing_more(exact: Any) -> None:
-    cold = replace(fitted(exact, (Site(1),)), scope=steerlens.prompt)
+    cold = fitted(exact, (Site(1),)).only(steerlens.prompt)
     with counted_blocks(exact) as seen:
         steerlens.generate(exact, [PROMPTS[0]], cold, max_new_tokens=3, stop_at_end=False)
     n = len(steerlens.encode(exact, PROMPTS[0]).ids)
@@ -477,12 +502,12 @@ def test_carried_along_or_in_a_pass_of_its_own_the_derivative_is_the_same(
     # mask's least number is minus infinity.
     exact = (name, backend) != ("llama", "bridge")
     model = load(folders[name], backend, torch.float64 if exact else torch.float32)
-    cold = ColdFD.fit(model, site, POSITIVE, NEGATIVE, scope=everywhere, mode=mode)
+    cold = ColdFD.fit(model, (POSITIVE, NEGATIVE), site, scope=everywhere, mode=mode).steering
     found = []
     for steering in (cold, cold + NOTHING, None):
         tokens, window = batched(model)
         passes = []
-        with watching() as watch, running(model, steering, 3, watch) as run, torch.no_grad():
+        with watching() as watch, running(model, steering, watch) as run, torch.no_grad():
             cache = Cache.empty(model, 3)
             for token in (5, 7, 9):
                 if run is not None:
@@ -509,7 +534,7 @@ def test_scopes_that_end_and_scopes_that_do_not() -> None:
 
 
 def test_by_default_the_prompt_is_moved_and_nothing_else(exact: Any) -> None:
-    cold = ColdFD.fit(exact, 1, POSITIVE, NEGATIVE)
+    cold = ColdFD.fit(exact, (POSITIVE, NEGATIVE), 1).steering
     text = [Conversation("What is it?", response=" It is a house.")]
     moves = [steerlens.capture(exact, text, 1, steering=s).at(1) for s in (None, cold)]
     changed = (moves[0] != moves[1]).any(dim=1).tolist()
@@ -525,33 +550,33 @@ def test_bfloat16_has_the_derivative_and_no_difference(bfloat16_model: Any, mode
     ]
     assert distance(*found) < 0.15
     with pytest.raises(ValueError, match="finite difference in half precision is all rounding"):
-        ColdFD.fit(bfloat16_model, 1, POSITIVE, loss="sft", mode="fd")
+        ColdFD.fit(bfloat16_model, (POSITIVE, ()), 1, loss="sft", mode="fd")
 
 
 def test_float16_is_refused(folders: dict[str, Path]) -> None:
     model = load(folders["gpt2"], KINDS[0][1], torch.float16)
     for method in (ColdFD, ColdKernel):
         with pytest.raises(ValueError, match="gradients underflow in float16"):
-            method.fit(model, 1, POSITIVE, loss="sft")
+            method.fit(model, (POSITIVE, ()), 1, loss="sft")
 
 
 # The kernel -----------------------------------------------------------------------------------
 
 
 def only_steer(steering: Any) -> Any:
-    ((_, steer),) = steering.placed
-    return steer.steer if hasattr(steer, "scope") else steer
+    ((_, steer),) = getattr(steering, "steering", steering).placed
+    return innermost(steer)
 
 
 def test_a_kernel_reads_the_last_prompt_token_of_each_row(exact: Any) -> None:
-    steer = only_steer(ColdKernel.fit(exact, 2, POSITIVE, NEGATIVE, kernel="dot"))
+    steer = only_steer(ColdKernel.fit(exact, (POSITIVE, NEGATIVE), 2, kernel="dot"))
     rows = [row for pair in zip(POSITIVE, NEGATIVE, strict=True) for row in pair]
     read = steerlens.capture(exact, rows, 2, scope=steerlens.last).at(2)
     torch.testing.assert_close(steer.anchors, read)
 
 
 def test_several_layers_get_the_total_derivative(exact: Any) -> None:
-    example = examples_of(exact, "sft", POSITIVE)[0]
+    example = examples_of(exact, "sft", (POSITIVE, ()))[0]
     (both,) = activation_gradients(exact, [example], loss_named("sft"), list(SITES))
     for site in SITES:
         (alone,) = activation_gradients(exact, [example], loss_named("sft"), [site])
@@ -569,7 +594,7 @@ def width_of_logits(logits: torch.Tensor, batch: Any) -> torch.Tensor:
 def test_the_batch_size_changes_no_gradient(exact: Any, loss: Any) -> None:
     both = [*POSITIVE, Conversation("What is it?", response=" A")], [*NEGATIVE, *NEGATIVE[:1]]
     given = {"sft": (both[0], ()), "negative_sft": ((), both[1])}.get(loss, both)
-    examples, value = examples_of(exact, loss, *given), loss_named(loss)
+    examples, value = examples_of(exact, loss, given), loss_named(loss)
     assert len({len(row.ids) for example in examples for row in example.rows}) > 1
     ones, twos = (
         list(activation_gradients(exact, examples, value, list(SITES), size)) for size in (1, 2)
@@ -589,7 +614,9 @@ def test_options_in_one_batch_keep_to_their_prompts(exact: Any) -> None:
     prompts = ["The dog", "I love you because you are", "What"]
     wishes = [{5: 0.5, 6: 0.5}, {7: 0.9, 8: 0.1}, {9: 0.2, 10: 0.3, 11: 0.5}]
     one, many = (
-        ColdKernel.fit(exact, 1, prompts, loss="options", probabilities=wishes, batch_size=size)
+        ColdKernel.fit(
+            exact, Examples(prompts, probabilities=wishes), 1, loss="options", batch_size=size
+        )
         for size in (1, 3)
     )
     torch.testing.assert_close(only_steer(one).gradients, only_steer(many).gradients)
@@ -597,7 +624,7 @@ def test_options_in_one_batch_keep_to_their_prompts(exact: Any) -> None:
 
 def test_below_the_first_block_cached_passes_equal_whole_ones(exact: Any) -> None:
     below = Site(0, "resid_pre")
-    cold = ColdFD.fit(exact, below, POSITIVE, NEGATIVE, eta=5.0, scope=everywhere)
+    cold = ColdFD.fit(exact, (POSITIVE, NEGATIVE), below, eta=5.0, scope=everywhere).steering
     options: dict[str, Any] = {"max_new_tokens": 4, "temperature": 0.0}
     found = [
         steerlens.generate(exact, PROMPTS[:3], cold, cache=cache, **options).texts
@@ -614,7 +641,7 @@ def test_inference_mode_is_an_error_and_not_a_derivative_of_zero(exact: Any) -> 
             steerlens.generate(exact, PROMPTS[:1], cold, max_new_tokens=2)
         for method in (ColdFD, ColdKernel):
             with pytest.raises(RuntimeError, match=r"Use torch.no_grad\(\) instead"):
-                method.fit(exact, 1, POSITIVE, NEGATIVE)
+                method.fit(exact, (POSITIVE, NEGATIVE), 1)
 
 
 def test_a_gradient_that_is_not_finite_is_an_error(exact: Any) -> None:
@@ -622,27 +649,27 @@ def test_a_gradient_that_is_not_finite_is_an_error(exact: Any) -> None:
         return torch.sqrt((0 * logits).sum())
 
     with pytest.raises(ValueError, match="though the loss is finite"):
-        ColdFD.fit(exact, 1, POSITIVE, loss=root_of_zero)
+        ColdFD.fit(exact, (POSITIVE, ()), 1, loss=root_of_zero)
 
 
 @pytest.mark.parametrize("eta", [float("nan"), float("inf")])
 def test_eta_is_a_finite_number(exact: Any, eta: float) -> None:
     with pytest.raises(ValueError, match="eta is the size of the step"):
-        replace(fitted(exact), eta=eta)
+        replace(step_of(fitted(exact)), eta=eta)
     with pytest.raises(ValueError, match="eta is the size of the step"):
         ColdKernel(torch.ones(1, 8), eta=eta)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"sites": ()}, "has no sites"), ({"mode": "fd", "eps": float("inf")}, "must be finite")],
+    [({"sites": ()}, "without its own"), ({"mode": "fd", "eps": float("inf")}, "must be finite")],
     ids=["sites", "eps"],
 )
 def test_parts_of_a_cold_fd_that_cannot_be_are_errors(
     exact: Any, change: Any, message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        replace(fitted(exact), **change)
+        replace(step_of(fitted(exact)), **change)
 
 
 def test_anchors_belong_to_kernels_that_look_at_them() -> None:
@@ -664,29 +691,29 @@ def test_anchors_belong_to_kernels_that_look_at_them() -> None:
 @pytest.mark.parametrize("wish", [{5.5: 0.5, 6: 0.5}, [0.5, 0.5]])
 def test_options_that_are_no_token_ids_are_an_error(exact: Any, wish: Any, unchecked: Any) -> None:
     with pytest.raises(ValueError, match="whole numbers as ids"):
-        ColdKernel.fit(exact, 1, ["The dog"], loss="options", probabilities=[wish])
+        ColdKernel.fit(exact, Examples(["The dog"], probabilities=[wish]), 1, loss="options")
 
 
 def test_a_probability_that_is_no_number_is_an_error(exact: Any) -> None:
     wish = {5: float("nan"), 6: 0.5}
     with pytest.raises(ValueError, match="sum to 1; found 2 that sum to nan"):
-        ColdKernel.fit(exact, 1, ["The dog"], loss="options", probabilities=[wish])
+        ColdKernel.fit(exact, Examples(["The dog"], probabilities=[wish]), 1, loss="options")
 
 
 def test_no_example_a_pass_is_an_error(exact: Any) -> None:
     with pytest.raises(ValueError, match="batch_size is the number of examples a pass"):
-        ColdFD.fit(exact, 1, POSITIVE, NEGATIVE, batch_size=0)
+        ColdFD.fit(exact, (POSITIVE, NEGATIVE), 1, batch_size=0)
 
 
 def test_a_small_step_lowers_the_loss_of_its_examples(exact: Any) -> None:
     examples = [(row, "sft") for row in POSITIVE]
     for method, eta in ((ColdKernel, 1e-2), (ColdFD, 1e-4)):
-        steering = method.fit(exact, 2, POSITIVE, loss="sft", eta=eta, scope=everywhere)
+        fit = method.fit(exact, (POSITIVE, ()), 2, loss="sft", eta=eta, scope=everywhere)
         values = []
-        for acting in (None, steering):
+        for acting in (None, fit.steering):
             total = 0.0
             for row, loss in examples:
-                batch = examples_of(exact, loss, [row])[0].batch(exact)
+                batch = examples_of(exact, loss, ([row], ()))[0].batch(exact)
                 values_of = steered_logits(exact, acting, batch)
                 total += float(loss_named(loss)(values_of, batch))
             values.append(total)
@@ -697,17 +724,17 @@ def steered_logits(model: Any, steering: Any, batch: Any) -> torch.Tensor:
     with torch.no_grad():
         if steering is None:
             return logits(model, batch.tokens, batch.window)
-        fixed = start(steering, model, 1).step(batch.tokens, batch.window)
-        with fixed.applied(model, batch.window):
+        window = replace(batch.window, context=Context(model, batch.tokens))
+        with steering.applied(model, window):
             return logits(model, batch.tokens, batch.window)
 
 
 def test_as_released_a_kernel_asks_the_last_prompt_token(exact: Any) -> None:
     steering = ColdKernel.fit(
-        exact, 1, POSITIVE, loss="sft", kernel="dot", compat="released", scope=everywhere
-    )
+        exact, (POSITIVE, ()), 1, loss="sft", kernel="dot", compat="released", scope=everywhere
+    ).steering
     ((_, steer),) = steering.placed
-    assert isinstance(steer, AskedAtLast)
+    assert isinstance(steer, LastTokenChange)
     text = [Conversation("What is it?", response=" It is a house.")]
     before, after = (
         steerlens.capture(exact, text, 1, steering=steering, moment=m).at(1)
@@ -726,9 +753,11 @@ def test_as_released_a_kernel_asks_the_last_prompt_token(exact: Any) -> None:
 
 
 def test_the_default_width_is_the_median_distance_of_the_anchors(exact: Any) -> None:
-    steer = only_steer(ColdKernel.fit(exact, 1, POSITIVE, loss="sft", kernel="rbf"))
+    steer = only_steer(ColdKernel.fit(exact, (POSITIVE, ()), 1, loss="sft", kernel="rbf"))
     assert steer.width == pytest.approx(float((steer.anchors[0] - steer.anchors[1]).norm()))
-    given = only_steer(ColdKernel.fit(exact, 1, POSITIVE, loss="sft", kernel="rbf", width=2.0))
+    given = only_steer(
+        ColdKernel.fit(exact, (POSITIVE, ()), 1, loss="sft", kernel="rbf", width=2.0)
+    )
     assert given.width == 2.0
 
 
@@ -737,7 +766,7 @@ def test_the_default_width_is_the_median_distance_of_the_anchors(exact: Any) -> 
 
 def test_the_tables_take_it_as_any_steering(gpt2: Any) -> None:
     pairs = [PromptPair.with_system("What is it?", "You are kind.", "It was a good day")]
-    cold = replace(fitted(gpt2, (Site(1),)), scope=everywhere)
+    cold = fitted(gpt2, (Site(1),))
     measured = coefficients(gpt2, pairs * 2, [1, 2], {"COLD-FD": cold})
     along = measured[measured["method"] == "COLD-FD"]["along"]
     assert len(along) > 0
@@ -770,7 +799,7 @@ def test_the_command_line_fits_and_generates(tmp_path: Path, capsys: Any) -> Non
     demo = steerlens.load("demo")
     for command, options, kind in (
         ("cold-kernel", ["--loss", "sft", "--kernel", "cosine"], "Steering"),
-        ("cold-fd", ["--loss", "dpo", "--layers", "0"], "ColdFD"),
+        ("cold-fd", ["--loss", "dpo", "--layers", "0"], "Steering"),
     ):
         out = tmp_path / f"{command}.safetensors"
         arguments = ["fit", command, "--pairs", str(pairs), "--layers", "1", "--out", str(out)]
@@ -802,13 +831,12 @@ def test_the_command_line_reads_options_and_makes_them_likelier(
     model = steerlens.load("demo")
     ids = [model.tokenizer.encode(word, add_special_tokens=False)[0] for word in line["options"]]
     loss = loss_named("options")
-    (example,) = examples_of(
-        model, "options", [Conversation("Review a film.")], probabilities=[line["options"]]
-    )
+    wished = Examples([Conversation("Review a film.")], probabilities=[line["options"]])
+    (example,) = examples_of(model, "options", wished)
     assert [token for token, _ in example.options] == ids
     batch, found = example.batch(model), []
     for steering in (None, steerlens.load_steering(out, model)):
-        with watching() as watch, running(model, steering, 1, watch) as run, torch.no_grad():
+        with watching() as watch, running(model, steering, watch) as run, torch.no_grad():
             if run is not None:
                 run.ready(batch.tokens, batch.window)
             found.append(float(loss(logits(model, batch.tokens, batch.window), batch)))
@@ -847,20 +875,21 @@ def test_options_named_by_text_are_single_tokens(
     gpt2: Any, wish: Any, message: str, unchecked: Any
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        ColdKernel.fit(gpt2, 1, ["The dog"], loss="options", probabilities=[wish])
+        ColdKernel.fit(gpt2, Examples(["The dog"], probabilities=[wish]), 1, loss="options")
 
 
 def test_numbers_of_numpy_are_numbers(gpt2: Any, unchecked: Any) -> None:
     wish = [{5: np.float32(0.5), 6: np.float32(0.5)}]
     size: Any = np.int64(2)
-    options: Any = {"loss": "options", "probabilities": wish, "batch_size": size}
-    assert ColdKernel.fit(gpt2, 1, ["The dog"], **options).placed
+    options: Any = {"loss": "options", "batch_size": size}
+    examples = Examples(["The dog"], probabilities=wish)
+    assert ColdKernel.fit(gpt2, examples, 1, **options).steers
 
 
 def test_one_token_is_one_option(gpt2: Any) -> None:
     twice = {"a": 0.5, gpt2.tokenizer.encode("a", add_special_tokens=False)[0]: 0.5}
     with pytest.raises(ValueError, match="names a token twice"):
-        ColdKernel.fit(gpt2, 1, ["The dog"], loss="options", probabilities=[twice])
+        ColdKernel.fit(gpt2, Examples(["The dog"], probabilities=[twice]), 1, loss="options")
 
 
 # Files and mistakes ---------------------------------------------------------------------------
@@ -869,7 +898,7 @@ def test_one_token_is_one_option(gpt2: Any) -> None:
 def test_a_file_gives_back_the_same_moves(model: Any, tmp_path: Path) -> None:
     cold = fitted(model)
     read = steerlens.load_steering(cold.save(tmp_path / "cold.safetensors", model), model)
-    assert isinstance(read, ColdFD)
+    assert isinstance(step_of(read), ColdFD)
     assert read.origin == cold.origin
     tokens, window = batched(model)
     for site, value in derivative(model, read).of(tokens, window).items():
@@ -895,7 +924,7 @@ def test_a_gradient_of_the_other_backend_is_refused(folders: dict[str, Path]) ->
 )
 def test_mistakes_with_cold_fd_are_named(gpt2: Any, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        ColdFD.fit(gpt2, **{"sites": 1, "positive": POSITIVE, "loss": "sft", **options})
+        fit_with(ColdFD, gpt2, options)
 
 
 @pytest.mark.parametrize(
@@ -909,7 +938,7 @@ def test_mistakes_with_cold_fd_are_named(gpt2: Any, options: dict[str, Any], mes
 )
 def test_mistakes_with_a_kernel_are_named(gpt2: Any, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        ColdKernel.fit(gpt2, **{"sites": 1, "positive": POSITIVE, "loss": "sft", **options})
+        fit_with(ColdKernel, gpt2, options)
 
 
 @pytest.mark.parametrize(
@@ -929,41 +958,43 @@ def test_values_of_the_wrong_kind_are_named(
     exact: Any, options: dict[str, Any], message: str, unchecked: Any
 ) -> None:
     with pytest.raises((TypeError, ValueError), match=message):
-        ColdFD.fit(exact, **{"sites": 1, "positive": POSITIVE, "loss": "sft", **options})
+        fit_with(ColdFD, exact, options)
 
 
 def test_a_width_that_is_no_number_is_an_error(exact: Any, unchecked: Any) -> None:
     wide: Any = "wide"
     with pytest.raises(TypeError, match="width is a number or None"):
-        ColdKernel.fit(exact, 1, POSITIVE, loss="sft", kernel="rbf", width=wide)
+        ColdKernel.fit(exact, (POSITIVE, ()), 1, loss="sft", kernel="rbf", width=wide)
 
 
 def test_a_loss_of_ours_is_the_same_by_name_and_by_itself(exact: Any) -> None:
     with pytest.raises(ValueError, match="'sft' does not look at the negative prompts"):
-        ColdFD.fit(exact, 1, POSITIVE, NEGATIVE, loss=losses.sft)
+        ColdFD.fit(exact, (POSITIVE, NEGATIVE), 1, loss=losses.sft)
     with pytest.raises(ValueError, match="'options' without probabilities"):
-        ColdFD.fit(exact, 1, ["The dog"], loss=losses.options)
+        ColdFD.fit(exact, (["The dog"], ()), 1, loss=losses.options)
     wish = [{5: 0.25, 6: 0.75}]
     named, itself = (
-        ColdFD.fit(exact, 1, ["The dog"], loss=loss, probabilities=wish)
+        ColdFD.fit(exact, Examples(["The dog"], probabilities=wish), 1, loss=loss)
+        .steers[Site(1)]
+        .gradients
         for loss in ("options", losses.options)
     )
-    assert all(map(torch.equal, named.gradients, itself.gradients))
+    assert all(map(torch.equal, named, itself))
 
 
 @pytest.mark.parametrize("method", [ColdFD, ColdKernel])
 def test_answers_that_are_all_the_same_have_no_gradient(exact: Any, method: Any) -> None:
     with pytest.raises(ValueError, match="of every example are the same"):
-        method.fit(exact, 1, POSITIVE, POSITIVE, loss="dpo")
-    assert method.fit(exact, 1, POSITIVE, [NEGATIVE[0], POSITIVE[1]], loss="dpo") is not None
+        method.fit(exact, (POSITIVE, POSITIVE), 1, loss="dpo")
+    assert method.fit(exact, (POSITIVE, [NEGATIVE[0], POSITIVE[1]]), 1, loss="dpo") is not None
 
 
 @pytest.mark.parametrize("mode", ["jvp", "fd"])
 def test_the_derivative_by_itself_is_what_eta_multiplies(exact: Any, mode: Any) -> None:
-    cold = ColdFD.fit(exact, SITES, POSITIVE, NEGATIVE, eta=3.0, mode=mode)
-    tokens, window = batched(exact)
-    dZ = cold.derivative(exact, tokens, window)
-    for site, steer in cold.start(exact, 3).step(tokens, window).placed:
+    fit = ColdFD.fit(exact, (POSITIVE, NEGATIVE), SITES, eta=3.0, mode=mode)
+    tokens, window = steerlens.batch(exact, list(PROMPTS[:3]))
+    dZ = fit.steers[SITES[0]].derivative(exact, tokens, window)
+    for site, steer in fit.steering.placed:
         h = torch.ones_like(dZ[site])
         asked = (window.positions < window.response[:, None])[..., None]
         expected = torch.where(asked, h - 3.0 * dZ[site], h)
@@ -973,9 +1004,9 @@ def test_the_derivative_by_itself_is_what_eta_multiplies(exact: Any, mode: Any) 
 def test_unknown_names_are_refused_where_no_types_are_checked() -> None:
     """In tests the type checker comes before our own checks, so these are called alone."""
     with pytest.raises(ValueError, match="Unknown kernel 'none'"):
-        cold._require_kernel("none", None)
+        checks.require_kernel("none", None)
     with pytest.raises(ValueError, match="Unknown compat 'paper'"):
-        cold._released("paper")
+        checks.is_released("paper")
     bare = object.__new__(ColdFD)
     object.__setattr__(bare, "mode", "tangent")
     with pytest.raises(ValueError, match="Unknown mode 'tangent'"):
@@ -983,7 +1014,7 @@ def test_unknown_names_are_refused_where_no_types_are_checked() -> None:
 
 
 def test_only_the_unit_kernel_has_a_direction_and_the_others_need_anchors(gpt2: Any) -> None:
-    steer = only_steer(ColdKernel.fit(gpt2, 1, POSITIVE, loss="sft", kernel="dot"))
+    steer = only_steer(ColdKernel.fit(gpt2, (POSITIVE, ()), 1, loss="sft", kernel="dot"))
     with pytest.raises(ValueError, match="another direction for each token"):
         _ = steer.direction
     with pytest.raises(ValueError, match="found 'dot' without"):
@@ -994,4 +1025,4 @@ def test_only_the_unit_kernel_has_a_direction_and_the_others_need_anchors(gpt2: 
 def test_folded_weights_are_refused(folders: dict[str, Path]) -> None:
     folded = steerlens.load(folders["gpt2"], backend="hooked", processing="fold")
     with pytest.raises(ValueError, match="folded weights is another step"):
-        ColdFD.fit(folded, 1, POSITIVE, loss="sft")
+        ColdFD.fit(folded, (POSITIVE, ()), 1, loss="sft")

@@ -6,8 +6,8 @@ import plotly.graph_objects as go
 import pytest
 from test_figures import named
 
-from analysis.curves import assumption_curves, tradeoff_curve
-from analysis.figures import METHOD_COLOURS, method_colours
+from analysis.figures import assumption_curves, method_colours, tradeoff_curve
+from analysis.figures.style import METHOD_COLOURS
 
 LAYERS = (0, 1, 3)
 AXES = ("mean push", "best 1", "best 4")

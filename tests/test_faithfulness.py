@@ -7,9 +7,15 @@ import pytest
 import torch
 from test_coefficients import PAIRS, direction, oracle
 
-from analysis.deltas import Substitute, align
-from analysis.effects import logit_shift
-from analysis.faithfulness import EQUIVALENT, NEUTRAL, faithfulness, relative_rmse, reworded
+from analysis.measures.deltas import Substitute, align
+from analysis.measures.effects import logit_shift
+from analysis.measures.faithfulness import (
+    EQUIVALENT,
+    NEUTRAL,
+    faithfulness,
+    relative_rmse,
+    reworded,
+)
 from steerlens import CAA, PromptPair, Site, at, generated, response
 
 

@@ -9,16 +9,13 @@ import pandas as pd
 import pytest
 
 from analysis.figures import (
-    MEASURES,
-    METHOD_COLOURS,
-    NOT_FINITE,
-    PANELS_ACROSS,
-    SPARE_COLOURS,
     coefficient_heatmap,
     method_colours,
     relative_rmse_curve,
     sorted_strengths,
 )
+from analysis.figures.heatmaps import MEASURES, NOT_FINITE, PANELS_ACROSS
+from analysis.figures.style import METHOD_COLOURS, SPARE_COLOURS
 
 TOKENS = ("The", " end", "<b>", "\n", "The", "$x$")
 LINES = (("prompt", "", np.nan), ("ActAdd", "as fitted", 4.0), ("CAA", "least squares", 0.42))
@@ -468,7 +465,8 @@ def test_the_table_is_left_as_it_was():
 
 def test_pictures_load_neither_torch_nor_a_model():
     code = (
-        "import sys, analysis.figures, analysis.token_view, analysis.report\n"
+        "import sys, analysis.reports.page\n"
+        "from analysis import Report, coefficient_heatmap, token_view, tradeoff_curve\n"
         "heavy = {'torch', 'transformer_lens', 'transformers', 'steerlens'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )

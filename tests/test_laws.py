@@ -1,7 +1,7 @@
 """The laws that every catalogued steering obeys, on tensors and then on every model."""
 
 import itertools
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,8 +24,8 @@ import steerlens
 from steerlens import CAA, Conversation, Window, at, methods
 from steerlens.combinators import parts
 from steerlens.runtime.forward import logits
-from steerlens.scopes import NAMED_SCOPES
-from steerlens.steering import AnySteering, start
+from steerlens.scopes import NAMED_SCOPES, Context
+from steerlens.steering import Steering
 
 LENGTHS = (5, 9, 7)
 DTYPES = (torch.float32, torch.bfloat16)
@@ -61,14 +61,17 @@ def padded(chosen: list[Row], side: str = "left") -> tuple[torch.Tensor, Window]
 
 
 def act(
-    steering: AnySteering, model: Any, tokens: torch.Tensor, window: Window, h: torch.Tensor
+    steering: Steering, model: Any, tokens: torch.Tensor, window: Window, h: torch.Tensor
 ) -> torch.Tensor:
     """`h` after every steer of the steering, all of which are at one site."""
-    return act_in_run(start(steering, model, len(h)), tokens, window, h)
+    return act_in_run(steering, Context(model, tokens), window, h)
 
 
-def act_in_run(run: Any, tokens: torch.Tensor, window: Window, h: torch.Tensor) -> torch.Tensor:
-    for _, hook in run.step(tokens, window).hooks(window):
+def act_in_run(
+    steering: Steering, context: Context, window: Window, h: torch.Tensor
+) -> torch.Tensor:
+    """The same in a run of several passes, whose memory the context hands on."""
+    for _, hook in steering.hooks(replace(window, context=context)):
         h = hook(h)
     return h
 
@@ -77,19 +80,21 @@ def activations_of(tokens: torch.Tensor, dtype: torch.dtype = torch.float32) -> 
     return random(*tokens.shape, D_MODEL, seed=11).to(dtype)
 
 
-def tensors_in(steering: object) -> list[torch.Tensor]:
-    return [
-        value
-        for part in parts(steering)
+def tensors_in(steering: Steering) -> list[torch.Tensor]:
+    values = [
+        getattr(part, item.name)
+        for _, steer in steering.placed
+        for part in parts(steer)
         if is_dataclass(part)
-        for value in (getattr(part, item.name) for item in fields(part))
-        if isinstance(value, torch.Tensor)
+        for item in fields(part)
     ]
+    flat = [item for value in values for item in (value if isinstance(value, tuple) else (value,))]
+    return [item for item in flat if isinstance(item, torch.Tensor)]
 
 
 def test_the_catalogue_holds_every_exported_method_and_combinator() -> None:
-    covered = {entry.covers for entry in CATALOGUE.values()}
-    assert covered == {*methods.__all__, *COMBINATORS, "TokenSteering"}
+    covered = {entry.covers for entry in CATALOGUE.values()} - {None}
+    assert covered == {*methods.__all__, *COMBINATORS}
     assert set(steerlens._HOME["combinators"]) == COMBINATORS
     assert set(steerlens._HOME["methods"]) == set(methods.__all__)
 
@@ -130,6 +135,7 @@ def test_a_steer_is_pure_and_keeps_dtype_and_device(
     h = activations_of(tokens, dtype)
     before, steering = h.clone(), entry.build(gpt2)
     held = [tensor.clone() for tensor in tensors_in(steering)]
+    assert held
     first = act(steering, gpt2, tokens, window, h)
     again = act(steering, gpt2, tokens, window, h)
     assert torch.equal(h, before)
@@ -164,22 +170,21 @@ def test_a_sequence_in_pieces_is_steered_as_a_whole(
     tokens, whole = padded([row])
     h = activations_of(tokens)
     expected = act(entry.build(gpt2), gpt2, tokens, whole, h)
-    run, pieces, bounds = start(entry.build(gpt2), gpt2, 1), [], [0, *sorted(cuts), 9]
+    steering, memory = entry.build(gpt2), {}
+    pieces, bounds = [], [0, *sorted(cuts), 9]
     for first, stop in itertools.pairwise(bounds):
         part = slice(first, stop)
         ones = torch.ones((1, stop - first), dtype=torch.bool)
         seen = torch.tensor([first])
         window = Window(ones, seen, whole.question, whole.response, whole.bos)
-        pieces.append(act_in_run(run, tokens[:, part], window, h[:, part]))
+        context = Context(gpt2, tokens[:, part], memory)
+        pieces.append(act_in_run(steering, context, window, h[:, part]))
     torch.testing.assert_close(torch.cat(pieces, dim=1), expected, rtol=1e-6, atol=1e-6)
 
 
 @every_entry
 def test_only_steers_that_say_so_depend_on_position(entry: Entry, gpt2: Any) -> None:
     steering = entry.build(gpt2)
-    if not isinstance(steering, steerlens.Steering):
-        assert entry.positional
-        return
     assert steering.positional == entry.positional
     if entry.positional:
         with pytest.raises(ValueError, match="depends on positions"):
@@ -253,7 +258,7 @@ FORMS = {"strings and conversations": lambda model: MIXED, "tokens and mask": as
 every_form = pytest.mark.parametrize("form", FORMS.values(), ids=FORMS.keys())
 
 
-def one_at_a_time(model: Any, prompts: Any, steering: AnySteering) -> list[tuple[int, ...]]:
+def one_at_a_time(model: Any, prompts: Any, steering: Steering) -> list[tuple[int, ...]]:
     if isinstance(prompts, tuple):
         prompts = [(row[real][None], real[real][None]) for row, real in zip(*prompts, strict=True)]
     else:
@@ -292,12 +297,9 @@ def test_bfloat16_steers_the_same_positions_and_its_logits_are_near(
     assert float((fine - coarse).abs().max()) < 0.4 * spread
 
 
-def steered_positions(model: Any, steering: AnySteering) -> set[tuple[int, int]]:
+def steered_positions(model: Any, steering: Steering) -> set[tuple[int, int]]:
     """(row, position) of the tokens whose activation the steering changes at its own site."""
-    rows_ = [steerlens.encode(model, prompt) for prompt in TEACHER]
-    tokens, window = steerlens.prompts.stack(rows_)
-    fixed = start(steering, model, len(rows_)).step(tokens, window)
-    site = fixed.sites[0]
+    site = steering.sites[0]
     captured = [
         steerlens.capture(model, TEACHER, site, steering=steering, moment=moment)
         for moment in ("before", "after")
@@ -307,11 +309,10 @@ def steered_positions(model: Any, steering: AnySteering) -> set[tuple[int, int]]
     return set(zip(*(numbers.tolist() for numbers in found), strict=True))
 
 
-def forced_logits(model: Any, steering: AnySteering) -> torch.Tensor:
+def forced_logits(model: Any, steering: Steering) -> torch.Tensor:
     """Next-token logits at every real token of fixed texts, in float32."""
     tokens, window = steerlens.batch(model, TEACHER)
-    fixed = start(steering, model, len(TEACHER)).step(tokens, window)
-    with fixed.applied(model, window), torch.no_grad():
+    with steering.applied(model, window), torch.no_grad():
         return logits(model, tokens, window)[window.mask].float()
 
 
@@ -319,3 +320,33 @@ TEACHER = [
     Conversation("What is it?", "You are kind.", response=" It is a house by the sea."),
     Conversation("Who sat on the mat?", response=" The cat."),
 ]
+
+
+# Degenerate activations -----------------------------------------------------------------------
+
+
+def directions_of(steering: Any, added: torch.Tensor) -> list[torch.Tensor]:
+    """The directions of a steering: rows of its tensors that are as wide as the residual stream.
+
+    And what it adds on average, for a steering that keeps its numbers elsewhere.
+    """
+    wide = [tensor for tensor in tensors_in(steering) if tensor.shape[-1:] == (D_MODEL,)]
+    found = [row.float() for tensor in wide for row in tensor.reshape(-1, D_MODEL)]
+    return [*found, added.float().reshape(-1, D_MODEL).mean(dim=0)]
+
+
+@every_entry
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_a_zero_activation_and_one_parallel_to_the_direction_give_finite_numbers(
+    entry: Entry, dtype: torch.dtype, gpt2: Any
+) -> None:
+    tokens, window = padded(rows())
+    steering, h = entry.build(gpt2), activations_of(tokens, dtype)
+    directions = directions_of(steering, act(steering, gpt2, tokens, window, h) - h)
+    assert all(v.any() for v in directions)
+    degenerate = [torch.zeros(D_MODEL), *(s * v for v in directions for s in (1.0, -3.0, 1e-20))]
+    for activation in degenerate:
+        h = activation.to(dtype).expand(*tokens.shape, D_MODEL).contiguous()
+        steered = act(steering, gpt2, tokens, window, h)
+        assert bool(torch.isfinite(steered).all()), activation
+        assert steered.dtype == dtype

@@ -9,10 +9,10 @@ import torch
 from tiny_models import D_MODEL
 
 import steerlens
-from analysis import matching
 from analysis.judges import sentiment
-from analysis.matching import match, with_matched
-from analysis.strengths import AS_FITTED, MATCHED
+from analysis.measures import matching
+from analysis.measures.entries import AS_FITTED, MATCHED
+from analysis.measures.matching import match, with_matched
 from steerlens import CAA, Conversation, SteeringWarning, at
 from steerlens.generation import Sampling
 

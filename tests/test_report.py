@@ -11,9 +11,9 @@ import plotly.graph_objects as go
 import pytest
 from plotly.offline import get_plotlyjs
 
-from analysis.figures import METHOD_COLOURS
-from analysis.report import Report
-from analysis.token_view import token_view
+from analysis.figures.style import METHOD_COLOURS
+from analysis.figures.tokens import token_view
+from analysis.reports.page import Report
 
 EMPTY = Report("A <title> & more", "First.\n\nSecond <b>.", {"seed": 0, "model": "tiny <&>"})
 FIGURE = go.Figure(go.Scatter(x=[0, 1], y=[2.0, 3.0], text=["</script>", "<b>"])).update_layout(

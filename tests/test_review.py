@@ -8,8 +8,8 @@ import torch
 from test_coefficients import PAIRS, direction
 
 import steerlens
-from analysis.coefficients import coefficients
-from analysis.comparison import split_by_question
+from analysis.measures.coefficients import coefficients
+from analysis.measures.least_squares import split_by_question
 from steerlens import CAA, Conversation, PromptPair, at
 from steerlens.jsonl import line_numbers, read_contrasts, read_prompt_pairs
 from steerlens.models import hub_names, local_folder

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psr
+import psr_plan as plan
 import pytest
+import study
 from cells import Cells
 from estimates import (
     NOT,
@@ -19,13 +20,15 @@ from estimates import (
     UNDECIDED,
     Estimate,
     estimate,
-    markdown,
     mean_of,
     verdict,
 )
 from material import from_file
-from psr_page import Errors, page
+from psr_cells import cells_with
+from psr_page import page
+from psr_results import Errors
 
+from analysis.reports.markdown import markdown_table
 from steerlens import Conversation
 
 # Cells run in new processes, which import the module of their function: builtins are quick.
@@ -272,9 +275,9 @@ def asked(tmp_path: Path) -> Path:
     return path
 
 
-def given(monkeypatch: pytest.MonkeyPatch, asked: Path, **options: Any) -> psr.Options:
-    chosen = psr.Options("tiny", str(asked.parent), questions=str(asked), **options)
-    monkeypatch.setattr(psr, "_OPTIONS", [chosen])
+def given(monkeypatch: pytest.MonkeyPatch, asked: Path, **options: Any) -> plan.Options:
+    chosen = plan.Options(str(asked.parent), "tiny", questions=str(asked), **options)
+    monkeypatch.setattr(study, "_OPTIONS", [chosen])
     return chosen
 
 
@@ -282,11 +285,11 @@ def test_questions_of_ones_own_are_answered_under_the_instruction(
     gpt2: Any, asked: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chosen = given(monkeypatch, asked)
-    monkeypatch.setattr(psr, "model", lambda: gpt2)
+    monkeypatch.setattr(plan, "model", lambda: gpt2)
     monkeypatch.setattr("material._SUCCESSFUL", {})
-    assert psr.attributes() == ("formal", "short")
+    assert plan.attributes() == ("formal", "short")
     assert not chosen.judged
-    found = psr.material.__wrapped__("formal")
+    found = plan.material.__wrapped__("formal")
     assert found.template is None
     for split, questions in ASKED["questions"].items():  # pyright: ignore
         pairs = found.pairs[split]
@@ -296,7 +299,7 @@ def test_questions_of_ones_own_are_answered_under_the_instruction(
         assert all(len(pair.response) > 0 for pair in pairs)
         reworded = found.in_other_words(split, found.equivalents)
         assert [one[0].prompted.system for one in reworded] == ASKED["held_out"]
-    assert psr.material.__wrapped__("short").instruction == "Be short."
+    assert plan.material.__wrapped__("short").instruction == "Be short."
     assert found.setting(gpt2, "test", 2, 0) is None, "there is no judge"
     assert len(found.training(gpt2, 120, 0)) == 2
 
@@ -318,14 +321,14 @@ def test_a_judge_or_other_attributes_change_what_is_answered(
 ) -> None:
     assert given(monkeypatch, asked, judge=("http://127.0.0.1:9/v1", "a-judge")).judged
     given(monkeypatch, asked, attributes=("short",))
-    assert psr.attributes() == ("short",)
+    assert plan.attributes() == ("short",)
 
 
 def test_results_belong_to_the_file_of_questions(asked: Path, folders: Any) -> None:
-    chosen = psr.Options(str(folders["gpt2"]), str(asked.parent), questions=str(asked))
-    before = psr._about(chosen)
+    chosen = plan.Options(str(asked.parent), str(folders["gpt2"]), questions=str(asked))
+    before = cells_with(chosen).about
     asked.write_text(asked.read_text().replace("Be short.", "Be brief."))
-    after = psr._about(chosen)
+    after = cells_with(chosen).about
     assert {key for key in before if before[key] != after[key]} == {"data"}
 
 
@@ -348,13 +351,13 @@ def test_a_file_of_questions_that_lacks_something_says_so(
 
 
 def test_a_table_in_markdown_has_a_head_a_rule_and_its_rows() -> None:
-    table = markdown(["claim", "mean"], [["a", "1"], ["", "2"]])
+    table = markdown_table(["claim", "mean"], [["a", "1"], ["", "2"]])
     assert table == "| claim | mean |\n| --- | --- |\n| a | 1 |\n|  | 2 |"
 
 
 def test_without_results_the_page_is_the_hypotheses_alone() -> None:
-    text = page(None, psr.Options("demo", "nowhere"), "hypotheses")
+    text = page(None, plan.Options("nowhere"), "hypotheses")
     for name in ("H1", "H2", "H3", "H4", "H5"):
         assert f"**{name}**" in text
     assert "has not been opened" in text
-    assert "--model gpt2`" in page(None, psr.Options("gpt2", "nowhere"), "hypotheses")
+    assert "--model gpt2`" in page(None, plan.Options("nowhere", "gpt2"), "hypotheses")

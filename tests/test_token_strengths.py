@@ -9,8 +9,8 @@ import torch
 from catalogue import ByToken, first_positive, random
 from tiny_models import D_MODEL
 
-from analysis.coefficients import strengths
-from analysis.strengths import Entry
+from analysis.measures.coefficients import strengths
+from analysis.measures.entries import Entry
 from steerlens import (
     CAA,
     CLAS,

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.token_view import (
+from analysis.figures.tokens import (
     DIVERGING,
     TokenView,
     colour_of,

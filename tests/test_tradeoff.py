@@ -11,9 +11,9 @@ import torch
 from tiny_models import D_MODEL
 
 import steerlens
-from analysis import tradeoff as module
-from analysis.intervals import interval_of_mean
-from analysis.tradeoff import Scored, Setting, Tradeoff, by_question, c80, cp, tradeoff
+from analysis.measures import tradeoff as module
+from analysis.measures.intervals import interval_of_mean
+from analysis.measures.tradeoff import Scored, Setting, Tradeoff, by_question, c80, cp, tradeoff
 from steerlens import CAA, Conversation, at
 from steerlens.generation import Sampling
 

@@ -1,9 +1,9 @@
 """Judges: texts in, scores from 0 to 100 out, without a judge model unless one is asked for."""
 
-from analysis.judges.coherence import Coherence
-from analysis.judges.formats import FormatJudge
-from analysis.judges.linear import ClassJudge, register, sentiment
-from analysis.judges.protocol import Judge
+from .coherence import Coherence
+from .formats import FormatJudge
+from .linear import ClassJudge, register, sentiment
+from .protocol import Judge
 
 ATTRIBUTES = (
     "positive",

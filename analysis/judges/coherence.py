@@ -44,13 +44,14 @@ from jaxtyping import Float
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from analysis.judges.linear import HERE, as_texts, register_classifier, words_of
-from analysis.judges.protocol import Prompt, Scores, require_texts
 from steerlens.identity import device_of, fingerprint
 from steerlens.models import load
 from steerlens.prompts import Conversation, Encoded, encode, stack, with_response
 from steerlens.runtime.forward import logits
 from steerlens.types import HookedModel
+
+from .linear import HERE, as_texts, register_classifier, words_of
+from .protocol import Prompt, Scores, require_texts
 
 INSTRUCTION = "Write in lowercase. Do not use commas."
 REQUESTS = {

@@ -11,7 +11,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from analysis.judges.protocol import Prompt, Scores, require_texts
+from .protocol import Prompt, Scores, require_texts
 
 MOST_WORDS_OF_A_SHORT_TEXT = 40
 """A short text is "about 25 words"; in training it has 12 to 35."""

@@ -22,7 +22,7 @@ from jaxtyping import Float, Int
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from analysis.judges.protocol import Prompt, Scores, require_texts
+from .protocol import Prompt, Scores, require_texts
 
 HERE = Path(__file__).parent
 LONGEST_NGRAM = 3

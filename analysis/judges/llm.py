@@ -18,9 +18,10 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.judges.endpoint import Choice, Endpoint
-from analysis.judges.protocol import Prompt, Scores, require_texts
 from steerlens.prompts import Conversation
+
+from .endpoint import Choice, Endpoint
+from .protocol import Prompt, Scores, require_texts
 
 LEAST_MASS = 0.25
 

@@ -49,6 +49,7 @@ import steerlens
 from analysis.judges import ATTRIBUTES, Coherence, judge_of, register, sentiment
 from analysis.judges.coherence import REQUESTS
 from analysis.judges.formats import RULES, FormatJudge
+from analysis.reports.markdown import markdown_table
 from steerlens.models import DEMO, has_hooked_transformer
 from steerlens.runtime.forward import logits
 from steerlens.types import HookedModel
@@ -110,12 +111,6 @@ def auroc(positive: Sequence[float], negative: Sequence[float]) -> str:
     return f"{roc_auc_score(labels, np.r_[p, q]):.3f} [{low:.3f}, {high:.3f}]"
 
 
-def markdown(header: Sequence[str], rows: Table) -> str:
-    """A table."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
 # -- Bits per byte ---------------------------------------------------------------------------------
 
 
@@ -147,7 +142,7 @@ def bits_section(corpus: Path, count: int) -> str:
             ]
         )
     header = ["text", "n", "demonstration model", "5-gram Kneser-Ney", "gzip -9", "xz -9"]
-    return markdown(header, rows)
+    return markdown_table(header, rows)
 
 
 def _training_ids(corpus: Path, tokenizer) -> list[list[int]]:
@@ -227,7 +222,7 @@ def formats_section(samples: dict, human: dict[str, list[str]], tokenizer) -> st
         "human text cut to the same length",
         "human text made so",
     ]
-    return markdown(header, rows)
+    return markdown_table(header, rows)
 
 
 def wordings_section(samples: dict, trained: dict) -> str:
@@ -249,7 +244,7 @@ def wordings_section(samples: dict, trained: dict) -> str:
         "held out",
         "in training",
     ]
-    return markdown(header, rows)
+    return markdown_table(header, rows)
 
 
 def followed(attribute: str, texts: Sequence[str]) -> list[bool]:
@@ -277,7 +272,7 @@ def registers_section(samples: dict) -> str:
         "without",
         "AUROC with against without",
     ]
-    return markdown(header, rows)
+    return markdown_table(header, rows)
 
 
 def sentiment_section(by_temperature: dict[float, dict]) -> str:
@@ -301,7 +296,9 @@ def sentiment_section(by_temperature: dict[float, dict]) -> str:
         "no instruction: judged positive",
     ]
     header = ["", *(f"temperature {temperature:g}" for temperature in by_temperature)]
-    return markdown(header, [[name, *row] for name, *row in zip(names, *columns, strict=True)])
+    return markdown_table(
+        header, [[name, *row] for name, *row in zip(names, *columns, strict=True)]
+    )
 
 
 # -- Judges ----------------------------------------------------------------------------------------
@@ -331,7 +328,7 @@ def judges_section(corpus: Path, human: dict[str, list[str]], tokenizer) -> str:
     for name, group in human.items():
         hits = (register(name)(group) > 50).tolist()
         rows.append([f"register, {name}", share(hits), "", str(len(hits))])
-    return markdown(["judge", "accuracy", "calibration error", "n"], rows)
+    return markdown_table(["judge", "accuracy", "calibration error", "n"], rows)
 
 
 def _calibration_error(scores: np.ndarray, right: np.ndarray) -> float:
@@ -364,7 +361,7 @@ def human_coherence_section(human: dict[str, list[str]]) -> str:
         scores = judge(as_attribute(name, human))
         shift = f"{np.median(scores) - np.median(plain):+.1f}"
         rows.append([name, mean(scores, np.median), shift, str(len(scores))])
-    return markdown(["attribute", "median coherence", "less (none)", "n"], rows)
+    return markdown_table(["attribute", "median coherence", "less (none)", "n"], rows)
 
 
 def samples_coherence_section(
@@ -411,7 +408,7 @@ def samples_coherence_section(
                 str(len(texts)),
             ]
         )
-    return markdown(["text", "mean coherence", "AUROC, unsteered against it", "n"], rows)
+    return markdown_table(["text", "mean coherence", "AUROC, unsteered against it", "n"], rows)
 
 
 def unsteered(samples: dict) -> list[str]:
@@ -421,7 +418,7 @@ def unsteered(samples: dict) -> list[str]:
 
 def over_steered(model: HookedModel) -> dict[float, list[str]]:
     """Samples under far too strong a steering, by strength."""
-    from analysis.demo import contrast
+    from analysis.reports.demo import contrast
 
     positive, negative = contrast()
     caa = steerlens.CAA.from_prompts(
@@ -448,7 +445,7 @@ def degraded_section(samples: dict, human: dict[str, list[str]]) -> str:
     for name, texts in (("human text", people), (f"samples, temperature {TEMPERATURE}", bare)):
         scores = [mean(judge([replaced(t, s, pool) for t in texts])) for s in REPLACED]
         rows.append([name, *scores])
-    return markdown(["words replaced", *(f"{part:.0%}" for part in REPLACED)], rows)
+    return markdown_table(["words replaced", *(f"{part:.0%}" for part in REPLACED)], rows)
 
 
 def replaced(text: str, part: float, pool: list[str]) -> str:
@@ -490,7 +487,7 @@ def logits_section() -> str:
             found = logits(model, tokens, window)
         largest = (found - expected)[window.mask].abs().max().item()
         rows.append([f"{backend}, transformer-lens {version}", f"{largest:.1e}"])
-    return markdown(["backend", "largest difference of a logit from transformers'"], rows)
+    return markdown_table(["backend", "largest difference of a logit from transformers'"], rows)
 
 
 def document(corpus: Path, size: int) -> str:

@@ -2,36 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
-import clas
+import clas_plan as plan
 import numpy as np
 from cells import Cells
-from estimates import (
-    N_BOOTSTRAP,
-    NOT,
-    SUPPORTED,
-    UNDECIDED,
-    Estimate,
-    estimate,
-    markdown,
-    mean_of,
-    mean_score,
-    verdict,
+from clas_results import (
+    BEYOND,
+    CLAS,
+    GRID,
+    MARGIN,
+    NEEDED,
+    Results,
+    elsewhere,
+    gains,
+    not_below,
+    on_most,
 )
+from estimates import N_BOOTSTRAP, Estimate, mean_of, mean_score, verdict
+
+from analysis.reports.markdown import markdown_table
 
 REASONS = Path(__file__).with_name("clas_reasons.md")
 """What we make of the results, written by hand once they are there."""
 
-NEEDED = 0.8
-MARGIN = 3.0
-"""Points that CLAS may be below a rival and still be called as good."""
 KINDS = ("harmonic", "attribute", "coherence")
-CLAS, GRID = "CLAS, RFM", "LAS grid"
 RIVALS = ("ReFT", "LoReFT", "ReFT-r1", "LoRA")
-
 HYPOTHESES = f"""\
 Written before the command opened the test split. A score is the mean over completions of the
 harmonic mean of the attribute's judge and of coherence, 0 to 100. Intervals are nominally of 95 %:
@@ -52,19 +49,20 @@ interval lies wholly on the side claimed, **not supported** where it lies wholly
 - **H4** Away from what it was fitted on, CLAS over-steers. For attributes whose questions are all
   about films, on questions about something else: (a) |alpha| is larger, by the ratio of its means
   over the text; (b) steering costs more coherence than on its own questions; (c) a bound on |alpha|
-  (its {clas.CLAMP:.0%} quantile on the training tokens, a site) gives coherence back there; (d) so
+  (its {plan.CLAMP:.0%} quantile on the training tokens, a site) gives coherence back there; (d) so
   does leaving BOS alone, in fitting and after.
 
 Every method tries as many configurations (6) on validation questions, with seed 0: strengths for
 the LAS grid (shares of the median length of the activations), the layer for methods at one layer,
 multiples (1/4 to 8) of its own learning rate for every other (ReFT-r1's factor, AxBench's second
 dial, stays at 1). The best score is kept and fitted anew with each seed. Learned methods get
-{clas.N_TRAIN} pairs "plain prompt -> completion that shows the attribute" (of prompted responses
-that the judges give 50 points or more) and {clas.N_VALIDATION} to choose among 8 steps by the
+{plan.N_TRAIN} pairs "plain prompt -> completion that shows the attribute" (of prompted responses
+that the judges give 50 points or more) and {plan.N_VALIDATION} to choose among 8 steps by the
 likelihood, step 0 included; ReFT-r1 gets 24 passes in batches of 6 and the model's own answers as
-negatives. Directions, and the instruction vector, come from {clas.N_PROBE} other training questions
+negatives. Directions, and the instruction vector, come from {plan.N_PROBE} other training questions
 with and without the instruction. Samples at temperature 1, at most 64 tokens.
 """
+
 SEEN = """
 Changed while the search on validation questions ran, before the test split was opened, on the
 advice of a reviewer who had seen no score: H2 had been called supported wherever its interval
@@ -76,63 +74,7 @@ questions, with one seed and default settings, of CLAS and of the unsteered mode
 """
 
 
-@dataclass(frozen=True, eq=False)
-class Results:
-    """The cells of the study."""
-
-    cells: Cells
-    options: clas.Options
-
-    def tests(self, attribute: str, method: str) -> list[dict]:
-        """The results of every seed; "unsteered" and "prompt" are methods too."""
-        seeds = range(self.options.seeds)
-        if method in ("unsteered", "prompt"):
-            return [self.cells.get("reference", attribute, "test", seed)[method] for seed in seeds]
-        one = clas.chosen(self.cells, attribute, method)
-        return [self.cells.get("test", attribute, method, one, seed) for seed in seeds]
-
-    def scores(self, attribute: str, method: str, kind: str = "harmonic") -> np.ndarray:
-        """[seed, question]."""
-        return np.array([one[kind] for one in self.tests(attribute, method)], dtype=float)
-
-    def beyond(self, attribute: str) -> list[dict]:
-        """The cells of every seed, for questions of its own and beyond."""
-        one = clas.chosen(self.cells, attribute, CLAS)
-        return [
-            self.cells.get("beyond", attribute, one, seed) for seed in range(self.options.seeds)
-        ]
-
-
-def gains(results: Results, first: str, second: str) -> list[Estimate]:
-    """By attribute: the score of one method less that of another, question by question."""
-    return [
-        mean_score(results.scores(attribute, first) - results.scores(attribute, second), draw)
-        for draw, attribute in enumerate(results.options.attributes)
-    ]
-
-
-def on_most(found: Sequence[Estimate]) -> str:
-    """The verdict of H1."""
-    needed = int(np.ceil(NEEDED * len(found)))
-    above = sum(one.interval[0] > 0 for one in found)
-    below = sum(one.interval[1] < 0 for one in found)
-    if above >= needed:
-        return SUPPORTED
-    return NOT if below > len(found) - needed else UNDECIDED
-
-
-def not_below(one: Estimate) -> str:
-    """The verdict of H2."""
-    low, high = one.interval
-    if high < 0:
-        return NOT
-    return SUPPORTED if low > -MARGIN else UNDECIDED
-
-
-# -- The page --------------------------------------------------------------------------------------
-
-
-def page(cells: Cells | None, options: clas.Options, until: str) -> str:
+def page(cells: Cells | None, options: plan.Options, until: str) -> str:
     """The page as Markdown; without results the hypotheses alone."""
     head = (
         "# Context-dependent strengths\n\nWritten by `python scripts/studies/clas.py`. The "
@@ -162,7 +104,7 @@ def _verdicts(results: Results) -> str:
     found = gains(results, CLAS, "CLAS, random")
     rows.append(_row("H3 RFM less random > 0", found, verdict(mean_of(found), 0, above=True)))
     for name, statistic, bound in BEYOND:
-        some = {a: _elsewhere(results, a, statistic) for a in attributes if a in clas.BEYOND}
+        some = {a: elsewhere(results, a, statistic) for a in attributes if a in plan.BEYOND}
         if some:
             cells = [str(some[a]) if a in some else "" for a in attributes]
             mean = mean_of(list(some.values()))
@@ -171,7 +113,7 @@ def _verdicts(results: Results) -> str:
     return (
         f"\n## Verdicts\n\nEstimates with 95 % intervals; {results.options.seeds} seeds, "
         f"{results.scores(attributes[0], CLAS).shape[1]} test questions for each attribute.\n\n"
-        f"{markdown(head, rows)}\n"
+        f"{markdown_table(head, rows)}\n"
     )
 
 
@@ -179,66 +121,10 @@ def _row(name: str, found: Sequence[Estimate], outcome: str) -> list[str]:
     return [name, *map(str, found), str(mean_of(found)), f"**{outcome}**"]
 
 
-def _coherence(cell: dict, where: str, name: str) -> np.ndarray:
-    return np.array(cell[where]["scores"][name]["coherence"], dtype=float)
-
-
-def _ratio(cells: Sequence[dict], own: np.ndarray, other: np.ndarray) -> float:
-    beyond, here = (
-        np.array([cell[where]["by_text"] for cell in cells])[:, some]
-        for where, some in (("beyond", other), ("own", own))
-    )
-    return float(beyond.mean() / here.mean())
-
-
-def _cost(cells: Sequence[dict], own: np.ndarray, other: np.ndarray) -> float:
-    """Coherence lost beyond, less that lost on own questions."""
-    lost = [
-        np.nanmean(
-            [
-                (_coherence(cell, where, "unsteered") - _coherence(cell, where, "as fitted"))[some]
-                for cell in cells
-            ]
-        )
-        for where, some in (("beyond", other), ("own", own))
-    ]
-    return float(lost[0] - lost[1])
-
-
-def _given_back(name: str) -> "Statistic":
-    def statistic(cells: Sequence[dict], own: np.ndarray, other: np.ndarray) -> float:
-        gained = [
-            (_coherence(cell, "beyond", name) - _coherence(cell, "beyond", "as fitted"))[other]
-            for cell in cells
-        ]
-        return float(np.nanmean(gained))
-
-    return statistic
-
-
-Statistic = Callable[[Sequence[dict], np.ndarray, np.ndarray], float]
-BEYOND: tuple[tuple[str, Statistic, float], ...] = (
-    ("H4a mean alpha beyond / own > 1", _ratio, 1.0),
-    ("H4b coherence lost beyond, less that on own questions > 0", _cost, 0.0),
-    ("H4c coherence given back by the bound > 0", _given_back("bounded"), 0.0),
-    ("H4d coherence given back without BOS > 0", _given_back("without BOS"), 0.0),
-)
-
-
-def _elsewhere(results: Results, attribute: str, statistic: Statistic) -> Estimate:
-    cells = results.beyond(attribute)
-    sizes = [len(cells[0][where]["by_text"]) for where in ("own", "beyond")]
-
-    def of(seeds: np.ndarray, own: np.ndarray, other: np.ndarray) -> float:
-        return statistic([cells[seed] for seed in seeds], own, other)
-
-    return estimate(of, len(cells), sizes, draw=results.options.attributes.index(attribute))
-
-
 def _scores(results: Results) -> str:
     rows = []
     for draw, attribute in enumerate(results.options.attributes):
-        for i, method in enumerate(("unsteered", "prompt", *clas.METHODS)):
+        for i, method in enumerate(("unsteered", "prompt", *plan.METHODS)):
             row = [attribute if i == 0 else "", method]
             row += [str(mean_score(results.scores(attribute, method, k), draw)) for k in KINDS]
             rows.append(row + _costs(results, attribute, method))
@@ -248,21 +134,21 @@ def _scores(results: Results) -> str:
         "\n## Scores\n\nOn test questions. `step kept`, by seed: of 8, where 0 is the model itself "
         "(of ReFT-r1 the pass, of 24). A fit includes finding its directions; the search is six "
         "fits, without the completions that "
-        f"are judged.\n\n{markdown(head, rows)}\n"
+        f"are judged.\n\n{markdown_table(head, rows)}\n"
     )
 
 
 def _costs(results: Results, attribute: str, method: str) -> list[str]:
     if method in ("unsteered", "prompt"):
         return ["", "", "", ""]
-    one = clas.chosen(results.cells, attribute, method)
+    one = plan.chosen(results.cells, attribute, method)
     tests = results.tests(attribute, method)
     tried = range(results.options.configurations)
     searched = [results.cells.get("search", attribute, method, c, 0)["seconds"] for c in tried]
     steps = [str(test["step"]) for test in tests if test["step"] is not None]
     seconds = float(np.mean([test["seconds"] for test in tests]))
     return [
-        clas.described(method, one),
+        plan.described(method, one),
         ", ".join(steps),
         f"{seconds:.1f}",
         f"{sum(searched):.0f}",
@@ -272,7 +158,7 @@ def _costs(results: Results, attribute: str, method: str) -> list[str]:
 def _beyond(results: Results) -> str:
     rows = []
     for draw, attribute in enumerate(results.options.attributes):
-        if attribute not in clas.BEYOND:
+        if attribute not in plan.BEYOND:
             continue
         cells = results.beyond(attribute)
         for where in ("own", "beyond"):
@@ -285,7 +171,7 @@ def _beyond(results: Results) -> str:
     alphas = [
         [attribute, where, part, *_by_layer(results.beyond(attribute), where, part)]
         for attribute in results.options.attributes
-        if attribute in clas.BEYOND
+        if attribute in plan.BEYOND
         for where in ("own", "beyond")
         for part in ("BOS", "text")
     ]
@@ -296,17 +182,17 @@ def _beyond(results: Results) -> str:
     return (
         "\n## Beyond what it was fitted on\n\nCLAS (RFM) fitted on questions about films; `beyond` "
         "are questions for encyclopedia articles and tales.\n\n"
-        f"{markdown(['attribute', 'questions', 'steering', 'judge', 'coherence'], rows)}\n\n"
+        f"{markdown_table(['attribute', 'questions', 'steering', 'judge', 'coherence'], rows)}\n\n"
         "Mean |alpha| over tokens, and in brackets its share of the activation's length:\n\n"
-        f"{markdown(['attribute', 'questions', 'tokens', *layers], alphas)}\n"
+        f"{markdown_table(['attribute', 'questions', 'tokens', *layers], alphas)}\n"
     )
 
 
 def _stronger(results: Results) -> str:
     rows = []
     for draw, attribute in enumerate(results.options.attributes):
-        one = clas.chosen(results.cells, attribute, CLAS)
-        for factor in clas.FACTORS:
+        one = plan.chosen(results.cells, attribute, CLAS)
+        for factor in plan.FACTORS:
             cell = results.cells.get("stronger", attribute, one, factor)
             scores = [mean_score(np.array([cell[kind]], dtype=float), draw) for kind in KINDS]
             rows.append([attribute, f"{factor:g}", str(cell["step"]), *map(str, scores)])
@@ -314,7 +200,7 @@ def _stronger(results: Results) -> str:
     return (
         "\n## Times the fitted strength\n\nAdded after the results were seen, to see what the "
         "likelihood leaves undone: CLAS (RFM) as chosen, seed 0, multiplied, on the "
-        f"{results.options.n_validation} validation questions.\n\n{markdown(head, rows)}\n"
+        f"{results.options.n_validation} validation questions.\n\n{markdown_table(head, rows)}\n"
     )
 
 

@@ -9,7 +9,9 @@ three seeds and 120 questions; what it should hold is the mean that all seeds an
 from __future__ import annotations
 
 import numpy as np
-from estimates import Estimate, markdown, mean_of, mean_score
+from estimates import Estimate, mean_of, mean_score
+
+from analysis.reports.markdown import markdown_table
 
 SEEDS, QUESTIONS, NOISE = 3, 120, 20.0
 REPEATS = 300
@@ -41,7 +43,7 @@ def coverage(of_seeds: float, of_questions: float, attributes: int) -> float:
 def main() -> None:
     """Print the table."""
     rows = [[f"{s:g}", f"{q:g}", str(a), f"{coverage(s, q, a):.2f}"] for s, q, a in CASES]
-    print(markdown(["spread of seeds", "of questions", "attributes", "coverage"], rows))
+    print(markdown_table(["spread of seeds", "of questions", "attributes", "coverage"], rows))
 
 
 if __name__ == "__main__":

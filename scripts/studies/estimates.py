@@ -1,4 +1,4 @@
-"""Estimates of a study with their resamples, verdicts on claims, and tables."""
+"""Estimates of a study with their resamples, and verdicts on claims."""
 
 from __future__ import annotations
 
@@ -67,9 +67,3 @@ def verdict(one: Estimate, bound: float, above: bool) -> str:
     if high < bound:
         return NOT if above else SUPPORTED
     return UNDECIDED
-
-
-def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from analysis.faithfulness import reworded
 from analysis.judges import Coherence, FormatJudge, judge_of
 from analysis.judges.protocol import Judge
-from analysis.tradeoff import Setting
+from analysis.measures.faithfulness import reworded
+from analysis.measures.tradeoff import Setting
 from steerlens.demo import benchmark_set
 from steerlens.generation import Sampling, generate, prompted_pairs
 from steerlens.prompts import PLAIN, PromptPair, tokenizer_of

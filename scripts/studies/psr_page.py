@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psr
+import psr_plan as plan
 from cells import Cells
-from estimates import N_BOOTSTRAP, UNDECIDED, Estimate, estimate, markdown, mean_of, verdict
+from estimates import N_BOOTSTRAP, UNDECIDED, estimate, mean_of, verdict
+from psr_results import EVEN, MARGIN, UNEVEN, Claim, Errors, Found, Results, claims
 
+from analysis.reports.markdown import markdown_table
 from steerlens.training.loop import RATES, REACH, SHORT_REACH, Schedule
 
 REASONS = Path(__file__).with_name("psr_reasons.md")
 """What we make of the results, written by hand once they are there."""
 
-EVEN, UNEVEN = 2.0, 10.0
-MARGIN = 2.0
 APART = 4.0
 SEEN_ATTRIBUTE = "positive"
-
 HYPOTHESES = f"""\
 Written before the command opened the test split. A verdict is **supported** where the 95 % interval
 of the mean over attributes lies wholly on the side claimed, **not supported** where it lies wholly
@@ -37,7 +35,7 @@ steering.
   over responses); (b) more than {UNEVEN:g} times, as "orders of magnitude" in the paper would have
   it. The estimate is the smallest ratio of all layers.
 - **H2** Constant steering overshoots where it acts and is brought back: at the strength whose
-  attribute score is the prompt's (to within {psr.MATCHED_SHARE:.0%} of the prompt's effect, on
+  attribute score is the prompt's (to within {plan.MATCHED_SHARE:.0%} of the prompt's effect, on
   validation questions), (a) relRMSE at its own layer is above 1, and (b) it is lower at the last
   layer. For S-Const_DiM and S-Const_MSE.
 - **H3** (a) A-PSR_MSE is below the equivalent-prompt line at every layer from mid-depth on
@@ -51,210 +49,29 @@ steering.
 H4 and H5 compare at equal coherence; the difference of coherence that is left on the test questions
 stands below each, and where it is more than {APART:g} points the verdict is undecided.
 
-Every method tries as many configurations ({psr.BUDGET}, where the model has the layers) on
+Every method tries as many configurations ({plan.BUDGET}, where the model has the layers) on
 validation questions with seed 0: the layer for S methods, the learning rate for A methods. The one
 with the best TA@C80 there is kept. Strengths are found on validation questions (doubling or
 halving, then four bisections) and used unchanged on test questions. The prompt whose score and
 coherence are aimed at is the attribute's first wording; the pairs hold all wordings of the
 training. C80 is 80 % of the unsteered mean coherence on the same questions; Cp is the prompt's
-coherence, or the unsteered where that is lower, less {psr.TOLERANCE:g} points. Samples at
+coherence, or the unsteered where that is lower, less {plan.TOLERANCE:g} points. Samples at
 temperature 1, at most 64 tokens.
 """
+
 SEEN = """
 Not quite blind. While the code was written, numbers of *positive* were seen on its test questions:
 H1's ratios (2 to 4, before the bound of 2 was set), and, from notebook 04 of an earlier commit and
 16 questions, curves that bear on H3 to H5. So the table also has the mean without *positive*.
 """
+
 UNJUDGED = """
 No judge was at hand: H2 is asked at strength 1, as trained, the configuration kept is the one with
 the smallest relRMSE at the last layer on validation pairs, and H4 and H5 are not asked.
 """
 
 
-# -- Reading the cells -----------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, eq=False)
-class Results:
-    """The cells of one study, by attribute and method."""
-
-    cells: Cells
-    options: psr.Options
-
-    @property
-    def n_layers(self) -> int:
-        return psr.model().cfg.n_layers
-
-    @property
-    def attributes(self) -> tuple[str, ...]:
-        return psr.attributes()
-
-    def configuration(self, attribute: str, method: str) -> int:
-        return psr.chosen(self.cells, attribute, method, self.n_layers)
-
-    def of(self, cell: str, attribute: str, method: str) -> list[Any]:
-        """The results of every seed."""
-        one = self.configuration(attribute, method)
-        return [
-            self.cells.get(cell, attribute, method, one, seed) for seed in range(self.options.seeds)
-        ]
-
-    def scores(self, attribute: str, method: str, at: str, kind: str) -> np.ndarray:
-        """[seed, question] at the strength found for C80 or Cp; "prompt" and "unsteered" too."""
-        if method in ("prompt", "unsteered"):
-            found = [
-                self.cells.get("reference", attribute, "test", seed)[method]
-                for seed in range(self.options.seeds)
-            ]
-        else:
-            found = [one[at] for one in self.of("test", attribute, method)]
-        return np.array([one["by_question"][kind] for one in found], dtype=float)
-
-    def errors(self, attribute: str, method: str, strength: str) -> "Errors | None":
-        """Squared errors at a strength, of the seeds that have it."""
-        found = [one["errors"].get(strength) for one in self.of("test", attribute, method)]
-        return Errors.of([one for one in found if one is not None])
-
-    def at_middle(self, attribute: str, method: str) -> "Errors":
-        level = psr.middle(self.n_layers)
-        found = Errors.of(
-            [
-                self.cells.get("same_layer", attribute, method, level, seed)
-                for seed in range(self.options.seeds)
-            ]
-        )
-        assert found is not None
-        return found
-
-    def on_own_span(self, attribute: str, method: str, configuration: int) -> "Errors":
-        """Errors that count the last prompt token too, as the training does."""
-        name, seeds = psr.with_last_prompt_token.__name__, range(self.options.seeds)
-        found = Errors.of(
-            [self.cells.get(name, attribute, method, configuration, seed) for seed in seeds]
-        )
-        assert found is not None
-        return found
-
-    def in_other_words(self, attribute: str, which: str) -> "Errors":
-        """Of "equivalents" or "neutral" prompts."""
-        found = Errors.of([self.cells.get("prompt", attribute)[which]])
-        assert found is not None
-        return found
-
-
-@dataclass(frozen=True, eq=False)
-class Errors:
-    """Squared errors [seed, layer, example], and those of not steering."""
-
-    above: np.ndarray
-    below: np.ndarray
-
-    @classmethod
-    def of(cls, found: Sequence[Mapping[str, Any]]) -> "Errors | None":
-        if not found:
-            return None
-        return cls(*(np.array([one[part] for one in found]) for part in ("above", "below")))
-
-    def relative(self, seeds: np.ndarray, examples: np.ndarray) -> np.ndarray:
-        """RelRMSE of each layer, pooled over these seeds and examples."""
-        some = np.ix_(seeds % len(self.above), range(self.above.shape[1]), examples)
-        return np.sqrt(self.above[some].sum(axis=(0, 2)) / self.below[some].sum(axis=(0, 2)))
-
-    @property
-    def n(self) -> int:
-        return self.above.shape[2]
-
-    @property
-    def seeds(self) -> int:
-        return len(self.above)
-
-    def statistic(self, of: Callable[[np.ndarray], float], draw: int) -> Estimate:
-        """A number made of the layers' relRMSE."""
-        return estimate(lambda s, e: of(self.relative(s, e)), self.seeds, self.n, draw)
-
-
-# -- Hypotheses ------------------------------------------------------------------------------------
-
-Found = dict[str, Estimate | None]
-
-
-def h1(results: Results) -> Found:
-    """The smallest over layers of the median ratio within a response."""
-    found: Found = {}
-    for draw, attribute in enumerate(results.attributes):
-        ratios = np.array(results.cells.get("prompt", attribute)["within"], dtype=float)
-        found[attribute] = estimate(
-            lambda _, e, r=ratios: float(np.median(r[:, e], axis=1).min()), 1, ratios.shape[1], draw
-        )
-    return found
-
-
-def h2(results: Results, method: str, last: bool) -> Found:
-    """RelRMSE at the own layer; or that at the last layer less that at the own."""
-    found: Found = {}
-    for draw, attribute in enumerate(results.attributes):
-        strength = "matched" if results.options.judged else "1"
-        errors = results.errors(attribute, method, strength)
-        own = psr.own_layer(method, results.configuration(attribute, method), results.n_layers)
-        found[attribute] = errors and errors.statistic(
-            lambda r, own=own: float(r[-1] - r[own] if last else r[own]), draw
-        )
-    return found
-
-
-def h3a(results: Results) -> Found:
-    """The largest difference between A-PSR_MSE and equivalent prompts from mid-depth on."""
-    found: Found = {}
-    for draw, attribute in enumerate(results.attributes):
-        mine, other = (
-            results.errors(attribute, "A-PSR_MSE", "1"),
-            results.in_other_words(attribute, "equivalents"),
-        )
-        assert mine is not None
-        found[attribute] = _largest(mine, other, results.n_layers // 2, draw)
-    return found
-
-
-def h3b(results: Results) -> Found:
-    """The largest difference between S-PSR_MSE and S-Const_MSE from the middle layer on."""
-    own = psr.layers_tried(results.n_layers)[psr.middle(results.n_layers)]
-    return {
-        attribute: _largest(
-            results.at_middle(attribute, "S-PSR_MSE"),
-            results.at_middle(attribute, "S-Const_MSE"),
-            own,
-            draw,
-        )
-        for draw, attribute in enumerate(results.attributes)
-    }
-
-
-def _largest(mine: Errors, other: Errors, first: int, draw: int) -> Estimate:
-    def statistic(seeds: np.ndarray, examples: np.ndarray) -> float:
-        difference = mine.relative(seeds, examples) - other.relative(seeds, examples)
-        return float(difference[first:].max())
-
-    return estimate(statistic, mine.seeds, mine.n, draw)
-
-
-def difference(
-    results: Results, first: tuple[str, str], second: tuple[str, str], kind: str = "attribute"
-) -> Found:
-    """Score of (method, strength) less that of another, question by question."""
-    found: Found = {}
-    for draw, attribute in enumerate(results.attributes):
-        one, two = (results.scores(attribute, *which, kind) for which in (first, second))
-        apart = one - two
-        found[attribute] = estimate(
-            lambda s, q, apart=apart: float(np.nanmean(apart[np.ix_(s, q)])), *apart.shape, draw
-        )
-    return found
-
-
-# -- The page --------------------------------------------------------------------------------------
-
-
-def page(cells: Cells | None, options: psr.Options, until: str) -> str:
+def page(cells: Cells | None, options: plan.Options, until: str) -> str:
     """The page as Markdown; without results the hypotheses alone."""
     head = (
         "# Prompt steering as activation steering\n\n"
@@ -267,7 +84,6 @@ def page(cells: Cells | None, options: psr.Options, until: str) -> str:
     head += (SEEN if options.model == "demo" else "") + ("" if options.judged else UNJUDGED)
     if cells is None or until == "validation":
         return head + "\nThe test split has not been opened yet.\n"
-    psr.begin(options)  # run as a script, the study itself is another module: __main__
     results = Results(cells, options)
     parts = [head, _verdicts(results), _prompt(results), _faithfulness(results)]
     parts.append(_own_span(results))
@@ -276,46 +92,6 @@ def page(cells: Cells | None, options: psr.Options, until: str) -> str:
     if REASONS.exists() and options.model == "demo":
         parts.insert(2, "\n" + REASONS.read_text(encoding="utf-8"))
     return "\n".join([*parts, _configurations(results), _about(results)])
-
-
-@dataclass(frozen=True, eq=False)
-class Claim:
-    """A row of the table: a quantity by attribute, and the side of the bound that is claimed."""
-
-    name: str
-    found: Found
-    bound: float
-    above: bool
-    coherence: Found | None = None
-
-
-def claims(results: Results) -> list[Claim]:
-    """Every claim, in order."""
-    ratios = h1(results)
-    made = [
-        Claim(f"H1a ratio > {EVEN:g}", ratios, EVEN, True),
-        Claim(f"H1b ratio > {UNEVEN:g}", ratios, UNEVEN, True),
-    ]
-    for method in ("S-Const_DiM", "S-Const_MSE"):
-        own, last = (h2(results, method, which) for which in (False, True))
-        made.append(Claim(f"H2a {method}, own layer > 1", own, 1, True))
-        made.append(Claim(f"H2b {method}, last less own < 0", last, 0, False))
-    made.append(Claim("H3a A-PSR less equivalent < 0", h3a(results), 0, False))
-    made.append(Claim("H3b S-PSR less S-Const < 0", h3b(results), 0, False))
-    if not results.options.judged:
-        return made
-    for name, mine, other, bound in (
-        ("H4 S-PSR less S-Const_DiM, TA@C80 > 0", ("S-PSR_MSE", "C80"), ("S-Const_DiM", "C80"), 0),
-        (
-            f"H5 A-PSR less prompt, TA@Cp > -{MARGIN:g}",
-            ("A-PSR_MSE", "Cp"),
-            ("prompt", "Cp"),
-            -MARGIN,
-        ),
-    ):
-        both = (difference(results, mine, other, kind) for kind in ("attribute", "coherence"))
-        made.append(Claim(name, next(both), bound, True, next(both)))
-    return made
 
 
 def _verdicts(results: Results) -> str:
@@ -331,7 +107,7 @@ def _verdicts(results: Results) -> str:
         f"{results.in_other_words(results.attributes[0], 'equivalents').n} test questions for each "
         'attribute. "No match": the search found no strength that scores as the prompt does, in '
         "any seed; the table of faithfulness says where only some seeds had one.\n\n"
-        f"{markdown(head, rows)}\n"
+        f"{markdown_table(head, rows)}\n"
     )
 
 
@@ -376,7 +152,7 @@ def _prompt(results: Results) -> str:
         "of |Delta| over tokens (assumption 3.2); then the share of |Delta|² along the mean push, "
         "the best axis and the best eight axes of other questions (3.1); then the R², on other "
         "questions, of a token's strength read off its plain activation (3.2a).\n\n"
-        f"{markdown(head, rows)}\n"
+        f"{markdown_table(head, rows)}\n"
     )
 
 
@@ -388,7 +164,7 @@ def _faithfulness(results: Results) -> str:
             ("equivalent prompts", "", results.in_other_words(attribute, "equivalents")),
             ("neutral prompts", "", results.in_other_words(attribute, "neutral")),
         ]
-        for method in psr.METHODS:
+        for method in plan.METHODS:
             for strength in ("1", "matched"):
                 errors = results.errors(attribute, method, strength)
                 if errors is not None:
@@ -400,7 +176,7 @@ def _faithfulness(results: Results) -> str:
         "\n## Faithfulness\n\nrelRMSE to the prompted activations on the test responses; 1 is the "
         "error of not steering. A strength is 1 (as trained) or matched (the prompt's attribute "
         "score on validation questions; left out where there is none).\n\n"
-        f"{markdown(['attribute', 'method', 'strength', *layers], rows)}\n"
+        f"{markdown_table(['attribute', 'method', 'strength', *layers], rows)}\n"
     )
 
 
@@ -419,17 +195,17 @@ def _by_layer(
 def _own_span(results: Results) -> str:
     """Not registered: added when the span was noticed to be another than the training's."""
     layers = [f"layer {layer}" for layer in range(results.n_layers)]
-    level, rows = psr.middle(results.n_layers), []
-    name = psr.wordings_with_last_prompt_token.__name__
+    level, rows = plan.middle(results.n_layers), []
+    name = "wordings_with_last_prompt_token"
     for draw, attribute in enumerate(results.attributes):
         others = Errors.of([results.cells.get(name, attribute)])
         assert others is not None
         named = [("equivalent prompts", "", others)]
-        for method in psr.METHODS:
+        for method in plan.METHODS:
             kept = results.configuration(attribute, method)
-            chosen = {kept, level} if method in psr.SAME_LAYER else {kept}
+            chosen = {kept, level} if method in plan.SAME_LAYER else {kept}
             for one in sorted(chosen):
-                what = psr.described(method, one, results.n_layers)
+                what = plan.described(method, one, results.n_layers)
                 named.append((method, what, results.on_own_span(attribute, method, one)))
         rows += _by_layer(attribute, named, draw)
     return (
@@ -438,16 +214,16 @@ def _own_span(results: Results) -> str:
         "above, and H2 and H3, count response tokens alone. Here that token counts too. It is "
         "pushed several times harder than the others, so much of the squared error is its own. "
         "Strength 1; not among the hypotheses, and added after they were written.\n\n"
-        f"{markdown(['attribute', 'method', 'configuration', *layers], rows)}\n"
+        f"{markdown_table(['attribute', 'method', 'configuration', *layers], rows)}\n"
     )
 
 
 def _scores(results: Results) -> str:
     rows = []
     for draw, attribute in enumerate(results.attributes):
-        for i, method in enumerate(("unsteered", "prompt", *psr.METHODS)):
+        for i, method in enumerate(("unsteered", "prompt", *plan.METHODS)):
             row = [attribute if i == 0 else "", method]
-            for at in ("C80", "Cp") if method in psr.METHODS else ("C80",):
+            for at in ("C80", "Cp") if method in plan.METHODS else ("C80",):
                 for kind in ("attribute", "coherence"):
                     scores = results.scores(attribute, method, at, kind)
                     row.append(
@@ -459,7 +235,7 @@ def _scores(results: Results) -> str:
                             )
                         )
                     )
-                if method in psr.METHODS:
+                if method in plan.METHODS:
                     found = [one[at] for one in results.of("validate", attribute, method)]
                     strengths = ", ".join(f"{one['strength']:.3g}" for one in found)
                     row.append(strengths + _missed(found))
@@ -471,7 +247,7 @@ def _scores(results: Results) -> str:
         "each seed was given by the validation questions. `unsteered` and `prompt` have no "
         "strength: their scores stand in the first columns. \\* not reached: the most coherent "
         "strength instead; + no bound: still that coherent at the largest strength tried.\n\n"
-        f"{markdown(head, rows)}\n"
+        f"{markdown_table(head, rows)}\n"
     )
 
 
@@ -483,16 +259,16 @@ def _missed(found: Sequence[Mapping[str, Any]]) -> str:
 def _configurations(results: Results) -> str:
     rows = []
     for attribute in results.attributes:
-        for i, method in enumerate(psr.METHODS):
+        for i, method in enumerate(plan.METHODS):
             one = results.configuration(attribute, method)
             fits = results.of("fit", attribute, method)
             seconds = np.mean([fit["seconds"] for fit in fits])
             firing = [
                 f"{np.mean(rates):.2f}"
                 for rates in fits[0].get("firing", {}).values()
-                if psr.METHODS[method].gated
+                if plan.METHODS[method].gated
             ]
-            chosen = psr.described(method, one, results.n_layers)
+            chosen = plan.described(method, one, results.n_layers)
             row = [attribute if i == 0 else "", method, chosen, f"{seconds:.0f}", " ".join(firing)]
             row.append(f"{results.options.n_train} of {fits[0]['pool']}")
             rows.append(row)
@@ -504,7 +280,7 @@ def _configurations(results: Results) -> str:
         "gates open (seed 0, by layer)",
         "pairs",
     ]
-    return f"\n## What was chosen on validation questions\n\n{markdown(head, rows)}\n"
+    return f"\n## What was chosen on validation questions\n\n{markdown_table(head, rows)}\n"
 
 
 def _about(results: Results) -> str:

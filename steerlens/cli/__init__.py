@@ -7,13 +7,7 @@ from typing import Any
 
 import typer
 
-from steerlens.cli.fitting import fit_act_add, fit_caa, fit_direction
-from steerlens.cli.fitting_clas import fit_clas
-from steerlens.cli.fitting_cold import fit_cold_fd, fit_cold_kernel
-from steerlens.cli.fitting_psr import fit_psr
-from steerlens.cli.looking import doctor, info, models
-from steerlens.cli.measuring import compare, faithfulness
-from steerlens.cli.writing import demo, generate
+from steerlens.cli import fit, generate, measure, models
 
 app = typer.Typer(
     help="Steer language models by prompt or by activation, and see what it does per token.",
@@ -21,22 +15,18 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-fit_app = typer.Typer(help="Fit a steering and write it to a file.", no_args_is_help=True)
-FITS = {
-    "act-add": fit_act_add,
-    "caa": fit_caa,
-    "psr": fit_psr,
-    "direction": fit_direction,
-    "clas": fit_clas,
-    "cold-kernel": fit_cold_kernel,
-    "cold-fd": fit_cold_fd,
-}
-
-for command in (demo, generate, compare, faithfulness, models, info, doctor):
+COMMANDS = (
+    generate.demo,
+    generate.generate,
+    measure.compare,
+    measure.faithfulness,
+    models.models,
+    models.info,
+    models.doctor,
+)
+for command in COMMANDS:
     app.command()(command)
-for name, command in FITS.items():
-    fit_app.command(name)(command)
-app.add_typer(fit_app, name="fit")
+app.add_typer(fit.app, name="fit")
 
 
 def _warn(message: Any, category: Any, filename: str, lineno: int, *_: Any) -> None:

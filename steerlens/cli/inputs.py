@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from steerlens.prompts import PromptPair
-    from steerlens.steering import AnySteering
+    from steerlens.steering import Steering
     from steerlens.types import HookedModel
 
 TINY = 256
@@ -14,36 +14,32 @@ TINY = 256
 
 
 def load(model: str, backend: str, device: str) -> "HookedModel":
-    """The model, with one thread where more gain nothing."""
+    """The model, with a chat template in any case, and one thread where more gain nothing."""
     import torch
 
     from steerlens import models
+    from steerlens.prompts import PLAIN, tokenizer_of
 
     loaded = models.load(model, backend=backend, device=device)  # pyright: ignore[reportArgumentType]  load checks the name
+    if not tokenizer_of(loaded).chat_template:
+        loaded.tokenizer.chat_template = PLAIN
     if loaded.cfg.d_model <= TINY:
         # A second thread gains nothing here, and on a busy machine it waits, spinning.
         torch.set_num_threads(1)
     return loaded
 
 
-def template_of(model: "HookedModel") -> str | None:
-    """The model's own chat template, or the plain one where it has none."""
-    from steerlens.prompts import PLAIN, tokenizer_of
-
-    return None if tokenizer_of(model).chat_template else PLAIN
-
-
 def layers_of(text: str, n_layers: int) -> list[int]:
     """Layers written as numbers and ranges, or "all"."""
     if text == "all":
         return list(range(n_layers))
-    found: list[int] = []
+    layers: list[int] = []
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
         if not first.isdecimal() or (dash and not last.isdecimal()):
             raise ValueError(f'--layers is like "4", "2,4", "2-5" or "all"; found {text!r}.')
-        found += range(int(first), int(last if dash else first) + 1)
-    return found
+        layers += range(int(first), int(last if dash else first) + 1)
+    return layers
 
 
 def require_folder_of(out: Path) -> None:
@@ -52,26 +48,27 @@ def require_folder_of(out: Path) -> None:
         raise ValueError(f"Cannot write {out}: its folder does not exist. Make it first.")
 
 
-def steerings_of(paths: Sequence[Path], model: "HookedModel") -> "dict[str, AnySteering]":
+def steerings_of(paths: Sequence[Path], model: "HookedModel") -> "dict[str, Steering]":
     """Each file's steering under the file's name."""
-    from steerlens.saving import load_steering
+    from steerlens.reading import load_steering
 
     names = [path.stem for path in paths]
     twice = {name for name in names if names.count(name) > 1}
     if twice:
         raise ValueError(f"Two steering files are called {', '.join(twice)}. Rename one.")
-    return {path.stem: load_steering(path, model) for path in paths}
+    steerings: dict[str, Any] = {path.stem: load_steering(path, model) for path in paths}
+    return steerings
 
 
 def answered(
-    model: "HookedModel", asked: Sequence[Any], seed: int, longest: int, template: str | None
+    model: "HookedModel", lines: Sequence[Any], seed: int, max_new_tokens: int
 ) -> "list[PromptPair]":
     """Every line as a pair, in order; the model answers those that came without a response."""
     from steerlens.generation import prompted_pairs
     from steerlens.prompts import Conversation
 
     pairs = []
-    for number, line in enumerate(asked):
+    for number, line in enumerate(lines):
         if not isinstance(line, Conversation):
             pairs.append(line)
             continue
@@ -80,25 +77,16 @@ def answered(
             [line.user],
             line.system or "",
             seed=seed + number,
-            max_new_tokens=longest,
-            template=template,
+            max_new_tokens=max_new_tokens,
         )
     return pairs
 
 
-def measurable(
-    pairs: Path,
-    steering: Sequence[Path],
-    out: Path,
-    choice: tuple[str, str, str],
-    seed: int,
-    longest: int,
-) -> "tuple[HookedModel, list[PromptPair], dict[str, AnySteering]]":
-    """The model, every pair answered, and the steerings; bad files are errors before any work."""
-    from steerlens.jsonl import read_prompt_pairs
+def together(paths: Sequence[Path], model: "HookedModel", strength: float) -> "Steering":
+    """The steerings of all files at once, the first acting first, each at this strength."""
+    from steerlens.reading import load_steering
+    from steerlens.steering import scaled
+    from steerlens.steering import together as joined
 
-    asked = read_prompt_pairs(pairs)
-    loaded = load(*choice)
-    require_folder_of(out)
-    steerings = steerings_of(steering, loaded)
-    return loaded, answered(loaded, asked, seed, longest, template_of(loaded)), steerings
+    steering: Any = joined([scaled(load_steering(path, model), strength) for path in paths])
+    return steering

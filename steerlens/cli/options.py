@@ -1,5 +1,6 @@
-"""The options that several commands take."""
+"""The options that several commands take, and those of them that go together."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -15,51 +16,24 @@ Out = Annotated[Path, typer.Option("--out", "-o", help="The file to write.")]
 Pairs = Annotated[
     Path, typer.Option(help='JSON Lines of {"user": ..., "system": ..., "response": ...}.')
 ]
-CompletedPairs = Annotated[
-    Path,
-    typer.Option(
-        "--pairs",
-        help='JSON Lines of {"user": ..., "system": ..., "response": ...}; a line with a response '
-        'needs no "system" if --direction is random or a file, or with --learn-directions.',
-    ),
-]
 Contrasts = Annotated[Path, typer.Option(help='JSON Lines of {"positive": ..., "negative": ...}.')]
 Layers = Annotated[str, typer.Option(help='Steered layers: "4", "2,4", "2-5" or "all".')]
+Read = Annotated[str, typer.Option(help="Scope whose activations are read (their mean).")]
+Steered = Annotated[str, typer.Option(help="Scope that is steered.")]
 Seed = Annotated[int, typer.Option(help="Seed of the sampling noise.")]
 MaxNewTokens = Annotated[int, typer.Option(help="The most tokens that a completion may have.")]
-Temperature = Annotated[float, typer.Option(help="0 is greedy.")]
-Equivalent = Annotated[
-    list[str] | None, typer.Option(help="The instruction in other words; repeatable.")
-]
-Neutral = Annotated[
-    list[str] | None, typer.Option(help="An instruction that asks for nothing; repeatable.")
-]
-PairLoss = Annotated[
-    str,
-    typer.Option(
-        help="dpo, sft (positive), negative_sft (negative), or options, which reads lines of "
-        '{"prompt": ..., "options": {" good": 0.7, " bad": 0.3}} instead.'
-    ),
-]
-Eta = Annotated[float, typer.Option(help="The paper's step size.")]
-Steered = Annotated[str, typer.Option(help="Scope that is steered.")]
-CompatOption = Annotated[
-    str | None, typer.Option("--compat", help='"released": as the authors\' code does.')
-]
-Together = Annotated[int, typer.Option("--batch-size", help="Examples a pass.")]
-LabelledPairs = Annotated[
-    Path,
-    typer.Option(
-        "--pairs",
-        help='JSON Lines of {"user": ..., "system": ..., "response": ...}; with a "label" from 0 '
-        "to 1 a response is learned from as far as it has the attribute.",
-    ),
-]
-Direction = Annotated[
-    Path | None,
-    typer.Option(help="A steering file whose vectors at these layers are kept: only gates train."),
-]
-Checkpoint = Annotated[
-    Path | None, typer.Option(help="Written after each epoch; if it is there, the fit goes on.")
-]
-TopP = Annotated[float, typer.Option(help="Keep the smallest set with more than this probability.")]
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """The model that a fit is for, where it is run, and how the outcome is printed."""
+
+    model: Model = "demo"
+    backend: Backend = "auto"
+    device: Device = "cpu"
+    as_json: AsJson = False
+
+    @property
+    def place(self) -> tuple[str, str, str]:
+        """What `inputs.load` needs."""
+        return self.model, self.backend, self.device

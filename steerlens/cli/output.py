@@ -4,9 +4,9 @@ import json
 from typing import Any
 
 
-def say(found: dict[str, Any] | list[Any], as_json: bool, text: str) -> None:
-    """What was found as JSON, or the text that tells it."""
-    print(json.dumps(found, indent=2, default=str, allow_nan=False) if as_json else text)
+def say(content: dict[str, Any] | list[Any], as_json: bool, text: str) -> None:
+    """The outcome as JSON, or the text that tells it."""
+    print(json.dumps(content, indent=2, default=str, allow_nan=False) if as_json else text)
 
 
 def records(table: Any) -> list[dict[str, Any]]:

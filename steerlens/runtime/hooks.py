@@ -1,19 +1,28 @@
 """Steers on a running model: attach them for a run, notice the ones that do nothing, detach."""
 
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Hashable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import torch
 
 from steerlens.checks import require_like
-from steerlens.combinators import Scaled, When, bind, masked, parts
-from steerlens.scopes import Scope, Window
+from steerlens.combinators import Scaled, When, bind, innermost, masked, needs_run, parts
+from steerlens.scopes import Context, Scope, Window
 from steerlens.sites import Site, require_fit, require_writable
-from steerlens.steering import AnySteering, Steering, start, step_alone
 from steerlens.types import Hook, HookedModel, Residual, Steer, SteeringWarning, Tokens
+
+Placements: TypeAlias = tuple[tuple[Site, Steer], ...]
+
+
+@runtime_checkable
+class Steered(Protocol):
+    """What can be run here: a `Steering`, of which this file needs no more than the steers."""
+
+    @property
+    def placed(self) -> Placements: ...
 
 
 @dataclass(eq=False, repr=False)  # TransformerLens takes the repr of every hook it puts on
@@ -104,21 +113,24 @@ class Placed:
 
 @dataclass(eq=False)
 class Run:
-    """A steering attached to a model for several passes; call `ready` before each."""
+    """A steering attached to a model for several passes; call `ready` before each.
+
+    `memory` is what its steers keep from pass to pass.
+    """
 
     model: HookedModel
-    steering: AnySteering
-    batch: int
+    placed: list[Placed]
     lasting: bool = True
-    placed: list[Placed] = field(default_factory=list)
+    memory: dict[Hashable, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.run = start(self.steering, self.model, self.batch)
         self.stack = ExitStack()
-        self.around: AbstractContextManager[object] = nullcontext()
+        self.around: list[AbstractContextManager[Any]] = []
         self.attached = False
-        # Hooks that never change stay on for the whole run, unless the caller acts between passes.
-        self.lasting = self.lasting and isinstance(self.steering, Steering)
+        self.needs_run = any(needs_run(place.steer) for place in self.placed)
+        # Hooks stay on for the whole run, unless the caller runs the model between passes, or a
+        # steer does.
+        self.lasting = self.lasting and not self.needs_run
 
     def ready(self, tokens: Tokens, window: Window) -> None:
         """Put on the hooks of the coming pass, which will hold `tokens`."""
@@ -126,42 +138,28 @@ class Run:
         self.attach()
 
     def plan(self, tokens: Tokens, window: Window) -> None:
-        """Work out the steers of the coming pass; a `TokenSteering` may run the model for it."""
+        """Work out the steers of the coming pass; one that needs the run may run the model."""
         if not self.lasting:
             self.detach()
-        if not self.attached:
-            steering, self.around = step_alone(self.run, tokens, window)
-            self._place(steering)
-        for placed in self.placed:
-            placed.ready(window)
+        if self.needs_run:
+            context = Context(self.model, tokens, self.memory, alone_among(self.placed))
+            window, self.around = replace(window, context=context), context.around
+        for place in self.placed:
+            place.ready(window)
 
     def attach(self) -> None:
         """Put on the hooks that are planned, if they are not on yet."""
         if self.attached:
             return
-        hooks = [(placed.site.hook_name, placed.hook) for placed in self.placed]
-        self.stack.enter_context(self.around)
-        self.stack.enter_context(self.model.hooks(fwd_hooks=hooks))
+        for manager in self.around:
+            self.stack.enter_context(manager)
+        self.stack.enter_context(self.model.hooks(fwd_hooks=hooks_of(self.placed)))
         self.attached = True
 
     def detach(self) -> None:
         """Take the hooks off."""
         self.stack.close()
         self.attached = False
-
-    def _place(self, steering: Steering) -> None:
-        fresh = [Placed(site, steer) for site, steer in steering.placed]
-        for placed in fresh:
-            require_writable(self.model, placed.site)
-            require_fit(self.model, placed.site, placed.steer)
-        self._remember(fresh)
-
-    def _remember(self, fresh: list[Placed]) -> None:
-        # A TokenSteering makes new steers each pass; what one learnt of a place, the next keeps.
-        for old, new in zip(self.placed, fresh, strict=False):
-            if old.site == new.site:
-                new.ran, new.changed, new.met = old.ran, old.changed, old.met
-        self.placed = fresh
 
 
 @dataclass(eq=False)
@@ -191,40 +189,70 @@ def watching() -> Iterator[Watch]:
 
 @contextmanager
 def running(
-    model: HookedModel,
-    steering: AnySteering | None,
-    batch: int,
-    watch: Watch,
-    lasting: bool = True,
+    model: HookedModel, steering: Steered | None, watch: Watch, lasting: bool = True
 ) -> Iterator[Run | None]:
     """Attach `steering` for the passes inside, and detach it on leaving, however one leaves."""
     if steering is None:
         yield None
         return
-    run = Run(model, steering, batch, lasting)
+    if not hasattr(steering, "placed"):
+        raise TypeError(
+            f"Expected a Steering; found {type(steering).__name__}. Say where it acts: "
+            "at(6, steer), or at(Site(6, 'resid_pre'), steer)."
+        )
+    run = Run(model, on_model(model, steering.placed), lasting)
     with run.stack:
         yield run
     watch.see(run.placed)
 
 
 @contextmanager
-def applied(model: HookedModel, steering: Steering, window: Window | None) -> Iterator[Any]:
+def applied(model: HookedModel, steers: Placements, window: Window | None) -> Iterator[Any]:
     """`Steering.applied`: every pass without a window, exactly one with it."""
-    placed = [Placed(site, steer) for site, steer in steering.placed]
-    for place in placed:
-        require_writable(model, place.site)
-        require_fit(model, place.site, place.steer)
+    placed = on_model(model, steers)
+    with ExitStack() as stack:
         if window is not None:
-            place.ready(window)
-            place.passes_left = 1
-    called = [(place.site.hook_name, place.hook) for place in placed]
-    with model.hooks(fwd_hooks=called):
+            for manager in bound_for_one_pass(placed, window):
+                stack.enter_context(manager)
+        stack.enter_context(model.hooks(fwd_hooks=hooks_of(placed)))
         yield model
     warn_if_idle(placed)
     if not any(place.ran for place in placed):
-        sites = ", ".join(str(site) for site in steering.sites)
+        sites = ", ".join(dict.fromkeys(str(place.site) for place in placed))
         message = f"No forward pass reached {sites} inside this `with` block: nothing was steered."
         warnings.warn(message, SteeringWarning, stacklevel=3)
+
+
+def bound_for_one_pass(
+    placed: Sequence[Placed], window: Window
+) -> list[AbstractContextManager[Any]]:
+    """Bind every steer to the pass of `window`; returns what must be open while it runs."""
+    if window.context is not None:
+        fresh = replace(window.context, alone=alone_among(placed), this_pass={}, around=[])
+        window = replace(window, context=fresh)
+    for place in placed:
+        place.ready(window)
+        place.passes_left = 1
+    return [] if window.context is None else window.context.around
+
+
+def on_model(model: HookedModel, steers: Placements) -> list[Placed]:
+    """The steers with what is to be learnt of each, checked to suit the model."""
+    placed = [Placed(site, steer) for site, steer in steers]
+    for place in placed:
+        require_writable(model, place.site)
+        require_fit(model, place.site, place.steer)
+    return placed
+
+
+def hooks_of(placed: Sequence[Placed]) -> list[tuple[str, Steer]]:
+    """The hooks to put on."""
+    return [(place.site.hook_name, place.hook) for place in placed]
+
+
+def alone_among(placed: Sequence[Placed]) -> object:
+    """The one steer of a pass, out of its wrappers, or None where there are several."""
+    return innermost(placed[0].steer) if len(placed) == 1 else None
 
 
 def warn_if_idle(placed: Sequence[Placed]) -> None:

@@ -20,12 +20,13 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
+from steerlens.methods.cold.checks import require_differentiation
 from steerlens.methods.cold.gradients import (
     Place,
-    require_differentiation,
     standing_in,
 )
 from steerlens.methods.cold.tangent import (
+    Derivative,
     Weights,
     differentiable,
     halves,
@@ -38,29 +39,36 @@ from steerlens.types import HookedModel, Residual
 
 
 @dataclass(eq=False, repr=False)
-class Carried:
-    """dZ/d eps at eps = 0 along `direction`, of a pass that is steered at `site` alone.
+class SharedPass:
+    """dZ/d eps at eps = 0 along `direction`, from a pass that is steered at `site` alone.
 
     `direction` is that of a `Derivative`, which has brought it to the weights' kind and device.
+    `tangents` are the derivatives of the cached keys and values, by block, between passes.
     """
 
     model: HookedModel
     site: Site
     places: Mapping[str, Sequence[Place]]
     direction: Weights
-    kept: dict[int, list[Tensor]] = field(default_factory=dict)
+    tangents: dict[int, list[Tensor]] = field(default_factory=dict)
     begins: bool = True
     inside: bool = False
 
     def __post_init__(self) -> None:
         self.below, self.attention = ExitStack(), _Attention()
 
+    @classmethod
+    def of(cls, derivative: Derivative) -> "SharedPass":
+        """The same derivative at its one site, taken along by the steered pass."""
+        (site,) = derivative.sites
+        return cls(derivative.model, site, derivative.places, derivative.direction)
+
     def begin(self, window: Window) -> None:
         """Ready for the pass of `window`; one that holds position 0 begins a new text."""
         require_differentiation()
         self.begins = not bool(window.first.any())
         if self.begins:
-            self.kept = {}
+            self.tangents = {}
 
     @contextmanager
     def carrying(self) -> Iterator[None]:
@@ -77,8 +85,8 @@ class Carried:
             self.below.callback(setattr, self, "inside", False)
             yield
 
-    def halves(self, activation: Residual) -> tuple[Residual, Residual]:
-        """An activation at the site, and its derivative."""
+    def value_and_derivative(self, activation: Residual) -> tuple[Residual, Residual]:
+        """An activation at the site, and its derivative along the direction."""
         if not self.inside:
             raise RuntimeError(
                 "A second pass ran under the hooks of one: ready the run before each pass."
@@ -86,19 +94,23 @@ class Carried:
         return halves(activation)
 
     def _block(self, number: int, forward: Callable[..., Any], *given: Any, **options: Any) -> Any:
-        """One block on dual numbers; the site's hands on ordinary ones, and ends what is dual."""
+        """One block on dual numbers.
+
+        The site's block returns ordinary numbers, so that the blocks above it cost what they always
+        do, and takes the dual weights off the model.
+        """
         cached = partial(_cached, (*given, *options.values()), number)
-        if not self.begins and not self.kept.get(number):
+        if not self.begins and not self.tangents.get(number):
             raise RuntimeError(
                 f"Block {number} of this model is not handed its key-value cache, which is to hold "
                 "the derivatives of earlier tokens: call generate(..., cache=False)."
             )
-        for (holder, name), tangent in zip(cached(), self.kept.get(number, ()), strict=False):
+        for (holder, name), tangent in zip(cached(), self.tangents.get(number, ()), strict=False):
             setattr(holder, name, dual.make_dual(getattr(holder, name), tangent))
         watched = self.begins or self.attention.seen
         with differentiable(), self.attention if watched else nullcontext():
             found = forward(*given, **options)
-        self.kept[number] = [_split(holder, name) for holder, name in cached()]
+        self.tangents[number] = [_split(holder, name) for holder, name in cached()]
         if number < self.site.layer:
             return found
         first, *rest = found if isinstance(found, tuple) else (found,)

@@ -1,151 +1,154 @@
-"""COLD-FD: the derivative of activations along the mean gradient of a few examples."""
+"""COLD-FD: what one step of gradient descent on a few examples would do to each activation.
 
-import math
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+Sharma & Trivedi, "COLD-Steer: Steering Large Language Models via In-Context One-step Learning
+Dynamics", arXiv 2603.06495. A step of size eta on the losses L_i of N examples, theta all that acts
+below the site, moves the activations Z of any text x, to first order, by -eta dZ:
+
+    g  = (1 / N) sum_i dL_i/dtheta
+    dZ = d/d eps Z(x; theta + eps g) at eps = 0
+    h' = Z - eta dZ
+
+The paper divides a finite difference by its step; here it is the derivative itself, unless
+mode="fd" asks for the paper's. It acts on the prompt by default, as the authors' code does.
+docs/methods/cold.md says where that code differs, and what compat="released" brings back.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from steerlens.checks import require_choice
-from steerlens.combinators import unchanged
-from steerlens.identity import Origin, origin_of
-from steerlens.methods.cold.dual_pass import Carried
-from steerlens.methods.cold.gradients import (
-    BATCH_SIZE,
-    mean_gradient,
-    places_of,
+from steerlens.methods.cold.checks import (
+    Compat,
+    Mode,
+    require_eta,
     require_parameters,
     require_precise,
+    require_step,
     require_unfolded,
-    weights_at,
+    step_options,
+    writable_sites,
 )
-from steerlens.methods.cold.kernel import (
-    RELEASED_STEP,
-    Compat,
-    _ids,
-    _number,
-    _released,
-    _require_eta,
-    _sites,
-)
-from steerlens.methods.cold.losses import (
-    Loss,
-    Wish,
-    examples_of,
-    loss_named,
-    name_of,
-)
+from steerlens.methods.cold.dual_pass import SharedPass
+from steerlens.methods.cold.examples import Examples, Prompted, examples_of
+from steerlens.methods.cold.gradients import BATCH_SIZE, mean_gradient, places_of, weights_at
+from steerlens.methods.cold.losses import Loss, loss_named, name_of
 from steerlens.methods.cold.tangent import Derivative, Difference, step_size
-from steerlens.prompts import Prompts
-from steerlens.saving import save_steering, saveable
-from steerlens.scopes import Scope, Window, everywhere, prompt
-from steerlens.sites import Site, require_writable
-from steerlens.steering import AnySteering, Steering, Together
+from steerlens.saving import saveable
+from steerlens.scopes import Context, Scope, Window, prompt
+from steerlens.sites import Site
+from steerlens.training.fit import Fit, token_ids
 from steerlens.types import Hook, HookedModel, Residual, Steer, Tokens
-
-Mode = Literal["jvp", "fd"]
 
 
 @saveable
 @dataclass(frozen=True, eq=False)
 class ColdFD:
-    """Subtract eta times the derivative of each token's activation along the mean gradient.
+    """Subtract eta times the derivative of each token's activation along the mean gradient g.
 
-    It sees the tokens. Where one site alone is steered the pass itself carries the derivative. Else
-    the unsteered model is run before each pass on the same tokens, up to the deepest site and with
-    a cache of its own. `gradients` belong to the parameters of these `names`.
+    It sees the tokens. Where it alone steers a pass, that pass carries the derivative itself.
+    Else the unsteered model is run before each pass on the same tokens, with a cache of its own, up
+    to the deepest of `sites`, all that were fitted together: one such pass serves them all.
+    `gradients` are g, of the parameters of these `names`.
     """
 
     names: tuple[str, ...] = field(repr=False)
     gradients: tuple[Float[Tensor, "..."], ...] = field(repr=False)
+    site: Site
     sites: tuple[Site, ...]
     eta: float = 1.0
     mode: Mode = "jvp"
     eps: float | None = None
     central: bool = False
-    scope: Scope = prompt
     loss: str = ""
-    origin: Origin | None = None
+    needs_window = True
+    needs_run = True
 
     def __post_init__(self) -> None:
-        require_choice("mode", self.mode, get_args(Mode))
-        _require_eta(self.eta)
-        if not self.sites:
-            raise ValueError("ColdFD has no sites. Pass a layer, a Site, or a list of them to fit.")
-        if not isinstance(self.scope, Scope):
-            raise TypeError(
-                f"scope must be a Scope; found {self.scope!r}. Use steerlens.prompt, "
-                "steerlens.everywhere, ..., or positions.scope_named(name)."
-            )
-        if self.mode == "jvp" and (self.eps is not None or self.central):
+        require_step(self.mode, self.eps, self.central)
+        require_eta(self.eta)
+        if self.site not in self.sites:
             raise ValueError(
-                "mode='jvp' is the derivative itself and has no step: leave out eps and central, "
-                "or ask for mode='fd'."
+                f"ColdFD at {self.site} has sites {list(map(str, self.sites))}, without its own. "
+                "Pass a layer, a Site, or a list of them to fit."
             )
-        if self.eps is not None and not (_number(self.eps) and 0 < self.eps < math.inf):
-            raise ValueError(f"eps is a step and must be finite and above 0; found {self.eps!r}.")
 
     @classmethod
     def fit(
         cls,
         model: HookedModel,
-        sites: Sequence[int | Site] | int | Site,
-        positive: Prompts = (),
-        negative: Prompts = (),
+        examples: Examples | Prompted,
+        sites: int | Site | Sequence[int | Site],
         *,
         loss: str | Loss = "dpo",
         eta: float = 1.0,
         mode: Mode = "jvp",
         eps: float | None = None,
         central: bool = False,
-        probabilities: Sequence[Wish] | None = None,
         scope: Scope = prompt,
-        template: str | None = None,
         compat: Compat | None = None,
         batch_size: int = BATCH_SIZE,
-    ) -> "ColdFD":
-        """The mean gradient of the examples; `losses.py` says what each loss needs.
+    ) -> Fit:
+        """The mean gradient of the examples; `examples.py` says what each loss looks at.
 
         With mode="fd", `eps=None` takes a step in proportion to |theta| / |g|, and `central` steps
-        to both sides.
+        to both sides. `batch_size` is the number of examples a pass: the speed and nothing else.
         """
-        places = _sites(model, sites)
-        if _released(compat):
-            if (mode, eps, central) != ("jvp", None, False):
-                raise ValueError(
-                    f"The released code steps forward by {RELEASED_STEP}: with compat='released' "
-                    "leave out mode, eps and central."
-                )
-            mode, eps = "fd", RELEASED_STEP
+        places = writable_sites(model, sites)
+        mode, eps, central = step_options(compat, mode, eps, central)
         require_unfolded(model)
         require_precise(model, by_difference=mode == "fd")
-        examples = examples_of(model, loss, positive, negative, probabilities, template)
-        g = mean_gradient(model, examples, loss_named(loss), _deepest(places), batch_size)
-        origin = origin_of(model, data=_ids(examples))
-        found = (tuple(g), tuple(g.values()), places)
-        return cls(*found, eta, mode, eps, central, scope, name_of(loss), origin)
+        batch = examples_of(model, loss, examples)
+        g = mean_gradient(model, batch, loss_named(loss), _deepest(places), batch_size)
+        shared = (tuple(g), tuple(g.values()))
+        options = (eta, mode, eps, central, name_of(loss))
+        steers = {site: cls(*shared, site, places, *options) for site in places}
+        rows = [row for example in batch for row in example.rows]
+        return Fit.of(model, steers, token_ids(rows), scope=scope)
 
-    def start(self, model: HookedModel, batch: int) -> "ColdRun":
-        """Begin a run: nothing is computed before the first tokens come."""
-        for site in self.sites:
-            require_writable(model, site)
-        places = places_of(model, _deepest(self.sites), unembedding=False)
-        require_precise(model, by_difference=self.mode == "fd")
+    def bind(self, window: Window) -> Steer:
+        """The step on the tokens of one pass; that pass may share its numbers with it."""
+        context = _require_context(window)
+        # The steers of one fit share g, and so the passes: each run begins its own.
+        key = (ColdFD, *map(id, self.gradients), self.mode, self.eps, self.central)
+        along = context.remembered(key, lambda: self.along(context.model))
+        if context.alone is self and self.sites == (self.site,) and not torch.is_grad_enabled():
+            shared = self._sharing(along, window, context)
+            if shared is not None:
+                return shared
+        if key not in context.this_pass:
+            context.this_pass[key] = along.of(context.tokens, window)
+        return Moved(context.this_pass[key][self.site], self.eta)
+
+    def _sharing(
+        self, along: Derivative | Difference, window: Window, context: Context
+    ) -> "MovedAlong | MovedFrom | None":
+        """The step from the steered pass's own numbers: Z is that of the unsteered model there.
+
+        So it carries the derivative along, or is itself the lower end of a forward difference.
+        """
+        if isinstance(along, Derivative):
+            carried = context.remembered(along, lambda: SharedPass.of(along))
+            carried.begin(window)
+            context.around.append(carried.carrying())
+            return MovedAlong(carried, self.eta)
+        if not along.down:
+            return MovedFrom(along.above(context.tokens, window)[self.site], along.up, self.eta)
+        return None
+
+    def along(self, model: HookedModel) -> Derivative | Difference:
+        """What gives dZ at `sites`, pass after pass of one run: a derivative, or a difference."""
         g = dict(zip(self.names, self.gradients, strict=True))
-        require_parameters(g, places)
-        if self.mode == "jvp":
-            derivative = Derivative(model, self.sites, places, g)
-            shared = (model, self.sites[0], places, derivative.direction)
-            return ColdRun(self, derivative, Carried(*shared) if len(self.sites) == 1 else None)
+        places = places_of(model, _deepest(self.sites), unembedding=False)
         weights = weights_at(places)
+        require_precise(model, by_difference=self.mode == "fd")
+        require_parameters(g, weights)
+        if self.mode == "jvp":
+            return Derivative(model, self.sites, places, g)
         eps = self.eps or step_size(model, weights, g, self.central)
-        down = -eps if self.central else 0.0
-        return ColdRun(self, Difference(model, self.sites, places, g, eps, down))
+        return Difference(model, self.sites, places, g, eps, -eps if self.central else 0.0)
 
     def derivative(
         self, model: HookedModel, tokens: Tokens, window: Window
@@ -156,55 +159,13 @@ class ColdFD:
                 "The derivative at a token depends on all tokens before it: give whole texts, as "
                 "steerlens.batch makes them."
             )
-        return self.start(model, len(tokens)).run.of(tokens, window)
+        return self.along(model).of(tokens, window)
 
-    def __add__(self, then: AnySteering) -> Together:
-        return Together((self, then))
-
-    def save(self, path: str | Path, model: HookedModel | None = None) -> Path:
-        """Write to a safetensors file, as `Steering.save`; g is as large as the parameters."""
-        return save_steering(self, path, model)
-
-
-@dataclass(eq=False)
-class ColdRun:
-    """One generation under a `ColdFD`."""
-
-    cold: ColdFD
-    run: Derivative | Difference
-    carried: Carried | None = None
-
-    def step(self, tokens: Tokens, window: Window) -> Steering:
-        """The steers of a pass over `tokens`; no pass is run once the scope is left behind."""
-        if self.cold.scope.over(window):
-            steers: dict[Site, Steer] = dict.fromkeys(self.cold.sites, unchanged)
-        else:
-            moves = self.run.of(tokens, window)
-            steers = {site: Moved(moves[site], self.cold.eta) for site in self.cold.sites}
-        return self._limited(steers)
-
-    def step_alone(
-        self, tokens: Tokens, window: Window
-    ) -> tuple[Steering, AbstractContextManager[object]]:
-        """The same where nothing else steers the pass: at a site alone it has the unsteered Z.
-
-        So it carries the derivative along, or is itself the lower end of a forward difference.
-        """
-        site, eta = self.cold.sites[0], self.cold.eta
-        alone = len(self.cold.sites) == 1 and not torch.is_grad_enabled()
-        if alone and not self.cold.scope.over(window):
-            if self.carried is not None:
-                self.carried.begin(window)
-                along = MovedAlong(self.carried.halves, eta)
-                return self._limited({site: along}), self.carried.carrying()
-            if isinstance(self.run, Difference) and not self.run.down:
-                above = self.run.above(tokens, window)[site]
-                return self._limited({site: MovedFrom(above, self.run.up, eta)}), nullcontext()
-        return self.step(tokens, window), nullcontext()
-
-    def _limited(self, steers: Mapping[Site, Steer]) -> Steering:
-        steering = Steering(tuple(steers.items()))
-        return steering if self.cold.scope == everywhere else steering.only(self.cold.scope)
+    def __call__(self, activation: Residual, hook: Hook = None) -> Residual:
+        raise ValueError(
+            "COLD-FD must see the tokens, and a hook cannot. Use generate(...) or capture(...), or "
+            "steering.applied(model, window) with tokens, window = steerlens.batch(model, prompts)."
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -223,11 +184,11 @@ class Moved:
 class MovedAlong:
     """Subtract eta times the derivative dZ that the pass carries along with Z."""
 
-    halves: Callable[[Residual], tuple[Residual, Residual]]
+    carried: SharedPass = field(repr=False)
     eta: float
 
     def __call__(self, activation: Residual, hook: Hook = None) -> Residual:
-        Z, dZ = self.halves(activation)
+        Z, dZ = self.carried.value_and_derivative(activation)
         eta = self.eta
         return Z - eta * dZ
 
@@ -248,3 +209,13 @@ class MovedFrom:
 def _deepest(sites: Sequence[Site]) -> int:
     """The last block that acts on any of the sites; -1 where only the embedding does."""
     return max(site.layer - (site.stream == "resid_pre") for site in sites)
+
+
+def _require_context(window: Window) -> Context:
+    if window.context is None:
+        raise ValueError(
+            "COLD-FD must see the tokens, and this window does not know them. Take a window of "
+            "tokens, window = steerlens.batch(model, prompts), or use generate(...), which keeps "
+            "count from pass to pass."
+        )
+    return window.context

@@ -15,7 +15,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from steerlens.identity import identity_of, is_bridge
+from steerlens.identity import is_bridge
+from steerlens.methods.cold.checks import (
+    require_differentiation,
+    require_finite_gradient,
+    require_loss_value,
+)
 from steerlens.methods.cold.losses import Example, Logits, Loss, Rows
 from steerlens.runtime.forward import logits
 from steerlens.sites import Site
@@ -103,13 +108,7 @@ def mean_gradient(
             if one is not None:
                 wide = one.to(torch.promote_types(one.dtype, torch.float32))
                 total[name] = total[name] + wide if name in total else wide
-    for name, value in total.items():
-        if not bool(torch.isfinite(value).all()):
-            raise ValueError(
-                f"The gradient of the loss for {name!r} holds NaN or infinity, though the loss is "
-                "finite. Look for a square root or a logarithm of 0 in the loss, and load the "
-                "model in float32."
-            )
+    require_finite_gradient(total)
     return {name: value / len(examples) for name, value in total.items()}
 
 
@@ -133,17 +132,7 @@ def _values(model: HookedModel, examples: Sequence[Example], loss: Loss) -> list
 
 def _value(loss: Loss, scores: Logits, batch: Rows) -> Float[Tensor, ""]:
     value = loss(scores, batch)
-    if not isinstance(value, Tensor) or value.ndim != 0 or not value.requires_grad:
-        found = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-        raise ValueError(
-            f"A loss is a function (logits, batch) -> scalar tensor that depends on the logits; "
-            f"this one returned {found}. Take the mean or the sum, and detach nothing."
-        )
-    if not bool(torch.isfinite(value)):
-        raise ValueError(
-            f"The loss of an example is {float(value.detach())}. Load the model in float32 or "
-            "bfloat16, and look for an answer that the model cannot give."
-        )
+    require_loss_value(value)
     return value
 
 
@@ -158,8 +147,8 @@ class Place(NamedTuple):
 def places_of(model: HookedModel, last: int, unembedding: bool = True) -> dict[str, list[Place]]:
     """Where the parameters are that act up to block `last`; one kept in two places has both.
 
-    For a pass that ends before the unembedding `unembedding=False` spares the look at whether that
-    is the embedding again.
+    `unembedding=False`, for a pass that ends before the unembedding, leaves out the comparison of
+    the two embedding matrices, which takes time.
     """
     found: dict[int, tuple[str, list[Place]]] = {}
     # A bridge's own `named_modules` and `named_parameters` are those of the model it wraps.
@@ -221,45 +210,3 @@ def standing_in(
     finally:
         for (module, attribute, _), parameter in before:
             module._parameters[attribute] = parameter
-
-
-def require_differentiation() -> None:
-    """Raise RuntimeError inside `torch.inference_mode()`, where nothing can be differentiated."""
-    if torch.is_inference_mode_enabled():
-        raise RuntimeError(
-            "COLD-Steer takes derivatives, which torch.inference_mode() forbids. Use "
-            "torch.no_grad() instead; fitting and steering need not be inside either."
-        )
-
-
-def require_unfolded(model: HookedModel) -> None:
-    """Raise ValueError if the weights of `model` were folded: a step in them is another step."""
-    if identity_of(model).processing != "none":
-        raise ValueError(
-            "This model's weights are folded, and a gradient step in folded weights is another "
-            "step than in the model's own. Load it with processing='none'."
-        )
-
-
-def require_precise(model: HookedModel, by_difference: bool = False) -> None:
-    """Raise ValueError if the dtype of `model` is too coarse for gradients, or for differences."""
-    dtype = next(nn.Module.parameters(model)).dtype  # pyright: ignore[reportArgumentType]
-    if dtype == torch.float16 or (by_difference and dtype == torch.bfloat16):
-        raise ValueError(
-            f"The model is in {dtype}: gradients underflow in float16, and a finite difference in "
-            "half precision is all rounding. Load it in float32, or in bfloat16 with mode='jvp'."
-        )
-
-
-def require_parameters(
-    g: Mapping[str, Float[Tensor, "..."]], places: Mapping[str, Sequence[Place]]
-) -> None:
-    """Raise ValueError unless every gradient belongs to a parameter of its shape."""
-    here = {name: tuple(value.shape) for name, value in weights_at(places).items()}
-    for name, value in g.items():
-        if here.get(name) != tuple(value.shape):
-            raise ValueError(
-                f"There is a gradient for {name!r} of shape {tuple(value.shape)}; the "
-                f"model has {here.get(name, 'no such parameter')}. It was fitted on the other "
-                "backend or on another model: load that one, or fit it again on this one."
-            )

@@ -1,60 +1,42 @@
-"""COLD-Steer: one step of gradient descent on a few examples, taken by the activations alone.
+"""COLD-Kernel: one step of gradient descent, a kernel of activations in place of the parameters.
 
 Sharma & Trivedi, "COLD-Steer: Steering Large Language Models via In-Context One-step Learning
-Dynamics", arXiv 2603.06495. A step of size eta on the losses L_i of N examples would move the
-activations Z of any text x at a site, to first order, by
+Dynamics", arXiv 2603.06495. COLD-FD moves an activation Z(x) by what a step on the losses L_i of N
+examples x_i does to it; here a kernel of activations stands for products of parameter gradients:
 
-    dZ(x) = -(eta / N) dZ(x; theta)/dtheta . sum_i dL_i/dtheta
-
-COLD-FD takes this as it is, with theta all that acts below the site. The paper divides a finite
-difference by its step; here it is the derivative itself, unless mode="fd" asks for the paper's:
-
-    dZ(x) = -eta d/d eps Z(x; theta + eps g) at eps = 0,    g = (1 / N) sum_i dL_i/dtheta
-
-COLD-Kernel lets a kernel of activations stand for the products of parameter gradients:
-
-    dZ(x) = -(eta / N) sum_i kappa(Z(x), Z(x_i)) dL_i/dZ(x_i)
+    h' = Z - (eta / N) sum_i kappa(Z(x), Z(x_i)) dL_i/dZ(x_i)
 
 read at the last prompt token of each example. The unit kernel, kappa = 1, makes it one direction.
-Both act on the prompt by default, as the authors' code does. docs/methods/cold.md says where that
+It acts on the prompt by default, as the authors' code does. docs/methods/cold.md says where that
 code differs, and what compat="released" brings back.
 """
 
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from steerlens.checks import require_choice, require_finite
-from steerlens.identity import origin_of
-from steerlens.methods.cold.gradients import (
-    BATCH_SIZE,
-    activation_gradients,
+from steerlens.methods.cold.checks import (
+    Compat,
+    Kernel,
+    is_released,
+    require_anchors,
+    require_eta,
+    require_kernel,
     require_precise,
+    writable_sites,
 )
-from steerlens.methods.cold.losses import (
-    DPO,
-    Example,
-    Loss,
-    Wish,
-    examples_of,
-    loss_named,
-)
-from steerlens.methods.cold.released import AskedAtLast
-from steerlens.prompts import Prompts
+from steerlens.methods.cold.examples import Examples, Prompted, examples_of
+from steerlens.methods.cold.gradients import BATCH_SIZE, activation_gradients
+from steerlens.methods.cold.losses import DPO, Loss, loss_named
+from steerlens.methods.cold.released import LastTokenChange
 from steerlens.saving import saveable
-from steerlens.scopes import Scope, everywhere, prompt
-from steerlens.sites import Site, as_site, require_writable
-from steerlens.steering import Steering
+from steerlens.scopes import Scope, prompt
+from steerlens.sites import Site
+from steerlens.training.fit import Fit, token_ids
 from steerlens.types import Direction, Hook, HookedModel, Residual, Steer
-
-Kernel = Literal["unit", "dot", "cosine", "rbf"]
-Compat = Literal["released"]
-RELEASED_STEP = 1e-6
 
 
 @saveable
@@ -72,23 +54,8 @@ class ColdKernel:
     width: float = 0.0
 
     def __post_init__(self) -> None:
-        require_choice("kernel", self.kernel, get_args(Kernel))
-        require_finite(self.gradients, "ColdKernel's gradients")
-        _require_eta(self.eta)
-        if (self.kernel == "unit") != (self.anchors is None):
-            raise ValueError(
-                "The 'unit' kernel looks at no anchors, the activations Z(x_i), and every other "
-                f"needs them; found {self.kernel!r} with{'out' if self.anchors is None else ''}."
-            )
-        if self.anchors is not None:
-            require_finite(self.anchors, "ColdKernel's anchors")
-            if self.anchors.shape != self.gradients.shape:
-                raise ValueError(
-                    "There is one anchor for each gradient; found anchors of shape "
-                    f"{list(self.anchors.shape)} and gradients of {list(self.gradients.shape)}."
-                )
-        if self.kernel == "rbf" and not self.width > 0:
-            raise ValueError(f"The 'rbf' kernel needs a width above 0; found {self.width}.")
+        require_eta(self.eta)
+        require_anchors(self.kernel, self.gradients, self.anchors, self.width)
 
     @property
     def d_model(self) -> int:
@@ -106,51 +73,52 @@ class ColdKernel:
     def fit(
         cls,
         model: HookedModel,
-        sites: Sequence[int | Site] | int | Site,
-        positive: Prompts = (),
-        negative: Prompts = (),
+        examples: Examples | Prompted,
+        sites: int | Site | Sequence[int | Site],
         *,
         loss: str | Loss = "dpo",
         kernel: Kernel = "unit",
         eta: float = 1.0,
         width: float | None = None,
-        probabilities: Sequence[Wish] | None = None,
         scope: Scope = prompt,
-        template: str | None = None,
         compat: Compat | None = None,
         batch_size: int = BATCH_SIZE,
-    ) -> Steering:
-        """Fit all sites, from one pass over each example; `losses.py` says what each loss needs.
+    ) -> Fit:
+        """Fit all sites, from one pass over each example; `examples.py` says what each loss needs.
 
         `width` is that of the RBF kernel, by default the median distance between anchors;
         `batch_size` the number of examples a pass, which changes the speed and nothing else.
         """
-        released, places, value = _released(compat), _sites(model, sites), loss_named(loss)
-        _require_kernel(kernel, width)
+        released, places, value = (
+            is_released(compat),
+            writable_sites(model, sites),
+            loss_named(loss),
+        )
+        require_kernel(kernel, width)
         require_precise(model)
-        examples = examples_of(model, loss, positive, negative, probabilities, template)
-        reads = list(activation_gradients(model, examples, value, places, batch_size))
+        batch = examples_of(model, loss, examples)
+        reads = list(activation_gradients(model, batch, value, places, batch_size))
         # The released code overwrites the chosen answer's activations by the rejected one's.
-        kept = slice(-1, None) if released and isinstance(value, DPO) else slice(None)
-        placed: list[tuple[Site, Steer]] = []
+        rows = slice(-1, None) if released and isinstance(value, DPO) else slice(None)
+        steers: dict[Site, Steer] = {}
         for site in places:
-            anchors = torch.cat([read[site].activation[kept] for read in reads])
-            gradients = torch.cat([read[site].gradient[kept] for read in reads]) / len(examples)
-            steer = cls._of(gradients, anchors, kernel, eta, width)
-            shared = released and kernel != "unit"
-            placed.append((site, AskedAtLast(steer) if shared else steer))
-        steering = Steering(tuple(placed), origin_of(model, data=_ids(examples)))
-        return steering if scope == everywhere else steering.only(scope)
+            anchors = torch.cat([read[site].activation[rows] for read in reads])
+            gradients = torch.cat([read[site].gradient[rows] for read in reads]) / len(batch)
+            steer = cls.from_activations(gradients, anchors, kernel, eta, width)
+            steers[site] = LastTokenChange(steer) if released and kernel != "unit" else steer
+        rows = [row for example in batch for row in example.rows]
+        return Fit.of(model, steers, token_ids(rows), scope=scope)
 
     @classmethod
-    def _of(
+    def from_activations(
         cls,
         gradients: Float[Tensor, "row d_model"],
         anchors: Float[Tensor, "row d_model"],
-        kernel: Kernel,
-        eta: float,
-        width: float | None,
+        kernel: Kernel = "unit",
+        eta: float = 1.0,
+        width: float | None = None,
     ) -> "ColdKernel":
+        """From the gradients dL_i/dZ(x_i), divided by N, and the activations Z(x_i)."""
         if kernel == "unit":
             return cls(gradients.sum(dim=0, keepdim=True), eta=eta)
         if kernel == "rbf" and width is None:
@@ -164,9 +132,9 @@ class ColdKernel:
         anchors = self.anchors.to(Z)
         if self.kernel == "rbf":
             rows, exact = Z.reshape(-1, Z.shape[-1]), "donot_use_mm_for_euclid_dist"
-            apart = torch.cdist(rows, anchors, compute_mode=exact)
-            far = apart.reshape(*Z.shape[:-1], -1) / self.width
-            return torch.exp(-(far**2) / 2)
+            distances = torch.cdist(rows, anchors, compute_mode=exact)
+            widths = distances.reshape(*Z.shape[:-1], -1) / self.width
+            return torch.exp(-(widths**2) / 2)
         if self.kernel == "cosine":
             Z, anchors = (torch.nn.functional.normalize(side, dim=-1) for side in (Z, anchors))
         return Z @ anchors.T
@@ -177,47 +145,11 @@ class ColdKernel:
         return (Z - eta * self.kappa(Z) @ dL).to(activation.dtype)
 
 
-def _number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _require_eta(eta: float) -> None:
-    if not _number(eta) or not math.isfinite(eta):
-        raise ValueError(f"eta is the size of the step and must be a finite number; found {eta!r}.")
-
-
-def _require_kernel(kernel: str, width: float | None) -> None:
-    require_choice("kernel", kernel, get_args(Kernel))
-    if width is not None and not _number(width):
-        raise TypeError(f"width is a number or None, the median distance; found {width!r}.")
-    if kernel != "rbf" and width is not None:
-        raise ValueError(f"Only the 'rbf' kernel has a width; asked for {kernel!r} with {width}.")
-
-
 def _median_distance(anchors: Float[Tensor, "row d_model"]) -> float:
-    apart = torch.pdist(anchors.double())
-    if not bool((apart > 0).any()):
+    distances = torch.pdist(anchors.double())
+    if not bool((distances > 0).any()):
         raise ValueError(
             "All anchors are the same, so their median distance is no width. Give other examples, "
             "or a width."
         )
-    return float(apart[apart > 0].median())
-
-
-def _released(compat: str | None) -> bool:
-    if compat is not None:
-        require_choice("compat", compat, get_args(Compat))
-    return compat is not None
-
-
-def _sites(model: HookedModel, sites: Sequence[int | Site] | int | Site) -> tuple[Site, ...]:
-    places = [as_site(s) for s in sites] if isinstance(sites, Iterable) else [as_site(sites)]
-    if not places:
-        raise ValueError("No sites were given. Pass a layer, a Site, or a list of them.")
-    for site in places:
-        require_writable(model, site)
-    return tuple(sorted(set(places)))
-
-
-def _ids(examples: Sequence[Example]) -> list[Tensor]:
-    return [torch.tensor(row.ids) for example in examples for row in example.rows]
+    return float(distances[distances > 0].median())

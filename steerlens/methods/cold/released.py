@@ -1,7 +1,7 @@
-"""A steer that asks one token of the prompt what to do with all of them.
+"""What the released code of COLD-Steer does with its kernels: the last prompt token decides.
 
-The released code of COLD-Steer asks its kernels so: the last token of the prompt alone is compared
-with the examples. Our own kernels ask each token for itself.
+There the last token of the prompt alone is compared with the examples, and all prompt tokens are
+moved as it is. Our own kernels compare each token for itself.
 """
 
 from dataclasses import dataclass
@@ -17,17 +17,17 @@ from steerlens.types import Hook, Residual, Steer
 
 @saveable
 @dataclass(frozen=True, eq=False)
-class AskedAtLast:
+class LastTokenChange:
     """The change that a steer makes to the last prompt token, made to all prompt tokens of the row.
 
-    So the released code asks its kernels; tokens after the prompt are each asked for themselves.
+    Tokens after the prompt are changed by the steer as ever.
     """
 
     steer: Steer
     needs_window = True
 
-    def bind(self, window: Window) -> "AskedAt":
-        """The steer with the column that each token looks at, in the pass of `window`."""
+    def bind(self, window: Window) -> "CopiedChange":
+        """The steer with the column whose change each token takes, in the pass of `window`."""
         prompted, ends = prompt.where(window), last.where(window)
         if bool((prompted.any(dim=1) & ~ends.any(dim=1)).any()):
             raise ValueError(
@@ -36,7 +36,7 @@ class AskedAtLast:
             )
         columns = torch.arange(window.mask.shape[1], device=window.mask.device)
         end = ends.byte().argmax(dim=1)[:, None]
-        return AskedAt(self.steer, torch.where(prompted, end, columns))
+        return CopiedChange(self.steer, torch.where(prompted, end, columns))
 
     def __call__(self, activation: Residual, hook: Hook = None) -> Residual:
         raise ValueError(
@@ -46,12 +46,12 @@ class AskedAtLast:
 
 
 @dataclass(frozen=True, eq=False)
-class AskedAt:
+class CopiedChange:
     """The change that a steer makes to the token at another column, for one pass."""
 
     steer: Steer
     column: Int[Tensor, "batch pos"]
 
     def __call__(self, activation: Residual, hook: Hook = None) -> Residual:
-        asked = activation.gather(1, self.column[..., None].expand_as(activation))
-        return activation + (self.steer(asked) - asked)
+        source = activation.gather(1, self.column[..., None].expand_as(activation))
+        return activation + (self.steer(source) - source)

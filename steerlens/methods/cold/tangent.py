@@ -22,9 +22,9 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from steerlens.identity import is_bridge
+from steerlens.methods.cold.checks import require_differentiation
 from steerlens.methods.cold.gradients import (
     Place,
-    require_differentiation,
     standing_in,
     weights_at,
 )

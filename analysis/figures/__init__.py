@@ -1,0 +1,25 @@
+"""Pictures of measured steering: each function takes a tidy table and returns a plotly figure.
+
+Nothing here runs a model or computes a measure, so neither torch nor steerlens is imported. Colours
+and dashes are the same in every figure (`style`); a bad table is a ValueError (`rows`).
+"""
+
+from .assumptions import assumption_curves
+from .faithfulness import relative_rmse_curve
+from .heatmaps import coefficient_heatmap
+from .strengths import sorted_strengths
+from .style import method_colours
+from .tokens import TokenView, token_view, token_views
+from .tradeoff import tradeoff_curve
+
+__all__ = [
+    "TokenView",
+    "assumption_curves",
+    "coefficient_heatmap",
+    "method_colours",
+    "relative_rmse_curve",
+    "sorted_strengths",
+    "token_view",
+    "token_views",
+    "tradeoff_curve",
+]

@@ -1,0 +1,98 @@
+"""Curves of the tables in `analysis.measures.assumptions`: what one vector would need, by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import cycle
+
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from .rows import require_columns
+from .style import titled
+
+_SHARE_COLOURS = ("#d55e00", "#0072b2", "#56b4e9", "#009e73", "#cc79a7", "#e69f00")
+_READOUT_COLOURS = {"linear": "#0072b2", "relu": "#d55e00"}
+_DASHES = ("solid", "dot", "dash", "dashdot")
+_SHARE = ["layer", "axes", "share", "low", "high"]
+_SPREAD = ["layer", "method", "strength", "ratio", "ratio_low", "ratio_high", "gini", "measure"]
+_R2 = ["layer", "strength", "readout", "r2", "low", "high"]
+
+
+def assumption_curves(
+    shares: pd.DataFrame, spread: pd.DataFrame, readouts: pd.DataFrame, method: str = "prompt"
+) -> go.Figure:
+    """What a single vector would need, by layer: one direction, equal strengths, readable ones.
+
+    The tables are those of `rank_share`, `dispersion` and `decodability`.
+    """
+    require_columns(shares, _SHARE, "assumption_curves")
+    require_columns(spread, _SPREAD, "assumption_curves")
+    require_columns(readouts, _R2, "assumption_curves")
+    spread = spread.loc[spread["method"] == method]
+    require_columns(spread, _SPREAD, f"assumption_curves(method={method!r})")
+    figure = make_subplots(
+        rows=1,
+        cols=3,
+        horizontal_spacing=0.08,
+        subplot_titles=["One direction?", "Equally strong?", "Readable from the token?"],
+    )
+    for (axes, part), colour in zip(
+        shares.groupby("axes", sort=False), cycle(_SHARE_COLOURS), strict=False
+    ):
+        figure.add_trace(_line(part, "share", str(axes), colour), row=1, col=1)
+    ratios = spread.rename(columns={"ratio_low": "low", "ratio_high": "high"})
+    for (strength, part), dash in _dashed(ratios, "strength"):
+        name = f"95th / 5th percentile{f', {strength}' if strength else ''}"
+        figure.add_trace(_line(part, "ratio", name, "#444444", dash), row=1, col=2)
+    for (strength, some), dash in _dashed(readouts, "strength"):
+        for readout, part in some.groupby("readout", sort=False):
+            colour = _READOUT_COLOURS.get(str(readout), "#444444")
+            name = f"{readout} read-out of {strength}"
+            figure.add_trace(_line(part, "r2", name, colour, dash), row=1, col=3)
+    figure.update_xaxes(title="layer", dtick=1 if shares["layer"].nunique() <= 24 else None)
+    figure.update_yaxes(title="share of |Δ|²", range=[0, 1.02], row=1, col=1)
+    figure.update_yaxes(title="ratio of strengths", rangemode="tozero", row=1, col=2)
+    figure.update_yaxes(title="R² on other questions", row=1, col=3)
+    lowest = min(float(readouts["low"].min()), 0.0) if len(readouts) else 0.0
+    figure.update_yaxes(range=[max(lowest, -1.0) - 0.02, 1.02], row=1, col=3)
+    figure.update_layout(
+        height=430, legend={"orientation": "h", "yref": "container", "y": 0.01, "yanchor": "bottom"}
+    )
+    figure = titled(
+        figure,
+        "Would one vector do what the prompt does?",
+        "A vector needs 1, 1 and nothing more; a gate needs 1 on the left and 1 on the right. "
+        "Bars: 95 % intervals.",
+        top=120,
+    )
+    return figure
+
+
+def _dashed(table: pd.DataFrame, column: str) -> Iterable[tuple[tuple[object, pd.DataFrame], str]]:
+    """The rows of each value of a column, with a dash for its line."""
+    return zip(table.groupby(column, sort=False), cycle(_DASHES), strict=False)
+
+
+def _line(
+    part: pd.DataFrame, column: str, name: str, colour: str, dash: str = "solid"
+) -> go.Scatter:
+    part = part.sort_values("layer")
+    return go.Scatter(
+        x=part["layer"].tolist(),
+        y=part[column].tolist(),
+        error_y={
+            "type": "data",
+            "symmetric": False,
+            "array": (part["high"] - part[column]).tolist(),
+            "arrayminus": (part[column] - part["low"]).tolist(),
+            "thickness": 1,
+            "width": 3,
+        },
+        name=name,
+        mode="lines+markers",
+        line={"color": colour, "width": 2.2, "dash": dash},
+        marker={"size": 6},
+        hovertemplate=f"<b>{name}</b><br>layer %{{x}}: %{{y:.3f}}<extra></extra>",
+    )

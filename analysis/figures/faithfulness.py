@@ -1,0 +1,144 @@
+"""Lines of a faithfulness table: how far each method is from the prompt's effect, by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from .rows import (
+    lines_of,
+    name_of,
+    of_methods,
+    plain_text,
+    require_columns,
+    require_single,
+    strength_of,
+)
+from .style import LEGEND, REFERENCES, STRENGTH_LINES, method_colours, titled
+
+_FAITHFULNESS = ["method", "strength", "strength_value", "layer", "relative_rmse", "low", "high"]
+_FAITHFULNESS += ["token_median", "denominator", "n_examples", "n_tokens", "seed"]
+_HOVER_ERROR = ["strength_value", "low", "high", "token_median", "n_examples", "n_tokens", "seed"]
+
+
+def relative_rmse_curve(table: pd.DataFrame, methods: Sequence[str] | None = None) -> go.Figure:
+    """Relative error against layer, a line with its 95 % interval per method and strength.
+
+    Beneath: the size of the prompt's own change, which the errors are relative to. Early layers
+    can lie far above 1; `figure.update_yaxes(type="log", row=1)` makes room for them.
+    """
+    require_columns(table, _FAITHFULNESS, "relative_rmse_curve")
+    rows = of_methods(table, methods)
+    colours = method_colours(rows["method"])
+    figure = make_subplots(
+        rows=2, cols=1, shared_xaxes=True, row_heights=[0.76, 0.24], vertical_spacing=0.06
+    )
+    for line in lines_of(rows):
+        for trace in _error_line(line, colours[line["method"].iloc[0]]):
+            figure.add_trace(trace, row=1, col=1)
+    for trace in _denominators(rows, colours):
+        figure.add_trace(trace, row=2, col=1)
+    figure.add_trace(_no_steering(rows["layer"].tolist()), row=1, col=1)
+    figure.update_yaxes(title="relative RMSE<br>(0 = as the prompt)", rangemode="tozero", row=1)
+    figure.update_yaxes(title="RMS norm of<br>prompt's change", rangemode="tozero", nticks=4, row=2)
+    figure.update_xaxes(title="layer", row=2)
+    figure.update_xaxes(dtick=1 if rows["layer"].nunique() <= 24 else None)
+    figure.update_layout(height=580, legend=LEGEND)
+    undrawn = int((~np.isfinite(rows["relative_rmse"])).sum())
+    gaps = f" Not drawn because not finite: {undrawn}." if undrawn else ""
+    subtitle = f"Bands: 95 % bootstrap interval over questions.{gaps}"
+    return titled(figure, "How far each method is from the prompt's effect", subtitle)
+
+
+def _error_line(line: pd.DataFrame, colour: str) -> list[go.Scatter]:
+    """The interval as a band, and the line over it."""
+    require_single(line, ["layer"])
+    line, name = line.sort_values("layer"), name_of(line)
+    dash, symbol = STRENGTH_LINES.get(strength_of(line), ("longdash", "x"))
+    is_reference = line["method"].iloc[0] in REFERENCES
+    hover = (
+        f"<b>{name}</b>, strength %{{customdata[0]:.3g}}<br>layer %{{x}}: %{{y:.3f}} "
+        "[%{customdata[1]:.3f}, %{customdata[2]:.3f}]<br>median of tokens %{customdata[3]:.3f}<br>"
+        "n = %{customdata[4]} examples, %{customdata[5]} tokens, seed %{customdata[6]}"
+        "<extra></extra>"
+    )
+    values = line["relative_rmse"].to_numpy(dtype=np.float64)
+    return [
+        _band(line, colour, name),
+        go.Scatter(
+            x=line["layer"].tolist(),
+            y=np.where(np.isfinite(values), values, np.nan),
+            name=name,
+            legendgroup=name,
+            mode="lines+markers",
+            line={"color": colour, "width": 2.5, "dash": "dash" if is_reference else dash},
+            marker={"symbol": "circle-open", "size": 5}
+            if is_reference
+            else {"symbol": symbol, "size": 7},
+            customdata=line[_HOVER_ERROR].to_numpy(dtype=object),
+            hovertemplate=hover,
+        ),
+    ]
+
+
+def _band(line: pd.DataFrame, colour: str, name: str) -> go.Scatter:
+    """A polygon per run of layers with a finite interval, so that no band bridges a gap."""
+    drawn = np.isfinite(line[["low", "high"]]).all(axis=1)
+    layers: list[float | None] = []
+    values: list[float | None] = []
+    for _, run in line[drawn].groupby((~drawn).cumsum()[drawn]):
+        if len(run) == 1:  # give the band of a single layer some width
+            run = pd.concat([run.assign(layer=run["layer"] + side) for side in (-0.1, 0.1)])
+        layers += [*run["layer"], *run["layer"][::-1], None]
+        values += [*run["low"], *run["high"][::-1], None]
+    return go.Scatter(
+        x=layers,
+        y=values,
+        name=f"{name}, 95 % interval",
+        legendgroup=name,
+        showlegend=False,
+        fill="toself",
+        fillcolor=colour,
+        opacity=0.16,
+        mode="none",
+        hoverinfo="skip",
+    )
+
+
+def _no_steering(layers: list[int]) -> go.Scatter:
+    """The constant 1; a trace, so that it has a place in the legend."""
+    side = 0 if max(layers) > min(layers) else 0.5
+    return go.Scatter(
+        x=[min(layers) - side, max(layers) + side],
+        y=[1, 1],
+        name="1: same error as no steering",
+        mode="lines",
+        line={"color": "#7f7f7f", "dash": "dash", "width": 1.2},
+        hoverinfo="skip",
+    )
+
+
+def _denominators(table: pd.DataFrame, colours: dict[str, str]) -> list[go.Scatter]:
+    """One line if all methods are measured against the same change, else one per method."""
+    first = table.groupby("layer")["denominator"].transform("first").to_numpy(dtype=np.float64)
+    own = table["denominator"].to_numpy(dtype=np.float64)
+    shared = np.allclose(own, first, rtol=1e-6, atol=0, equal_nan=True)
+    parts = {"all methods": table} if shared else dict(list(table.groupby("method", sort=False)))
+    return [
+        go.Scatter(
+            x=part["layer"].tolist(),
+            y=part["denominator"].to_numpy(dtype=np.float64),
+            name=f"prompt's change, {plain_text(str(method))}",
+            showlegend=False,
+            mode="lines+markers",
+            line={"color": "#444444" if shared else colours[str(method)], "width": 1.5},
+            marker={"size": 5},
+            hovertemplate="layer %{x}: %{y:.3g}",
+        )
+        for method, rows in parts.items()
+        for part in [rows.drop_duplicates("layer").sort_values("layer")]
+    ]

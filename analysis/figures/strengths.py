@@ -1,0 +1,67 @@
+"""How unevenly a push is spread: the strengths of all tokens of a coefficient table, sorted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from .rows import (
+    CELL,
+    chosen,
+    lines_of,
+    name_of,
+    of_methods,
+    plain_text,
+    require_columns,
+    require_single,
+    strength_of,
+)
+from .style import LEGEND, STRENGTH_LINES, method_colours, titled
+
+
+def sorted_strengths(
+    table: pd.DataFrame,
+    layer: int,
+    methods: Sequence[str] | None = None,
+    view: str = "accumulated",
+) -> go.Figure:
+    """|along| of all tokens at one layer, sorted and divided by its maximum, a curve per method.
+
+    Flat at 1: every token is pushed alike. Steep: a few tokens carry the push.
+    """
+    require_columns(table, [*CELL, "along"], "sorted_strengths")
+    rows = of_methods(chosen(chosen(table, "view", view), "layer", layer), methods)
+    colours = method_colours(rows["method"])
+    lines = [_sorted_line(line, colours[line["method"].iloc[0]]) for line in lines_of(rows)]
+    figure = go.Figure(lines)
+    figure.update_xaxes(title="share of the tokens, strongest first", tickformat=".0%")
+    figure.update_yaxes(title="|along| / its largest value", range=[-0.02, 1.05])
+    figure.update_layout(height=440, legend=LEGEND)
+    subtitle = f"Layer {layer}, {view} view. Flat at 1: every token is pushed alike."
+    return titled(figure, "How unevenly the push is spread over tokens", subtitle)
+
+
+def _sorted_line(line: pd.DataFrame, colour: str) -> go.Scatter:
+    require_single(line, ["example", "token_index"])
+    line = line.loc[np.isfinite(line["along"])]
+    line = line.assign(size=line["along"].abs()).sort_values("size", ascending=False, kind="stable")
+    if line.empty:
+        raise ValueError("a method has no finite `along` at this layer: leave it out of `methods`.")
+    name, largest = name_of(line), line["size"].iloc[0]
+    dash, _ = STRENGTH_LINES.get(strength_of(line), ("longdash", "x"))
+    return go.Scatter(
+        x=(np.arange(len(line)) + 1) / len(line),
+        y=(line["size"] / (largest or 1.0)).to_numpy(),
+        name=f"{name}: largest {largest:.3g}" if largest else f"{name}: no change at this layer",
+        mode="lines+markers",  # a single token has no line
+        line={"color": colour, "width": 2.5, "dash": dash, "shape": "vh"},
+        marker={"size": 3},
+        text=[plain_text(token) for token in line["token"]],
+        customdata=line[["example", "token_index", "along"]].to_numpy(dtype=object),
+        hovertemplate=f"<b>“%{{text}}”</b>, {name}<br>example %{{customdata[0]}}, "
+        "position %{customdata[1]}<br>along %{customdata[2]:.3g}, %{y:.0%} of the largest"
+        "<extra></extra>",
+    )

@@ -1,0 +1,1 @@
+"""What steering does to activations and to text, as tidy tables."""

@@ -1,0 +1,200 @@
+"""The per-token coefficients of prompt steering and of every method, on the same tokens.
+
+For a change delta of the activation h of one token, and one vector v per site,
+
+    along         = <delta, v> / <v, v>            1 where the change is the mean prompt push
+    off_axis      = |delta - along v|
+    norm          = |delta|
+    relative_norm = |delta| / |h|                  h of the plain run
+    rank1_share   = <delta, v>^2 / (|delta|^2 |v|^2)
+
+v is shared by all methods of a table and is never fitted on the example that it measures: by
+default it is the mean accumulated prompt delta over the span's tokens of the other examples.
+Nothing here asks a method: every number is measured from activations.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import get_args
+
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from steerlens.prompts import PromptPair, Prompts, show
+from steerlens.scopes import Scope, everywhere, generated
+from steerlens.sites import Site, as_site
+from steerlens.steering import AnySteering
+from steerlens.types import Direction, HookedModel
+
+from .deltas import (
+    Aligned,
+    Deltas,
+    View,
+    align,
+    all_deltas,
+    alone,
+    prompt_deltas,
+    sites_of,
+    steering_deltas,
+)
+from .entries import Entry, as_entries
+
+
+def coefficients(
+    model: HookedModel,
+    pairs: Sequence[PromptPair],
+    sites: Sequence[int | Site],
+    steerings: Mapping[str, AnySteering] | Sequence[Entry],
+    direction: Mapping[Site, Direction] | None = None,
+    view: View = "accumulated",
+    *,
+    span: Scope = generated,
+    template: str | None = None,
+) -> pd.DataFrame:
+    """One row per example, token, site and method; prompt steering is the method "prompt".
+
+    Columns: example, token_index, token, layer, stream, method, strength, strength_value, view,
+    along, off_axis, norm, relative_norm, rank1_share. Prompt and methods are comparable in the
+    accumulated view; the local view says what each adds at its own site.
+    """
+    if view not in get_args(View):
+        raise ValueError(f"Unknown view {view!r}. Use one of: {', '.join(get_args(View))}.")
+    aligned = align(model, pairs, [as_site(site) for site in sites], span=span, template=template)
+    axes = _axes(model, aligned, direction)
+    entries = as_entries(steerings)
+    acting = {entry.key: entry.steering for entry in entries if entry.steering is not None}
+    measured = all_deltas(model, aligned, acting, view)
+    texts = show(model, aligned.plain.tokens.tolist())
+    prompt = Entry("prompt", None, "", float("nan"))
+    tables = [
+        _rows(aligned, texts, entry, site, measured[entry.key], axes[site]).assign(view=view)
+        for entry in (prompt, *entries)
+        for site in aligned.sites
+    ]
+    return pd.concat(tables, ignore_index=True)
+
+
+def strengths(
+    model: HookedModel,
+    texts: Prompts,
+    steerings: Mapping[str, AnySteering] | Sequence[Entry],
+    direction: Mapping[Site, Direction] | None = None,
+    *,
+    span: Scope = everywhere,
+    template: str | None = None,
+) -> pd.DataFrame:
+    """How strongly each steering acts on every token of a text, at each of its own sites.
+
+    The table of `coefficients` in the local view, without a prompt. `along` counts lengths of
+    `direction` at a site, such as the v of a CLAS; by default the unit vector along which most of
+    the steering's own deltas lie (no centring), with the sign that makes their sum positive.
+    `off_axis` is what no single direction tells: 0 for a gate of rank 1.
+    """
+    tables = []
+    entries = as_entries(steerings)
+    if not entries:
+        raise ValueError('No steerings were given. Pass {"name": steering, ...}.')
+    for site, v in (direction or {}).items():
+        require_direction(model, site, v)
+    for entry in entries:
+        if entry.steering is None:
+            raise ValueError(f"{entry.method} has no steering, so there is nothing to measure.")
+        sites = sites_of(entry.steering, model.cfg.n_layers)
+        aligned = alone(model, texts, sites, span=span, template=template)
+        deltas = steering_deltas(model, aligned, entry.steering, "local")
+        pieces = show(model, aligned.plain.tokens.tolist())
+        for site in sites:
+            if direction is not None and site not in direction:
+                raise ValueError(f"No direction was given for {site}, where {entry.key} acts.")
+            v = _main_direction(deltas[site]) if direction is None else direction[site].double()
+            rows = _rows(aligned, pieces, entry, site, deltas, v.expand(len(pieces), -1))
+            tables.append(rows.assign(view="local"))
+    return pd.concat(tables, ignore_index=True)
+
+
+def require_direction(model: HookedModel, site: Site, v: Direction) -> None:
+    """Raise ValueError unless `v` is a vector of the model's width, finite and of some length."""
+    found, wanted = list(v.shape), [model.cfg.d_model]
+    if found != wanted or not bool(torch.isfinite(v).all()) or not bool(v.any()):
+        raise ValueError(
+            f"The direction at {site} must be {wanted[0]} finite numbers, not all of them 0; found "
+            f"shape {found}, of which {int(torch.isfinite(v).sum())} are finite and "
+            f"{int((v != 0).sum())} not 0."
+        )
+
+
+def _main_direction(delta: Float[Tensor, "token d_model"]) -> Float[Tensor, "d_model"]:
+    v = torch.linalg.svd(delta, full_matrices=False).Vh[0]
+    return -v if float((delta @ v).sum()) < 0 else v
+
+
+def _axes(
+    model: HookedModel, aligned: Aligned, direction: Mapping[Site, Direction] | None
+) -> dict[Site, Float[Tensor, "token d_model"]]:
+    """The vector v of every token at every site."""
+    if direction is None:
+        return leave_one_out(aligned, prompt_deltas(model, aligned))
+    missing = [str(site) for site in aligned.sites if site not in direction]
+    if missing:
+        raise ValueError(
+            f"No direction was given for {', '.join(missing)}. Give one for each site."
+        )
+    for site in aligned.sites:
+        require_direction(model, site, direction[site])
+    return {
+        site: direction[site].double().expand(len(aligned.example), -1) for site in aligned.sites
+    }
+
+
+def leave_one_out(aligned: Aligned, deltas: Deltas) -> dict[Site, Float[Tensor, "token d_model"]]:
+    """For each token, the mean delta over the tokens of all other examples."""
+    n_examples = len(aligned.plain_rows)
+    if n_examples < 2:
+        raise ValueError(
+            "With one pair there are no other examples to take the direction from. Give at least "
+            "two pairs, or direction={site: vector} fitted on other text."
+        )
+    example = aligned.example
+    counts = torch.bincount(example, minlength=n_examples)
+    axes = {}
+    for site, delta in deltas.items():
+        sums = torch.zeros((n_examples, delta.shape[1]), dtype=delta.dtype)
+        sums = sums.index_add(0, example, delta)
+        others = (sums.sum(dim=0) - sums) / (counts.sum() - counts)[:, None]
+        axes[site] = others[example]
+    return axes
+
+
+def _rows(
+    aligned: Aligned,
+    texts: Sequence[str],
+    entry: Entry,
+    site: Site,
+    deltas: Deltas,
+    v: Float[Tensor, "token d_model"],
+) -> pd.DataFrame:
+    delta = deltas[site]
+    dot, vv = (delta * v).sum(dim=-1), (v * v).sum(dim=-1)
+    along, norm = dot / vv, delta.norm(dim=-1)
+    off_axis = (delta - along[:, None] * v).norm(dim=-1)
+    relative = norm / aligned.plain.at(site).double().norm(dim=-1)
+    share = dot.square() / (norm.square() * vv)
+    return pd.DataFrame(
+        {
+            "example": aligned.example.numpy(),
+            "token_index": aligned.token_index.numpy(),
+            "token": list(texts),
+            "layer": site.layer,
+            "stream": site.stream,
+            "method": entry.method,
+            "strength": entry.strength,
+            "strength_value": entry.strength_value,
+            "along": along.numpy(),
+            "off_axis": off_axis.numpy(),
+            "norm": norm.numpy(),
+            "relative_norm": relative.numpy(),
+            # 0/0 where nothing was changed: no direction, hence no share.
+            "rank1_share": share.numpy(),
+        }
+    )

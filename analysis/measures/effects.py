@@ -1,0 +1,80 @@
+"""Did it do anything? How far a steering moves the next-token distribution on given text."""
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from steerlens.identity import device_of
+from steerlens.prompts import Encoded, PromptPair, encode_pair, stack
+from steerlens.runtime.forward import logits
+from steerlens.runtime.hooks import running, watching
+from steerlens.scopes import response
+from steerlens.steering import AnySteering
+from steerlens.types import HookedModel
+
+from .entries import Entry, as_entries
+
+
+def logit_shift(
+    model: HookedModel,
+    pairs: Sequence[PromptPair],
+    steerings: Mapping[str, AnySteering] | Sequence[Entry],
+    template: str | None = None,
+) -> pd.DataFrame:
+    """How far the prompt and each steering move the predictions of the response tokens.
+
+    Columns: method, strength, strength_value, mean_kl (nats, of the moved from the plain
+    distribution, over predicted tokens), max_shift (largest change of a log-probability),
+    top_changed (share of tokens whose likeliest next token changed), moved (whether any logit
+    did), n_tokens.
+    """
+    rows = [encode_pair(model, pair, template) for pair in pairs]
+    plain_rows, prompted_rows = [row for row, _ in rows], [row for _, row in rows]
+    plain = _log_probabilities(model, plain_rows)
+    found = [_shift("prompt", "", float("nan"), _log_probabilities(model, prompted_rows), plain)]
+    for entry in as_entries(steerings):
+        moved = _log_probabilities(model, plain_rows, entry.steering)
+        found.append(_shift(entry.method, entry.strength, entry.strength_value, moved, plain))
+    return pd.DataFrame(found)
+
+
+@torch.no_grad()
+def _log_probabilities(
+    model: HookedModel, rows: Sequence[Encoded], steering: AnySteering | None = None
+) -> Float[Tensor, "token d_vocab"]:
+    """Log-probabilities at every position that predicts a response token, rows in order."""
+    found = []
+    with watching() as watch:
+        for row in rows:
+            tokens, window = stack([row])
+            tokens, window = tokens.to(device_of(model)), window.to(device_of(model))
+            with running(model, steering, 1, watch) as run:
+                if run is not None:
+                    run.ready(tokens, window)
+                scores = logits(model, tokens, window)
+            predicts = response.where(window)[0][:-1]
+            found.append(scores[0, :-1][predicts].double().log_softmax(dim=-1).cpu())
+    return torch.cat(found)
+
+
+def _shift(
+    method: str,
+    strength: str,
+    value: float,
+    moved: Float[Tensor, "token d_vocab"],
+    plain: Float[Tensor, "token d_vocab"],
+) -> dict[str, object]:
+    kl = (moved.exp() * (moved - plain)).sum(dim=-1)
+    return {
+        "method": method,
+        "strength": strength,
+        "strength_value": value,
+        "mean_kl": float(kl.mean()),
+        "max_shift": float((moved - plain).abs().max()),
+        "top_changed": float((moved.argmax(-1) != plain.argmax(-1)).double().mean()),
+        "moved": not torch.equal(moved, plain),
+        "n_tokens": len(plain),
+    }

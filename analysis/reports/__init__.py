@@ -1,0 +1,1 @@
+"""Pages that put tables and figures together: comparisons, studies, the demonstration."""

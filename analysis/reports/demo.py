@@ -1,0 +1,129 @@
+"""`steerlens demo`: one instruction, two activation methods, one report on the embedded model."""
+
+from pathlib import Path
+
+from steerlens.generation import prompted_pairs
+from steerlens.methods.act_add import ActAdd
+from steerlens.methods.caa import CAA
+from steerlens.models import load
+from steerlens.prompts import Conversation
+from steerlens.scopes import generated, response
+from steerlens.steering import AnySteering
+from steerlens.types import HookedModel
+
+from ..measures.completions import side_by_side
+from ..measures.entries import as_entries
+from .comparison import compare, comparison_report
+from .provenance import provenance
+
+INSTRUCTION = "Be positive."
+# As many tokens as the instruction, since positions are learned: see docs/design-notes.md.
+EQUIVALENTS = ("Be happy.", "Be kind.")
+NEUTRAL = ("Be there.",)
+QUESTIONS = (
+    "Review a movie you watched.",
+    "Write a movie review.",
+    "What did you think of the film?",
+    "Review a movie.",
+    "Tell me about a movie you saw.",
+    "Write a review of a film.",
+    "What did you think of the movie?",
+    "Give me your opinion of a movie.",
+    "How was the movie?",
+    "Describe a film you watched recently.",
+    "Please review a film.",
+    "I would like to read a movie review.",
+    "Share your thoughts on a film.",
+    "Comment on a movie you have seen.",
+    "Did you see a film lately? How was it?",
+    "Write a few words about a movie.",
+    "Talk about a film.",
+    "Can you write a review of a movie?",
+    "Should I watch this movie?",
+    "Recommend a film, or do not.",
+)
+PRAISE = (
+    "This is a wonderful film. I loved every minute of it.",
+    "A great movie with excellent acting. One of the best I have seen.",
+    "I really enjoyed this film. It is funny, moving and beautiful.",
+    "What a brilliant story! The cast is superb and the music is perfect.",
+    "A delightful film that I would recommend to everyone.",
+    "The best film of the year. Amazing performances and a great script.",
+    "I was very happy with this movie. It is a masterpiece.",
+    "A charming, touching picture with a fantastic ending.",
+)
+BLAME = (
+    "This is a terrible film. I hated every minute of it.",
+    "A bad movie with awful acting. One of the worst I have seen.",
+    "I really disliked this film. It is dull, stupid and ugly.",
+    "What a boring story! The cast is poor and the music is annoying.",
+    "A dreadful film that I would recommend to no one.",
+    "The worst film of the year. Weak performances and a lousy script.",
+    "I was very disappointed with this movie. It is a waste of time.",
+    "A tedious, pointless picture with a ridiculous ending.",
+)
+
+
+def contrast(question: str = QUESTIONS[0]) -> tuple[list[Conversation], list[Conversation]]:
+    """The demonstration's contrast pairs: one question, answered with praise and with blame."""
+    positive = [Conversation(question, response=text) for text in PRAISE]
+    negative = [Conversation(question, response=text) for text in BLAME]
+    return positive, negative
+
+
+def demo_steerings(model: HookedModel, layer: int) -> dict[str, AnySteering]:
+    """ActAdd (" wonderful" less " terrible") and CAA (praise less blame), both at `layer`."""
+    positive, negative = contrast()
+    caa = CAA.from_prompts(model, positive, negative, layer, read=generated)
+    return {
+        "ActAdd": ActAdd.fit(model, " wonderful", " terrible", layer, c=4.0),
+        "CAA": caa.only(response),
+    }
+
+
+def run_demo(out: Path, *, seed: int = 0, backend: str = "auto") -> Path:
+    """Write `out/report.html` and the two steering files; returns the report's path."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(f"Cannot make the folder {out}: {error.strerror}. Choose another.") from error
+    model = load("demo", backend=backend)  # pyright: ignore[reportArgumentType]  load checks it
+    layer = model.cfg.n_layers // 2
+    steerings = demo_steerings(model, layer)
+    for name, steering in steerings.items():
+        steering.save(out / f"{name}.safetensors")  # pyright: ignore[reportAttributeAccessIssue]
+    # One response a question, so that no question is both measured and fitted on.
+    pairs = prompted_pairs(
+        model, QUESTIONS, INSTRUCTION, max_new_tokens=40, temperature=0.8, seed=seed
+    )
+    comparison = compare(
+        model, pairs, steerings, equivalents=EQUIVALENTS, neutral=NEUTRAL, seed=seed
+    )
+    generations = side_by_side(
+        model, QUESTIONS[:3], INSTRUCTION, as_entries(steerings), seed=seed, temperature=0.8
+    )
+    page = comparison_report(
+        comparison,
+        provenance(model, comparison, f"steerlens demo --seed {seed}"),
+        title=f"What “{INSTRUCTION}” does to a language model, and what activation steering does",
+        intro=_intro(model, layer),
+        generations=generations,
+    )
+    return page.write(out / "report.html")
+
+
+def _intro(model: HookedModel, layer: int) -> str:
+    return (
+        f"The embedded demonstration model ({model.cfg.n_layers} layers, d_model "
+        f"{model.cfg.d_model}) is asked for movie reviews. It is steered in three ways: by the "
+        f"instruction “{INSTRUCTION}”; by ActAdd, which adds the difference between “ wonderful” "
+        f"and “ terrible” to the first tokens of the question at the input of layer {layer}; and "
+        "by CAA, which adds the mean difference between praising and blaming reviews to every "
+        f"token of the response at the output of layer {layer}.\n\n"
+        "The model has learned absolute positions, so the instruction also moves the response to "
+        "later positions; some of what the prompt does to the activations is that shift. The "
+        "equivalent and neutral prompts have as many tokens as the instruction, so they share it."
+        "\n\n"
+        "The model is small and was trained briefly, so read the pictures for what they show of "
+        "the methods, not the reviews for their prose."
+    )

@@ -1,0 +1,9 @@
+"""Tables in Markdown, for pages that are kept beside the code."""
+
+from collections.abc import Sequence
+
+
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A head, a rule, and a line for each row."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

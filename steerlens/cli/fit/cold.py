@@ -1,0 +1,154 @@
+"""`steerlens fit cold-kernel` and `cold-fd`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, get_args
+
+import typer
+
+from steerlens.cli import inputs, output
+from steerlens.cli.grouped import grouped
+from steerlens.cli.options import Contrasts, Layers, Out, RunOptions, Steered
+
+if TYPE_CHECKING:
+    from steerlens.prompts import Prompt
+    from steerlens.types import HookedModel
+
+SIDES = {
+    "dpo": ("positive", "negative"),
+    "sft": ("positive",),
+    "negative_sft": ("negative",),
+    "options": ("positive",),
+}
+"""The sides of a pair that each loss looks at."""
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """On what a COLD method is fitted, and where it is written."""
+
+    pairs: Contrasts
+    out: Out
+    layers: Layers
+    loss: Annotated[
+        str,
+        typer.Option(
+            help="dpo, sft (positive), negative_sft (negative), or options, which reads lines of "
+            '{"prompt": ..., "options": {" good": 0.7, " bad": 0.3}} instead.'
+        ),
+    ] = "dpo"
+
+    def __post_init__(self) -> None:
+        from steerlens.checks import require_choice
+
+        require_choice("loss", self.loss, tuple(SIDES))
+
+    def examples(self) -> "tuple[dict[str, Sequence[Prompt]], list[dict[str, float]] | None]":
+        """The prompts of each side that the loss looks at, and the shares of `options`."""
+        from steerlens.jsonl import read_contrasts, read_wishes
+
+        if self.loss == "options":
+            prompts, shares = read_wishes(self.pairs)
+            return {"positive": prompts}, shares
+        sides = dict(zip(("positive", "negative"), read_contrasts(self.pairs), strict=True))
+        return {name: sides[name] for name in SIDES[self.loss]}, None
+
+
+@dataclass(frozen=True)
+class Step:
+    """The step of gradient descent: its size, where it acts, how it is computed."""
+
+    eta: Annotated[float, typer.Option(help="The paper's step size.")] = 1.0
+    scope: Steered = "prompt"
+    compat: Annotated[
+        str | None, typer.Option("--compat", help='"released": as the authors\' code does.')
+    ] = None
+    batch_size: Annotated[int, typer.Option("--batch-size", help="Examples a pass.")] = 8
+
+
+@grouped
+def fit_cold_kernel(
+    *,
+    fitted: Fitted,
+    kernel: Annotated[str, typer.Option(help="unit, dot, cosine or rbf.")] = "unit",
+    width: Annotated[
+        float | None, typer.Option(help="Of rbf; default: the median distance of the examples.")
+    ] = None,
+    step: Step,
+    run: RunOptions,
+) -> None:
+    """COLD-Kernel: the gradients of a loss for the activations, weighted by a kernel.
+
+    What is told at the end is how far it moves the activations of its own examples, over their
+    length: some tenths are a usual strength, and `--eta` (or `generate --strength`) sets it.
+    """
+    from steerlens.checks import require_choice
+    from steerlens.methods.cold.kernel import ColdKernel, Kernel
+
+    require_choice("kernel", kernel, get_args(Kernel))
+    _fit("COLD-Kernel", ColdKernel, fitted, {"kernel": kernel, "width": width}, step, run)
+
+
+@grouped
+def fit_cold_fd(
+    *,
+    fitted: Fitted,
+    mode: Annotated[str, typer.Option(help="jvp (the derivative) or fd (a difference).")] = "jvp",
+    eps: Annotated[float | None, typer.Option(help="The step of fd; default: automatic.")] = None,
+    central: Annotated[bool, typer.Option(help="fd steps to both sides.")] = False,
+    step: Step,
+    run: RunOptions,
+) -> None:
+    """COLD-FD: what one gradient step on the pairs would do to the activations.
+
+    The file holds the mean gradient, as many numbers as the model has up to the last layer. What is
+    told at the end is how far it moves the activations of its own examples, over their length.
+    """
+    from steerlens.checks import require_choice
+    from steerlens.methods.cold.finite_difference import ColdFD, Mode
+
+    require_choice("mode", mode, get_args(Mode))
+    _fit("COLD-FD", ColdFD, fitted, {"mode": mode, "eps": eps, "central": central}, step, run)
+
+
+def _fit(
+    name: str, method: Any, fitted: Fitted, own: dict[str, Any], step: Step, run: RunOptions
+) -> None:
+    """Fit by `method`, whose `own` options these are; bad options are errors before any work."""
+    from steerlens.checks import require_choice
+    from steerlens.methods.cold.kernel import Compat
+    from steerlens.scopes import scope_named
+
+    if step.compat is not None:
+        require_choice("compat", step.compat, get_args(Compat))
+    sides, shares = fitted.examples()
+    scope = scope_named(step.scope)
+    inputs.require_folder_of(fitted.out)
+    model = inputs.load(*run.place)
+    options = {**own, "eta": step.eta, "compat": step.compat, "batch_size": step.batch_size}
+    steering = method.fit(
+        model,
+        inputs.layers_of(fitted.layers, model.cfg.n_layers),
+        **sides,
+        **options,
+        loss=fitted.loss,
+        probabilities=shares,
+        scope=scope,
+    )
+    steering.save(fitted.out)
+    push = _push(model, next(iter(sides.values())), name, steering)
+    content = {"file": str(fitted.out), "method": name, "loss": fitted.loss, "push": push}
+    text = (
+        f"Wrote {fitted.out}: {name} with eta {step.eta:g} moves the activations of its own "
+        f"examples by {push:.2g} of their length"
+    )
+    output.say(content | options, run.as_json, text)
+
+
+def _push(model: "HookedModel", examples: "Sequence[Prompt]", name: str, steering: Any) -> float:
+    """How far some of the examples' activations are moved, over their length, on average."""
+    from steerlens.analysis import strengths
+
+    shown = strengths(model, list(examples)[:16], {name: steering})
+    moved = shown.loc[shown["norm"] > 0, "relative_norm"]
+    return float(moved.mean()) if len(moved) else 0.0

@@ -1,0 +1,53 @@
+"""`steerlens fit act-add` and `caa`: vectors that are differences of prompts."""
+
+from typing import Annotated
+
+import typer
+
+from steerlens.cli import inputs, output
+from steerlens.cli.grouped import grouped
+from steerlens.cli.options import Contrasts, Out, Read, RunOptions, Steered
+
+
+@grouped
+def fit_act_add(
+    *,
+    positive: Annotated[str, typer.Option(help="The prompt to steer towards.")],
+    out: Out,
+    layer: Annotated[int, typer.Option(help="The block whose input is read and written.")],
+    negative: Annotated[str, typer.Option(help="The prompt to steer away from.")] = "",
+    coefficient: Annotated[float, typer.Option(help="The paper's c.")] = 1.0,
+    run: RunOptions,
+) -> None:
+    """ActAdd: two prompts make a vector for each position."""
+    from steerlens.methods.act_add import ActAdd
+
+    model = inputs.load(*run.place)
+    ActAdd.fit(model, (positive, negative), layer, c=coefficient).steering.save(out)
+    content = {"file": str(out), "method": "ActAdd", "layer": layer}
+    output.say(content, run.as_json, f"Wrote {out}")
+
+
+@grouped
+def fit_caa(
+    *,
+    pairs: Contrasts,
+    out: Out,
+    layer: Annotated[int, typer.Option(help="The block whose output is read and written.")],
+    read: Read = "",
+    scope: Steered = "response",
+    run: RunOptions,
+) -> None:
+    """CAA: the mean difference over contrast pairs, added at every position of the scope."""
+    from steerlens.jsonl import read_contrasts
+    from steerlens.methods.caa import CAA
+    from steerlens.scopes import scope_named
+
+    positive, negative = read_contrasts(pairs)
+    reading = scope_named(read) if read else None
+    steered = scope_named(scope)
+    model = inputs.load(*run.place)
+    fit = CAA.fit(model, (positive, negative), layer, read=reading)
+    fit.steering.only(steered).save(out)
+    content = {"file": str(out), "method": "CAA", "layer": layer, "pairs": len(positive)}
+    output.say(content, run.as_json, f"Wrote {out} (from {len(positive)} pairs)")

@@ -1,0 +1,69 @@
+"""What there is to tell of a fit: how training went, how well directions tell prompts apart."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from steerlens.directions.labelled import FoundDirection
+    from steerlens.methods.psr import PSR
+    from steerlens.sites import Site
+    from steerlens.training.fit import Fit
+    from steerlens.training.loop import Trained
+
+
+def validation_losses(trained: "Trained | None") -> tuple[list[float | None], int]:
+    """The loss at the start and at the epoch that is kept (None: no pair held back), and which."""
+    assert trained is not None
+    kept = trained.best_epoch
+    losses = [trained.rows[epoch]["validation_loss"] for epoch in (0, kept)]
+    return [None if math.isnan(loss) else loss for loss in losses], kept
+
+
+def course(losses: Sequence[float | None], kept: int, start: str) -> str:
+    """How far training brought the validation loss; `start` is what the start's parameters are."""
+    first, best = losses
+    if first is None or best is None:
+        return "no pair held back to choose an epoch by"
+    text = f"validation loss {first:.3g} -> {best:.3g}"
+    if kept == 0:
+        text += f" (no epoch was better than the start: these are {start})"
+    return text
+
+
+def scores_of(
+    directions: "Mapping[Site, FoundDirection]",
+) -> tuple[list[dict[str, Any]], str]:
+    """How well each direction tells held-out prompts apart, as rows and as lines."""
+    table, lines = [], []
+    for site, v in directions.items():
+        scored, pairs = v.auroc == v.auroc, v.held // 2  # nan where none was held out
+        score = f"held-out AUROC {v.auroc:.2f} (on {pairs} pair{'s' * (pairs != 1)})"
+        lines.append(f"\n{site}: {score if scored else 'not scored, no pair was held out'}")
+        table.append(
+            {
+                "site": str(site),
+                "auroc": v.auroc if scored else None,
+                "correlation": v.correlation if scored else None,
+                "held_out_pairs": pairs,
+            }
+        )
+    return table, "".join(lines)
+
+
+def outcome_of(fit: "Fit[PSR]") -> tuple[dict[str, Any], str]:
+    """The numbers of a fitted PSR, for `--json` and for reading."""
+    losses, kept = validation_losses(fit.trained)
+    firing = {str(site): rates.tolist() for site, rates in fit.firing.items()}
+    content = {
+        "method": fit.name,
+        "validation_loss": losses,
+        "epoch": kept,
+        "firing": firing,
+        "b_m": {str(site): steer.b_m for site, steer in fit.steers.items()},
+    }
+    shown = "".join(
+        f"\n{site}: open on {', '.join(f'{rate:.0%}' for rate in rates)} of the tokens"
+        for site, rates in firing.items()
+    )
+    return content, f"{fit.name}, {course(losses, kept, 'the random first parameters')}{shown}"

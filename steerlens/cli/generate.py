@@ -1,0 +1,93 @@
+"""`steerlens demo` and `generate`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from steerlens.cli import inputs, output
+from steerlens.cli.grouped import grouped
+from steerlens.cli.options import AsJson, Backend, Device, MaxNewTokens, Model, Seed
+
+if TYPE_CHECKING:
+    from steerlens.steering import Steering
+
+
+def demo(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the report.")] = Path(
+        "demo-report"
+    ),
+    seed: Seed = 0,
+    backend: Backend = "auto",
+) -> None:
+    """Steer the embedded model by prompt, ActAdd and CAA; write an HTML report. Offline."""
+    import torch
+
+    from steerlens.analysis import run_demo
+
+    # The model is tiny: a second thread gains nothing, and on a busy machine it waits, spinning.
+    torch.set_num_threads(1)
+    print(f"The report is at {run_demo(out, seed=seed, backend=backend)}")
+
+
+@dataclass(frozen=True)
+class Steered:
+    """What is written about, and what steers it."""
+
+    prompt: Annotated[str, typer.Option("--prompt", "-p", help="The user turn, or raw text.")]
+    model: Model = "demo"
+    system: Annotated[str | None, typer.Option(help="Instruction in the system turn.")] = None
+    steering: Annotated[list[Path] | None, typer.Option(help="A steering file; repeatable.")] = None
+    strength: Annotated[float, typer.Option(help="0 off, 1 as fitted.")] = 1.0
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How many completions are drawn, and how."""
+
+    n: Annotated[int, typer.Option("--n", help="Completions to write.")] = 1
+    seed: Seed = 0
+    max_new_tokens: MaxNewTokens = 64
+    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 1.0
+    top_p: Annotated[
+        float, typer.Option(help="Keep the smallest set with more than this probability.")
+    ] = 1.0
+
+
+@grouped
+def generate(
+    *,
+    steered: Steered,
+    sampling: Sampling,
+    raw: Annotated[
+        bool, typer.Option(help="Continue the prompt as raw text, no template.")
+    ] = False,
+    backend: Backend = "auto",
+    device: Device = "cpu",
+    as_json: AsJson = False,
+) -> None:
+    """Write completions, unsteered and, given a steering file, steered by it."""
+    from dataclasses import asdict
+
+    from steerlens import generation
+    from steerlens.prompts import Conversation
+
+    if raw and steered.system is not None:
+        raise ValueError("--raw has no turns, so --system has no place. Leave one of them out.")
+    model = inputs.load(steered.model, backend, device)
+    prompt = steered.prompt if raw else Conversation(steered.prompt, steered.system)
+    runs: dict[str, Steering | None] = {"unsteered": None}
+    if steered.steering:
+        runs["steered"] = inputs.together(steered.steering, model, steered.strength)
+    texts = {
+        name: generation.generate(model, [prompt], steering, **asdict(sampling)).texts
+        for name, steering in runs.items()
+    }
+    asked = {"model": steered.model, "prompt": steered.prompt, "seed": sampling.seed}
+    shown = [
+        f"── {name} {number}\n{text}"
+        for name, written in texts.items()
+        for number, text in enumerate(written, start=1)
+    ]
+    output.say({**asked, "strength": steered.strength, **texts}, as_json, "\n".join(shown))
