@@ -49,8 +49,8 @@ def fit_direction(
     model = inputs.load(*run.place)
     inputs.require_folder_of(out)
     directions = contrast_directions(
-        kind,  # pyright: ignore[reportArgumentType]  (checked above)
         model,
+        kind,  # pyright: ignore[reportArgumentType]  (checked above)
         positive,
         negative,
         inputs.layers_of(layers, model.cfg.n_layers),
