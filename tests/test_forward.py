@@ -87,13 +87,13 @@ def test_logits_of_chosen_tokens_are_those_of_a_full_pass_and_no_others_are_made
         made.append(scores.shape[0] * scores.shape[1])
         return scores
 
-    torch.testing.assert_close(logits_where(run, model, where), full[where])
+    torch.testing.assert_close(logits_where(model, run, where), full[where])
     assert made == [int(where.sum())]
     again = logits(model, tokens, window)
     torch.testing.assert_close(again[window.mask], full[window.mask])
     # A model without such a hook point makes all, of which these are taken.
     monkeypatch.setattr(forward, "UNEMBEDDED", dict.fromkeys([True, False], "none"))
-    torch.testing.assert_close(logits_where(run, model, where), full[where])
+    torch.testing.assert_close(logits_where(model, run, where), full[where])
 
 
 def test_gradients_reach_what_the_chosen_logits_come_from(gpt2: Any) -> None:
@@ -101,7 +101,7 @@ def test_gradients_reach_what_the_chosen_logits_come_from(gpt2: Any) -> None:
     where = window.mask & (window.positions == 2)
     residual = torch.randn((*tokens.shape, gpt2.cfg.d_model), requires_grad=True)
     logits_where(
-        lambda: logits_from(gpt2, residual, 2, tokens, window), gpt2, where
+        gpt2, lambda: logits_from(gpt2, residual, 2, tokens, window), where
     ).square().sum().backward()
     assert residual.grad is not None
     later = window.mask & (window.positions > 2)

@@ -81,7 +81,7 @@ def logits(
     return _unembed(model, top[:, -1:])
 
 
-def blocks_only(run: Callable[[], Any], model: HookedModel, last: int) -> None:
+def blocks_only(model: HookedModel, run: Callable[[], Any], last: int) -> None:
     """Call `run` and break its pass off after block `last`: no later block, no logits.
 
     Hooks that are on the model see what they see in a full pass, gradients included.
@@ -99,7 +99,7 @@ def blocks_only(run: Callable[[], Any], model: HookedModel, last: int) -> None:
 
 
 def logits_where(
-    run: Callable[[], Float[Tensor, "row wanted d_vocab"]], model: HookedModel, where: Where
+    model: HookedModel, run: Callable[[], Float[Tensor, "row wanted d_vocab"]], where: Where
 ) -> Float[Tensor, "token d_vocab"]:
     """The logits of `run`, a full pass, at the tokens of `where` alone; no others are made."""
     name = UNEMBEDDED[is_bridge(model)]
