@@ -43,6 +43,12 @@ def require_same_width(fitted: Rows, held_out: Float[Tensor, "other width"]) -> 
         )
 
 
+def require_model_first(model: object, call: str) -> None:
+    """Raise TypeError where the kind stands in the model's place, as it once did."""
+    if isinstance(model, str):
+        raise TypeError(f"The model comes first: {call}.")
+
+
 def require_share(held_out: float) -> None:
     """Raise ValueError unless `held_out` is a share of the rows."""
     if not 0 < held_out < 1:
