@@ -23,7 +23,7 @@ AnySteer = TypeVar("AnySteer", bound=Steer)
 class Fit(Generic[AnySteer]):
     """A fitted method: `steering` is ready to use, `steers` is what stands at each site.
 
-    `trained` says how training went, and is None where nothing is trained. Its epoch 0 is the start:
+    `trained` says how training went; it is None where nothing is trained. Epoch 0 is the start:
     the model without steering, or for PSR and ReFT-r1 random parameters. `name` is the method's in
     its paper's scheme, where there is one, and `firing` how often each gate is open on the tokens
     that it was fitted on.
