@@ -51,8 +51,8 @@ def as_site(where: "int | Site") -> Site:
 
 def as_sites(where: "int | Site | Sequence[int | Site]") -> tuple[Site, ...]:
     """A layer, a `Site`, or several of them, as sites: each once, in the order given."""
-    several = isinstance(where, Iterable) and not isinstance(where, str)
-    sites = tuple(dict.fromkeys(as_site(one) for one in (where if several else (where,))))
+    several = where if isinstance(where, Iterable) else (where,)
+    sites = tuple(dict.fromkeys(map(as_site, several)))
     if not sites:
         raise ValueError("No sites were given. Pass a layer, a Site, or a list of them.")
     return sites

@@ -23,23 +23,6 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 SHORT = ["--max-new-tokens", "8"]
 
 
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Run a command in this process: (exit code, stdout, stderr)."""
-    import warnings
-
-    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as stopped:
-            main([str(argument) for argument in arguments])
-        code = stopped.value.code
-        said = capsys.readouterr()
-        return (code if isinstance(code, int) else int(code is not None)), said.out, said.err
-
-    return call
-
-
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Two fitted steerings, made by the command line."""
