@@ -138,9 +138,9 @@ class Imitation:
         with self.model.hooks(fwd_hooks=run.hooks(hooked)):
             if self.objective.ll and not gates_only:
                 predicting = torch.nn.functional.pad(run.responses[:, 1:], (0, 1))
-                run.scores = logits_where(forward, self.model, predicting)
+                run.scores = logits_where(self.model, forward, predicting)
             elif self.entry is None or self.entry.block <= last:
-                blocks_only(forward, self.model, last)
+                blocks_only(self.model, forward, last)
         return run
 
     def _begun(self, parameters: Parameters, examples: Sequence[int]) -> Pass:

@@ -36,15 +36,14 @@ from steerlens.methods.cold.examples import Examples, Prompted, examples_of
 from steerlens.methods.cold.gradients import BATCH_SIZE, mean_gradient, places_of, weights_at
 from steerlens.methods.cold.losses import Loss, loss_named, name_of
 from steerlens.methods.cold.tangent import Derivative, Difference, step_size
-from steerlens.saving import saveable
 from steerlens.scopes import Context, Scope, Window, prompt
 from steerlens.sites import Site
+from steerlens.steers import steer
 from steerlens.training.fit import Fit, token_ids
 from steerlens.types import Hook, HookedModel, Residual, Steer, Tokens
 
 
-@saveable
-@dataclass(frozen=True, eq=False)
+@steer
 class ColdFD:
     """Subtract eta times the derivative of each token's activation along the mean gradient g.
 
@@ -54,8 +53,8 @@ class ColdFD:
     `gradients` are g, of the parameters of these `names`.
     """
 
-    names: tuple[str, ...] = field(repr=False)
-    gradients: tuple[Float[Tensor, "..."], ...] = field(repr=False)
+    names: tuple[str, ...]
+    gradients: tuple[Float[Tensor, "..."], ...]
     site: Site
     sites: tuple[Site, ...]
     eta: float = 1.0
