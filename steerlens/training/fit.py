@@ -1,6 +1,6 @@
 """What every `fit` returns."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -17,6 +17,7 @@ from steerlens.training.loop import Trained
 from steerlens.types import HookedModel, Steer
 
 AnySteer = TypeVar("AnySteer", bound=Steer)
+OtherSteer = TypeVar("OtherSteer", bound=Steer)
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +53,11 @@ class Fit(Generic[AnySteer]):
         steering = Steering(tuple(steers.items()), origin_of(model, seed, data))
         placed = steering if scope == everywhere else steering.only(scope)
         return cls(placed, dict(steers), trained, name, dict(firing or {}))
+
+    def mapped(self, make: Callable[[AnySteer], OtherSteer]) -> "Fit[OtherSteer]":
+        """The same fit with `make(steer)` in place of each steer, at every token."""
+        steers = {site: make(steer) for site, steer in self.steers.items()}
+        return Fit(Steering(tuple(steers.items()), self.steering.origin), steers, self.trained)
 
     @property
     def steer(self) -> AnySteer:
