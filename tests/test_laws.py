@@ -171,7 +171,7 @@ def test_a_sequence_in_pieces_is_steered_as_a_whole(
         seen = torch.tensor([first])
         window = Window(ones, seen, whole.question, whole.response, whole.bos)
         pieces.append(act_in_run(run, tokens[:, part], window, h[:, part]))
-    torch.testing.assert_close(torch.cat(pieces, dim=1), expected, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(torch.cat(pieces, dim=1), expected, rtol=1e-6, atol=2e-6)
 
 
 @every_entry
