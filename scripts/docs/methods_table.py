@@ -47,7 +47,7 @@ def paper(text: str, module: str) -> str:
     found = re.search(r'\n\n(.+?), "[^"]+",\s+arXiv (\d\d)(\d\d\.\d{5})', text, re.DOTALL)
     if found is None:
         raise ValueError(
-            f'{module} names no paper. Begin its second paragraph: Authors, "Title", arXiv 2312.06681'
+            f'{module} names no paper; its second paragraph begins: Authors, "Title", arXiv number'
         )
     authors, year, rest = found.groups()
     several = "," in authors or authors.endswith("et al.")

@@ -71,9 +71,8 @@ def stored_directions(
     from steerlens.reading import load_steering
     from steerlens.sites import Site
 
-    steering: Any = load_steering(path, model)
     vectors: dict[Site, Any] = {}
-    for site, steer in getattr(steering, "placed", ()):
+    for site, steer in load_steering(path, model).placed:
         if site in vectors:
             raise ValueError(
                 f"{path} has several steers at {site}; needed are the vectors of one. Save each "
