@@ -15,8 +15,9 @@ from steerlens.cli.grouped import grouped
 from steerlens.cli.options import Layers, MaxNewTokens, Out, RunOptions, Seed
 
 if TYPE_CHECKING:
-    from steerlens.methods.psr import Gates
+    from steerlens.methods.psr import PSR, Gates
     from steerlens.prompts import PromptPair
+    from steerlens.training.fit import Fit
     from steerlens.training.schedule import Schedule
     from steerlens.types import HookedModel
 
@@ -132,21 +133,20 @@ def fit_psr(
     lines, labels = read_labelled_pairs(pairs)
     if module.objective == DIM:
         _require_untrained(module, training, labels)
+    inputs.require_folder_of(out)
     model = inputs.load(*run.place)
     sites = inputs.layers_of(layers, model.cfg.n_layers)
-    inputs.require_folder_of(out)
     _require_places(model, sites, module)
     gates = module.gates(model, sites)
     answered = inputs.answered(model, lines, training.seed, max_new_tokens)
     if module.objective == DIM:
         _fit_means(out, model, answered, sites, module.surface, run.as_json)
         return
-    objective = objective_named(module.objective, module.ll_weight)
     fit = PSR.fit(
         model,
         answered,
         sites,
-        objective=objective,
+        objective=objective_named(module.objective, module.ll_weight),
         surface=module.surface,  # pyright: ignore[reportArgumentType]  (checked above)
         gates=gates,
         labels=labels,
@@ -154,9 +154,14 @@ def fit_psr(
         checkpoint=training.checkpoint,
         progress=not run.as_json,
     )
+    _write(out, fit, run.as_json)
+
+
+def _write(out: Path, fit: "Fit[PSR]", as_json: bool) -> None:
+    """Write a fit, and say how it went."""
     fit.steering.save(out)
     content, text = outcome_of(fit)
-    output.say({"file": str(out), **content}, run.as_json, f"Wrote {out}: {text}")
+    output.say({"file": str(out), **content}, as_json, f"Wrote {out}: {text}")
 
 
 def _fit_means(
