@@ -54,7 +54,7 @@ export PAIRED UNTIMED
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-all lint types format notebooks bench lock demo-model clean distclean
+.PHONY: help demo test test-all lint types format notebooks docs bench lock demo-model clean distclean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -85,6 +85,9 @@ notebooks: $(VENV)/.dev ## build the .ipynb from their .py halves, execute them,
 	$(BIN)/jupytext --quiet --to ipynb --update notebooks/*.py
 	$(PYTEST) --overwrite notebooks
 	@$(BIN)/python -c "$$UNTIMED" notebooks/*.ipynb
+
+docs: $(VENV)/.dev ## the table of methods in README.md, from the methods' docstrings
+	$(BIN)/python scripts/docs/methods_table.py
 
 bench: $(VENV)/.dev ## the benchmarks
 	$(OFFLINE) $(BIN)/python -m benchmarks

@@ -21,10 +21,12 @@ _HOME = {
         "tradeoff_curve",
     ],
     "judges": ["Coherence", "Judge", "judge_of"],
-    "measures.assumptions": ["decodability", "dispersion", "gini", "rank_share"],
     "measures.coefficients": ["coefficients", "strengths"],
     "measures.completions": ["side_by_side"],
-    "measures.deltas": ["align", "prompt_deltas", "steering_deltas"],
+    "measures.aligned": ["align"],
+    "measures.decodability": ["decodability"],
+    "measures.deltas": ["prompt_deltas", "steering_deltas"],
+    "measures.dispersion": ["dispersion", "gini"],
     "measures.effects": ["logit_shift"],
     "measures.entries": ["AS_FITTED", "LEAST_SQUARES", "MATCHED", "Entry"],
     "measures.faithfulness": ["faithfulness", "reworded"],
@@ -33,7 +35,9 @@ _HOME = {
         "split_by_question",
         "with_least_squares",
     ],
-    "measures.matching": ["Match", "match", "with_matched"],
+    "measures.matching": ["Aim", "match", "with_matched"],
+    "measures.rank_share": ["rank_share"],
+    "measures.search": ["Match"],
     "measures.tradeoff": ["Scored", "Setting", "Tradeoff", "c80", "cp", "tradeoff"],
     "reports.coloured_text": ["coloured_text"],
     "reports.comparison": ["Comparison", "compare", "comparison_report"],
@@ -59,10 +63,12 @@ if TYPE_CHECKING:
         tradeoff_curve,
     )
     from .judges import Coherence, Judge, judge_of
-    from .measures.assumptions import decodability, dispersion, gini, rank_share
+    from .measures.aligned import align
     from .measures.coefficients import coefficients, strengths
     from .measures.completions import side_by_side
-    from .measures.deltas import align, prompt_deltas, steering_deltas
+    from .measures.decodability import decodability
+    from .measures.deltas import prompt_deltas, steering_deltas
+    from .measures.dispersion import dispersion, gini
     from .measures.effects import logit_shift
     from .measures.entries import AS_FITTED, LEAST_SQUARES, MATCHED, Entry
     from .measures.faithfulness import faithfulness, reworded
@@ -71,7 +77,9 @@ if TYPE_CHECKING:
         split_by_question,
         with_least_squares,
     )
-    from .measures.matching import Match, match, with_matched
+    from .measures.matching import Aim, match, with_matched
+    from .measures.rank_share import rank_share
+    from .measures.search import Match
     from .measures.tradeoff import Scored, Setting, Tradeoff, c80, cp, tradeoff
     from .reports.coloured_text import coloured_text
     from .reports.comparison import Comparison, compare, comparison_report

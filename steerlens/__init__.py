@@ -15,11 +15,14 @@ _HOME = {
     "directions.labelled": ["contrast_directions", "fit_direction"],
     "directions.means": ["difference_of_means", "principal_direction", "unit"],
     "generation": ["Generation", "generate", "prompted_pairs", "stream"],
+    "jsonl": ["read_contrasts", "read_prompt_pairs", "read_wishes"],
     "methods": list(exported("methods")),
+    "methods.cold.examples": ["Examples"],
     "models": ["load"],
     "prompts": ["PLAIN", "Conversation", "PromptPair", "batch", "encode", "encode_pair"],
     "reading": ["load_steering"],
     "scopes": [
+        "Context",
         "Scope",
         "Window",
         "everywhere",
@@ -33,6 +36,11 @@ _HOME = {
     ],
     "sites": ["Site"],
     "steering": ["Steering", "at", "only", "scaled"],
+    "steers": ["steer"],
+    "training.fit": ["Fit"],
+    "training.loop": ["Trained"],
+    "training.objectives": ["LL", "MSE"],
+    "training.schedule": ["Schedule"],
     "types": ["SteeringWarning"],
 }
 # Whole modules under a shorter name: `sl.scope.response`, `sl.benchmark_set.read("positive")`.
@@ -52,11 +60,14 @@ if TYPE_CHECKING:
         unit,
     )
     from steerlens.generation import Generation, generate, prompted_pairs, stream
+    from steerlens.jsonl import read_contrasts, read_prompt_pairs, read_wishes
     from steerlens.methods import *  # noqa: F403  each method has one line there
+    from steerlens.methods.cold.examples import Examples
     from steerlens.models import load
     from steerlens.prompts import PLAIN, Conversation, PromptPair, batch, encode, encode_pair
     from steerlens.reading import load_steering
     from steerlens.scopes import (
+        Context,
         Scope,
         Window,
         everywhere,
@@ -70,6 +81,11 @@ if TYPE_CHECKING:
     )
     from steerlens.sites import Site
     from steerlens.steering import Steering, at, only, scaled
+    from steerlens.steers import steer
+    from steerlens.training.fit import Fit
+    from steerlens.training.loop import Trained
+    from steerlens.training.objectives import LL, MSE
+    from steerlens.training.schedule import Schedule
     from steerlens.types import SteeringWarning
 
 

@@ -22,10 +22,10 @@ from steerlens.prompts import (
 )
 from steerlens.runtime.forward import read
 from steerlens.runtime.hooks import Watch, running, watching
-from steerlens.scopes import Scope, everywhere, generated, last
-from steerlens.sites import Site, as_site
+from steerlens.scopes import Scope, Window, everywhere, generated, last
+from steerlens.sites import Site, as_site, as_sites
 from steerlens.steering import Steering
-from steerlens.types import HookedModel, Residual
+from steerlens.types import HookedModel, Residual, Tokens, Where
 
 Moment = Literal["after", "before"]
 LONG_WORK = 64  # batches from which on a progress bar is shown unasked
@@ -83,7 +83,7 @@ def default_read(rows: Sequence[Encoded]) -> Scope:
 def capture(
     model: HookedModel,
     prompts: Prompts,
-    sites: Sequence[int | Site] | int | Site,
+    sites: int | Site | Sequence[int | Site],
     *,
     scope: Scope = everywhere,
     steering: Steering | None = None,
@@ -107,7 +107,7 @@ def capture(
 def capture_stream(
     model: HookedModel,
     prompts: Iterable[Prompt],
-    sites: Sequence[int | Site] | int | Site,
+    sites: int | Site | Sequence[int | Site],
     *,
     scope: Scope = everywhere,
     steering: Steering | None = None,
@@ -162,7 +162,7 @@ def _require_batches(batch_size: int, side: str, buffer: int = 1) -> None:
 def _batches(
     model: HookedModel,
     rows: Sequence[Encoded],
-    sites: Sequence[int | Site] | int | Site,
+    sites: int | Site | Sequence[int | Site],
     scope: Scope,
     steering: Steering | None,
     batch_size: int,
@@ -170,9 +170,7 @@ def _batches(
     watch: Watch,
     moment: Moment = "after",
 ) -> Iterator[Activations]:
-    wanted = [as_site(sites)] if isinstance(sites, int | Site) else [as_site(s) for s in sites]
-    if not wanted:
-        raise ValueError("No sites were given. Pass a layer, a Site, or a list of them.")
+    wanted = as_sites(sites)
     if moment not in get_args(Moment):
         raise ValueError(f"A moment is 'after' or 'before' the steers of a site; found {moment!r}.")
     order = sorted(range(len(rows)), key=lambda number: len(rows[number].ids))
@@ -194,24 +192,37 @@ def _one_batch(
     moment: Moment,
 ) -> Activations:
     tokens, window = stack([rows[number] for number in chosen], side)
-    here = scope.where(window)
-    device = device_of(model)
-    inside = here.to(device)
-    values: dict[Site, Tensor] = {}
+    inside = scope.where(window)
+    values = _read_inside(model, tokens, window, inside, sites, steering, watch, moment)
+    _require_finite(values)
+    row = torch.tensor(chosen)[:, None].expand(tokens.shape)
+    return Activations(values, row[inside], window.positions[inside], tokens[inside])
+
+
+def _read_inside(
+    model: HookedModel,
+    tokens: Tokens,
+    window: Window,
+    inside: Where,
+    sites: Sequence[Site],
+    steering: Steering | None,
+    watch: Watch,
+    moment: Moment,
+) -> dict[Site, Tensor]:
+    """The activations at `sites` on the tokens of `inside`, from one pass on the model's device."""
+    device, values = device_of(model), dict[Site, Tensor]()
+    tokens, window, inside = tokens.to(device), window.to(device), inside.to(device)
 
     def keep(site: Site, activation: Residual) -> None:
         values[site] = activation[inside].cpu()
 
     readers = {site: partial(keep, site) for site in sites}
     with running(model, steering, watch) as run:
-        there, tokens_there = window.to(device), tokens.to(device)
         if run is not None:
-            run.plan(tokens_there, there)
+            run.plan(tokens, window)
         attach = None if run is None else run.attach
-        read(model, tokens_there, there, readers, attach, before=moment == "before")
-    _require_finite(values)
-    row = torch.tensor(chosen)[:, None].expand(tokens.shape)
-    return Activations(values, row[here], window.positions[here], tokens[here])
+        read(model, tokens, window, readers, attach, before=moment == "before")
+    return values
 
 
 def _require_finite(values: dict[Site, Tensor]) -> None:

@@ -11,6 +11,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -61,7 +62,7 @@ def load(
             "weights as they are. Leave processing at 'none'."
         )
     build = _hooked if chosen == "hooked" else _bridge
-    model = build(source, hf_model, tokenizer, device, dtype, processing)
+    model = build(_Source(source, hf_model, tokenizer, device, dtype, processing == "fold"))
     model.eval()
     model.requires_grad_(False)
     if template is not None:
@@ -219,70 +220,72 @@ def _hooked_config(folder: Path) -> dict[str, Any]:
     return fields
 
 
-def _hooked(
-    source: str,
-    hf_model: Any,
-    tokenizer: Any,
-    device: str | torch.device,
-    dtype: torch.dtype,
-    processing: str,
-) -> Any:
+@dataclass(frozen=True)
+class _Source:
+    """What a model is built of: its weights in transformers' own class, and how it is wanted."""
+
+    name: str
+    hf_model: Any
+    tokenizer: Any
+    device: str | torch.device
+    dtype: torch.dtype
+    fold: bool
+
+    @property
+    def processing(self) -> dict[str, Any]:
+        """TransformerLens' options of what is done to the weights: all of it, or nothing."""
+        options = ("fold_ln", "center_writing_weights", "center_unembed", "fold_value_biases")
+        return dict.fromkeys(options, self.fold)
+
+
+def _hooked(source: _Source) -> Any:
     if not has_hooked_transformer():
         raise ValueError(
             "backend='hooked' needs transformer-lens 3.x (4.0 removed HookedTransformer). Use "
             "backend='bridge' or 'auto'."
         )
+    if Path(source.name).is_dir():
+        return _hooked_from_folder(source)
+    from transformer_lens import HookedTransformer
+
+    return HookedTransformer.from_pretrained(
+        source.name,
+        hf_model=source.hf_model,
+        tokenizer=source.tokenizer,
+        device=str(source.device),
+        dtype=source.dtype,  # pyright: ignore[reportArgumentType]  annotated str, means a dtype
+        **source.processing,
+    )
+
+
+def _hooked_from_folder(source: _Source) -> Any:
     from transformer_lens import HookedTransformer
     from transformer_lens import loading_from_pretrained as loading
-
-    fold = processing == "fold"
-    if not Path(source).is_dir():
-        return HookedTransformer.from_pretrained(
-            source,
-            hf_model=hf_model,
-            tokenizer=tokenizer,
-            device=str(device),
-            dtype=dtype,  # pyright: ignore[reportArgumentType]  annotated str, documented as dtype
-            fold_ln=fold,
-            center_writing_weights=fold,
-            center_unembed=fold,
-            fold_value_biases=fold,
-        )
     from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
 
-    fields = _hooked_config(Path(source))
-    fields |= {"model_name": Path(source).name, "device": str(device), "dtype": dtype}
+    dtype = source.dtype
+    fields = _hooked_config(Path(source.name))
+    fields |= {"model_name": Path(source.name).name, "device": str(source.device), "dtype": dtype}
     cfg = HookedTransformerConfig.from_dict(fields | {"default_prepend_bos": True})
-    if fold:
+    if source.fold:
         cfg.normalization_type = f"{cfg.normalization_type}Pre"
-    state = loading.get_pretrained_state_dict(source, cfg, hf_model=hf_model, dtype=dtype)
-    with quietly():
-        model = HookedTransformer(cfg, tokenizer=tokenizer, move_to_device=False)
-    model.load_and_process_state_dict(
-        state,
-        fold_ln=fold,
-        center_writing_weights=fold,
-        center_unembed=fold,
-        fold_value_biases=fold,
+    state = loading.get_pretrained_state_dict(
+        source.name, cfg, hf_model=source.hf_model, dtype=dtype
     )
-    return model.to(device, print_details=False)
+    with quietly():
+        model = HookedTransformer(cfg, tokenizer=source.tokenizer, move_to_device=False)
+    model.load_and_process_state_dict(state, **source.processing)
+    return model.to(source.device, print_details=False)
 
 
-def _bridge(
-    source: str,
-    hf_model: Any,
-    tokenizer: Any,
-    device: str | torch.device,
-    dtype: torch.dtype,
-    processing: str,
-) -> Any:
+def _bridge(source: _Source) -> Any:
     from transformer_lens.model_bridge import TransformerBridge
 
     with quietly():
         return TransformerBridge.boot_transformers(
-            source,
-            hf_model=hf_model.to(device),
-            tokenizer=tokenizer,
-            device=str(device),
-            dtype=dtype,
+            source.name,
+            hf_model=source.hf_model.to(source.device),
+            tokenizer=source.tokenizer,
+            device=str(source.device),
+            dtype=source.dtype,
         )

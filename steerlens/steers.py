@@ -11,9 +11,10 @@
             return h + v
 
 The class becomes a frozen dataclass that `steering.save` can write. When one is made, its tensors
-and floats must be finite, and axes of the same name (`rank`, `d_model`) equally long, in all fields
-together; then its own `__post_init__` runs, if it has one. `d_model` is the length of the axis of
-that name, so that a steer is refused at a model of another width. The repr shows shapes.
+must be finite, and axes of the same name (`rank`, `d_model`) equally long, in all fields together;
+then its own `__post_init__` runs, if it has one; and its floats must be finite. `d_model` is the
+length of the axis of that name, so that a steer is refused at a model of another width. The repr
+shows shapes.
 """
 
 import dataclasses
@@ -54,10 +55,12 @@ def steer(cls: Class) -> Class:
 
     def check(self: Any) -> None:
         require_consistent(self, axes)
-        for name in (*axes, *floats):
+        for name in axes:
             _require_finite_field(self, name)
         if own_check is not None:
             own_check(self)
+        for name in floats:  # last: a class may have more to say of its numbers
+            _require_finite_field(self, name)
 
     made: Any = cls
     made.__post_init__ = check

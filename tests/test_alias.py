@@ -116,7 +116,7 @@ def test_import_steerlens_does_not_load_it() -> None:
         "print([name for name in sys.modules if 'analysis' in name.split('.')])\n"
         "print(steerlens.analysis.gini.__module__)"
     )
-    assert run(code, ROOT).splitlines() == ["[]", "analysis.measures.assumptions"]
+    assert run(code, ROOT).splitlines() == ["[]", "analysis.measures.dispersion"]
 
 
 # -- A project with an `analysis` of its own -------------------------------------------------------
@@ -182,7 +182,7 @@ def test_an_installed_copy_has_both_names_too(tmp_path: Path, hidden: bool) -> N
     if not hidden:
         code += "\nimport analysis, steerlens\nassert analysis is steerlens.analysis"
     used = run(code, project, site)
-    assert Path(used) == site / "analysis" / "measures" / "assumptions.py"
+    assert Path(used) == site / "analysis" / "measures" / "dispersion.py"
 
 
 def test_packages_without_an_init_are_still_imported(

@@ -12,16 +12,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_coefficients import PAIRS, oracle
 
-from analysis.measures import assumptions
-from analysis.measures.assumptions import decodability, dispersion, gini, rank_share
+from analysis.measures import decodability as reading
+from analysis.measures import folds
+from analysis.measures import rank_share as sharing
+from analysis.measures.aligned import Aligned
 from analysis.measures.coefficients import coefficients
-from analysis.measures.deltas import Aligned
+from analysis.measures.decodability import decodability
+from analysis.measures.dispersion import dispersion, gini
 from analysis.measures.intervals import (
     interval_of_mean,
     interval_of_ratio,
     percentile_interval,
     resamples,
 )
+from analysis.measures.rank_share import rank_share
 from steerlens import PromptPair, Site, generated
 from steerlens.activations import Activations
 from steerlens.prompts import Encoded
@@ -54,8 +58,9 @@ def plant(monkeypatch: pytest.MonkeyPatch, gpt2: Any) -> Plant:
         number = {question: i for i, question in enumerate(dict.fromkeys(asked))}
         numbers = tuple(number[question] for question in asked)
         aligned = Aligned(rows, rows, plain, plain, blank, generated, numbers)
-        monkeypatch.setattr(assumptions, "align", lambda *_, **__: aligned)
-        monkeypatch.setattr(assumptions, "prompt_deltas", lambda *_: {site: after})
+        monkeypatch.setattr(folds, "align", lambda *_, **__: aligned)
+        for module in (sharing, reading):
+            monkeypatch.setattr(module, "prompt_deltas", lambda *_: {site: after})
         pairs = [PromptPair.with_system(f"question {i}", "Be kind.", "yes") for i in asked]
         return gpt2, pairs, [0]
 
@@ -417,7 +422,7 @@ def test_r2_equals_the_definition(plant: Plant, monkeypatch: pytest.MonkeyPatch)
 
     Each question is pushed its own way, and the last so unevenly that the mean push is uncertain.
     """
-    monkeypatch.setattr(assumptions, "PENALTIES", (1e-9, 2e-9))  # ridge is then least squares
+    monkeypatch.setattr(reading, "PENALTIES", (1e-9, 2e-9))  # ridge is then least squares
     rng = np.random.default_rng(16)
     h = seen(rng)
     size = np.concatenate([one @ W for one in h]).std()

@@ -23,23 +23,6 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 SHORT = ["--max-new-tokens", "8"]
 
 
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Run a command in this process: (exit code, stdout, stderr)."""
-    import warnings
-
-    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as stopped:
-            main([str(argument) for argument in arguments])
-        code = stopped.value.code
-        said = capsys.readouterr()
-        return (code if isinstance(code, int) else int(code is not None)), said.out, said.err
-
-    return call
-
-
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Two fitted steerings, made by the command line."""
@@ -779,8 +762,7 @@ def test_cold_is_fitted_and_says_how_far_it_moves(
         code, said, _ = run("fit", command, *COLD, "--eta", eta, "--json", "--out", out)
         assert code == 0
         push[eta] = json.loads(said)["push"]
-        found: Any = load_steering(out, steerlens.load("demo"))
-        steer = found if isinstance(found, ColdFD) else found.placed[0][1].steer
+        steer: Any = cast(Any, load_steering(out, steerlens.load("demo")).placed[0][1]).steer
         assert isinstance(steer, method)
         assert steer.eta == float(eta)
     assert push["2"] == pytest.approx(2 * push["1"], rel=1e-3)
@@ -798,7 +780,7 @@ def test_options_of_cold_reach_the_fit(run: Any, tmp_path: Path) -> None:
     assert cast(Any, placed[0][1]).steer.width == 40
     command = ("fit", "cold-fd", *COLD, "--mode", "fd", "--eps", "0.01", "--central", "--out", out)
     assert run(*command)[0] == 0
-    cold = cast(ColdFD, load_steering(out, steerlens.load("demo")))
+    cold = cast(Any, load_steering(out, steerlens.load("demo")).placed[0][1]).steer
     assert (cold.mode, cold.eps, cold.central) == ("fd", 0.01, True)
 
 

@@ -7,11 +7,12 @@ import pandas as pd
 import pytest
 import torch
 
+from analysis.measures.aligned import align
 from analysis.measures.coefficients import coefficients
-from analysis.measures.deltas import acts_on, align, prompt_deltas
+from analysis.measures.deltas import acts_on, prompt_deltas
 from analysis.measures.entries import Entry
 from analysis.measures.least_squares import least_squares_strength, with_least_squares
-from steerlens import CAA, ActAdd, PromptPair, Site, at, encode_pair, generated, response, scaled
+from steerlens import CAA, ActAdd, PromptPair, Site, at, encode_pair, generated, response
 
 LAYERS = range(4)
 QUESTIONS = ("What is it?", "Do you love the dog and the cat?", "What do you think of the sea?")
@@ -166,11 +167,11 @@ def test_one_pair_has_no_other_examples_to_take_the_direction_from(gpt2: Any) ->
 def test_a_token_steering_is_measured_too(model: Any) -> None:
     from catalogue import ByToken
 
-    steering = ByToken(direction(model))
+    steering = at(1, ByToken(direction(model)))
     table = coefficients(model, PAIRS, LAYERS, {"toy": steering})
     toy = table[table["method"] == "toy"]
     assert toy["norm"].max() > 0
-    doubled = coefficients(model, PAIRS, LAYERS, {"toy": scaled(steering, 2.0)}, view="local")
+    doubled = coefficients(model, PAIRS, LAYERS, {"toy": steering.scaled(2.0)}, view="local")
     single = coefficients(model, PAIRS, LAYERS, {"toy": steering}, view="local")
     both = [table[table["method"] == "toy"]["norm"].to_numpy() for table in (doubled, single)]
     np.testing.assert_allclose(both[0], 2 * both[1], rtol=1e-4, atol=1e-5)
@@ -186,7 +187,7 @@ def test_least_squares_is_the_projection_where_the_effect_is_linear(model: Any) 
 
 
 def test_least_squares_of_act_add_is_no_worse_than_off_or_as_fitted(model: Any) -> None:
-    steering = ActAdd.fit(model, " love", " hate", 1, c=1.0)
+    steering = ActAdd.fit(model, (" love", " hate"), 1, c=1.0).steering
     strength = least_squares_strength(model, steering, PAIRS)
     aligned = align(model, PAIRS, [Site(1)])
     target = prompt_deltas(model, aligned)[Site(1)]

@@ -7,7 +7,8 @@ import pytest
 import torch
 from test_coefficients import PAIRS, direction, oracle
 
-from analysis.measures.deltas import Substitute, align
+from analysis.measures.aligned import align
+from analysis.measures.deltas import Substitute
 from analysis.measures.effects import logit_shift
 from analysis.measures.faithfulness import (
     EQUIVALENT,

@@ -1,10 +1,13 @@
 """Passes that enter above the embedding: the same as the upper part of a full pass."""
 
+import inspect
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from tiny_models import PROMPTS
+from tiny_models import ARCHITECTURES, PROMPTS, greedy, load, response_rows
 
 import steerlens
 from steerlens.runtime import forward
@@ -87,13 +90,13 @@ def test_logits_of_chosen_tokens_are_those_of_a_full_pass_and_no_others_are_made
         made.append(scores.shape[0] * scores.shape[1])
         return scores
 
-    torch.testing.assert_close(logits_where(run, model, where), full[where])
+    torch.testing.assert_close(logits_where(model, run, where), full[where])
     assert made == [int(where.sum())]
     again = logits(model, tokens, window)
     torch.testing.assert_close(again[window.mask], full[window.mask])
     # A model without such a hook point makes all, of which these are taken.
     monkeypatch.setattr(forward, "UNEMBEDDED", dict.fromkeys([True, False], "none"))
-    torch.testing.assert_close(logits_where(run, model, where), full[where])
+    torch.testing.assert_close(logits_where(model, run, where), full[where])
 
 
 def test_gradients_reach_what_the_chosen_logits_come_from(gpt2: Any) -> None:
@@ -101,9 +104,50 @@ def test_gradients_reach_what_the_chosen_logits_come_from(gpt2: Any) -> None:
     where = window.mask & (window.positions == 2)
     residual = torch.randn((*tokens.shape, gpt2.cfg.d_model), requires_grad=True)
     logits_where(
-        lambda: logits_from(gpt2, residual, 2, tokens, window), gpt2, where
+        gpt2, lambda: logits_from(gpt2, residual, 2, tokens, window), where
     ).square().sum().backward()
     assert residual.grad is not None
     later = window.mask & (window.positions > 2)
     assert float(residual.grad[where].abs().sum()) > 0
     assert float(residual.grad[later].abs().sum()) == 0
+
+
+def _renamed(forward: Callable[..., Any]) -> Callable[..., Any]:
+    def newer(*given: Any, cache: Any = None, **options: Any) -> Any:
+        return forward(*given, past_key_values=cache, **options)
+
+    return newer
+
+
+@pytest.fixture(params=ARCHITECTURES)
+def newer(
+    request: pytest.FixtureRequest, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Any]:
+    """A bridge on transformers 5.24 as far as names go: what is `past_key_values` is `cache`."""
+    model = load(folders[request.param], "bridge")
+    attentions = [block.attn for block in model.blocks]
+    originals = [model.original_model, *(attention.original_component for attention in attentions)]
+    if "cache" in inspect.signature(originals[0].forward).parameters:
+        pytest.skip("this transformers says `cache` by itself: every generation is a test of it")
+    for kind in {type(original) for original in originals}:
+        monkeypatch.setattr(kind, "forward", _renamed(kind.forward))
+    handles = [one.register_forward_pre_hook(_new, with_kwargs=True) for one in attentions]
+    forward._cache_name.cache_clear()
+    forward._misses_cache.cache_clear()
+    yield model
+    for handle in handles:
+        handle.remove()
+    forward._cache_name.cache_clear()
+    forward._misses_cache.cache_clear()
+
+
+def _new(attention: Any, given: Any, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    return given, {"cache": options.pop("past_key_values"), **options}
+
+
+def test_a_cache_under_its_new_name_is_filled(newer: Any) -> None:
+    hooks = [len(block.attn._forward_pre_hooks) for block in newer.blocks]
+    cached, _ = greedy(newer, PROMPTS)
+    full, _ = greedy(newer, PROMPTS, cache=False)
+    assert response_rows(cached) == response_rows(full)
+    assert [len(block.attn._forward_pre_hooks) for block in newer.blocks] == hooks

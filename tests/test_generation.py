@@ -151,10 +151,10 @@ def test_greedy_under_a_position_free_steering_is_the_models_own_generate(model:
         written, scores = greedy(model, [prompt], steering)
         plain, _ = greedy(model, [prompt])
         assert response_rows(written) != response_rows(plain)
+        # Without its cache: under transformers 5.24 TransformerLens' own generation fills none.
+        options = {"stop_at_eos": False, "use_past_kv_cache": False, "verbose": False}
         with steering.applied(model):
-            theirs = model.generate(
-                tokens, max_new_tokens=8, do_sample=False, stop_at_eos=False, verbose=False
-            )
+            theirs = model.generate(tokens, max_new_tokens=8, do_sample=False, **options)
         expected = [tuple(theirs[0, tokens.shape[1] :].tolist())]
         assert_same_tokens(response_rows(written), expected, scores)
 

@@ -201,6 +201,12 @@ def test_directions_of_prompts_tell_the_two_sides_apart(model: Any) -> None:
     assert torch.equal(same[Site(1)].direction, found[Site(1)].direction)
 
 
+def test_the_kind_in_the_models_place_is_an_error(gpt2: Any, unchecked: None) -> None:
+    swapped: Any = ("means", gpt2, ["a b"], ["c"], [1])
+    with pytest.raises(TypeError, match=r"model comes first: contrast_directions\(model, kind,"):
+        contrast_directions(*swapped)
+
+
 def test_prompts_without_partners_are_an_error(gpt2: Any) -> None:
     with pytest.raises(ValueError, match="found 2 positive and 1 negative"):
         contrast_directions(gpt2, "means", ["a b", "c"], ["a"], [1])

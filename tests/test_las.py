@@ -77,7 +77,7 @@ def test_a_search_by_what_the_steered_model_writes(gpt2: Any) -> None:
 
 
 def test_a_steering_that_sees_the_tokens_can_be_searched_too(gpt2: Any) -> None:
-    steering = CATALOGUE["a token steering"].build(gpt2)
+    steering = CATALOGUE["a steer that sees the tokens"].build(gpt2)
 
     def moved(steering: Any) -> float:
         runs = [steerlens.capture(gpt2, "the cat", 1, steering=s).at(1) for s in (None, steering)]

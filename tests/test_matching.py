@@ -33,21 +33,15 @@ class Reads:
 def effect(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Replaces the model: a steering of strength s scores `curve(s)`, the prompt scores 70."""
     box = SimpleNamespace(curve=lambda s: 20 + 10 * s, prompt=70.0, calls=[])
-    strengths: dict[Any, float] = {None: 0.0}
-
-    def spied(steering: Any, strength: float) -> Any:
-        made = steerlens.scaled(steering, strength)
-        strengths[made] = strength
-        return made
 
     def generate(model: Any, prompts: Any, steering: Any, **options: Any) -> Any:
         prompted = prompts[0].system is not None
         box.calls.append((steering, options["seed"]))
-        score = box.prompt if prompted else box.curve(strengths[steering])
+        strength = 0.0 if steering is None else steering.placed[0][1].strength
+        score = box.prompt if prompted else box.curve(strength)
         return SimpleNamespace(texts=[str(score)] * len(prompts), prompt=range(len(prompts)))
 
     monkeypatch.setattr(matching, "generate", generate)
-    monkeypatch.setattr(matching, "scaled", spied)
     return box
 
 
@@ -128,7 +122,7 @@ def test_the_error_is_that_of_the_paired_difference(
     gpt2: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     aim = matching.Aim(
-        ("a", "b", "c"), Reads(), Sampling(), None,
+        ("a", "b", "c"), Reads(), Sampling(),
         prompted=np.array([70.0, 80.0, 90.0]), plain=np.array([71.0, 78.0, 92.0]),
     )  # fmt: skip
     found = aim.match(gpt2, CAA_AT_1, tolerance=2.0, steps=0)

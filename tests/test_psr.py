@@ -633,8 +633,8 @@ def test_bad_names_of_objectives_are_errors(name: str, ll_weight: float, message
 
 def test_objectives_are_values() -> None:
     assert MSE() + 0.5 * LL() == objective_named("both", 0.5) == Objective(1.0, 0.5)
-    assert [(MSE() + LL()).name, MSE().name, (2 * LL()).name] == ["both", "MSE", "LL"]
-    assert (LL() * 3).weights == {"LL": 3.0}
+    assert [(MSE() + LL()).name, MSE().name, (2.0 * LL()).name] == ["both", "MSE", "LL"]
+    assert (LL() * 3.0).weights == {"LL": 3.0}
     for weight in (0.0, -1.0, math.inf, math.nan):
         with pytest.raises(ValueError, match=f"must be above 0; found {weight}"):
             weight * LL()

@@ -71,50 +71,69 @@ def test_the_latent_is_open_on_one_side_only() -> None:
 # -- Training --------------------------------------------------------------------------------------
 
 
-def reference_training(model: Any, l1: float, k: int) -> torch.Tensor:
-    """W after WHOLE on PAIRS and NEGATIVES, by plain passes of one row each."""
+def reference_training(
+    model: Any, l1: float, k: int, layers: tuple[int, ...] = (1,)
+) -> list[torch.Tensor]:
+    """The w of each layer after WHOLE on PAIRS and NEGATIVES, by plain passes of one row each."""
     rows = [encode_pair(model, pair)[0] for pair in [*PAIRS, *NEGATIVES]]
-    w = random(D_MODEL, seed=WHOLE.seed)
-    w = (w / w.norm()).requires_grad_()
-    optimiser = torch.optim.AdamW([w], weight_decay=0.0)
+    generator = torch.Generator().manual_seed(WHOLE.seed)
+    starts = [torch.randn(D_MODEL, generator=generator) for _ in layers]
+    every = [(w / w.norm()).requires_grad_() for w in starts]
+    optimiser = torch.optim.AdamW(every, weight_decay=0.0)
     for step in range(WHOLE.epochs):
         surprise, n_tokens, penalty = torch.zeros(()), 0, torch.zeros(())
         for row in rows:
             seen: list[torch.Tensor] = []
+            hooks = []
+            for layer, w in zip(layers, every, strict=True):
 
-            def hook(
-                h: torch.Tensor, hook: Any, w: Any = w, seen: Any = seen, n: int = int(row.bos)
-            ) -> torch.Tensor:
-                a = torch.relu(h[0, n:] @ w)
-                ordered = a.sort(descending=True).values
-                seen.append(ordered[k:].sum() / len(a))
-                return torch.cat([h[:, :n], h[:, n:] + ordered[:k].mean() * w], dim=1)
+                def hook(
+                    h: torch.Tensor, hook: Any, w: Any = w, seen: Any = seen, n: int = int(row.bos)
+                ) -> torch.Tensor:
+                    a = torch.relu(h[0, n:] @ w)
+                    ordered = a.sort(descending=True).values
+                    seen.append(ordered[k:].sum() / len(a))
+                    return torch.cat([h[:, :n], h[:, n:] + ordered[:k].mean() * w], dim=1)
 
+                hooks.append((Site(layer).hook_name, hook))
             tokens, window = steerlens.batch(model, [row])
-            with model.hooks(fwd_hooks=[(Site(1).hook_name, hook)]):
+            with model.hooks(fwd_hooks=hooks):
                 scores = logits(model, tokens, window)[0]
             wanted = torch.tensor(row.ids[row.response :])
             surprise = surprise + torch.nn.functional.cross_entropy(
                 scores[row.response - 1 : -1], wanted, reduction="sum"
             )
-            n_tokens, penalty = n_tokens + len(wanted), penalty + seen[0]
+            n_tokens, penalty = n_tokens + len(wanted), penalty + torch.stack(seen).sum()
         optimiser.zero_grad()
         (surprise / n_tokens + step / WHOLE.epochs * l1 * penalty).backward()
         with torch.no_grad():
-            w.grad -= (w.grad @ w) * w
-            torch.nn.utils.clip_grad_norm_([w], 1.0)
+            for w in every:
+                w.grad -= (w.grad @ w) * w
+            torch.nn.utils.clip_grad_norm_(every, 1.0)
             optimiser.param_groups[0]["lr"] = 0.01 * (1 - step / WHOLE.epochs)
             optimiser.step()
-            w /= w.norm()
-    return w.detach()
+            for w in every:
+                w /= w.norm()
+    return [w.detach() for w in every]
 
 
 @pytest.mark.parametrize("l1", [0.0, 3.0])
 def test_training_is_that_of_plain_full_passes(model: Any, l1: float) -> None:
     found = fit(model, negatives=NEGATIVES, l1=l1, k=2, schedule=WHOLE)
-    expected = reference_training(model, l1, 2)
+    (expected,) = reference_training(model, l1, 2)
     torch.testing.assert_close(found.steer.w, expected, rtol=0, atol=2e-4)
     assert found.trained.best_epoch == WHOLE.epochs
+
+
+def test_several_sites_are_trained_at_once(model: Any) -> None:
+    found = fit(model, site=[2, Site(1)], negatives=NEGATIVES, l1=3.0, k=2, schedule=WHOLE)
+    assert found.steering.sites == tuple(found.steers) == (Site(1), Site(2))
+    for site, expected in zip(found.steers, reference_training(model, 3.0, 2, (1, 2)), strict=True):
+        torch.testing.assert_close(found.steers[site].w, expected, rtol=0, atol=2e-4)
+        rows = [encode_pair(model, pair)[0] for pair in [*PAIRS, *NEGATIVES]]
+        seen = steerlens.capture(model, rows, site, scope=everywhere.without_bos).at(site)
+        largest = float((seen @ found.steers[site].w).max())
+        assert found.steers[site].a_max == pytest.approx(largest, rel=1e-5)
 
 
 def test_the_penalty_and_the_negatives_count(gpt2: Any) -> None:

@@ -8,28 +8,32 @@ import torch
 from test_coefficients import PAIRS, direction
 
 import steerlens
+from analysis import compare
 from analysis.measures.coefficients import coefficients
 from analysis.measures.least_squares import split_by_question
 from steerlens import CAA, Conversation, PromptPair, at
 from steerlens.jsonl import line_numbers, read_contrasts, read_prompt_pairs
 from steerlens.models import hub_names, local_folder
-from steerlens.steering import Steering
+from steerlens.scopes import Window
 
 
 class AsksTheModel:
-    """A `TokenSteering` whose `step` runs the model itself, as COLD's second pass does."""
+    """A steer that runs the model itself when it is bound, as COLD's second pass does."""
+
+    needs_window = True
+    needs_run = True
 
     def __init__(self, v: torch.Tensor) -> None:
         self.v = v
 
-    def start(self, model: Any, batch: int) -> "AsksTheModel":
-        self.model = model
-        return self
-
-    def step(self, tokens: Any, window: Any) -> Steering:
+    def bind(self, window: Window) -> CAA:
+        assert window.context is not None
         with torch.no_grad():
-            self.model(tokens)
-        return at(1, CAA(self.v))
+            window.context.model(window.context.tokens)
+        return CAA(self.v)
+
+    def __call__(self, activation: torch.Tensor, hook: Any = None) -> torch.Tensor:
+        raise ValueError("AsksTheModel must see the model.")
 
 
 def n_hooks(model: Any) -> int:
@@ -41,11 +45,22 @@ def test_a_steering_that_runs_the_model_in_its_step_is_measured_in_both_views(
     model: Any, view: Any
 ) -> None:
     v = direction(model)
-    table = coefficients(model, PAIRS, [1], {"asks": AsksTheModel(v)}, view=view)
+    table = coefficients(model, PAIRS, [1], {"asks": at(1, AsksTheModel(v))}, view=view)
     fixed = coefficients(model, PAIRS, [1], {"asks": at(1, CAA(v))}, view=view)
     torch.testing.assert_close(
         torch.tensor(table["norm"].to_numpy()), torch.tensor(fixed["norm"].to_numpy())
     )
+
+
+def test_a_steering_that_must_see_the_model_is_reported_where_it_acts(model: Any) -> None:
+    """It was shown at layer 0, and its strength was sought there."""
+    asks = at(2, AsksTheModel(direction(model)))
+    compared = compare(model, PAIRS, {"asks": asks}, train_pairs=PAIRS[:2], n_shown=1)
+    assert compared.layer == 2
+    table = compared.coefficients.query("method == 'asks'")
+    assert not table.loc[table["layer"] < 2, "norm"].any()
+    assert table.loc[table["layer"] == 2, "norm"].all()
+    assert "layer 2" in compared.token_views[0].html
 
 
 def test_between_two_streamed_pieces_nothing_is_on_the_model(model: Any) -> None:

@@ -29,7 +29,7 @@ from psr_page import page
 from psr_results import Errors
 
 from analysis.reports.markdown import markdown_table
-from steerlens import Conversation
+from steerlens import PLAIN, Conversation
 
 # Cells run in new processes, which import the module of their function: builtins are quick.
 
@@ -290,7 +290,6 @@ def test_questions_of_ones_own_are_answered_under_the_instruction(
     assert plan.attributes() == ("formal", "short")
     assert not chosen.judged
     found = plan.material.__wrapped__("formal")
-    assert found.template is None
     for split, questions in ASKED["questions"].items():  # pyright: ignore
         pairs = found.pairs[split]
         assert [pair.plain for pair in pairs] == [Conversation(text) for text in questions]
@@ -302,6 +301,16 @@ def test_questions_of_ones_own_are_answered_under_the_instruction(
     assert plan.material.__wrapped__("short").instruction == "Be short."
     assert found.setting(gpt2, "test", 2, 0) is None, "there is no judge"
     assert len(found.training(gpt2, 120, 0)) == 2
+
+
+def test_a_model_without_turns_is_given_some(
+    gpt2: Any, asked: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = PLAIN + "{{ '' }}"
+    for template, expected in ((None, PLAIN), (own, own)):
+        monkeypatch.setattr(gpt2.tokenizer, "chat_template", template)
+        from_file(gpt2, asked, "formal")
+        assert gpt2.tokenizer.chat_template == expected
 
 
 def test_a_judge_of_ones_own_is_asked_for_the_definition(gpt2: Any, asked: Path) -> None:

@@ -235,7 +235,7 @@ def test_every_strength_and_the_prompt_have_the_same_random_numbers(
     tradeoff(setting, {"CAA": CAA_AT_1}, [0.5, 2.0], "Be kind.")
     assert len(calls) == 4
     assert all(call == calls[0] for call in calls)
-    assert calls[0] == {"n": 2, "batch_size": 4, "template": None, **vars(SHORT)}
+    assert calls[0] == {"n": 2, "batch_size": 4, **vars(SHORT)}
     hardly = at(1, CAA(torch.full((D_MODEL,), 1e-6)))
     scores = [Tradeoff(setting, hardly).at(strength).coherence for strength in (0.0, 1.0, 3.0)]
     np.testing.assert_array_equal(scores[0], scores[1])

@@ -1,4 +1,4 @@
-"""Curves of the tables in `analysis.measures.assumptions`: what one vector would need, by layer."""
+"""Curves of the three assumptions of vector steering: what one vector would need, by layer."""
 
 from __future__ import annotations
 
@@ -38,19 +38,46 @@ def assumption_curves(
         horizontal_spacing=0.08,
         subplot_titles=["One direction?", "Equally strong?", "Readable from the token?"],
     )
-    for (axes, part), colour in zip(
-        shares.groupby("axes", sort=False), cycle(_SHARE_COLOURS), strict=False
+    for column, traces in enumerate(
+        (_shares(shares), _ratios(spread), _readouts(readouts)), start=1
     ):
-        figure.add_trace(_line(part, "share", str(axes), colour), row=1, col=1)
+        for trace in traces:
+            figure.add_trace(trace, row=1, col=column)
+    _label(figure, shares, readouts)
+    return titled(
+        figure,
+        "Would one vector do what the prompt does?",
+        "A vector needs 1, 1 and nothing more; a gate needs 1 on the left and 1 on the right. "
+        "Bars: 95 % intervals.",
+        top=120,
+    )
+
+
+def _shares(shares: pd.DataFrame) -> list[go.Scatter]:
+    coloured = zip(shares.groupby("axes", sort=False), cycle(_SHARE_COLOURS), strict=False)
+    return [_line(part, "share", str(axes), colour) for (axes, part), colour in coloured]
+
+
+def _ratios(spread: pd.DataFrame) -> list[go.Scatter]:
     ratios = spread.rename(columns={"ratio_low": "low", "ratio_high": "high"})
+    traces = []
     for (strength, part), dash in _dashed(ratios, "strength"):
         name = f"95th / 5th percentile{f', {strength}' if strength else ''}"
-        figure.add_trace(_line(part, "ratio", name, "#444444", dash), row=1, col=2)
+        traces.append(_line(part, "ratio", name, "#444444", dash))
+    return traces
+
+
+def _readouts(readouts: pd.DataFrame) -> list[go.Scatter]:
+    traces = []
     for (strength, some), dash in _dashed(readouts, "strength"):
         for readout, part in some.groupby("readout", sort=False):
             colour = _READOUT_COLOURS.get(str(readout), "#444444")
             name = f"{readout} read-out of {strength}"
-            figure.add_trace(_line(part, "r2", name, colour, dash), row=1, col=3)
+            traces.append(_line(part, "r2", name, colour, dash))
+    return traces
+
+
+def _label(figure: go.Figure, shares: pd.DataFrame, readouts: pd.DataFrame) -> None:
     figure.update_xaxes(title="layer", dtick=1 if shares["layer"].nunique() <= 24 else None)
     figure.update_yaxes(title="share of |Δ|²", range=[0, 1.02], row=1, col=1)
     figure.update_yaxes(title="ratio of strengths", rangemode="tozero", row=1, col=2)
@@ -60,14 +87,6 @@ def assumption_curves(
     figure.update_layout(
         height=430, legend={"orientation": "h", "yref": "container", "y": 0.01, "yanchor": "bottom"}
     )
-    figure = titled(
-        figure,
-        "Would one vector do what the prompt does?",
-        "A vector needs 1, 1 and nothing more; a gate needs 1 on the left and 1 on the right. "
-        "Bars: 95 % intervals.",
-        top=120,
-    )
-    return figure
 
 
 def _dashed(table: pd.DataFrame, column: str) -> Iterable[tuple[tuple[object, pd.DataFrame], str]]:

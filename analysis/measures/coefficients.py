@@ -23,34 +23,24 @@ from torch import Tensor
 
 from steerlens.prompts import PromptPair, Prompts, show
 from steerlens.scopes import Scope, everywhere, generated
-from steerlens.sites import Site, as_site
-from steerlens.steering import AnySteering
+from steerlens.sites import Site
+from steerlens.steering import Steering
 from steerlens.types import Direction, HookedModel
 
-from .deltas import (
-    Aligned,
-    Deltas,
-    View,
-    align,
-    all_deltas,
-    alone,
-    prompt_deltas,
-    sites_of,
-    steering_deltas,
-)
+from .aligned import Aligned, align, alone
+from .deltas import Deltas, View, all_deltas, prompt_deltas, steering_deltas
 from .entries import Entry, as_entries
 
 
 def coefficients(
     model: HookedModel,
     pairs: Sequence[PromptPair],
-    sites: Sequence[int | Site],
-    steerings: Mapping[str, AnySteering] | Sequence[Entry],
+    sites: int | Site | Sequence[int | Site],
+    steerings: Mapping[str, Steering] | Sequence[Entry],
     direction: Mapping[Site, Direction] | None = None,
     view: View = "accumulated",
     *,
     span: Scope = generated,
-    template: str | None = None,
 ) -> pd.DataFrame:
     """One row per example, token, site and method; prompt steering is the method "prompt".
 
@@ -60,7 +50,7 @@ def coefficients(
     """
     if view not in get_args(View):
         raise ValueError(f"Unknown view {view!r}. Use one of: {', '.join(get_args(View))}.")
-    aligned = align(model, pairs, [as_site(site) for site in sites], span=span, template=template)
+    aligned = align(model, pairs, sites, span=span)
     axes = _axes(model, aligned, direction)
     entries = as_entries(steerings)
     acting = {entry.key: entry.steering for entry in entries if entry.steering is not None}
@@ -78,11 +68,10 @@ def coefficients(
 def strengths(
     model: HookedModel,
     texts: Prompts,
-    steerings: Mapping[str, AnySteering] | Sequence[Entry],
+    steerings: Mapping[str, Steering] | Sequence[Entry],
     direction: Mapping[Site, Direction] | None = None,
     *,
     span: Scope = everywhere,
-    template: str | None = None,
 ) -> pd.DataFrame:
     """How strongly each steering acts on every token of a text, at each of its own sites.
 
@@ -100,11 +89,10 @@ def strengths(
     for entry in entries:
         if entry.steering is None:
             raise ValueError(f"{entry.method} has no steering, so there is nothing to measure.")
-        sites = sites_of(entry.steering, model.cfg.n_layers)
-        aligned = alone(model, texts, sites, span=span, template=template)
+        aligned = alone(model, texts, entry.steering.sites, span=span)
         deltas = steering_deltas(model, aligned, entry.steering, "local")
         pieces = show(model, aligned.plain.tokens.tolist())
-        for site in sites:
+        for site in aligned.sites:
             if direction is not None and site not in direction:
                 raise ValueError(f"No direction was given for {site}, where {entry.key} acts.")
             v = _main_direction(deltas[site]) if direction is None else direction[site].double()
@@ -115,11 +103,11 @@ def strengths(
 
 def require_direction(model: HookedModel, site: Site, v: Direction) -> None:
     """Raise ValueError unless `v` is a vector of the model's width, finite and of some length."""
-    found, wanted = list(v.shape), [model.cfg.d_model]
-    if found != wanted or not bool(torch.isfinite(v).all()) or not bool(v.any()):
+    shape, width = list(v.shape), model.cfg.d_model
+    if shape != [width] or not bool(torch.isfinite(v).all()) or not bool(v.any()):
         raise ValueError(
-            f"The direction at {site} must be {wanted[0]} finite numbers, not all of them 0; found "
-            f"shape {found}, of which {int(torch.isfinite(v).sum())} are finite and "
+            f"The direction at {site} must be {width} finite numbers, not all of them 0; found "
+            f"shape {shape}, of which {int(torch.isfinite(v).sum())} are finite and "
             f"{int((v != 0).sum())} not 0."
         )
 

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from steerlens.generation import generate
+from steerlens.generation import Sampling, generate
 from steerlens.prompts import Conversation, Prompt
-from steerlens.steering import AnySteering
+from steerlens.steering import Steering
 from steerlens.types import HookedModel
 
 from .entries import Entry
@@ -23,42 +23,32 @@ def side_by_side(
     max_new_tokens: int = 60,
     temperature: float = 1.0,
     top_p: float = 1.0,
-    template: str | None = None,
 ) -> pd.DataFrame:
     """Completions of every question unsteered, prompted, and under every entry, from one seed.
 
     Columns: prompt, method, strength_value, sample, text.
     """
     plain = [Conversation(question) for question in questions]
-    asked = [Conversation(question, instruction) for question in questions]
-    runs: list[tuple[str, float, Sequence[Prompt], AnySteering | None]] = [
-        ("unsteered", float("nan"), plain, None),
-        ("prompt", float("nan"), asked, None),
+    instructed = [Conversation(question, instruction) for question in questions]
+    sampling = Sampling(max_new_tokens, temperature, top_p, seed=seed)
+    no_strength = float("nan")
+    runs: list[tuple[str, float, Sequence[Prompt], Steering | None]] = [
+        ("unsteered", no_strength, plain, None),
+        ("prompt", no_strength, instructed, None),
+        *((entry.method, entry.strength_value, plain, entry.steering) for entry in entries),
     ]
-    runs += [(entry.method, entry.strength_value, plain, entry.steering) for entry in entries]
-    rows = []
+    tables = []
     for method, value, prompts, steering in runs:
-        written = generate(
-            model,
-            prompts,
-            steering,
-            n=n,
-            seed=seed,
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            top_p=top_p,
-            template=template,
-        )
-        rows += [
-            {
-                "prompt": questions[number],
-                "method": method,
-                "strength_value": value,
-                "sample": sample,
-                "text": text,
-            }
-            for number, sample, text in zip(
-                written.prompt, written.sample, written.texts, strict=True
+        written = generate(model, prompts, steering, n=n, **vars(sampling))
+        tables.append(
+            pd.DataFrame(
+                {
+                    "prompt": [questions[number] for number in written.prompt],
+                    "method": method,
+                    "strength_value": value,
+                    "sample": written.sample,
+                    "text": written.texts,
+                }
             )
-        ]
-    return pd.DataFrame(rows)
+        )
+    return pd.concat(tables, ignore_index=True)

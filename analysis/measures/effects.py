@@ -12,7 +12,7 @@ from steerlens.prompts import Encoded, PromptPair, encode_pair, stack
 from steerlens.runtime.forward import logits
 from steerlens.runtime.hooks import running, watching
 from steerlens.scopes import response
-from steerlens.steering import AnySteering
+from steerlens.steering import Steering
 from steerlens.types import HookedModel
 
 from .entries import Entry, as_entries
@@ -21,8 +21,7 @@ from .entries import Entry, as_entries
 def logit_shift(
     model: HookedModel,
     pairs: Sequence[PromptPair],
-    steerings: Mapping[str, AnySteering] | Sequence[Entry],
-    template: str | None = None,
+    steerings: Mapping[str, Steering] | Sequence[Entry],
 ) -> pd.DataFrame:
     """How far the prompt and each steering move the predictions of the response tokens.
 
@@ -31,33 +30,34 @@ def logit_shift(
     top_changed (share of tokens whose likeliest next token changed), moved (whether any logit
     did), n_tokens.
     """
-    rows = [encode_pair(model, pair, template) for pair in pairs]
+    rows = [encode_pair(model, pair) for pair in pairs]
     plain_rows, prompted_rows = [row for row, _ in rows], [row for _, row in rows]
     plain = _log_probabilities(model, plain_rows)
-    found = [_shift("prompt", "", float("nan"), _log_probabilities(model, prompted_rows), plain)]
+    prompted = _log_probabilities(model, prompted_rows)
+    shifts = [_shift("prompt", "", float("nan"), prompted, plain)]
     for entry in as_entries(steerings):
         moved = _log_probabilities(model, plain_rows, entry.steering)
-        found.append(_shift(entry.method, entry.strength, entry.strength_value, moved, plain))
-    return pd.DataFrame(found)
+        shifts.append(_shift(entry.method, entry.strength, entry.strength_value, moved, plain))
+    return pd.DataFrame(shifts)
 
 
 @torch.no_grad()
 def _log_probabilities(
-    model: HookedModel, rows: Sequence[Encoded], steering: AnySteering | None = None
+    model: HookedModel, rows: Sequence[Encoded], steering: Steering | None = None
 ) -> Float[Tensor, "token d_vocab"]:
     """Log-probabilities at every position that predicts a response token, rows in order."""
-    found = []
+    by_row = []
     with watching() as watch:
         for row in rows:
             tokens, window = stack([row])
             tokens, window = tokens.to(device_of(model)), window.to(device_of(model))
-            with running(model, steering, 1, watch) as run:
+            with running(model, steering, watch) as run:
                 if run is not None:
                     run.ready(tokens, window)
                 scores = logits(model, tokens, window)
             predicts = response.where(window)[0][:-1]
-            found.append(scores[0, :-1][predicts].double().log_softmax(dim=-1).cpu())
-    return torch.cat(found)
+            by_row.append(scores[0, :-1][predicts].double().log_softmax(dim=-1).cpu())
+    return torch.cat(by_row)
 
 
 def _shift(

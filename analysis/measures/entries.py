@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from steerlens.steering import AnySteering
+from steerlens.steering import Steering
 
 AS_FITTED, LEAST_SQUARES, MATCHED = "as fitted", "least squares", "matched"
 RESERVED = ("prompt", "unsteered", "equivalent prompts", "neutral prompts")
@@ -21,7 +21,7 @@ class Entry:
     """A method in a table: its name, its steering at that strength, and the strength's label."""
 
     method: str
-    steering: AnySteering | None
+    steering: Steering | None
     strength: str = AS_FITTED
     strength_value: float = 1.0
 
@@ -33,7 +33,7 @@ class Entry:
         )
 
 
-def as_entries(steerings: Mapping[str, AnySteering] | Sequence[Entry]) -> tuple[Entry, ...]:
+def as_entries(steerings: Mapping[str, Steering] | Sequence[Entry]) -> tuple[Entry, ...]:
     """Entries as they are, or steerings by name, as fitted."""
     if isinstance(steerings, Mapping):
         entries = tuple(Entry(name, steering) for name, steering in steerings.items())

@@ -24,10 +24,11 @@ from torch import Tensor
 from steerlens.prompts import Conversation, PromptPair
 from steerlens.scopes import Scope, generated
 from steerlens.sites import Site
-from steerlens.steering import AnySteering
+from steerlens.steering import Steering
 from steerlens.types import HookedModel
 
-from .deltas import Aligned, Deltas, align, prompt_deltas, steering_deltas
+from .aligned import Aligned, align
+from .deltas import Deltas, prompt_deltas, steering_deltas
 from .entries import Entry, as_entries
 from .intervals import interval_of_ratio
 
@@ -38,13 +39,12 @@ Squares = Float[Tensor, "token"]
 def faithfulness(
     model: HookedModel,
     pairs: Sequence[PromptPair],
-    steerings: Mapping[str, AnySteering] | Sequence[Entry],
+    steerings: Mapping[str, Steering] | Sequence[Entry],
     *,
     layers: Sequence[int] | None = None,
     equivalents: Sequence[Sequence[PromptPair]] = (),
     neutral: Sequence[Sequence[PromptPair]] = (),
     span: Scope = generated,
-    template: str | None = None,
     n_bootstrap: int = 1000,
     seed: int = 0,
 ) -> pd.DataFrame:
@@ -56,7 +56,7 @@ def faithfulness(
     and `neutral` hold the same pairs under other instructions: `reworded(pairs, instruction)`.
     """
     sites = [Site(layer) for layer in (range(model.cfg.n_layers) if layers is None else layers)]
-    aligned = align(model, pairs, sites, span=span, template=template)
+    aligned = align(model, pairs, sites, span=span)
     target = prompt_deltas(model, aligned)
     tables = []
     for entry in as_entries(steerings):
@@ -64,7 +64,7 @@ def faithfulness(
         reached = steering_deltas(model, aligned, entry.steering)
         tables.append(_table(aligned, target, [reached], entry, n_bootstrap, seed))
     for name, wordings in ((EQUIVALENT, equivalents), (NEUTRAL, neutral)):
-        others = [other_wording(model, aligned, other, template) for other in wordings]
+        others = [other_wording(model, aligned, other) for other in wordings]
         if others:
             entry = Entry(name, None, "", float("nan"))
             tables.append(_table(aligned, target, others, entry, n_bootstrap, seed))
@@ -95,10 +95,9 @@ def other_wording(
     model: HookedModel,
     aligned: Aligned,
     pairs: Sequence[PromptPair],
-    template: str | None = None,
 ) -> Deltas:
     """What other prompts do on the same responses; ValueError if these are others."""
-    other = align(model, pairs, aligned.sites, span=aligned.span, template=template)
+    other = align(model, pairs, aligned.sites, span=aligned.span)
     if not torch.equal(other.plain.tokens, aligned.plain.tokens):
         raise ValueError(
             "Equivalent prompts must come with the same responses in the same order as the pairs. "

@@ -5,6 +5,7 @@ from typing import TypeAlias
 import numpy as np
 from jaxtyping import Float, Int
 
+PerToken: TypeAlias = Float[np.ndarray, " token"]
 PerExample: TypeAlias = Float[np.ndarray, " example"]
 Draws: TypeAlias = Int[np.ndarray, "resample example"]
 Interval: TypeAlias = tuple[float, float]
@@ -26,10 +27,10 @@ def percentile_interval(values: Float[np.ndarray, " resample"]) -> Interval:
 
 def interval_of_mean(values: PerExample, n_bootstrap: int = 1000, seed: int = 0) -> Interval:
     """Of the mean over examples; NaN are left out. Unknown for fewer than two examples."""
-    known = values[~np.isnan(values)]
-    if len(known) < 2:
+    there = values[~np.isnan(values)]
+    if len(there) < 2:
         return UNKNOWN
-    return percentile_interval(known[resamples(len(known), n_bootstrap, seed)].mean(axis=1))
+    return percentile_interval(there[resamples(len(there), n_bootstrap, seed)].mean(axis=1))
 
 
 def interval_of_ratio(

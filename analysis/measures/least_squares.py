@@ -7,11 +7,12 @@ import torch
 from steerlens.prompts import PromptPair
 from steerlens.scopes import Scope, generated
 from steerlens.sites import Site
-from steerlens.steering import AnySteering, scaled
+from steerlens.steering import Steering
 from steerlens.types import HookedModel
 
-from .deltas import Aligned, align, prompt_deltas, sites_of, steering_deltas
-from .entries import LEAST_SQUARES, Entry
+from .aligned import Aligned, align
+from .deltas import prompt_deltas, steering_deltas
+from .entries import LEAST_SQUARES, Entry, as_entries
 
 GRID = tuple(sign * 2.0**power for sign in (-1, 1) for power in range(-3, 4))
 ENOUGH_TO_SPLIT = 4
@@ -19,28 +20,36 @@ ENOUGH_TO_SPLIT = 4
 
 def with_least_squares(
     model: HookedModel,
-    steerings: Mapping[str, AnySteering],
+    steerings: Mapping[str, Steering],
     train_pairs: Sequence[PromptPair],
     *,
     span: Scope = generated,
-    template: str | None = None,
 ) -> list[Entry]:
     """Every steering twice: as fitted, and at the least-squares strength of `train_pairs`."""
     entries = []
     for name, steering in steerings.items():
-        value = least_squares_strength(model, steering, train_pairs, span=span, template=template)
+        value = least_squares_strength(model, steering, train_pairs, span=span)
         entries.append(Entry(name, steering))
-        entries.append(Entry(name, scaled(steering, value), LEAST_SQUARES, value))
+        entries.append(Entry(name, steering.scaled(value), LEAST_SQUARES, value))
     return entries
+
+
+def entries_for(
+    model: HookedModel,
+    steerings: Mapping[str, Steering],
+    train_pairs: Sequence[PromptPair],
+) -> Sequence[Entry]:
+    """Every steering as fitted, and, if there are pairs to find it on, at least squares too."""
+    entries = as_entries(steerings)
+    return with_least_squares(model, steerings, train_pairs) if train_pairs else entries
 
 
 def least_squares_strength(
     model: HookedModel,
-    steering: AnySteering,
+    steering: Steering,
     pairs: Sequence[PromptPair],
     *,
     span: Scope = generated,
-    template: str | None = None,
 ) -> float:
     """The strength whose delta is nearest the prompt's, where the steering first meets the span.
 
@@ -49,10 +58,10 @@ def least_squares_strength(
     tokens, reaches the response through attention above its site, and not in proportion; there
     the strength is the best of a grid of powers of two, refined by a parabola.
     """
-    lowest = min(site.layer for site in sites_of(steering, model.cfg.n_layers))
-    own = [site for site in sites_of(steering, model.cfg.n_layers) if site.layer == lowest]
+    lowest = min(site.layer for site in steering.sites)
+    own = [site for site in steering.sites if site.layer == lowest]
     for site in (*own, *(Site(layer) for layer in range(lowest, model.cfg.n_layers))):
-        aligned = align(model, pairs, [site], span=span, template=template)
+        aligned = align(model, pairs, [site], span=span)
         target = prompt_deltas(model, aligned)[site]
         delta = steering_deltas(model, aligned, steering)[site]
         if not bool(delta.any()):
@@ -69,10 +78,10 @@ def least_squares_strength(
 
 
 def _squared_error(
-    model: HookedModel, aligned: Aligned, steering: AnySteering, strength: float, site: Site
+    model: HookedModel, aligned: Aligned, steering: Steering, strength: float, site: Site
 ) -> float:
     target = prompt_deltas(model, aligned)[site]
-    delta = steering_deltas(model, aligned, scaled(steering, strength))[site]
+    delta = steering_deltas(model, aligned, steering.scaled(strength))[site]
     return float(torch.sum((delta - target).square()))
 
 

@@ -7,8 +7,8 @@ largest strength whose mean coherence is 80, TA@Cp that at the coherence of prom
 
     setting = Setting(model, benchmark_set.read("positive").questions("validation"),
                       judge_of("positive"), Coherence(), n=2)
-    found = Tradeoff(setting, steering).at_coherence(c80(setting.score().mean_coherence))
-    found.strength, found.scored.row()  # means with intervals
+    best = Tradeoff(setting, steering).at_coherence(c80(setting.score().mean_coherence))
+    best.strength, best.scored.row()  # means with intervals
 
 Every completion of a setting is drawn with the same random numbers, so strengths and methods differ
 by what they do and not by the draw.
@@ -23,7 +23,7 @@ from jaxtyping import Float
 
 from steerlens.generation import Sampling, generate
 from steerlens.prompts import Conversation
-from steerlens.steering import AnySteering, scaled
+from steerlens.steering import Steering
 from steerlens.types import HookedModel
 
 from ..judges.protocol import Judge, Prompt, Scores
@@ -74,7 +74,6 @@ class Setting:
     coherence: Judge
     sampling: Sampling = field(default_factory=Sampling)
     n: int = 1
-    template: str | None = None
     raw: bool = False
     batch_size: int = 32
 
@@ -84,7 +83,7 @@ class Setting:
         if self.n < 1:
             raise ValueError(f"n, the completions of each question, must be at least 1: {self.n}.")
 
-    def score(self, steering: AnySteering | None = None, instruction: str | None = None) -> Scored:
+    def score(self, steering: Steering | None = None, instruction: str | None = None) -> Scored:
         """Sample and judge, steered or instructed, both, or neither.
 
         The instruction is a system turn; for raw questions it is put in front of them.
@@ -95,11 +94,10 @@ class Setting:
             prompts,
             steering,
             n=self.n,
-            template=self.template,
             batch_size=self.batch_size,
             **vars(self.sampling),
         )
-        # Judges are told what was asked, not how it was steered: all see the same prompts.
+        # Judges see what was asked, not how it was steered: all see the same prompts.
         asked = [self._prompt(self.questions[number], None) for number in made.prompt]
         shape = (len(self.questions), self.n)
         order = np.lexsort((made.sample, made.prompt))
@@ -148,13 +146,13 @@ class Tradeoff:
     """One steering under a setting: every strength is sampled and judged once."""
 
     setting: Setting
-    steering: AnySteering
+    steering: Steering
     tried: dict[float, Scored] = field(default_factory=dict)
 
     def at(self, strength: float) -> Scored:
         """The scores at this strength; 0 is unsteered."""
         if strength not in self.tried:
-            acting = scaled(self.steering, strength) if strength else None
+            acting = self.steering.scaled(strength) if strength else None
             self.tried[strength] = self.setting.score(acting)
         return self.tried[strength]
 
@@ -202,7 +200,7 @@ class Tradeoff:
 
 def tradeoff(
     setting: Setting,
-    steerings: Mapping[str, AnySteering],
+    steerings: Mapping[str, Steering],
     strengths: Sequence[float],
     instruction: str | None = None,
 ) -> pd.DataFrame:
@@ -214,11 +212,11 @@ def tradeoff(
     taken = sorted({UNSTEERED, PROMPT} & set(steerings))
     if taken:
         raise ValueError(f"{', '.join(taken)}: this name is taken. Call the steering otherwise.")
-    nowhere = float("nan")
-    rows = [{"method": UNSTEERED, "strength": nowhere, **setting.score().row()}]
+    no_strength = float("nan")
+    rows = [{"method": UNSTEERED, "strength": no_strength, **setting.score().row()}]
     if instruction is not None:
         scored = setting.score(instruction=instruction)
-        rows.append({"method": PROMPT, "strength": nowhere, **scored.row()})
+        rows.append({"method": PROMPT, "strength": no_strength, **scored.row()})
     for name, steering in steerings.items():
         curve = Tradeoff(setting, steering)
         for strength in strengths:
@@ -228,9 +226,9 @@ def tradeoff(
 
 def by_question(scores: Float[np.ndarray, "question sample"]) -> Scores:
     """The mean of each question's samples, NaN where none has a score."""
-    known = ~np.isnan(scores)
-    counts = known.sum(axis=1)
-    sums = np.where(known, scores, 0).sum(axis=1)
+    scored = ~np.isnan(scores)
+    counts = scored.sum(axis=1)
+    sums = np.where(scored, scores, 0).sum(axis=1)
     return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
 
 

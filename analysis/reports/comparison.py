@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from steerlens.prompts import PromptPair
-from steerlens.steering import AnySteering
+from steerlens.steering import Steering
 from steerlens.types import HookedModel
 
 from ..figures.faithfulness import relative_rmse_curve
@@ -14,11 +14,10 @@ from ..figures.heatmaps import coefficient_heatmap
 from ..figures.strengths import sorted_strengths
 from ..figures.tokens import TokenView
 from ..measures.coefficients import coefficients
-from ..measures.deltas import sites_of
 from ..measures.effects import logit_shift
-from ..measures.entries import as_entries, as_fitted
+from ..measures.entries import as_fitted
 from ..measures.faithfulness import faithfulness, reworded
-from ..measures.least_squares import split_by_question, with_least_squares
+from ..measures.least_squares import entries_for, split_by_question
 from .coloured_text import coloured_text
 from .page import Report
 
@@ -40,14 +39,13 @@ class Comparison:
 def compare(
     model: HookedModel,
     pairs: Sequence[PromptPair],
-    steerings: Mapping[str, AnySteering],
+    steerings: Mapping[str, Steering],
     *,
     train_pairs: Sequence[PromptPair] | None = None,
     equivalents: Sequence[str] = (),
     neutral: Sequence[str] = (),
     n_shown: int = 2,
     seed: int = 0,
-    template: str | None = None,
 ) -> Comparison:
     """Coefficients, faithfulness and logit shifts of the prompt and of every steering.
 
@@ -60,28 +58,26 @@ def compare(
         raise ValueError("No steering was given. Pass at least one: {'CAA': steering}.")
     if train_pairs is None:
         train_pairs, pairs = split_by_question(pairs)
-    entries = as_entries(steerings)
-    if train_pairs:
-        entries = tuple(with_least_squares(model, steerings, train_pairs, template=template))
-    layers = range(model.cfg.n_layers)
-    layer = min(s.layer for x in steerings.values() for s in sites_of(x, model.cfg.n_layers))
-    table = coefficients(model, pairs, layers, entries, template=template)
+    entries = entries_for(model, steerings, train_pairs)
+    layer = min(site.layer for steering in steerings.values() for site in steering.sites)
+    table = coefficients(model, pairs, range(model.cfg.n_layers), entries)
+    views = [
+        coloured_text(model, pair, number, table, steerings, layer)
+        for number, pair in enumerate(pairs[:n_shown])
+    ]
+    errors = faithfulness(
+        model,
+        pairs,
+        entries,
+        equivalents=[reworded(pairs, text) for text in equivalents],
+        neutral=[reworded(pairs, text) for text in neutral],
+        seed=seed,
+    )
     return Comparison(
         coefficients=table,
-        faithfulness=faithfulness(
-            model,
-            pairs,
-            entries,
-            equivalents=[reworded(pairs, text) for text in equivalents],
-            neutral=[reworded(pairs, text) for text in neutral],
-            template=template,
-            seed=seed,
-        ),
-        logit_shift=logit_shift(model, pairs, entries, template),
-        token_views=tuple(
-            coloured_text(model, pair, number, table, steerings, layer, template)
-            for number, pair in enumerate(pairs[:n_shown])
-        ),
+        faithfulness=errors,
+        logit_shift=logit_shift(model, pairs, entries),
+        token_views=tuple(views),
         layer=layer,
         n_train=len(train_pairs),
         n_test=len(pairs),

@@ -8,7 +8,7 @@ from steerlens.methods.caa import CAA
 from steerlens.models import load
 from steerlens.prompts import Conversation
 from steerlens.scopes import generated, response
-from steerlens.steering import AnySteering
+from steerlens.steering import Steering
 from steerlens.types import HookedModel
 
 from ..measures.completions import side_by_side
@@ -71,12 +71,12 @@ def contrast(question: str = QUESTIONS[0]) -> tuple[list[Conversation], list[Con
     return positive, negative
 
 
-def demo_steerings(model: HookedModel, layer: int) -> dict[str, AnySteering]:
+def demo_steerings(model: HookedModel, layer: int) -> dict[str, Steering]:
     """ActAdd (" wonderful" less " terrible") and CAA (praise less blame), both at `layer`."""
     positive, negative = contrast()
     caa = CAA.from_prompts(model, positive, negative, layer, read=generated)
     return {
-        "ActAdd": ActAdd.fit(model, " wonderful", " terrible", layer, c=4.0),
+        "ActAdd": ActAdd.fit(model, (" wonderful", " terrible"), layer, c=4.0).steering,
         "CAA": caa.only(response),
     }
 

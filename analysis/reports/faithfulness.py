@@ -6,18 +6,19 @@ from dataclasses import dataclass
 import pandas as pd
 
 from steerlens.prompts import PromptPair
-from steerlens.steering import AnySteering
+from steerlens.steering import Steering
 from steerlens.types import HookedModel
 
 from ..figures.assumptions import assumption_curves
 from ..figures.faithfulness import relative_rmse_curve
 from ..figures.strengths import sorted_strengths
 from ..figures.tokens import TokenView
-from ..measures.assumptions import decodability, dispersion, rank_share
 from ..measures.coefficients import coefficients
-from ..measures.entries import Entry, as_entries
+from ..measures.decodability import decodability
+from ..measures.dispersion import dispersion
 from ..measures.faithfulness import faithfulness, reworded
-from ..measures.least_squares import split_by_question, with_least_squares
+from ..measures.least_squares import entries_for, split_by_question
+from ..measures.rank_share import rank_share
 from .coloured_text import coloured_text
 from .page import Report
 
@@ -43,12 +44,11 @@ class FaithfulnessStudy:
 def faithfulness_study(
     model: HookedModel,
     pairs: Sequence[PromptPair],
-    steerings: Mapping[str, AnySteering] | None = None,
+    steerings: Mapping[str, Steering] | None = None,
     *,
     equivalents: Sequence[str] = (),
     neutral: Sequence[str] = (),
     seed: int = 0,
-    template: str | None = None,
 ) -> FaithfulnessStudy:
     """The three assumptions for the prompt, and how faithful each steering is to it.
 
@@ -56,38 +56,23 @@ def faithfulness_study(
     strengths are found on every second question, which is then not measured.
     """
     steerings = steerings or {}
-    train: Sequence[PromptPair] = ()
-    if steerings:
-        train, pairs = split_by_question(pairs)
-    questions = len({pair.plain for pair in pairs})
-    if questions < 2:
-        raise ValueError(
-            "With one question there are no others to fit directions on. Give pairs of at least "
-            "two questions; of four with steerings, every second of which sets their strength."
-        )
-    entries: Sequence[Entry] = as_entries(steerings)
-    if train:
-        entries = with_least_squares(model, steerings, train, template=template)
-    folds, layer = min(FOLDS, questions), model.cfg.n_layers // 2
-    table = coefficients(model, pairs, range(model.cfg.n_layers), entries, template=template)
+    train, pairs = split_by_question(pairs) if steerings else ((), pairs)
+    folds, layer = _folds(pairs), model.cfg.n_layers // 2
+    entries = entries_for(model, steerings, train)
+    table = coefficients(model, pairs, range(model.cfg.n_layers), entries)
+    others = [[reworded(pairs, text) for text in wordings] for wordings in (equivalents, neutral)]
     errors = None
     if entries or equivalents or neutral:
         errors = faithfulness(
-            model,
-            pairs,
-            entries,
-            equivalents=[reworded(pairs, text) for text in equivalents],
-            neutral=[reworded(pairs, text) for text in neutral],
-            template=template,
-            seed=seed,
+            model, pairs, entries, equivalents=others[0], neutral=others[1], seed=seed
         )
     return FaithfulnessStudy(
         coefficients=table,
         dispersion=dispersion(table, seed=seed),
-        rank_share=rank_share(model, pairs, folds=folds, template=template, seed=seed),
-        decodability=decodability(model, pairs, folds=folds, template=template, seed=seed),
+        rank_share=rank_share(model, pairs, folds=folds, seed=seed),
+        decodability=decodability(model, pairs, folds=folds, seed=seed),
         faithfulness=errors,
-        token_view=coloured_text(model, pairs[0], 0, table, steerings, layer, template),
+        token_view=coloured_text(model, pairs[0], 0, table, steerings, layer),
         layer=layer,
         n_train=len(train),
         n_test=len(pairs),
@@ -95,26 +80,47 @@ def faithfulness_study(
     )
 
 
+def _folds(pairs: Sequence[PromptPair]) -> int:
+    """As many folds as there are questions, five at most; ValueError for a single question."""
+    questions = len({pair.plain for pair in pairs})
+    if questions < 2:
+        raise ValueError(
+            "With one question there are no others to fit directions on. Give pairs of at least "
+            "two questions; of four with steerings, every second of which sets their strength."
+        )
+    return min(FOLDS, questions)
+
+
 def faithfulness_report(
-    found: FaithfulnessStudy, made: Mapping[str, object], title: str, intro: str
+    study: FaithfulnessStudy, made: Mapping[str, object], title: str, intro: str
 ) -> Report:
     """All tables and pictures as one page."""
-    of_prompt = found.dispersion.loc[found.dispersion["method"] == "prompt"]
-    page = (
-        Report(title=title, intro=intro, made=made)
-        .heading("What the prompt does to each token")
+    page = _tokens(Report(title=title, intro=intro, made=made), study)
+    page = _assumptions(page, study)
+    return page if study.faithfulness is None else _errors(page, study.faithfulness)
+
+
+def _tokens(page: Report, study: FaithfulnessStudy) -> Report:
+    return (
+        page.heading("What the prompt does to each token")
         .tokens(
-            found.token_view,
-            f"The first example, unprompted text, coloured by the push at layer {found.layer} "
+            study.token_view,
+            f"The first example, unprompted text, coloured by the push at layer {study.layer} "
             "along the mean push of the other examples (1 = that mean).",
         )
         .figure(
-            sorted_strengths(found.coefficients, found.layer),
+            sorted_strengths(study.coefficients, study.layer),
             "A flat line pushes all tokens alike; a steep one pushes few tokens hard.",
         )
-        .heading("Would one vector do the same?")
+    )
+
+
+def _assumptions(page: Report, study: FaithfulnessStudy) -> Report:
+    of_prompt = study.dispersion.loc[study.dispersion["method"] == "prompt"]
+    return (
+        page.heading("Would one vector do the same?")
         .figure(
-            assumption_curves(found.rank_share, found.dispersion, found.decodability),
+            assumption_curves(study.rank_share, study.dispersion, study.decodability),
             "Left: how much of the squared push lies along the mean push, or along the best few "
             "directions, of other questions. Middle: how many times harder the 95th percentile of "
             "tokens is pushed than the 5th. Right: how well a token's strength can be read off its "
@@ -127,10 +133,11 @@ def faithfulness_report(
             "examples.",
         )
     )
-    if found.faithfulness is None:
-        return page
-    curve = relative_rmse_curve(found.faithfulness)
-    if found.faithfulness["relative_rmse"].max() > 3:
+
+
+def _errors(page: Report, errors: pd.DataFrame) -> Report:
+    curve = relative_rmse_curve(errors)
+    if errors["relative_rmse"].max() > 3:
         curve.update_yaxes(type="log", row=1)
     columns = ["method", "strength", "strength_value", "layer", "relative_rmse", "low", "high"]
     return (
@@ -142,7 +149,7 @@ def faithfulness_report(
             "other words; neutral ones ask for nothing of the kind.",
         )
         .table(
-            found.faithfulness.loc[:, [*columns, "token_median", "denominator", "n_tokens"]],
+            errors.loc[:, [*columns, "token_median", "denominator", "n_tokens"]],
             "Relative RMSE with its 95 % bootstrap interval over questions.",
         )
     )

@@ -381,33 +381,15 @@ def samples_coherence_section(
     prompted = [text for name in ATTRIBUTES for text in samples[name][0][:40]]
     rows.append(["prompted samples", mean(judge(prompted)), "", str(len(prompted))])
     jumbled = judge([shuffled_tokens(text, model.tokenizer, rng) for text in bare])
-    rows.append(
-        [
-            "the unsteered samples, tokens shuffled",
-            mean(jumbled),
-            auroc(reference, jumbled),
-            str(len(bare)),
-        ]
-    )
     worded = judge([" ".join(rng.sample(t.split(), len(t.split()))) for t in bare])
-    rows.append(
-        [
-            "the unsteered samples, words shuffled",
-            mean(worded),
-            auroc(reference, worded),
-            str(len(bare)),
-        ]
-    )
+    spoilt = {
+        "the unsteered samples, tokens shuffled": jumbled,
+        "the unsteered samples, words shuffled": worded,
+    }
     for strength, texts in over_steered(model).items():
-        scores = judge(texts)
-        rows.append(
-            [
-                f"CAA (praise less blame) at strength {strength:g}",
-                mean(scores),
-                auroc(reference, scores),
-                str(len(texts)),
-            ]
-        )
+        spoilt[f"CAA (praise less blame) at strength {strength:g}"] = judge(texts)
+    for name, scores in spoilt.items():
+        rows.append([name, mean(scores), auroc(reference, scores), str(len(scores))])
     return markdown_table(["text", "mean coherence", "AUROC, unsteered against it", "n"], rows)
 
 

@@ -16,7 +16,7 @@ import steerlens
 from analysis import Scored, Setting, strengths
 from analysis.measures.tradeoff import by_question
 from steerlens import Conversation, everywhere
-from steerlens.steering import AnySteering, Steering, scaled
+from steerlens.steering import Steering
 
 
 def reference(attribute: str, split: str, seed: int) -> dict[str, Any]:
@@ -62,7 +62,7 @@ def stronger(attribute: str, configuration: int, factor: float) -> dict[str, Any
     """The validation scores of CLAS (RFM) at so many times the strength that was fitted."""
     fit = fit_clas(Case(attribute, 0), configuration, "rfm")
     setting = _setting(attribute, "validation", 0)
-    return {**_kept(setting.score(scaled(fit.steering, factor))), "step": fit.trained.best_epoch}
+    return {**_kept(setting.score(fit.steering.scaled(factor))), "step": fit.trained.best_epoch}
 
 
 def _setting(attribute: str, split: str, seed: int, n: int | None = None) -> Setting:
@@ -122,7 +122,7 @@ def _bounded(fit: Any, case: Case) -> Steering:
     return Steering(tuple(placed), fit.steering.origin)
 
 
-def _where(setting: Setting, steerings: Mapping[str, AnySteering], fit: Any) -> dict[str, Any]:
+def _where(setting: Setting, steerings: Mapping[str, Steering], fit: Any) -> dict[str, Any]:
     """Scores, and how strong `fit` is on BOS and on the tokens of the model's own answers."""
     scores = {"unsteered": _kept(setting.score())}
     scores |= {name: _kept(setting.score(one)) for name, one in steerings.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
@@ -20,17 +20,18 @@ from steerlens import (
     LoReFT,
     PromptPair,
     ReFTr1,
+    Scope,
     Site,
     capture,
     contrast_directions,
     everywhere,
 )
 from steerlens.baselines import las
-from steerlens.baselines.lora import RATE as LORA_RATE
 from steerlens.baselines.lora import LoRA
-from steerlens.methods.clas import BIAS_SHARE, RATE, Kind
-from steerlens.methods.loreft import RATE as LOREFT_RATE
-from steerlens.steering import AnySteering
+from steerlens.methods.clas import BIAS_SHARE, Kind
+from steerlens.steering import Steering
+from steerlens.training.fit import Fit
+from steerlens.training.schedule import RATE, Schedule, Share
 from steerlens.types import Direction, HookedModel
 
 
@@ -50,44 +51,44 @@ class Case:
         return self.drawn[:N_TRAIN]
 
     @property
-    def held(self) -> list[PromptPair]:
+    def validation(self) -> list[PromptPair]:
         return self.drawn[N_TRAIN:]
 
     @cached_property
     def probes(self) -> list[str]:
         """Training questions that no pair of this seed asks."""
-        found = material(self.attribute)
-        assert found.questions is not None
-        asked = {_user(pair) for pair in self.drawn}
-        return [one for one in found.questions["train"] if one not in asked][:N_PROBE]
+        questions = material(self.attribute).questions
+        assert questions is not None
+        used = {_user(pair) for pair in self.drawn}
+        return [question for question in questions["train"] if question not in used][:N_PROBE]
 
     @cached_property
     def length(self) -> float:
         """The median length of the plain activations of the training pairs, over all blocks."""
         rows = [steerlens.encode_pair(model(), pair)[0] for pair in self.train]
         sites = [Site(layer) for layer in range(model().cfg.n_layers)]
-        found = capture(model(), rows, sites, scope=everywhere.without_bos)
-        return float(torch.cat([found.at(site).norm(dim=-1) for site in sites]).median())
+        plain = capture(model(), rows, sites, scope=everywhere.without_bos)
+        return float(torch.cat([plain.at(site).norm(dim=-1) for site in sites]).median())
 
     def directions(self, kind: Any) -> dict[Site, Direction]:
         """A unit vector at every block, from the last prompt token with and without instruction."""
         instruction = material(self.attribute).instruction
-        found = contrast_directions(
-            kind,
+        fitted = contrast_directions(
             model(),
+            kind,
             [Conversation(question, instruction) for question in self.probes],
             [Conversation(question) for question in self.probes],
             range(model().cfg.n_layers),
             seed=self.seed,
         )
-        return {site: one.direction for site, one in found.items()}
+        return {site: each.direction for site, each in fitted.items()}
 
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
     """A steering, or a model changed for as long as a `with` block lasts."""
 
-    steering: AnySteering | None
+    steering: Steering | None
     lora: LoRA | None = None
     best_step: int | None = None
 
@@ -103,53 +104,79 @@ def _linear(case: Case, configuration: int) -> Fitted:
     return Fitted(las.fixed(case.directions("rfm"), strength))
 
 
-def fit_clas(case: Case, configuration: int, directions: str, **more: Any) -> Any:
+def fit_clas(
+    case: Case,
+    configuration: int,
+    directions: str,
+    kind: Kind = "contextual",
+    scope: Scope = everywhere,
+) -> Fit[CLAS]:
+    """CLAS on frozen directions, at the configuration's multiple of both of its rates."""
     times = MULTIPLES[configuration]
     return CLAS.fit(
         model(),
         case.train,
-        case.held,
-        case.directions(directions),
-        rate=RATE * times,
-        bias_share=BIAS_SHARE * times,
-        seed=case.seed,
-        **more,
+        directions=case.directions(directions),
+        validation=case.validation,
+        kind=kind,
+        schedule=_schedule(case, configuration, {"b": Share(BIAS_SHARE * times)}),
+        scope=scope,
     )
+
+
+def _schedule(
+    case: Case, configuration: int, rates: Mapping[str, float | Share] | None = None
+) -> Schedule:
+    """Eight updates on all pairs, at a multiple of the rate that all learned methods have."""
+    return Schedule.full_batch(rate=RATE * MULTIPLES[configuration], rates=rates, seed=case.seed)
 
 
 def _clas(directions: str, kind: Kind = "contextual") -> Callable[[Case, int], Fitted]:
     def fit(case: Case, configuration: int) -> Fitted:
-        found = fit_clas(case, configuration, directions, kind=kind)
-        return Fitted(found.steering, best_step=found.trained.best_epoch)
+        return _fitted(fit_clas(case, configuration, directions, kind))
 
     return fit
+
+
+def _fitted(fit: Fit[Any]) -> Fitted:
+    assert fit.trained is not None
+    return Fitted(fit.steering, best_step=fit.trained.best_epoch)
 
 
 def _reft(case: Case, configuration: int) -> Fitted:
     """The CLAS paper's ReFT: v is learnt too, from a random one, and one rate is for everything."""
     rate = RATE * MULTIPLES[configuration]
-    v, both = case.directions("random"), (case.train, case.held)
-    found = CLAS.fit(
-        model(), *both, v, learn_directions=True, rate=rate, bias_rate=rate, seed=case.seed
+    fit = CLAS.fit(
+        model(),
+        case.train,
+        directions=case.directions("random"),
+        validation=case.validation,
+        learn_directions=True,
+        schedule=_schedule(case, configuration, {"b": rate}),
     )
-    return Fitted(found.steering, best_step=found.trained.best_epoch)
+    return _fitted(fit)
 
 
 def _loreft(case: Case, configuration: int) -> Fitted:
-    rate, sites = LOREFT_RATE * MULTIPLES[configuration], range(model().cfg.n_layers)
-    found = LoReFT.fit(model(), case.train, case.held, sites, rate=rate, seed=case.seed)
-    return Fitted(found.steering, best_step=found.trained.best_epoch)
+    fit = LoReFT.fit(
+        model(),
+        case.train,
+        range(model().cfg.n_layers),
+        validation=case.validation,
+        schedule=_schedule(case, configuration),
+    )
+    return _fitted(fit)
 
 
 def _reft_r1(case: Case, configuration: int) -> Fitted:
     """At one block, which is its configuration; other responses to the prompts are negatives."""
     schedule = replace(steerlens.methods.reft_r1.AXBENCH, epochs=24, seed=case.seed)
     try:
-        found = ReFTr1.fit(
+        fit = ReFTr1.fit(
             model(),
             case.train,
-            case.held,
             layer_of(configuration),
+            validation=case.validation,
             negatives=_unsteered(case.attribute, case.seed),
             schedule=schedule,
         )
@@ -157,7 +184,7 @@ def _reft_r1(case: Case, configuration: int) -> Fitted:
         if "a_max" not in str(error):
             raise
         return Fitted(None)  # its latent opens on no training token: the model as it is
-    return Fitted(found.steering, best_step=found.trained.best_epoch)
+    return _fitted(fit)
 
 
 def _instruction(case: Case, configuration: int) -> Fitted:
@@ -165,13 +192,17 @@ def _instruction(case: Case, configuration: int) -> Fitted:
     instruction = material(case.attribute).instruction
     assert instruction is not None
     pairs = [PromptPair.with_system(question, instruction, "x") for question in case.probes]
-    return Fitted(InstructionVector.fit(model(), pairs, layer_of(configuration)).adjust)
+    return Fitted(InstructionVector.fit(model(), pairs, layer_of(configuration)).steering)
 
 
 def _lora(case: Case, configuration: int) -> Fitted:
-    rate = LORA_RATE * MULTIPLES[configuration]
-    found = LoRA.fit(model("bridge"), case.train, case.held, rate=rate, seed=case.seed)
-    return Fitted(None, found.lora, found.trained.best_epoch)
+    fit = LoRA.fit(
+        model("bridge"),
+        case.train,
+        validation=case.validation,
+        schedule=_schedule(case, configuration),
+    )
+    return Fitted(None, fit.lora, fit.trained.best_epoch)
 
 
 FITS: dict[str, Callable[[Case, int], Fitted]] = {

@@ -14,7 +14,7 @@ import steerlens
 from analysis import Tradeoff, c80
 from analysis.judges import FormatJudge
 from steerlens import Conversation
-from steerlens.steering import AnySteering
+from steerlens.steering import Steering
 
 
 def pool(attribute: str) -> list[tuple[str, str, str]]:
@@ -101,11 +101,11 @@ def questions_of(group: str, split: str) -> list[str]:
     return list(found[split])[SEEN if split == "test" else 0 :][: sizes.get(split)]
 
 
-def _scaled(steering: AnySteering, case: Case) -> AnySteering:
+def _scaled(steering: Steering, case: Case) -> Steering:
     return on_common_scale(steering, case.layer, case.liked[:10])
 
 
-def _at_c80(steering: AnySteering, attribute: str, seed: int) -> Any:
+def _at_c80(steering: Steering, attribute: str, seed: int) -> Any:
     tried = Tradeoff(_setting(attribute, "validation", seed), steering)
     target = c80(tried.at(0.0).mean_coherence)
     return tried.at_coherence(target, bisections=options().bisections)

@@ -26,9 +26,11 @@ from steerlens import (
     Scope,
     at,
 )
+from steerlens.methods.psr import Gates
 from steerlens.methods.reft_r1 import AXBENCH
-from steerlens.steering import AnySteering, scaled
-from steerlens.training.loop import Schedule
+from steerlens.steering import Steering
+from steerlens.training.objectives import LL
+from steerlens.training.schedule import Schedule
 
 
 @cache
@@ -76,38 +78,46 @@ class Case:
         return [PromptPair(user, user, text) for user, text in asked]
 
 
-def _cold_fd(case: Case) -> AnySteering:
-    return ColdFD.fit(model(), case.layer, case.liked, case.disliked, scope=case.scope)
+def _cold_fd(case: Case) -> Steering:
+    answers = (case.liked, case.disliked)
+    return ColdFD.fit(model(), answers, case.layer, scope=case.scope).steering
 
 
-def _cold_kernel(case: Case) -> AnySteering:
-    return ColdKernel.fit(model(), case.layer, case.liked, case.disliked, scope=case.scope)
+def _cold_kernel(case: Case) -> Steering:
+    answers = (case.liked, case.disliked)
+    return ColdKernel.fit(model(), answers, case.layer, scope=case.scope).steering
 
 
-def _caa(case: Case) -> AnySteering:
+def _caa(case: Case) -> Steering:
     return CAA.from_prompts(model(), case.liked, case.disliked, case.layer).only(case.scope)
 
 
-def _reft_vector(case: Case) -> AnySteering:
+def _reft_vector(case: Case) -> Steering:
     """A constant vector, learnt by the likelihood of the answers with the attribute."""
     fit = PSR.fit(
-        model(), case.pairs(1), case.layer, objective="LL", gated=False, schedule=case.schedule
+        model(),
+        case.pairs(1),
+        case.layer,
+        objective=LL(),
+        gates=Gates(constant=True),
+        schedule=case.schedule,
     )
     (steer,) = fit.steers.values()
     return at(case.layer, CAA(steer.Z[0])).only(case.scope)
 
 
-def _reft_r1(case: Case) -> AnySteering | None:
+def _reft_r1(case: Case) -> Steering | None:
     """Its w, at the strength of the common scale: a_max is a factor on that.
 
     From a w whose latent opens on no training token nothing is learnt: another is drawn.
     """
+    assert AXBENCH.batch_size is not None
     epochs = math.ceil(STEPS / math.ceil(2 * case.n / AXBENCH.batch_size))
     for attempt in range(TRIES):
         schedule = replace(AXBENCH, epochs=epochs, seed=case.seed + 100 * attempt)
         try:
             fit = ReFTr1.fit(
-                model(), case.pairs(1), [], case.layer, negatives=case.pairs(2), schedule=schedule
+                model(), case.pairs(1), case.layer, negatives=case.pairs(2), schedule=schedule
             )
         except ValueError as error:
             if "a_max" not in str(error):
@@ -117,7 +127,7 @@ def _reft_r1(case: Case) -> AnySteering | None:
     return None
 
 
-FITS: dict[str, Callable[[Case], AnySteering | None]] = {
+FITS: dict[str, Callable[[Case], Steering | None]] = {
     "COLD-FD": _cold_fd,
     "COLD-Kernel": _cold_kernel,
     "CAA": _caa,
@@ -126,8 +136,8 @@ FITS: dict[str, Callable[[Case], AnySteering | None]] = {
 }
 
 
-def on_common_scale(steering: AnySteering, layer: int, rows: Sequence[Any]) -> AnySteering:
+def on_common_scale(steering: Steering, layer: int, rows: Sequence[Any]) -> Steering:
     """Strength 1 moves the activations of these rows by `PUSH` of their length, on average."""
     table = strengths(model(), list(rows), {"it": steering})
     moved = table[(table["layer"] == layer) & (table["norm"] > 0)]
-    return scaled(steering, PUSH / float(moved["relative_norm"].mean()))
+    return steering.scaled(PUSH / float(moved["relative_norm"].mean()))

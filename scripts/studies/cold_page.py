@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import cold_plan as plan
@@ -108,17 +108,7 @@ def _verdicts(results: Results) -> str:
     many = many if many in results.options.sizes else results.options.sizes[-1]
     found = gap(results, "COLD-FD", "COLD-Kernel", many)
     rows.append(_row(f"H3 COLD-FD less COLD-Kernel, {many} pairs > 0", found))
-    needed = [
-        [
-            m,
-            _span(whole[m], [d[m] for d in drawn]),
-            _span(times(whole, m), [times(d, m) for d in drawn]),
-        ]
-        for m in plan.METHODS
-    ]
-    whole, drawn = Curves(results).resampled(tuple(plan.METHODS))
-    for row, m in zip(needed, plan.METHODS, strict=True):
-        row.append(_span(whole[m], [d[m] for d in drawn]))
+    needed = _pairs_needed(results, whole, drawn)
     groups = [_row_of_groups(results, *claim) for claim in SPREAD_CLAIMS]
     return (
         f"\n## Verdicts\n\nEstimates with their intervals; {results.options.seeds} seeds, "
@@ -130,6 +120,22 @@ def _verdicts(results: Results) -> str:
         "(The first two columns were added once the test split was open.)\n\n"
         f"{markdown_table(['method', 'pairs', 'times COLD-FD', 'pairs, all five'], needed)}\n"
     )
+
+
+def _pairs_needed(
+    results: Results, whole: Mapping[str, float], drawn: Sequence[Mapping[str, float]]
+) -> list[list[str]]:
+    """The pairs of each method for H1's goal, among the tuned ones and among all five."""
+    of_all, drawn_of_all = Curves(results).resampled(tuple(plan.METHODS))
+    return [
+        [
+            m,
+            _span(whole[m], [d[m] for d in drawn]),
+            _span(times(whole, m), [times(d, m) for d in drawn]),
+            _span(of_all[m], [d[m] for d in drawn_of_all]),
+        ]
+        for m in plan.METHODS
+    ]
 
 
 def _span(value: float, drawn: Sequence[float]) -> str:
@@ -190,21 +196,12 @@ def _scores(results: Results) -> str:
                         f"{np.mean([one['seconds'] for one in tests]):.1f}",
                     ]
                 )
-    head = [
-        "attribute",
-        "method",
-        "pairs",
-        "score",
-        "coherence",
-        "score by seed",
-        "strength",
-        "no C80",
-        "CPU s a fit",
-    ]
+    names = "attribute, method, pairs, score, coherence, score by seed, strength, no C80"
+    table = markdown_table([*names.split(", "), "CPU s a fit"], rows)
     return (
         "\n## Scores at C80\n\nOn test questions. `strength` by seed, on the common scale; "
         "`no C80` counts the seeds in which the search found no strength with that coherence, or "
-        f"the fit found no steering at all (strength 0).\n\n{markdown_table(head, rows)}\n"
+        f"the fit found no steering at all (strength 0).\n\n{table}\n"
     )
 
 

@@ -16,11 +16,12 @@ from study import material, model
 
 import steerlens
 from steerlens import CAA, ColdFD, ColdKernel, Conversation
+from steerlens.methods.cold.examples import Examples
 from steerlens.prompts import Encoded, stack
 from steerlens.runtime.forward import logits
 from steerlens.runtime.hooks import running, watching
 from steerlens.scopes import prompt
-from steerlens.steering import AnySteering, scaled
+from steerlens.steering import Steering
 
 
 def tune(group: str, method: str, layer: int) -> dict[str, Any]:
@@ -34,7 +35,7 @@ def spread(group: str, method: str, layer: int, n: int, seed: int) -> dict[str, 
     kept = _tuned(steering, group)
     asked = questions_of(group, "test")
     wanted = _shares(group, asked, None, instructed=True)
-    found = _shares(group, asked, scaled(steering, kept["strength"]))
+    found = _shares(group, asked, steering.scaled(kept["strength"]))
     return {**_apart(wanted, found), "strength": kept["strength"]}
 
 
@@ -44,29 +45,29 @@ def unspread(group: str) -> dict[str, Any]:
     return _apart(_shares(group, asked, None, instructed=True), _shares(group, asked, None))
 
 
-def _spreading(group: str, method: str, layer: int, n: int, seed: int) -> AnySteering:
+def _spreading(group: str, method: str, layer: int, n: int, seed: int) -> Steering:
     """Fitted so that the plain prompt's next word is spread as the instructed one's."""
     drawn = random.Random(f"prompts {seed}").sample(questions_of(group, "train"), n)
     plain = [_opened(user) for user in drawn]
     if method == "CAA":
         told = [_opened(user, material(group).instruction) for user in drawn]
-        steering: AnySteering = CAA.from_prompts(
+        steering: Steering = CAA.from_prompts(
             model(), told, plain, layer, read=steerlens.last
         ).only(prompt)
         return on_common_scale(steering, layer, plain[:10])
     shares = _shares(group, drawn, None, instructed=True)
     wished = [dict(zip(_option_ids(), row, strict=True)) for row in shares.tolist()]
-    fit = ColdFD.fit if method == "COLD-FD" else ColdKernel.fit
-    found = fit(model(), layer, plain, loss="options", probabilities=wished)
-    return on_common_scale(found, layer, plain[:10])
+    method_of = ColdFD if method == "COLD-FD" else ColdKernel
+    fit = method_of.fit(model(), Examples(plain, probabilities=wished), layer, loss="options")
+    return on_common_scale(fit.steering, layer, plain[:10])
 
 
-def _tuned(steering: AnySteering, group: str) -> dict[str, Any]:
+def _tuned(steering: Steering, group: str) -> dict[str, Any]:
     asked = questions_of(group, "validation")
     wanted = _shares(group, asked, None, instructed=True)
     tried = {
         strength: float(
-            np.mean(_apart(wanted, _shares(group, asked, scaled(steering, strength)))["KL"])
+            np.mean(_apart(wanted, _shares(group, asked, steering.scaled(strength)))["KL"])
         )
         for strength in GRID
     }
@@ -89,7 +90,7 @@ def _opened(user: str, instruction: str | None = None) -> Encoded:
 
 @torch.no_grad()
 def _shares(
-    group: str, users: Sequence[str], steering: AnySteering | None, instructed: bool = False
+    group: str, users: Sequence[str], steering: Steering | None, instructed: bool = False
 ) -> np.ndarray:
     """[question, option]: probabilities over the option words alone."""
     instruction = material(group).instruction if instructed else None
@@ -97,7 +98,7 @@ def _shares(
     for start in range(0, len(users), 40):
         rows = [_opened(user, instruction) for user in users[start : start + 40]]
         tokens, window = stack(rows, "left")
-        with watching() as watch, running(model(), steering, len(rows), watch) as run:
+        with watching() as watch, running(model(), steering, watch) as run:
             if run is not None:
                 run.ready(tokens, window)
             found.append(logits(model(), tokens, window)[:, -1, _option_ids()].double())

@@ -66,7 +66,6 @@ class Material:
     questions: Mapping[str, Sequence[str]] | None = None
     judge: Judge | None = None
     coherence: Judge | None = None
-    template: str | None = None
 
     def training(self, model: HookedModel, size: int, seed: int) -> list[PromptPair]:
         """So many training pairs, drawn by the seed, of the successful ones."""
@@ -109,7 +108,6 @@ class Material:
             self.coherence,
             Sampling(temperature=1.0, seed=seed),
             n,
-            self.template,
             batch_size=128,
         )
 
@@ -168,13 +166,13 @@ def from_file(
     model: HookedModel, path: Path, attribute: str, judges: tuple[str, str] | None = None
 ) -> Material:
     """An attribute of a JSON file; `judges` is (URL, model) of an OpenAI-compatible server."""
-    template = None if tokenizer_of(model).chat_template else PLAIN
+    tokenizer = tokenizer_of(model)
+    if not tokenizer.chat_template:
+        tokenizer.chat_template = PLAIN  # from here on the model has turns, for every cell
     asked = _asked(path, attribute)
     judge, coherence = _judges(attribute, asked["definition"], judges)
     pairs = {
-        split: prompted_pairs(
-            model, asked["questions"][split], asked["instruction"], template=template
-        )
+        split: prompted_pairs(model, asked["questions"][split], asked["instruction"])
         for split in SPLITS
     }
     return Material(
@@ -186,7 +184,6 @@ def from_file(
         asked["questions"],
         judge,
         coherence,
-        template,
     )
 
 

@@ -30,12 +30,13 @@ from analysis import (
 )
 from analysis.measures.faithfulness import other_wording
 from analysis.measures.matching import Aim
-from steerlens.methods.psr import PSR, difference_of_means
-from steerlens.saving import load_steering
+from steerlens.methods.psr import PSR, Gates, difference_of_means
+from steerlens.reading import load_steering
 from steerlens.scopes import Scope, generated, response
 from steerlens.sites import Site
-from steerlens.steering import AnySteering, Steering, scaled
-from steerlens.training.loop import Schedule
+from steerlens.steering import Steering
+from steerlens.training.objectives import LL, MSE
+from steerlens.training.schedule import Schedule
 
 VERSION = 2
 """Of the cells: raise it when one of them is computed differently."""
@@ -46,37 +47,37 @@ def steering_file(attribute: str, method: str, configuration: int, seed: int) ->
     return Path(options().folder) / "steerings" / name
 
 
-def steering(attribute: str, method: str, configuration: int, seed: int) -> AnySteering:
+def steering(attribute: str, method: str, configuration: int, seed: int) -> Steering:
     return load_steering(steering_file(attribute, method, configuration, seed), model())
 
 
 def fit(attribute: str, name: str, configuration: int, seed: int) -> dict[str, Any]:
     """Fit a method and write its steering; how training went."""
-    found, method = material(attribute), METHODS[name]
-    pairs = found.training(model(), options().n_train, seed)
+    data, method = material(attribute), METHODS[name]
+    pairs = data.training(model(), options().n_train, seed)
     n_layers, started = model().cfg.n_layers, process_time()  # judging the pairs is not fitting
     path = steering_file(attribute, name, configuration, seed)
     path.parent.mkdir(parents=True, exist_ok=True)
     if method.objective is None:
         layer = layers_tried(n_layers)[configuration]
-        made: Steering = difference_of_means(model(), pairs, layer, template=found.template)
+        made: Steering = difference_of_means(model(), pairs, layer)
         made.save(path)
-        return {"pool": len(found.successful(model())), "seconds": process_time() - started}
+        return {"pool": len(data.successful(model())), "seconds": process_time() - started}
     sites = range(n_layers) if method.all_layers else [layers_tried(n_layers)[configuration]]
     rate = RATES[configuration] if method.all_layers else None
     fitted = PSR.fit(
         model(),
         pairs,
         list(sites),
-        objective=method.objective,  # pyright: ignore[reportArgumentType]
-        gated=method.gated,
+        objective=MSE() if method.objective == "MSE" else LL(),
+        gates=Gates(constant=not method.gated),
         schedule=Schedule(epochs=options().epochs, learning_rate=rate, seed=seed),
-        template=found.template,
     )
     fitted.steering.save(path)
+    assert fitted.trained is not None
     kept = fitted.trained.rows[fitted.trained.best_epoch]
     return {
-        "pool": len(found.successful(model())),
+        "pool": len(data.successful(model())),
         "seconds": process_time() - started,
         "validation_loss": kept["validation_loss"],
         "best_epoch": fitted.trained.best_epoch,
@@ -86,24 +87,24 @@ def fit(attribute: str, name: str, configuration: int, seed: int) -> dict[str, A
 
 def reference(attribute: str, split: str, seed: int) -> dict[str, Any]:
     """The unsteered and the prompted scores of a split."""
-    found = material(attribute)
+    data = material(attribute)
     samples = options().samples if split == "validation" else 1
-    setting = found.setting(model(), split, samples, seed)
+    setting = data.setting(model(), split, samples, seed)
     if setting is None:
         return {}
     return {
         "unsteered": _kept(setting.score()),
-        "prompt": _kept(setting.score(instruction=found.instruction)),
+        "prompt": _kept(setting.score(instruction=data.instruction)),
     }
 
 
 def validate(attribute: str, name: str, configuration: int, seed: int) -> dict[str, Any]:
     """Strengths at C80 and Cp; without judges the error at the last layer."""
-    found = material(attribute)
+    data = material(attribute)
     acting = steering(attribute, name, configuration, seed)
-    setting = found.setting(model(), "validation", options().samples, seed)
+    setting = data.setting(model(), "validation", options().samples, seed)
     if setting is None:
-        sums = _squares(found, "validation", acting)
+        sums = _squares(data, "validation", acting)
         return {"relative_rmse": (sum(sums["above"][-1]) / sum(sums["below"][-1])) ** 0.5}
     known = _cells().get("reference", attribute, "validation", seed)
     curve = Tradeoff(setting, acting)
@@ -124,17 +125,16 @@ def validate(attribute: str, name: str, configuration: int, seed: int) -> dict[s
 
 def match(attribute: str, name: str, configuration: int, seed: int) -> dict[str, Any]:
     """The strength whose mean attribute score on validation questions is the prompt's."""
-    found = material(attribute)
-    setting = found.setting(model(), "validation", 1, seed)
-    if setting is None or found.instruction is None:
+    data = material(attribute)
+    setting = data.setting(model(), "validation", 1, seed)
+    if setting is None or data.instruction is None:
         return {"strength": 1.0, "reached": False}
     aim = Aim.of(
         model(),
         setting.questions,
-        found.instruction,
+        data.instruction,
         setting.attribute,
         setting.sampling,
-        found.template,
     )
     effect = abs(float(np.nanmean(aim.prompted)) - float(np.nanmean(aim.plain)))
     acting = steering(attribute, name, configuration, seed)
@@ -144,54 +144,51 @@ def match(attribute: str, name: str, configuration: int, seed: int) -> dict[str,
 
 def test(attribute: str, name: str, configuration: int, seed: int) -> dict[str, Any]:
     """Test scores at the strengths found, and squared errors at strength 1 and matched."""
-    found = material(attribute)
+    data = material(attribute)
     acting = steering(attribute, name, configuration, seed)
-    result: dict[str, Any] = {"errors": {"1": _squares(found, "test", acting)}}
-    setting = found.setting(model(), "test", 1, seed)
+    result: dict[str, Any] = {"errors": {"1": _squares(data, "test", acting)}}
+    setting = data.setting(model(), "test", 1, seed)
     if setting is None:
         return result
     for label in ("C80", "Cp"):
         at = _cells().get("validate", attribute, name, configuration, seed)[label]
-        result[label] = _kept(setting.score(scaled(acting, at["strength"])))
+        result[label] = _kept(setting.score(acting.scaled(at["strength"])))
     matched = _cells().get("match", attribute, name, configuration, seed)
     if matched["reached"]:
-        result["errors"]["matched"] = _squares(found, "test", scaled(acting, matched["strength"]))
+        result["errors"]["matched"] = _squares(data, "test", acting.scaled(matched["strength"]))
     return result
 
 
 def same_layer(attribute: str, name: str, configuration: int, seed: int) -> dict[str, Any]:
     """Squared errors on test pairs at strength 1."""
-    found = material(attribute)
-    return _squares(found, "test", steering(attribute, name, configuration, seed))
+    data = material(attribute)
+    return _squares(data, "test", steering(attribute, name, configuration, seed))
 
 
 def with_last_prompt_token(
     attribute: str, name: str, configuration: int, seed: int
 ) -> dict[str, Any]:
     """Squared errors on test pairs at strength 1, on the span that the methods are trained on."""
-    found = material(attribute)
+    data = material(attribute)
     acting = steering(attribute, name, configuration, seed)
-    return _squares(found, "test", acting, response)
+    return _squares(data, "test", acting, response)
 
 
 def wordings_with_last_prompt_token(attribute: str) -> dict[str, Any]:
     """The same of other wordings."""
-    found = material(attribute)
-    pairs = list(found.pairs["test"])[: options().n_test]
-    return _other_words(found, pairs, found.equivalents, response)
+    data = material(attribute)
+    pairs = list(data.pairs["test"])[: options().n_test]
+    return _other_words(data, pairs, data.equivalents, response)
 
 
 def prompt(attribute: str) -> dict[str, Any]:
     """What the prompt does on test pairs, and what other wordings of it do."""
-    found = material(attribute)
-    pairs = list(found.pairs["test"])[: options().n_test]
+    data = material(attribute)
+    pairs = list(data.pairs["test"])[: options().n_test]
     n_layers = model().cfg.n_layers
-    table = coefficients(model(), pairs, range(n_layers), {}, template=found.template)
-    both = [
-        decodability(model(), pairs, strength=strength, template=found.template)
-        for strength in ("along", "norm")
-    ]
-    shares = rank_share(model(), pairs, template=found.template)
+    table = coefficients(model(), pairs, range(n_layers), {})
+    both = [decodability(model(), pairs, strength=strength) for strength in ("along", "norm")]
+    shares = rank_share(model(), pairs)
     by_response = table.groupby(["layer", "example"])["norm"].quantile([0.05, 0.95]).unstack()
     within = (by_response[0.95] / by_response[0.05]).unstack("layer")
     return {
@@ -199,8 +196,8 @@ def prompt(attribute: str) -> dict[str, Any]:
         "dispersion": dispersion(table).to_dict("list"),
         "rank_share": shares.to_dict("list"),
         "decodability": [one.to_dict("list") for one in both],
-        "equivalents": _other_words(found, pairs, found.equivalents),
-        "neutral": _other_words(found, pairs, found.neutral),
+        "equivalents": _other_words(data, pairs, data.equivalents),
+        "neutral": _other_words(data, pairs, data.neutral),
     }
 
 
@@ -215,25 +212,25 @@ def _kept(scored: Scored) -> dict[str, Any]:
 
 
 def _squares(
-    found: Material, split: str, acting: AnySteering, span: Scope = generated
+    data: Material, split: str, acting: Steering, span: Scope = generated
 ) -> dict[str, Any]:
     """By layer and example: squared distance to the prompted run, and that of the plain run."""
-    pairs = list(found.pairs[split])[: options().n_test]
+    pairs = list(data.pairs[split])[: options().n_test]
     sites = [Site(layer) for layer in range(model().cfg.n_layers)]
-    aligned = align(model(), pairs, sites, span=span, template=found.template)
+    aligned = align(model(), pairs, sites, span=span)
     target = prompt_deltas(model(), aligned)
     reached = steering_deltas(model(), aligned, acting)
     return _sums(aligned, target, [reached])
 
 
 def _other_words(
-    found: Material, pairs: list[Any], wordings: Sequence[str], span: Scope = generated
+    data: Material, pairs: list[Any], wordings: Sequence[str], span: Scope = generated
 ) -> dict[str, Any]:
     sites = [Site(layer) for layer in range(model().cfg.n_layers)]
-    aligned = align(model(), pairs, sites, span=span, template=found.template)
+    aligned = align(model(), pairs, sites, span=span)
     others = [
-        other_wording(model(), aligned, reworded[: len(pairs)], found.template)
-        for reworded in found.in_other_words("test", wordings)
+        other_wording(model(), aligned, reworded[: len(pairs)])
+        for reworded in data.in_other_words("test", wordings)
     ]
     return _sums(aligned, prompt_deltas(model(), aligned), others)
 

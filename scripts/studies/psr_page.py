@@ -13,7 +13,7 @@ from estimates import N_BOOTSTRAP, UNDECIDED, estimate, mean_of, verdict
 from psr_results import EVEN, MARGIN, UNEVEN, Claim, Errors, Found, Results, claims
 
 from analysis.reports.markdown import markdown_table
-from steerlens.training.loop import RATES, REACH, SHORT_REACH, Schedule
+from steerlens.training.schedule import RATES, REACH, SHORT_REACH, Schedule
 
 REASONS = Path(__file__).with_name("psr_reasons.md")
 """What we make of the results, written by hand once they are there."""

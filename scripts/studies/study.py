@@ -105,9 +105,9 @@ def about_of(
 # -- The command -----------------------------------------------------------------------------------
 
 
-def parser(documentation: str, page: Path) -> argparse.ArgumentParser:
+def parser(documentation: str | None, page: Path) -> argparse.ArgumentParser:
     """The command line that every study has; `page` is where its results are published."""
-    made = argparse.ArgumentParser(description=documentation.splitlines()[0])
+    made = argparse.ArgumentParser(description=(documentation or "").split("\n")[0])
     made.add_argument("--work-dir", type=Path, default=ROOT / "build" / "studies" / page.stem)
     made.add_argument("--out", type=Path, default=page)
     made.add_argument("--workers", type=int, default=os.cpu_count() or 1)

@@ -40,6 +40,7 @@ def _flattened(signature: Signature, hints: dict[str, Any]) -> Iterator[Paramete
             yield option(parameter.name, hint, parameter.default)
 
 
-def option(name: str, annotation: Any, default: Any = Parameter.empty) -> Parameter:
+def option(name: str, annotation: Any, default: Any = ...) -> Parameter:
     """One option, by keyword alone, so that one without a default may follow one with it."""
+    default = Parameter.empty if default is ... else default
     return Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=annotation)

@@ -56,8 +56,7 @@ def steerings_of(paths: Sequence[Path], model: "HookedModel") -> "dict[str, Stee
     twice = {name for name in names if names.count(name) > 1}
     if twice:
         raise ValueError(f"Two steering files are called {', '.join(twice)}. Rename one.")
-    steerings: dict[str, Any] = {path.stem: load_steering(path, model) for path in paths}
-    return steerings
+    return {path.stem: load_steering(path, model) for path in paths}
 
 
 def answered(
@@ -84,9 +83,7 @@ def answered(
 
 def together(paths: Sequence[Path], model: "HookedModel", strength: float) -> "Steering":
     """The steerings of all files at once, the first acting first, each at this strength."""
+    from steerlens import steering
     from steerlens.reading import load_steering
-    from steerlens.steering import scaled
-    from steerlens.steering import together as joined
 
-    steering: Any = joined([scaled(load_steering(path, model), strength) for path in paths])
-    return steering
+    return steering.together([load_steering(path, model).scaled(strength) for path in paths])

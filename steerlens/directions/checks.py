@@ -1,15 +1,16 @@
-"""What a caller may get wrong about rows and labels: each check says what to do."""
+"""What a caller may get wrong about directions, and the rows that they are from."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from steerlens.checks import require_finite
-from steerlens.sites import Site
-from steerlens.types import SteeringWarning
+from steerlens.scopes import Scope
+from steerlens.sites import Site, as_site, require_writable
+from steerlens.types import HookedModel, SteeringWarning
 
 Rows = Float[Tensor, "row d_model"]
 Labels = Float[Tensor, " row"]
@@ -40,6 +41,12 @@ def require_same_width(fitted: Rows, held_out: Float[Tensor, "other width"]) -> 
             f"The fitted rows have width {fitted.shape[1]} and the held-out rows "
             f"{held_out.shape[1]}. Take both from the same site."
         )
+
+
+def require_model_first(model: object, call: str) -> None:
+    """Raise TypeError where the kind stands in the model's place, as it once did."""
+    if isinstance(model, str):
+        raise TypeError(f"The model comes first: {call}.")
 
 
 def require_share(held_out: float) -> None:
@@ -143,4 +150,91 @@ def warn_of_repeated(repeated: int, n_held_out: int) -> None:
             "correlation and AUROC look better than they are. Leave out prompts that occur twice.",
             SteeringWarning,
             stacklevel=3,
+        )
+
+
+# -- Prompts, and directions of a method -----------------------------------------------------------
+
+
+def require_pairs_of_prompts(positive: Sequence[object], negative: Sequence[object]) -> None:
+    """Raise ValueError unless there are as many prompts on either side."""
+    if len(positive) != len(negative):
+        raise ValueError(
+            f"CAA needs pairs: {len(positive)} positive and {len(negative)} negative prompts "
+            "were given. Give as many of each, in the same order."
+        )
+
+
+def require_difference(
+    direction: Float[Tensor, "d_model"],
+    positive: Float[Tensor, "pair d_model"],
+    site: Site,
+    read: Scope,
+) -> None:
+    """Raise ValueError if the difference of the two sides is no more than rounding."""
+    if direction.norm() <= SAME * positive.norm(dim=-1).mean():
+        raise ValueError(
+            f"The positive and the negative prompts have the same activations at {site} on "
+            f"the tokens of `{read}`, so there is no difference to add. Read tokens that "
+            "differ, or come after some that do: read=steerlens.generated, say."
+        )
+
+
+def require_instruction_seen(
+    plain: Float[Tensor, "pair d_model"], prompted: Float[Tensor, "pair d_model"], site: Site
+) -> None:
+    """Raise ValueError if the instruction changes nothing at the site."""
+    difference = prompted.mean(dim=0) - plain.mean(dim=0)
+    if difference.norm() <= SAME * plain.norm(dim=-1).mean():
+        raise ValueError(
+            "With and without the instruction the last prompt token has the same activation "
+            f"at {site}, so there is no direction. Give pairs with an instruction, and a site "
+            "that has seen it: the output of a block."
+        )
+
+
+def require_unit(direction: Float[Tensor, "d_model"], what: str) -> None:
+    """Raise ValueError unless the direction has length 1."""
+    length = float(direction.detach().float().norm())
+    if abs(length - 1) > 1e-3:
+        raise ValueError(f"{what} must have length 1; found {length:.4g}. Use steerlens.unit(u).")
+
+
+def require_directions(
+    model: HookedModel, directions: Mapping[Site, Tensor] | Mapping[int, Tensor]
+) -> None:
+    """Raise ValueError unless there are directions of this model's width, once for each site."""
+    if not directions:
+        raise ValueError("No directions were given. Pass {Site(layer): vector, ...}.")
+    sites = [as_site(where) for where in directions]
+    for site, given in zip(sites, directions.values(), strict=True):
+        require_writable(model, site)
+        if sites.count(site) > 1:
+            raise ValueError(f"Directions were given twice for {site}. Give them as rows of one.")
+        shape = list(torch.atleast_2d(torch.as_tensor(given)).shape)
+        if len(shape) != 2 or shape[1] != model.cfg.d_model:
+            raise ValueError(
+                f"The directions at {site} have shape {shape}; this model's are vectors "
+                f"of {model.cfg.d_model} numbers, or several as rows."
+            )
+
+
+def require_direction_at(directions: Mapping[Site, object], sites: Sequence[Site]) -> None:
+    """Raise ValueError unless every site has directions."""
+    absent = [str(site) for site in sites if site not in directions]
+    if absent:
+        raise ValueError(
+            f"There are no directions at {', '.join(absent)}. Give some for every site, or leave "
+            "sites out: then it is every site that has directions."
+        )
+
+
+def require_orthonormal(R: Float[Tensor, "rank d_model"], tolerance: float) -> None:
+    """Raise ValueError unless the rows have length 1 and are at right angles."""
+    R = R.detach().float()
+    off = float((R @ R.T - torch.eye(len(R)).to(R)).abs().max())
+    if off > tolerance:
+        raise ValueError(
+            f"The rows of LoReFT's R must be orthonormal; R R^T is off the identity by "
+            f"{off:.2g}. steerlens.methods.loreft.orthonormal(R) makes them so."
         )

@@ -39,6 +39,7 @@ from steerlens.directions.checks import (
     require_binary,
     require_both_labels,
     require_labelled,
+    require_model_first,
     require_partners,
     require_share,
     require_varied,
@@ -112,6 +113,7 @@ def contrast_directions(
     seed before the last are held out. A row is the mean over the tokens of `read`: by default
     those of the response where all prompts have one, else the last prompt token.
     """
+    require_model_first(model, "contrast_directions(model, kind, positive, negative, sites)")
     options, sites = _Options(kind, held_out, rfm, seed), as_sites(sites)
     require_partners(positive, negative)
     order = random.Random(f"pairs {seed}").sample(range(len(positive)), len(positive))

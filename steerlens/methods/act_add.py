@@ -12,15 +12,15 @@ and is exactly 0 for a pair. With several additions every v comes from a clean p
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from steerlens.activations import capture
+from steerlens.checks import require_choice
 from steerlens.combinators import masked
-from steerlens.methods.checks import require_alignment, require_dims, require_long_enough
 from steerlens.prompts import Encoded, encode, tokenizer_of
 from steerlens.scopes import Window
 from steerlens.sites import Site, as_sites
@@ -49,8 +49,8 @@ class ActAdd:
     needs_window = True
 
     def __post_init__(self) -> None:
-        require_alignment(self.alignment)
-        require_dims(self.dims, self.v.shape[1])
+        require_choice("alignment", self.alignment, get_args(Alignment))
+        _require_dims(self.dims, self.v.shape[1])
 
     @classmethod
     def from_activations(
@@ -101,7 +101,7 @@ class ActAdd:
     def bind(self, window: Window) -> Steer:
         """The addition laid out on the positions of one pass."""
         n, rows = window.response, self.v.shape[0]
-        require_long_enough(n, rows)
+        _require_long_enough(n, rows)
         start = {"front": 0 * n, "mid": n // 2 - rows // 2, "back": n - rows}[self.alignment]
         row = window.positions - start[:, None]
         return masked(self._at(row), (row >= 0) & (row < rows) & window.mask)
@@ -169,3 +169,21 @@ def _padded(rows: list[Encoded], filler: int) -> list[Encoded]:
         Encoded(row.ids + (filler,) * (length - len(row.ids)), row.question, length, row.bos)
         for row in rows
     ]
+
+
+def _require_dims(dims: tuple[int, int] | None, d_model: int) -> None:
+    """Raise ValueError unless `dims` is a range of the residual dimensions."""
+    start, stop = dims or (0, d_model)
+    if not 0 <= start < stop <= d_model:
+        raise ValueError(
+            f"dims=({start}, {stop}) is no range of residual dimensions: v has {d_model}."
+        )
+
+
+def _require_long_enough(n: Int[Tensor, "batch"], rows: int) -> None:
+    """Raise ValueError if a prompt has fewer tokens than v has rows."""
+    if bool((n < rows).any()):
+        raise ValueError(
+            f"ActAdd's v covers {rows} positions, but a prompt has only {int(n.min())} tokens. "
+            "Use a longer prompt or shorter contrast prompts."
+        )

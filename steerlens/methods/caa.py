@@ -16,7 +16,7 @@ from torch import Tensor
 
 from steerlens.activations import capture, default_read
 from steerlens.checks import require_pairs
-from steerlens.methods.checks import require_difference, require_partners
+from steerlens.directions.checks import require_difference, require_pairs_of_prompts
 from steerlens.prompts import Prompts, encode_all
 from steerlens.scopes import Scope
 from steerlens.sites import Site, as_sites
@@ -55,7 +55,7 @@ class CAA:
         default that is the response where all prompts have one, else the last prompt token.
         """
         sites, (positive, negative) = as_sites(sites), (encode_all(model, p) for p in prompts)
-        require_partners(positive, negative)
+        require_pairs_of_prompts(positive, negative)
         read = read or default_read([*positive, *negative])
         seen = [(capture(model, rows, sites, scope=read), rows) for rows in (positive, negative)]
         steers: dict[Site, CAA] = {}

@@ -26,13 +26,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from steerlens.checks import require_choice
+from steerlens.directions.checks import require_direction_at, require_directions
 from steerlens.directions.means import unit
-from steerlens.methods.checks import require_direction_at, require_directions, require_limit
 from steerlens.prompts import PromptPair
 from steerlens.scopes import Scope, everywhere
 from steerlens.sites import Site, as_site, as_sites
 from steerlens.steers import steer
 from steerlens.training.checkpoint import Parameters
+from steerlens.training.checks import require_limit
 from steerlens.training.fit import Fit
 from steerlens.training.gates import key_of
 from steerlens.training.likelihood import by_likelihood

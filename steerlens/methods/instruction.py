@@ -20,14 +20,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from steerlens.activations import capture
+from steerlens.directions.checks import require_instruction_seen, require_unit
 from steerlens.directions.means import unit
 from steerlens.methods.caa import CAA
-from steerlens.methods.checks import require_instruction_seen, require_some, require_unit
 from steerlens.prompts import Encoded, PromptPair, encode_pair
 from steerlens.scopes import last
 from steerlens.sites import Site, as_sites
 from steerlens.steering import Steering
 from steerlens.steers import steer
+from steerlens.training.checks import require_some
 from steerlens.training.fit import Fit, token_ids
 from steerlens.types import Direction, Hook, HookedModel, Residual
 

@@ -23,12 +23,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from steerlens.methods.checks import require_orthonormal, require_rank
+from steerlens.directions.checks import require_orthonormal
 from steerlens.prompts import PromptPair
 from steerlens.scopes import Scope, everywhere
 from steerlens.sites import Site, as_sites
 from steerlens.steers import steer
 from steerlens.training.checkpoint import Parameters
+from steerlens.training.checks import require_rank
 from steerlens.training.fit import Fit
 from steerlens.training.gates import key_of
 from steerlens.training.likelihood import by_likelihood

@@ -26,14 +26,18 @@ from jaxtyping import Float
 from torch import Tensor
 
 from steerlens.activations import capture
-from steerlens.methods.checks import require_frozen, require_gates, require_varied
 from steerlens.prompts import PromptPair
 from steerlens.scopes import Scope, question_and_response, response
 from steerlens.sites import Site, as_sites
 from steerlens.steering import Steering
 from steerlens.steers import steer
 from steerlens.training.checkpoint import Parameters
-from steerlens.training.checks import require_instructions
+from steerlens.training.checks import (
+    require_frozen,
+    require_gates,
+    require_instructions,
+    require_varied,
+)
 from steerlens.training.examples import Examples
 from steerlens.training.fit import Fit, token_ids
 from steerlens.training.gates import key_of, revive
@@ -107,18 +111,10 @@ class PSR:
         modules = _Modules(tuple(sorted(as_sites(sites))), gates, model.cfg.d_model)
         require_varied(labels, gates.learn_b_m)
         task = Imitation(
-            model,
-            pairs,
-            modules,
-            scope=scope,
-            objective=objective,
-            labels=labels,
-            shift=gates.b_m,
-            regularise=0.0 if gates.constant else gates.regularise,
-            teacher=teacher,
-            storage=storage,
-            seed=schedule.seed,
-        )
+            model, pairs, modules, scope=scope, objective=objective, labels=labels,
+            shift=gates.b_m, regularise=0.0 if gates.constant else gates.regularise,
+            teacher=teacher, storage=storage, seed=schedule.seed,
+        )  # fmt: skip
 
         def revive_gates(parameters: Parameters, epoch: int) -> None:
             revive(parameters, modules.begin, task.fired(), epoch, schedule.seed)
@@ -126,16 +122,13 @@ class PSR:
         trained = train(
             task, schedule, after_epoch=revive_gates, checkpoint=checkpoint, progress=progress
         )
+        steers, firing = modules.fitted(trained.parameters), task.firing_rates(trained.parameters)
+        ids = token_ids([*task.examples.plain, *task.examples.prompted])
+        name = name_of(len(steers), not gates.constant, objective.name, surface)
         return Fit.of(
-            model,
-            modules.fitted(trained.parameters),
-            token_ids([*task.examples.plain, *task.examples.prompted]),
-            scope=scope,
-            seed=schedule.seed,
-            trained=trained,
-            name=name_of(len(modules.sites), not gates.constant, objective.name, surface),
-            firing=task.firing_rates(trained.parameters),
-        )
+            model, steers, ids, scope=scope, seed=schedule.seed, trained=trained, name=name,
+            firing=firing,
+        )  # fmt: skip
 
     def gates(self, h: Float[Tensor, "*token d_model"]) -> Float[Tensor, "*token rank"]:
         """Lambda of each token: how strongly it is steered, before alpha."""

@@ -28,12 +28,12 @@ from torch import Tensor
 
 from steerlens.activations import capture_stream
 from steerlens.directions.means import unit
-from steerlens.methods.checks import require_latents, require_opened
 from steerlens.prompts import Encoded, PromptPair
 from steerlens.scopes import Scope, Window, everywhere
 from steerlens.sites import Site, as_sites
 from steerlens.steers import steer
 from steerlens.training.checkpoint import Parameters
+from steerlens.training.checks import require_latents, require_opened
 from steerlens.training.fit import Fit, token_ids
 from steerlens.training.gates import key_of
 from steerlens.training.imitation import Imitation

@@ -8,7 +8,7 @@ derive wrong positions for left-padded batches in some call or other, so here th
 import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -81,7 +81,7 @@ def logits(
     return _unembed(model, top[:, -1:])
 
 
-def blocks_only(run: Callable[[], Any], model: HookedModel, last: int) -> None:
+def blocks_only(model: HookedModel, run: Callable[[], Any], last: int) -> None:
     """Call `run` and break its pass off after block `last`: no later block, no logits.
 
     Hooks that are on the model see what they see in a full pass, gradients included.
@@ -99,7 +99,7 @@ def blocks_only(run: Callable[[], Any], model: HookedModel, last: int) -> None:
 
 
 def logits_where(
-    run: Callable[[], Float[Tensor, "row wanted d_vocab"]], model: HookedModel, where: Where
+    model: HookedModel, run: Callable[[], Float[Tensor, "row wanted d_vocab"]], where: Where
 ) -> Float[Tensor, "token d_vocab"]:
     """The logits of `run`, a full pass, at the tokens of `where` alone; no others are made."""
     name = UNEMBEDDED[is_bridge(model)]
@@ -237,10 +237,11 @@ def _bridge(
     if not bool(seen.all()):
         options["attention_mask"] = seen.long()
     if cache is not None:
-        options |= {"past_key_values": cache.entries, "use_cache": True}
+        options |= {_cache_name(type(model.original_model)): cache.entries, "use_cache": True}
     if wanted == "last" and _keeps_logits(type(model.original_model)):
         options["logits_to_keep"] = 1
-    scores = model(tokens, **options)
+    with nullcontext() if cache is None else _cache_reaches_attention(model):
+        scores = model(tokens, **options)
     _require_filled(cache)
     return scores[:, -1:] if wanted == "last" else scores
 
@@ -256,3 +257,43 @@ def _require_filled(cache: Cache | None) -> None:
 @functools.cache
 def _keeps_logits(kind: type[torch.nn.Module]) -> bool:
     return "logits_to_keep" in inspect.signature(kind.forward).parameters
+
+
+@functools.cache
+def _cache_name(kind: type[torch.nn.Module]) -> str:
+    """What a class of transformers calls its cache: `cache` since 5.24."""
+    known = inspect.signature(kind.forward).parameters
+    return "cache" if "cache" in known else "past_key_values"
+
+
+@contextmanager
+def _cache_reaches_attention(model: Any) -> Iterator[None]:
+    """The bridge's own attention finds the cache that transformers' blocks hand it.
+
+    Blocks hand it under the name that transformers' attention knows. A bridge computes attention
+    itself and looks for `past_key_values` alone (up to 4.3), so under a new name nothing is filled.
+    """
+    with ExitStack() as stack:
+        for block in model.blocks:
+            attention: Any = getattr(block, "attn", None)
+            original = getattr(attention, "original_component", None)
+            if _misses_cache(type(attention), type(original)):
+                handle = attention.register_forward_pre_hook(_also_as_past, with_kwargs=True)
+                stack.callback(handle.remove)
+        yield
+
+
+@functools.cache
+def _misses_cache(attention: type, original: type) -> bool:
+    """Whether a bridge's attention looks for its cache under another name than it is given."""
+    from transformer_lens.model_bridge.generalized_components.attention import AttentionBridge
+
+    if not issubclass(attention, AttentionBridge) or not issubclass(original, torch.nn.Module):
+        return False
+    # One that leaves the work to transformers' attention hands on what it is given.
+    itself = attention.forward is not AttentionBridge.forward
+    return itself and _cache_name(original) == "cache"
+
+
+def _also_as_past(_: Any, given: Any, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    return given, {"past_key_values": options.get("cache"), **options}

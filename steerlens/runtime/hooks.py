@@ -50,13 +50,29 @@ class Placed:
 
     def hook(self, activation: Residual, hook: Hook = None) -> Residual:
         """The hook that TransformerLens calls: the bound steer, its result checked."""
+        self._require_described(activation)
+        self.ran = True
+        version = _version_of(activation)
+        steered = (self.now or self.steer)(activation, hook)
+        if _version_of(activation) != version:
+            raise ValueError(
+                f"{type(self.steer).__name__} at {self.site} wrote into the activation it was "
+                "given. A steer returns a new tensor: write h + v, not h += v."
+            )
+        require_like(activation, steered, f"{type(self.steer).__name__} at {self.site}")
+        if not self.changed and steered is not activation:  # compared until something changed
+            self.changed = not torch.equal(steered, activation)
+        return steered
+
+    def _require_described(self, activation: Residual) -> None:
+        """Raise an error if the pass is another one than the window describes."""
+        if self.passes_left == 0:
+            raise RuntimeError(
+                "A second forward pass ran inside steering.applied(model, window), but the "
+                "window describes one pass. Open a new `with` block with window.next(n) for "
+                "the following pass, or use steerlens.generate, which keeps count."
+            )
         if self.passes_left is not None:
-            if self.passes_left == 0:
-                raise RuntimeError(
-                    "A second forward pass ran inside steering.applied(model, window), but the "
-                    "window describes one pass. Open a new `with` block with window.next(n) for "
-                    "the following pass, or use steerlens.generate, which keeps count."
-                )
             self.passes_left -= 1
         if self.shape not in (None, tuple(activation.shape[:2])):
             raise ValueError(
@@ -64,18 +80,6 @@ class Placed:
                 f"{tuple(activation.shape[:2])}. Make both of the same prompts: "
                 "tokens, window = steerlens.batch(model, prompts)."
             )
-        self.ran = True
-        version = None if activation.is_inference() else activation._version
-        steered = (self.now or self.steer)(activation, hook)
-        if version is not None and activation._version != version:
-            raise ValueError(
-                f"{type(self.steer).__name__} at {self.site} wrote into the activation it was "
-                "given. A steer returns a new tensor: write h + v, not h += v."
-            )
-        require_like(activation, steered, f"{type(self.steer).__name__} at {self.site}")
-        if not self.changed and steered is not activation:
-            self.changed = not torch.equal(steered, activation)
-        return steered
 
     @property
     def may_be_idle(self) -> bool:
@@ -109,6 +113,11 @@ class Placed:
         if self.kept_closed:
             return f"{what}: its gates opened on no token of this run."
         return f"{what}: it returned activations as they came (a zero direction, a strength of 0?)."
+
+
+def _version_of(activation: Residual) -> int | None:
+    """What torch counts up when something writes into a tensor; inference tensors have none."""
+    return None if activation.is_inference() else activation._version
 
 
 @dataclass(eq=False)

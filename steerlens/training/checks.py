@@ -1,6 +1,7 @@
 """What a caller may get wrong about the data of a fit: each check says what to do."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 
 import torch
 from jaxtyping import Float
@@ -12,10 +13,15 @@ from steerlens.training.objectives import Objective
 from steerlens.types import HookedModel
 
 
-def require_data(model: HookedModel, pairs: Sequence[PromptPair], sites: Sequence[Site]) -> None:
-    """Raise ValueError unless there are pairs, and sites of this model."""
+def require_some(pairs: Sequence[object]) -> None:
+    """Raise ValueError if there are no pairs."""
     if not pairs:
         raise ValueError("No pairs were given. Pass some PromptPairs: prompted_pairs(...).")
+
+
+def require_data(model: HookedModel, pairs: Sequence[PromptPair], sites: Sequence[Site]) -> None:
+    """Raise ValueError unless there are pairs, and sites of this model."""
+    require_some(pairs)
     if not sites:
         raise ValueError("No sites were given. Pass at least one layer.")
     for site in sites:
@@ -76,3 +82,67 @@ def as_labels(labels: Sequence[float] | None, size: int) -> Float[Tensor, " exam
     tensor = torch.tensor(numbers, dtype=torch.float32)
     require_labels(tensor, size)
     return tensor
+
+
+# -- What is learnt --------------------------------------------------------------------------------
+
+
+def require_gates(rank: int, b_m: float, *, frozen: bool, constant: bool) -> None:
+    """Raise ValueError unless there is something to learn."""
+    if rank < 1:
+        raise ValueError(f"rank must be at least 1; found {rank}.")
+    if not math.isfinite(b_m):
+        raise ValueError(f"b_m must be a finite number, like -0.5; found {b_m}.")
+    if frozen and constant:
+        raise ValueError("directions are frozen and constant=True has no gate: nothing to train.")
+
+
+def require_frozen(
+    directions: Mapping[Site, Tensor] | None, sites: Sequence[Site], shape: tuple[int, int]
+) -> None:
+    """Raise ValueError unless frozen directions, if any, are there at every site."""
+    if directions is None:
+        return
+    for site in sites:
+        given = tuple(directions[site].shape) if site in directions else None
+        if given != shape:
+            raise ValueError(
+                f"directions need one [rank, d_model] = {shape} at {site}; found {given or 'none'}."
+            )
+
+
+def require_varied(labels: Sequence[float] | None, learn_b_m: bool) -> None:
+    """Raise ValueError where a learnt b_m could do no more than scale Z."""
+    if learn_b_m and len(set(labels or ())) < 2:
+        raise ValueError(
+            "b_m is learnt from responses with more and with less of the attribute, and all "
+            "labels are the same. Give labels that differ, or a fixed b_m."
+        )
+
+
+def require_rank(rank: int, d_model: int) -> None:
+    """Raise ValueError unless so many directions fit into the residual stream."""
+    if not 1 <= rank <= d_model:
+        raise ValueError(f"rank is from 1 to d_model = {d_model}; found {rank}.")
+
+
+def require_limit(limit: float | None) -> None:
+    """Raise ValueError unless the bound of alpha, if any, is above 0."""
+    if limit is not None and not limit > 0:
+        raise ValueError(f"limit bounds |alpha| and must be above 0; found {limit}.")
+
+
+def require_latents(k: int, l1: float) -> None:
+    """Raise ValueError unless k and l1 make sense."""
+    if k < 1 or not l1 >= 0:
+        raise ValueError(f"k is at least 1 and l1 at least 0; found k={k} and l1={l1}.")
+
+
+def require_opened(a_max: float) -> None:
+    """Raise ValueError unless some token of the training text opened the latent."""
+    if not 0 < a_max < math.inf:
+        raise ValueError(
+            f"a_max is the largest latent on the training text and must be above 0; found "
+            f"{a_max}. If no token of the training text opens the latent, train longer or "
+            "from another seed."
+        )

@@ -19,7 +19,7 @@ class Examples:
 
     plain: list[Encoded]
     prompted: list[Encoded]
-    spans: list[Int[Tensor, " span"]]
+    spans: list[Int[Tensor, " _"]]
 
     @classmethod
     def of(

@@ -8,11 +8,10 @@ the last block. What is minimised is in `objectives.py`.
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from steerlens.combinators import bind
@@ -20,7 +19,7 @@ from steerlens.identity import device_of, origin_of
 from steerlens.prompts import PromptPair
 from steerlens.runtime.forward import blocks_only, logits, logits_from, logits_where
 from steerlens.saving import digest_of
-from steerlens.scopes import Scope, Window
+from steerlens.scopes import Scope
 from steerlens.sites import Site
 from steerlens.steering import Steering
 from steerlens.training.checkpoint import Parameters
@@ -33,67 +32,12 @@ from steerlens.training.checks import (
 from steerlens.training.examples import Examples
 from steerlens.training.gates import Gated, Modules, key_of
 from steerlens.training.objectives import MSE, Objective
+from steerlens.training.steered_pass import Pass
 from steerlens.training.store import Entry, Storage, Store
-from steerlens.types import HookedModel, Residual, Tokens, Where
+from steerlens.types import HookedModel, Residual
 
 BATCH = 16
 """Examples of a pass in which nothing is trained."""
-
-
-@dataclass(eq=False, repr=False)
-class Pass:
-    """One steered pass over a batch: what steers it, and what it left behind."""
-
-    tokens: Tokens
-    window: Window
-    spans: Where
-    steers: Mapping[Site, Gated]
-    strengths: Mapping[Site, Float[Tensor, "batch pos 1"]]
-    residuals: dict[int, Residual] = field(default_factory=dict)
-    gates: dict[Site, Float[Tensor, "batch pos rank"]] = field(default_factory=dict)
-    scores: Float[Tensor, "predicted d_vocab"] | None = None
-
-    @property
-    def responses(self) -> Where:
-        """True on response tokens."""
-        return self.window.positions >= self.window.response[:, None]
-
-    def steered(self, site: Site, h: Residual) -> Residual:
-        """The activation at a site as it goes on, noted on the way."""
-        if site in self.steers:
-            steer = self.steers[site]
-            self.gates[site] = steer.gates(h)
-            h = (h + self.strengths[site] * (steer(h) - h).float()).to(h.dtype)
-        if site.stream == "resid_post":
-            self.residuals[site.layer] = h
-        return h
-
-    def hooks(self, sites: Sequence[Site]) -> list[tuple[str, Callable[..., Residual]]]:
-        """`steered` at these sites, for TransformerLens."""
-        return [
-            (site.hook_name, lambda h, hook=None, site=site: self.steered(site, h))
-            for site in sites
-        ]
-
-    def opened(self) -> dict[Site, Bool[Tensor, "token rank"]]:
-        """Which gates are open, on every token of the spans."""
-        return {site: (gate.detach() > 0)[self.spans].cpu() for site, gate in self.gates.items()}
-
-    def closed(self) -> Float[Tensor, " batch"]:
-        """max(0, 1 - sum of the gates) of each row, summed over sites."""
-        sums = [(gate.sum(dim=-1) * self.spans).sum(dim=1) for gate in self.gates.values()]
-        return torch.stack([torch.relu(1 - total) for total in sums]).sum(dim=0)
-
-    def surprise(self) -> Float[Tensor, " batch"]:
-        """Mean over response tokens of -log p(token), a row."""
-        assert self.scores is not None
-        predicted = self.responses[:, 1:]
-        losses = torch.nn.functional.cross_entropy(
-            self.scores.float(), self.tokens[:, 1:][predicted], reduction="none"
-        )
-        counts = predicted.sum(dim=1)
-        row = torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts)
-        return torch.zeros_like(counts, dtype=losses.dtype).index_add(0, row, losses) / counts
 
 
 class Imitation:
@@ -194,9 +138,9 @@ class Imitation:
         with self.model.hooks(fwd_hooks=run.hooks(hooked)):
             if self.objective.ll and not gates_only:
                 predicting = torch.nn.functional.pad(run.responses[:, 1:], (0, 1))
-                run.scores = logits_where(forward, self.model, predicting)
+                run.scores = logits_where(self.model, forward, predicting)
             elif self.entry is None or self.entry.block <= last:
-                blocks_only(forward, self.model, last)
+                blocks_only(self.model, forward, last)
         return run
 
     def _begun(self, parameters: Parameters, examples: Sequence[int]) -> Pass:

@@ -175,8 +175,8 @@ def _directions(
             )
         return _single(source, stored_directions(Path(source), model, layers)), ""
     directions = contrast_directions(
-        "random" if learnt else source,  # pyright: ignore[reportArgumentType]  (checked above)
         model,
+        "random" if learnt else source,  # pyright: ignore[reportArgumentType]  (checked above)
         [line.prompted if isinstance(line, PromptPair) else line for line in lines],
         [line.plain if isinstance(line, PromptPair) else Conversation(line.user) for line in lines],
         layers,

@@ -116,6 +116,7 @@ def _fit(
 ) -> None:
     """Fit by `method`, whose `own` options these are; bad options are errors before any work."""
     from steerlens.checks import require_choice
+    from steerlens.methods.cold.examples import Examples
     from steerlens.methods.cold.kernel import Compat
     from steerlens.scopes import scope_named
 
@@ -128,13 +129,12 @@ def _fit(
     options = {**own, "eta": step.eta, "compat": step.compat, "batch_size": step.batch_size}
     steering = method.fit(
         model,
+        Examples(**sides, probabilities=shares),
         inputs.layers_of(fitted.layers, model.cfg.n_layers),
-        **sides,
         **options,
         loss=fitted.loss,
-        probabilities=shares,
         scope=scope,
-    )
+    ).steering
     steering.save(fitted.out)
     push = _push(model, next(iter(sides.values())), name, steering)
     content = {"file": str(fitted.out), "method": name, "loss": fitted.loss, "push": push}

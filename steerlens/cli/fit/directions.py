@@ -49,8 +49,8 @@ def fit_direction(
     model = inputs.load(*run.place)
     inputs.require_folder_of(out)
     directions = contrast_directions(
-        kind,  # pyright: ignore[reportArgumentType]  (checked above)
         model,
+        kind,  # pyright: ignore[reportArgumentType]  (checked above)
         positive,
         negative,
         inputs.layers_of(layers, model.cfg.n_layers),
@@ -71,9 +71,8 @@ def stored_directions(
     from steerlens.reading import load_steering
     from steerlens.sites import Site
 
-    steering: Any = load_steering(path, model)
     vectors: dict[Site, Any] = {}
-    for site, steer in getattr(steering, "placed", ()):
+    for site, steer in load_steering(path, model).placed:
         if site in vectors:
             raise ValueError(
                 f"{path} has several steers at {site}; needed are the vectors of one. Save each "

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from steerlens.directions.labelled import FoundDirection
+    from steerlens.directions.labelled import FittedDirection
     from steerlens.methods.psr import PSR
     from steerlens.sites import Site
     from steerlens.training.fit import Fit
@@ -32,12 +32,12 @@ def course(losses: Sequence[float | None], kept: int, start: str) -> str:
 
 
 def scores_of(
-    directions: "Mapping[Site, FoundDirection]",
+    directions: "Mapping[Site, FittedDirection]",
 ) -> tuple[list[dict[str, Any]], str]:
     """How well each direction tells held-out prompts apart, as rows and as lines."""
     table, lines = [], []
     for site, v in directions.items():
-        scored, pairs = v.auroc == v.auroc, v.held // 2  # nan where none was held out
+        scored, pairs = v.auroc == v.auroc, v.n_held_out // 2  # nan where none was held out
         score = f"held-out AUROC {v.auroc:.2f} (on {pairs} pair{'s' * (pairs != 1)})"
         lines.append(f"\n{site}: {score if scored else 'not scored, no pair was held out'}")
         table.append(

@@ -12,7 +12,6 @@ code differs, and what compat="released" brings back.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float
@@ -32,23 +31,22 @@ from steerlens.methods.cold.examples import Examples, Prompted, examples_of
 from steerlens.methods.cold.gradients import BATCH_SIZE, activation_gradients
 from steerlens.methods.cold.losses import DPO, Loss, loss_named
 from steerlens.methods.cold.released import LastTokenChange
-from steerlens.saving import saveable
 from steerlens.scopes import Scope, prompt
 from steerlens.sites import Site
+from steerlens.steers import steer
 from steerlens.training.fit import Fit, token_ids
 from steerlens.types import Direction, Hook, HookedModel, Residual, Steer
 
 
-@saveable
-@dataclass(frozen=True, eq=False)
+@steer
 class ColdKernel:
     """Subtract eta times the gradients of the examples, weighted by kappa.
 
     `gradients` are each divided by N. `anchors`, which the unit kernel lacks, are the Z(x_i).
     """
 
-    gradients: Float[Tensor, "row d_model"] = field(repr=False)
-    anchors: Float[Tensor, "row d_model"] | None = field(default=None, repr=False)
+    gradients: Float[Tensor, "row d_model"]
+    anchors: Float[Tensor, "row d_model"] | None = None
     kernel: Kernel = "unit"
     eta: float = 1.0
     width: float = 0.0
@@ -56,11 +54,6 @@ class ColdKernel:
     def __post_init__(self) -> None:
         require_eta(self.eta)
         require_anchors(self.kernel, self.gradients, self.anchors, self.width)
-
-    @property
-    def d_model(self) -> int:
-        """The width of the residual stream that the gradients belong to."""
-        return self.gradients.shape[1]
 
     @property
     def direction(self) -> Direction:
@@ -104,8 +97,8 @@ class ColdKernel:
         for site in places:
             anchors = torch.cat([read[site].activation[rows] for read in reads])
             gradients = torch.cat([read[site].gradient[rows] for read in reads]) / len(batch)
-            steer = cls.from_activations(gradients, anchors, kernel, eta, width)
-            steers[site] = LastTokenChange(steer) if released and kernel != "unit" else steer
+            own = cls.from_activations(gradients, anchors, kernel, eta, width)
+            steers[site] = LastTokenChange(own) if released and kernel != "unit" else own
         rows = [row for example in batch for row in example.rows]
         return Fit.of(model, steers, token_ids(rows), scope=scope)
 

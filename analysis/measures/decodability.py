@@ -1,0 +1,121 @@
+"""Assumption 3.2a of vector steering (arXiv 2605.03907): a token's strength is readable from it.
+
+R^2, on questions that were not fitted on, of the strength as a function of the activation in the
+plain run. A gate, such as that of a PSR, is such a read-out.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Literal, TypeAlias
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float, Int
+
+from steerlens.prompts import PromptPair
+from steerlens.scopes import Scope, generated
+from steerlens.types import HookedModel
+
+from .aligned import Aligned
+from .deltas import prompt_deltas
+from .folds import at_layers, folds_of, ratio_of_sums, with_counts, with_interval
+from .intervals import PerToken
+
+Rows: TypeAlias = Float[np.ndarray, "token d_model"]
+Examples: TypeAlias = Int[np.ndarray, " token"]
+Strength = Literal["along", "norm"]
+PENALTIES = tuple(10.0**power for power in range(-1, 6))
+"""Ridge penalties that are tried, for standardised activations."""
+
+
+def decodability(
+    model: HookedModel,
+    pairs: Sequence[PromptPair],
+    layers: Sequence[int] | None = None,
+    *,
+    strength: Strength = "along",
+    folds: int = 5,
+    span: Scope = generated,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """R^2, on other questions, of a token's strength as a function of its plain activation.
+
+    Columns: layer, strength, readout, r2, low, high, n_examples, n_tokens. `strength` is "along",
+    <Delta, v> / <v, v> with v the mean push on the questions fitted on, or "norm", |Delta|.
+    Read-outs: "linear" (ridge regression) and "relu", max(0, w.h + b), the paper's gate. 1 is a
+    strength that is read off exactly, 0 no better than the mean strength.
+    """
+    if strength not in ("along", "norm"):
+        raise ValueError(f"strength is 'along' or 'norm'; found {strength!r}.")
+    aligned = at_layers(model, pairs, layers, span)
+    deltas = prompt_deltas(model, aligned)
+    rows: list[dict[str, object]] = []
+    for site in aligned.sites:
+        delta, h = deltas[site].numpy(), aligned.plain.at(site).double().numpy()
+        missed = _missed(delta, h, aligned, strength, folds, seed)
+        for name in ("linear", "relu"):
+            left, low, high = ratio_of_sums(missed[name], missed["mean"], aligned, seed)
+            r2 = with_interval("r2", 1 - left, 1 - high, 1 - low)
+            rows.append({"layer": site.layer, "strength": strength, "readout": name, **r2})
+    return with_counts(rows, aligned)
+
+
+def _missed(
+    delta: Rows, h: Rows, aligned: Aligned, strength: Strength, folds: int, seed: int
+) -> dict[str, PerToken]:
+    """By read-out, the squared error at each token, from read-outs fitted on other questions."""
+    missed = {name: np.zeros(len(delta)) for name in ("mean", "linear", "relu")}
+    for train, test in folds_of(aligned, folds, seed):
+        y = _strengths(delta, delta[train].mean(axis=0), strength)
+        x = _standardised(h, train)
+        linear = _ridge(x[train], y[train], aligned.question.numpy()[train])
+        guesses = {
+            "mean": np.full(len(test), y[train].mean()),
+            "linear": linear[0] + x[test] @ linear[1],
+            "relu": _relu(x[train], y[train], linear)(x[test]),
+        }
+        for name, guess in guesses.items():
+            # In units of the training questions' strengths, so that folds can be added up.
+            with np.errstate(divide="ignore", invalid="ignore"):
+                missed[name][test] = np.square((y[test] - guess) / y[train].std())
+    return missed
+
+
+def _strengths(delta: Rows, v: Float[np.ndarray, " d_model"], strength: Strength) -> PerToken:
+    return delta @ v / (v @ v) if strength == "along" else np.linalg.norm(delta, axis=1)
+
+
+def _standardised(h: Rows, train: np.ndarray) -> Rows:
+    spread = h[train].std(axis=0)
+    return (h - h[train].mean(axis=0)) / np.where(spread > 0, spread, 1)
+
+
+def _ridge(x: Rows, y: PerToken, question: Examples) -> tuple[float, np.ndarray]:
+    """Intercept and weights; the penalty is chosen by leaving out questions."""
+    from sklearn.linear_model import RidgeCV
+    from sklearn.model_selection import GroupKFold
+
+    n = len(np.unique(question))
+    splits = None if n < 2 else [*GroupKFold(min(n, 4)).split(x, y, question)]
+    fitted = RidgeCV(alphas=PENALTIES, cv=splits).fit(x, y)
+    return float(fitted.intercept_), np.asarray(fitted.coef_)
+
+
+def _relu(rows: Rows, y: PerToken, linear: tuple[float, np.ndarray]) -> Callable[[Rows], PerToken]:
+    """max(0, w.h + b) by least squares from the linear read-out on, kept near it as ridge is."""
+    x, wanted = torch.from_numpy(rows), torch.from_numpy(y)
+    start = torch.from_numpy(linear[1])
+    w, b = start.clone().requires_grad_(), torch.tensor(linear[0], dtype=x.dtype).requires_grad_()
+    penalty = float(wanted.var()) * 1e-2 / max(float(start.square().sum()), 1e-12)
+    optimiser = torch.optim.LBFGS([w, b], max_iter=100, line_search_fn="strong_wolfe")
+
+    def loss() -> torch.Tensor:
+        optimiser.zero_grad()
+        missed = (torch.relu(x @ w + b) - wanted).square().mean()
+        total = missed + penalty * (w - start).square().sum()
+        total.backward()
+        return total
+
+    optimiser.step(loss)
+    weights, bias = w.detach().numpy(), float(b.detach())
+    return lambda new: np.maximum(new @ weights + bias, 0)

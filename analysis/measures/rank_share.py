@@ -1,0 +1,68 @@
+"""Assumption 3.1 of vector steering (arXiv 2605.03907): a prompt pushes along one direction.
+
+Adding alpha z to every token imitates a prompt if (3.1) what the prompt does to the tokens lies
+along one direction, and (3.2, `dispersion`) is equally strong at each of them. A gate needs less
+than 3.2, namely (3.2a, `decodability`) that the strength can be read off the token's activation.
+
+Measured here is the share of |Delta|^2, the accumulated change on the response tokens, along the
+mean push and along the best r axes, fitted on some questions and measured on others; intervals come
+from resampling questions.
+"""
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from steerlens.prompts import PromptPair
+from steerlens.scopes import Scope, generated
+from steerlens.types import HookedModel
+
+from .deltas import prompt_deltas
+from .folds import at_layers, folds_of, ratio_of_sums, with_counts, with_interval
+
+Rows: TypeAlias = Float[np.ndarray, "token d_model"]
+MEAN_PUSH = "mean push"
+
+
+def rank_share(
+    model: HookedModel,
+    pairs: Sequence[PromptPair],
+    layers: Sequence[int] | None = None,
+    *,
+    ranks: Sequence[int] = (1, 2, 4, 8),
+    folds: int = 5,
+    span: Scope = generated,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """The share of the prompt's squared push that lies along few directions of other questions.
+
+    Columns: layer, axes, share, low, high, n_examples, n_tokens. `axes` is "mean push" (the mean
+    Delta, the most that a difference of means can hold) or "best r" (the r directions with the
+    largest share on the other questions). 1 is all of it.
+    """
+    aligned = at_layers(model, pairs, layers, span)
+    deltas = prompt_deltas(model, aligned)
+    rows = []
+    for site in aligned.sites:
+        delta = deltas[site].numpy()
+        kept: dict[str, np.ndarray] = {}
+        for train, test in folds_of(aligned, folds, seed):
+            axes = {MEAN_PUSH: _orthonormal(delta[train].mean(axis=0)[None])}
+            best = np.linalg.svd(delta[train], full_matrices=False)[2]
+            axes |= {f"best {rank}": best[:rank] for rank in ranks}
+            for name, basis in axes.items():
+                part = kept.setdefault(name, np.zeros(len(delta)))
+                part[test] = np.square(delta[test] @ basis.T).sum(axis=1)
+        whole = np.square(delta).sum(axis=1)
+        for name, part in kept.items():
+            share = ratio_of_sums(part, whole, aligned, seed)
+            rows.append({"layer": site.layer, "axes": name, **with_interval("share", *share)})
+    return with_counts(rows, aligned)
+
+
+def _orthonormal(v: Rows) -> Rows:
+    size = np.linalg.norm(v)
+    return v / size if size > 0 else v
