@@ -594,7 +594,7 @@ def test_one_steer_is_placed_at_each_of_several_sites() -> None:
         at([], steer)
 
 
-def test_a_whole_number_of_numpy_is_a_layer() -> None:
+def test_a_whole_number_of_numpy_is_a_layer(unchecked: Any) -> None:
     found = at(np.int64(2), CAA(V)).sites  # pyright: ignore[reportArgumentType]
     assert found == (Site(2),)
     assert type(found[0].layer) is int
@@ -643,6 +643,16 @@ def tensors_of(value: Any) -> list[torch.Tensor]:
 
 def is_steer(value: Any) -> bool:
     return hasattr(value, "__dataclass_fields__") and not isinstance(value, type)
+
+
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_every_catalogued_steering_moves(name: str, gpt2: Any) -> None:
+    steering = CATALOGUE[name].build(gpt2)
+    moved = steering.to("meta")
+    assert moved.sites == steering.sites
+    before, after = tensors_of(steering.placed), tensors_of(moved.placed)
+    assert [tensor.shape for tensor in after] == [tensor.shape for tensor in before]
+    assert all(tensor.is_meta for tensor in after)
 
 
 def test_a_moved_steering_steers_alike_and_its_file_is_the_same(gpt2: Any, tmp_path: Path) -> None:
@@ -832,7 +842,7 @@ def test_hooks_and_a_block_with_a_window_show_it_the_tokens(model: Any) -> None:
     assert torch.equal(order, steerlens.capture(model, list(PROMPTS), 3).row)
     for found in seen:
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
-    with pytest.raises(ValueError, match="ByToken at layer 1 .*depends on positions"):
+    with pytest.raises(ValueError, match=r"ByToken at layer 1 .*depends on positions"):
         at(LAYER, ByToken(V)).hooks()
 
 
@@ -927,13 +937,13 @@ def test_its_sites_are_those_that_it_was_fitted_at(gpt2: Any) -> None:
     pair = ([Conversation("I", response=" love")], [Conversation("I", response=" hate")])
     assert ColdFD.fit(gpt2, pair, 3).steering.sites == (Site(3),)
     fit = ColdFD.fit(gpt2, pair, [3, Site(1, "resid_pre")])
-    assert fit.steering.sites == (Site(3), Site(1, "resid_pre")) == tuple(fit.steers)
+    assert fit.steering.sites == (Site(1, "resid_pre"), Site(3)) == tuple(fit.steers)
 
 
 def test_cold_and_caa_together_are_scaled_limited_hooked_and_saved(
     gpt2: Any, tmp_path: Path
 ) -> None:
-    both = (cold_fd(gpt2) + at(LAYER, CAA(V))).scaled(2).only(steerlens.prompt)
+    both = (cold_fd(gpt2) + at(LAYER, CAA(V))).scaled(2.0).only(steerlens.prompt)
     assert type(both) is Steering
     h = seen_at(gpt2, LAYER, None)
     move = seen_at(gpt2, LAYER, cold_fd(gpt2)) - h
@@ -979,7 +989,7 @@ def test_a_window_that_does_not_know_the_tokens_is_refused_with_advice(gpt2: Any
         ):
             with pytest.raises(ValueError, match=r"does not know them.*steerlens\.batch\(model"):
                 call()
-    with pytest.raises(ValueError, match="ColdFD at layer 1 .*depends on positions"):
+    with pytest.raises(ValueError, match=r"ColdFD at layer 1 .*depends on positions"):
         cold_fd(gpt2).applied(gpt2)
     assert hook_counts(gpt2) == 0
 
