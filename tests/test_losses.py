@@ -93,8 +93,14 @@ def test_a_loss_that_is_not_finite_is_refused(gpt2: Any) -> None:
         (("sft", ([LONG], [SHORT])), "'sft' does not look at the negative prompts"),
         (("dpo", ([LONG, LONG], [SHORT])), "2 positive and 1 negative prompts"),
         (("sft", ([Encoded((5, 6), 0, 2, False)], ())), "Example 0 has 0 answer tokens"),
-        (("options", Examples([LONG], probabilities=[{1: 0.5, 2: 0.5}])), "Example 0 has 2 answer tokens"),
-        (("options", Examples([Encoded((5,), 0, 1, False)])), "needs the probabilities of the options"),
+        (
+            ("options", Examples([LONG], probabilities=[{1: 0.5, 2: 0.5}])),
+            "Example 0 has 2 answer tokens",
+        ),
+        (
+            ("options", Examples([Encoded((5,), 0, 1, False)])),
+            "needs the probabilities of the options",
+        ),
         (("sft", Examples([LONG], (), [{1: 0.5, 2: 0.5}])), "asked for 'sft' with probabilities"),
     ],
 )
