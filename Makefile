@@ -8,12 +8,14 @@ WORKERS ?= 2
 # More arguments for pytest, e.g. ARGS='-k psr -x'.
 ARGS    ?=
 
-ifeq ($(filter 3 4,$(TL)),)
-$(error TL=$(TL): choose TL=3 or TL=4, the major version of TransformerLens to run on)
+ifeq ($(filter 3 4 newest lowest,$(TL)),)
+$(error TL=$(TL): choose TL=3 or TL=4, the major version of TransformerLens to run on, or TL=newest or TL=lowest)
 endif
 
-VENV_3   := .venv
-VENV_4   := .venv-tl4
+VENV_3      := .venv
+VENV_4      := .venv-tl4
+VENV_newest := .venv-newest
+VENV_lowest := .venv-lowest
 # TransformerLens 4 has no HookedTransformer, so the branch that builds one has no types there.
 CHECKS_3 := lint types
 CHECKS_4 := lint
@@ -21,11 +23,15 @@ CHECKS   ?= $(CHECKS_$(TL))
 
 VENV        := $(VENV_$(TL))
 BIN         := $(VENV)/bin
-CONSTRAINTS := constraints/tl$(TL).txt
+CONSTRAINTS := constraints/$(patsubst %,tl%,$(filter 3 4,$(TL)))$(filter newest lowest,$(TL)).txt
 TORCH       ?= $(shell sed -n 's/^\(torch==[^ ;]*\).*/\1/p' $(CONSTRAINTS))
 PIP         := $(BIN)/python -m pip --disable-pip-version-check -qq
 LINTED      := $(wildcard steerlens analysis tests notebooks benchmarks scripts)
 NOTEBOOKS   := $(wildcard notebooks/*.ipynb)
+# The newest versions are others every day, so that environment is brought up to date at each call.
+LATEST      := $(if $(filter newest,$(TL)),--upgrade --upgrade-strategy eager)
+# What meets every dependency soon: models, caches, tokenizers, files, tables, figures, the terminal.
+TELLING     := $(patsubst %,tests/test_%.py,forward generation laws models prompts saving lora cli)
 
 # Nothing here may reach for the hub; one thread a worker, or the workers fight over the cores.
 OFFLINE := HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
@@ -54,10 +60,10 @@ export PAIRED UNTIMED
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-all lint types format notebooks docs bench lock demo-model clean distclean
+.PHONY: help demo test test-all test-newest test-lowest telling always lint types format notebooks docs bench lock demo-model clean distclean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 	@echo "  TL=4 runs any of them on TransformerLens 4.x; PYTHON=... picks the interpreter."
 
 demo: $(VENV)/.run ## the demonstration, offline and on CPU; report in OUT (demo-report)
@@ -68,6 +74,16 @@ test: $(CHECKS) $(VENV)/.dev ## lint, types, all tests but the slow, notebooks e
 
 test-all: $(CHECKS) $(VENV)/.dev ## the same with the slow tests
 	$(PYTEST) tests $(NOTEBOOKS) $(ARGS)
+
+test-newest: ## some tests with the newest versions that pyproject.toml admits
+	@$(MAKE) --no-print-directory telling TL=newest
+
+test-lowest: ## the same with the lowest
+	@$(MAKE) --no-print-directory telling TL=lowest
+
+telling: $(VENV)/.dev
+	$(OFFLINE) $(BIN)/steerlens doctor
+	$(PYTEST) -m "not slow" $(TELLING) $(ARGS)
 
 lint: $(VENV)/.dev ## ruff, and that both halves of each notebook agree
 	$(BIN)/ruff check $(LINTED)
@@ -92,15 +108,18 @@ docs: $(VENV)/.dev ## the table of methods in README.md, from the methods' docst
 bench: $(VENV)/.dev ## the benchmarks
 	$(OFFLINE) $(BIN)/python -m benchmarks
 
-# To move torch or transformer-lens, edit its line in both files first.
+# To move torch or transformer-lens, edit its line in each file first (in lowest.txt torch alone: the
+# rest there follows from pyproject.toml).
 lock: $(VENV)/.dev ## solve the constraints again; UPGRADE=1 moves every pin to the newest
 	$(PIP) install uv
-	@for file in constraints/tl3.txt constraints/tl4.txt; do \
+	@for file in constraints/tl3.txt constraints/tl4.txt constraints/lowest.txt; do \
+	  given='torch|transformer-lens'; how=highest; \
+	  case $$file in *lowest*) given=torch; how=lowest-direct;; esac; \
 	  sed -n '/^#/p' $$file > $$file.head; \
-	  grep -E '^(torch|transformer-lens)==' $$file > $$file.pins; \
+	  grep -E "^($$given)==" $$file > $$file.pins; \
 	  $(BIN)/uv pip compile --quiet --universal --python-version 3.10 --all-extras --no-header \
-	    --no-annotate $(if $(UPGRADE),--upgrade) --constraint $$file.pins --output-file $$file \
-	    pyproject.toml || exit 1; \
+	    --no-annotate $(if $(UPGRADE),--upgrade) --resolution $$how --constraint $$file.pins \
+	    --output-file $$file pyproject.toml || exit 1; \
 	  grep -vE '^(cuda|nvidia)-|^triton=' $$file | cat $$file.head - > $$file.new; \
 	  mv $$file.new $$file; rm $$file.head $$file.pins; echo "wrote $$file"; \
 	done
@@ -117,7 +136,7 @@ clean: ## caches and reports
 	find $(LINTED) -name __pycache__ -prune -exec rm -rf {} +
 
 distclean: clean ## and the environments
-	rm -rf $(VENV_3) $(VENV_4)
+	rm -rf $(VENV_3) $(VENV_4) $(VENV_newest) $(VENV_lowest)
 
 # Torch comes first and alone: where the machine is set up for a CPU build, the version pinned here
 # is that build, and the packages that need torch find it there instead of downloading their own.
@@ -138,6 +157,6 @@ $(VENV)/.run: $(VENV)/.torch $(CONSTRAINTS) pyproject.toml
 	$(PIP) install -c $(CONSTRAINTS) -e .
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.torch $(CONSTRAINTS) pyproject.toml
-	$(PIP) install -c $(CONSTRAINTS) -e '.[dev,notebooks]'
+$(VENV)/.dev: $(VENV)/.torch $(CONSTRAINTS) pyproject.toml $(if $(LATEST),always)
+	$(PIP) install $(LATEST) -c $(CONSTRAINTS) -e '.[dev,notebooks]'
 	@touch $(VENV)/.run $@

@@ -36,16 +36,23 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from analysis.coefficients import coefficients
-from analysis.comparison import coloured_text, side_by_side
-from analysis.demo import contrast
-from analysis.faithfulness import faithfulness, reworded
-from analysis.strengths import AS_FITTED, Entry, least_squares_strength, with_least_squares
 from IPython.display import HTML
 
 import steerlens
-from analysis import figures
-from steerlens import CAA, ActAdd, Conversation, Site, generated, response
+from steerlens import CAA, ActAdd, Conversation, Site, scope
+from steerlens.analysis import (
+    AS_FITTED,
+    Entry,
+    coefficients,
+    coloured_text,
+    faithfulness,
+    figures,
+    least_squares_strength,
+    reworded,
+    side_by_side,
+    with_least_squares,
+)
+from steerlens.analysis.reports.demo import contrast
 
 warnings.filterwarnings("ignore", message="IProgress not found")  # a progress bar we do without
 
@@ -73,7 +80,7 @@ def flush_left(table):
 # %%
 model = steerlens.load(os.environ.get("STEERLENS_MODEL", "demo"))
 # A chat template says how a conversation is written down. Models without one get a plain one.
-template = None if model.tokenizer.chat_template else steerlens.PLAIN
+model.tokenizer.chat_template = model.tokenizer.chat_template or steerlens.PLAIN
 n_layers, d_model = model.cfg.n_layers, model.cfg.d_model
 print(f"{n_layers} layers (0 to {n_layers - 1}), each activation is a vector of {d_model} numbers")
 
@@ -84,7 +91,7 @@ print(f"{n_layers} layers (0 to {n_layers - 1}), each activation is a vector of 
 
 # %%
 question = Conversation("Review a movie you watched.")
-tokens, window = steerlens.batch(model, [question], template=template)
+tokens, window = steerlens.batch(model, [question])
 pd.DataFrame(
     {
         "position": window.positions[0].tolist(),
@@ -109,13 +116,13 @@ QUESTIONS = [
     "Tell me about a movie you saw.",
     "Write a review of a film.",
 ]
-options = {"max_new_tokens": 40, "temperature": 0.8, "seed": SEED, "template": template}
+options = {"max_new_tokens": 40, "temperature": 0.8, "seed": SEED}
 plain = steerlens.generate(model, [Conversation(text) for text in QUESTIONS[:3]], **options)
-told = steerlens.generate(
+prompted = steerlens.generate(
     model, [Conversation(text, system=INSTRUCTION) for text in QUESTIONS[:3]], **options
 )
 flush_left(
-    pd.DataFrame({"no instruction": plain.texts, INSTRUCTION: told.texts}, index=QUESTIONS[:3])
+    pd.DataFrame({"no instruction": plain.texts, INSTRUCTION: prompted.texts}, index=QUESTIONS[:3])
 )
 
 # %% [markdown]
@@ -180,7 +187,7 @@ steering = steerlens.at(last_layer, toward_great)
 
 with steering.applied(model):
     assert torch.allclose(model(tokens), steered_logits, atol=1e-4)
-with steering.scaled(0).applied(model):
+with (0 * steering).applied(model):
     assert torch.equal(model(tokens), plain_logits)
 assert torch.equal(model(tokens), plain_logits)
 
@@ -209,14 +216,10 @@ flush_left(
 )
 
 # %%
-act_add = ActAdd.fit(model, " wonderful", " terrible", middle, c=4.0)
-caa = CAA.from_prompts(
-    model,
-    *contrast(),
-    middle,
-    read=generated,  # read the activations on the tokens of the answers
-    template=template,
-).only(response)  # and write from the last token of the prompt on
+act_add = ActAdd.fit(model, (" wonderful", " terrible"), middle, c=4.0).steering
+# Read the activations on the tokens of the answers, and write from the last token of the prompt on.
+caa_fit = CAA.fit(model, contrast(), middle, read=scope.generated)
+caa = caa_fit.steering.only(scope.response)
 steerings = {"ActAdd": act_add, "CAA": caa}
 for name, steering in steerings.items():
     print(f"{name:7} acts at {', '.join(map(str, steering.sites))}")
@@ -227,9 +230,7 @@ for name, steering in steerings.items():
 
 # %%
 entries = [Entry(name, steering) for name, steering in steerings.items()]
-written = side_by_side(
-    model, QUESTIONS[:1], INSTRUCTION, entries, n=2, temperature=0.8, seed=SEED, template=template
-)
+written = side_by_side(model, QUESTIONS[:1], INSTRUCTION, entries, n=2, temperature=0.8, seed=SEED)
 flush_left(
     written.pivot(index="method", columns="sample", values="text").reindex(
         ["unsteered", "prompt", "ActAdd", "CAA"]
@@ -262,10 +263,9 @@ pairs = steerlens.prompted_pairs(
     max_new_tokens=30,
     temperature=0.8,
     seed=SEED,
-    template=template,
 )
 train_pairs, test_pairs = pairs[1::2], pairs[0::2]
-table = coefficients(model, test_pairs, range(n_layers), steerings, template=template)
+table = coefficients(model, test_pairs, range(n_layers), steerings)
 table.query("example == 0 and layer == @middle").groupby("method").head(3)[
     ["method", "layer", "token_index", "token", "along", "off_axis", "relative_norm"]
 ]
@@ -300,7 +300,7 @@ assert abs(prompt_rows.loc[prompt_rows["layer"] == middle, "along"].mean() - 1) 
 # * ActAdd: which tokens does it change itself? How can it then reach the response?
 
 # %%
-coloured_text(model, test_pairs[0], 0, table, steerings, middle, template)
+coloured_text(model, test_pairs[0], 0, table, steerings, middle)
 
 # %%
 at_middle = table[(table["layer"] == middle) & (table["example"] == 0)]
@@ -368,13 +368,12 @@ for text in [INSTRUCTION, *equivalents]:
     print(f"{n_tokens(text)} tokens: {text}")
 
 # %%
-entries = with_least_squares(model, steerings, train_pairs, template=template)
+entries = with_least_squares(model, steerings, train_pairs)
 errors = faithfulness(
     model,
     test_pairs,
     entries,
     equivalents=[reworded(test_pairs, text) for text in equivalents],
-    template=template,
     seed=SEED,
 )
 figures.relative_rmse_curve(errors)
@@ -404,7 +403,7 @@ errors.pivot_table(
 # other examples this is no law: there the figure tells.
 
 # %%
-fitted_on = faithfulness(model, train_pairs, entries, layers=[middle], template=template)
+fitted_on = faithfulness(model, train_pairs, entries, layers=[middle])
 caa_on_train = fitted_on.query("method == 'CAA'").set_index("strength")["relative_rmse"]
 assert caa_on_train["least squares"] <= 1 + 1e-6
 assert caa_on_train["least squares"] <= caa_on_train[AS_FITTED] + 1e-6
@@ -462,8 +461,8 @@ print(f"fitted on a model with the fingerprint {again.origin.model.fingerprint}"
 
 # %%
 row = Conversation("Review a movie you watched.", response="This film is a story about a man who")
-tokens_1, window_1 = steerlens.batch(model, [row], template=template)
-direction = caa.placed[0][1].steer.direction
+tokens_1, window_1 = steerlens.batch(model, [row])
+direction = caa_fit.steer.direction
 first = int(window_1.response[0]) - 1
 
 # %%
@@ -504,11 +503,11 @@ print("the same logits as the library's")
 
 # %%
 site = Site(middle)
-rows = [steerlens.encode_pair(model, pair, template) for pair in train_pairs]
+rows = [steerlens.encode_pair(model, pair) for pair in train_pairs]
 plain_rows, prompted_rows = zip(*rows, strict=True)
-plain_run = steerlens.capture(model, plain_rows, site, scope=generated).at(site)
-prompted_run = steerlens.capture(model, prompted_rows, site, scope=generated).at(site)
-caa_run = steerlens.capture(model, plain_rows, site, scope=generated, steering=caa).at(site)
+plain_run = steerlens.capture(model, plain_rows, site, scope=scope.generated).at(site)
+prompted_run = steerlens.capture(model, prompted_rows, site, scope=scope.generated).at(site)
+caa_run = steerlens.capture(model, plain_rows, site, scope=scope.generated, steering=caa).at(site)
 target, delta = (prompted_run - plain_run).double(), (caa_run - plain_run).double()
 
 # %%
@@ -518,7 +517,7 @@ s = float((delta * target).sum() / (delta * delta).sum())
 # %%
 error_at = {x: float((x * delta - target).square().sum()) for x in (0, s - 0.05, s, s + 0.05)}
 assert error_at[s] == min(error_at.values()), "another strength comes closer"
-library_s = least_squares_strength(model, caa, train_pairs, template=template)
+library_s = least_squares_strength(model, caa, train_pairs)
 assert abs(s - library_s) < 1e-3 * max(1, abs(library_s)), "not the library's strength"
 print(f"s = {s:.3f}, relative RMSE there {(error_at[s] / error_at[0]) ** 0.5:.3f}")
 
@@ -541,7 +540,6 @@ moved_only = faithfulness(
     test_pairs,
     {},
     equivalents=[reworded(test_pairs, neutral)],
-    template=template,
     seed=SEED,
 )
 

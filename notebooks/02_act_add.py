@@ -33,13 +33,11 @@ import numpy as np
 import pandas as pd
 import plotly.express as px
 import torch
-from analysis.coefficients import coefficients
-from analysis.comparison import coloured_text
 from IPython.display import HTML
 
 import steerlens
-from analysis import figures
-from steerlens import ActAdd, Conversation, Site, at, response
+from steerlens import ActAdd, Conversation, Site, at, scope
+from steerlens.analysis import coefficients, coloured_text, figures
 from steerlens.methods.act_add import space_token
 from steerlens.runtime.forward import logits
 
@@ -50,7 +48,8 @@ pd.set_option("display.max_colwidth", None)
 pd.set_option("display.precision", 3)
 
 model = steerlens.load(os.environ.get("STEERLENS_MODEL", "demo"))
-template = None if model.tokenizer.chat_template else steerlens.PLAIN
+# A chat template says how a conversation is written down. Models without one get a plain one.
+model.tokenizer.chat_template = model.tokenizer.chat_template or steerlens.PLAIN
 n_layers, d_model = model.cfg.n_layers, model.cfg.d_model
 layer = n_layers // 2
 print(f"{n_layers} layers, {d_model} numbers in an activation; we act at layer {layer}")
@@ -166,11 +165,13 @@ pd.DataFrame({"this row of v": range(len(v)), "is added to the token": front}).T
 # %% [markdown]
 # ### The library does the same
 #
-# `ActAdd.fit` is steps 1 to 4. What it returns is a `Steering`: a site and what to do there.
+# `ActAdd.fit` is steps 1 to 4. What it returns has the steer, which is what to do, and the `steering`,
+# which is the steer at its site.
 
 # %%
-steering = ActAdd.fit(model, POSITIVE, NEGATIVE, layer, c=c)
-((site, act_add),) = steering.placed
+fit = ActAdd.fit(model, (POSITIVE, NEGATIVE), layer, c=c)
+steering, act_add = fit.steering, fit.steer
+(site,) = steering.sites
 print(site, act_add)
 assert site == Site(layer, "resid_pre")
 torch.testing.assert_close(act_add.v, v, rtol=1e-4, atol=1e-4)
@@ -186,7 +187,7 @@ with steering.applied(model, window):
     by_library = model(tokens)
 torch.testing.assert_close(by_library, by_hand, rtol=1e-4, atol=1e-3)
 assert not torch.allclose(by_hand, plain, atol=1e-3), "steering changed nothing"
-with steering.scaled(0).applied(model, window):
+with (0 * steering).applied(model, window):
     assert torch.equal(model(tokens), plain), "strength 0 must be no steering at all"
 
 # %% [markdown]
@@ -219,9 +220,8 @@ pairs = steerlens.prompted_pairs(
     max_new_tokens=30,
     temperature=0.8,
     seed=SEED,
-    template=template,
 )
-both = [steerlens.encode_pair(model, pair, template) for pair in pairs]
+both = [steerlens.encode_pair(model, pair) for pair in pairs]
 plain_rows, prompted_rows = zip(*both, strict=True)
 
 # %%
@@ -244,7 +244,7 @@ def predictions(rows, steering=None):
     tokens, window = steerlens.batch(model, rows)
     with nullcontext() if steering is None else steering.applied(model, window):
         scores = logits(model, tokens, window)
-    return scores[response.where(window)].log_softmax(dim=-1)
+    return scores[scope.response.where(window)].log_softmax(dim=-1)
 
 
 def odds(log_p):
@@ -299,9 +299,10 @@ def drawn(table, knob):
 
 
 WONDERFUL, TERRIBLE = " wonderful", " terrible"
-pair = ActAdd.fit(model, WONDERFUL, TERRIBLE, layer)
+wonderful = ActAdd.fit(model, (WONDERFUL, TERRIBLE), layer)
+pair = wonderful.steering
 strengths = [-32, -16, -8, -4, -2, 0, 2, 4, 8, 16, 32]
-by_strength = sweep("c", {value: pair.scaled(value) for value in strengths})
+by_strength = sweep("c", {value: value * pair for value in strengths})
 drawn(by_strength, "c")
 
 # %%
@@ -316,7 +317,8 @@ assert by_strength.query("c == 0")["change"].abs().max() < 1e-5
 
 # %%
 by_layer = sweep(
-    "layer", {i: ActAdd.fit(model, WONDERFUL, TERRIBLE, i, c=c) for i in range(n_layers)}
+    "layer",
+    {i: ActAdd.fit(model, (WONDERFUL, TERRIBLE), i, c=c).steering for i in range(n_layers)},
 )
 drawn(by_layer, "layer")
 
@@ -328,7 +330,7 @@ drawn(by_layer, "layer")
 # tokens; we stop where the shortest prompt ends.
 
 # %%
-vector = pair.placed[0][1].v
+vector = wonderful.steer.v
 shortest = min(row.response for row in plain_rows)
 
 
@@ -350,7 +352,7 @@ drawn(by_position, "first position")
 by_alignment = sweep(
     "alignment",
     {
-        where: ActAdd.fit(model, WONDERFUL, TERRIBLE, layer, c=c, alignment=where)
+        where: ActAdd.fit(model, (WONDERFUL, TERRIBLE), layer, c=c, alignment=where).steering
         for where in ("front", "mid", "back")
     },
 )
@@ -376,11 +378,10 @@ texts = [
     steerlens.generate(
         model,
         [Conversation("Review a movie you watched.")],
-        pair.scaled(value),
+        value * pair,
         max_new_tokens=40,
         temperature=0.8,
         seed=SEED,
-        template=template,
     ).texts[0]
     for value in strengths
 ]
@@ -402,7 +403,7 @@ edited = model(begins_plus)
 
 
 def distance_to_edited(at_layer):
-    swap = ActAdd.fit(model, POSITIVE, NEGATIVE, at_layer, c=1.0)
+    swap = ActAdd.fit(model, (POSITIVE, NEGATIVE), at_layer, c=1.0).steering
     with swap.applied(model, whole):
         return float((model(begins_minus) - edited).norm() / edited.norm())
 
@@ -465,8 +466,8 @@ except RuntimeError as error:
 
 # %%
 for where in ("front", "mid", "back"):
-    placed = ActAdd.fit(model, WONDERFUL, TERRIBLE, layer, c=c, alignment=where)
-    greedy = {"max_new_tokens": 12, "temperature": 0, "template": template}
+    placed = ActAdd.fit(model, (WONDERFUL, TERRIBLE), layer, c=c, alignment=where).steering
+    greedy = {"max_new_tokens": 12, "temperature": 0}
     ask = [Conversation(text) for text in QUESTIONS[:2]]
     cached = steerlens.generate(model, ask, placed, **greedy)
     recomputed = steerlens.generate(model, ask, placed, cache=False, **greedy)
@@ -481,8 +482,8 @@ for where in ("front", "mid", "back"):
 # moves tokens on average (1 = as far as the instruction, 0 = not at all; see `00_tour`, section 5).
 
 # %%
-steerings = {"ActAdd": pair.scaled(c), "ActAdd, back": at(site, ActAdd(vector, c, "back"))}
-table = coefficients(model, pairs, range(n_layers), steerings, template=template)
+steerings = {"ActAdd": c * pair, "ActAdd, back": at(site, ActAdd(vector, c, "back"))}
+table = coefficients(model, pairs, range(n_layers), steerings)
 figures.coefficient_heatmap(table, example=0, colour_quantile=0.98)
 
 # %% [markdown]
@@ -509,7 +510,7 @@ assert (reached.loc[layer:] > 0).all()
 # changes itself.
 
 # %%
-coloured_text(model, pairs[0], 0, table, steerings, n_layers - 1, template)
+coloured_text(model, pairs[0], 0, table, steerings, n_layers - 1)
 
 # %% [markdown]
 # And sorted: how unevenly is the push spread? A flat line would mean that all tokens get the same.
@@ -532,7 +533,7 @@ figures.sorted_strengths(table, n_layers - 1)
 
 # %%
 row = Conversation("Review a movie you watched.", response="This film is a story about a man who")
-tokens_1, window_1 = steerlens.batch(model, [row], template=template)
+tokens_1, window_1 = steerlens.batch(model, [row])
 n_prompt = int(window_1.response[0])
 
 # %%
@@ -567,10 +568,9 @@ print("the same logits as the library's")
 # and -2 for the second. Put it into `joint`.
 
 # %%
-first_steering = ActAdd.fit(model, " happy", " sad", layer, c=3.0)
-second_steering = ActAdd.fit(model, " a long and old story", " the", layer, c=-2.0)
-first_v = first_steering.placed[0][1].v
-second_v = second_steering.placed[0][1].v
+first = ActAdd.fit(model, (" happy", " sad"), layer, c=3.0)
+second = ActAdd.fit(model, (" a long and old story", " the"), layer, c=-2.0)
+first_v, second_v = first.steer.v, second.steer.v
 print(list(first_v.shape), list(second_v.shape))
 
 # %%
@@ -581,12 +581,12 @@ joint[: len(second_v)] -= 2 * second_v
 
 # %%
 assert joint.shape == (max(len(first_v), len(second_v)), d_model), "no row may get lost"
-one = at(Site(layer, "resid_pre"), ActAdd(joint))
-with one.applied(model, window):
-    from_one = model(tokens)
-for pair_of_them in (first_steering + second_steering, second_steering + first_steering):
-    with pair_of_them.applied(model, window):
-        torch.testing.assert_close(from_one, model(tokens), rtol=1e-4, atol=1e-3)
+single = at(Site(layer, "resid_pre"), ActAdd(joint))
+with single.applied(model, window):
+    from_single = model(tokens)
+for both in (first.steering + second.steering, second.steering + first.steering):
+    with both.applied(model, window):
+        torch.testing.assert_close(from_single, model(tokens), rtol=1e-4, atol=1e-3)
 print("one matrix does what the two additions do, in either order")
 
 # %% [markdown]

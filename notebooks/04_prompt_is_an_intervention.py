@@ -34,24 +34,34 @@ import warnings
 import numpy as np
 import pandas as pd
 import torch
-from analysis.assumptions import decodability, dispersion, gini, rank_share
-from analysis.coefficients import coefficients
-from analysis.comparison import coloured_text, side_by_side
-from analysis.curves import assumption_curves, tradeoff_curve
-from analysis.deltas import align, prompt_deltas
-from analysis.faithfulness import faithfulness, reworded
-from analysis.strengths import Entry
-from analysis.tradeoff import Setting, tradeoff
 from IPython.display import HTML
 
 import steerlens
-from analysis import figures
-from analysis.judges import Coherence, judge_of
-from steerlens import PSR, Site, at, response
-from steerlens.demo import benchmark_set
+from steerlens import PSR, Site, at, benchmark_set, scope
+from steerlens.analysis import (
+    Coherence,
+    Entry,
+    Setting,
+    align,
+    assumption_curves,
+    coefficients,
+    coloured_text,
+    decodability,
+    dispersion,
+    faithfulness,
+    figures,
+    gini,
+    judge_of,
+    prompt_deltas,
+    rank_share,
+    reworded,
+    side_by_side,
+    tradeoff,
+    tradeoff_curve,
+)
 from steerlens.generation import Sampling
-from steerlens.methods.psr import difference_of_means
-from steerlens.training.loop import Schedule
+from steerlens.methods.psr import Gates, difference_of_means
+from steerlens.training.schedule import Schedule
 
 warnings.filterwarnings("ignore", message="IProgress not found")  # a progress bar we do without
 
@@ -60,7 +70,8 @@ pd.set_option("display.max_colwidth", None)
 pd.set_option("display.precision", 3)
 
 model = steerlens.load(os.environ.get("STEERLENS_MODEL", "demo"))
-template = None if model.tokenizer.chat_template else steerlens.PLAIN
+# A chat template says how a conversation is written down. Models without one get a plain one.
+model.tokenizer.chat_template = model.tokenizer.chat_template or steerlens.PLAIN
 n_layers, d_model = model.cfg.n_layers, model.cfg.d_model
 layer = n_layers // 2
 print(f"{n_layers} layers, {d_model} numbers in an activation; single layers act at {layer}")
@@ -72,24 +83,23 @@ print(f"{n_layers} layers, {d_model} numbers in an activation; single layers act
 
 # %%
 INSTRUCTION = "Be positive."
-asked = benchmark_set.read("positive")
+attribute = benchmark_set.read("positive")
 
 
 def answered(split, n_questions, n):
     return steerlens.prompted_pairs(
         model,
-        asked.questions(split)[:n_questions],
+        attribute.questions(split)[:n_questions],
         INSTRUCTION,
         n=n,
         max_new_tokens=40,
         temperature=0.8,
         seed=SEED,
-        template=template,
     )
 
 
-train, held = answered("train", 32, 3), answered("validation", 12, 2)
-print(len(train), "pairs to train on,", len(held), "to measure on, with other requests")
+train, test = answered("train", 32, 3), answered("validation", 12, 2)
+print(len(train), "pairs to train on,", len(test), "to measure on, with other requests")
 
 # %% [markdown]
 # ## 1. What the instruction does
@@ -101,8 +111,8 @@ print(len(train), "pairs to train on,", len(held), "to measure on, with other re
 # lengths, and the response stands at their right ends: so we align by the end.
 
 # %%
-pair = held[0]
-plain, prompted = steerlens.encode_pair(model, pair, template)
+pair = test[0]
+plain, prompted = steerlens.encode_pair(model, pair)
 n = len(plain.ids) - plain.response  # tokens of the response
 assert plain.ids[-n:] == prompted.ids[-n:], "the same response in both rows"
 
@@ -117,7 +127,7 @@ print("delta:", list(delta.shape), "= [response tokens, d_model]")
 
 # %%
 sites = [Site(i) for i in range(n_layers)]
-aligned = align(model, held, sites, template=template)
+aligned = align(model, test, sites)
 deltas = prompt_deltas(model, aligned)
 of_first = deltas[Site(layer)][aligned.example == 0]
 torch.testing.assert_close(of_first.float(), delta, rtol=1e-3, atol=1e-3)
@@ -129,11 +139,11 @@ torch.testing.assert_close(of_first.float(), delta, rtol=1e-3, atol=1e-3)
 # (on *other* examples), in units of that average: 1 is the mean push.
 
 # %%
-table = coefficients(model, held, range(n_layers), {}, template=template)
+table = coefficients(model, test, range(n_layers), {})
 figures.coefficient_heatmap(table, example=0, colour_quantile=0.98)
 
 # %%
-coloured_text(model, held[0], 0, table, {}, layer, template)
+coloured_text(model, test[0], 0, table, {}, layer)
 
 # %% [markdown]
 # Which tokens get the most? Is it the first ones, the adjectives, the full stops? Is it the same at
@@ -146,7 +156,7 @@ coloured_text(model, held[0], 0, table, {}, layer, template)
 # plain prompt, and see what is missing. (Exercise 3 builds it.)
 
 # %%
-local = coefficients(model, held[:4], range(n_layers), {}, view="local", template=template)
+local = coefficients(model, test[:4], range(n_layers), {}, view="local")
 both = pd.concat([table[table["example"] < 4], local])
 both.pivot_table(index="view", columns="layer", values="norm", aggfunc="mean")
 
@@ -163,9 +173,9 @@ both.pivot_table(index="view", columns="layer", values="norm", aggfunc="mean")
 # fitted on some requests and measured on others.
 
 # %%
-shares = rank_share(model, held, template=template)
+shares = rank_share(model, test)
 spread = dispersion(table)
-readouts = decodability(model, held, template=template)
+readouts = decodability(model, test)
 assumption_curves(shares, spread, readouts)
 
 # %% [markdown]
@@ -200,7 +210,7 @@ spread[["layer", "ratio", "ratio_low", "ratio_high", "gini"]]
 
 # %%
 above = range(layer, n_layers)
-rows = [steerlens.encode_pair(model, pair, template) for pair in train]
+rows = [steerlens.encode_pair(model, pair) for pair in train]
 hooks_above = [f"blocks.{i}.hook_resid_post" for i in above]
 targets = []
 for plain, prompted in rows:
@@ -284,20 +294,20 @@ assert np.mean(curve[-6:]) < curve[0]
 
 # %%
 schedule = Schedule(epochs=6, batch_size=2, seed=SEED)
-s_const = PSR.fit(model, train, layer, gated=False, schedule=schedule, template=template)
-s_psr = PSR.fit(model, train, layer, schedule=schedule, template=template)
+s_const = PSR.fit(model, train, layer, gates=Gates(constant=True), schedule=schedule)
+s_psr = PSR.fit(model, train, layer, schedule=schedule)
 with warnings.catch_warnings():
     # A gate that never opened begins anew, and says so.
     warnings.simplefilter("ignore", steerlens.SteeringWarning)
-    a_psr = PSR.fit(model, train, range(n_layers), schedule=schedule, template=template)
+    a_psr = PSR.fit(model, train, range(n_layers), schedule=schedule)
 s_psr.trained.table[["epoch", "steps", "loss", "validation_loss"]]
 
 # %% [markdown]
 # How alike are the vectors? And how often is the gate open?
 
 # %%
-by_hand = at(layer, lambda activation, hook=None: psr(activation).detach()).only(response)
-library = s_psr.steers[Site(layer)].Z[0]
+by_hand = at(layer, lambda activation, hook=None: psr(activation).detach()).only(scope.response)
+library = s_psr.steer.Z[0]
 print(
     "cosine of the two z:",
     f"{float(torch.cosine_similarity(z.detach(), library, dim=0)):.3f}",
@@ -314,7 +324,7 @@ print("and at every layer of A-PSR:", [round(float(r), 2) for r in a_psr.firing.
 
 # %%
 methods = {
-    "S-Const_DiM": difference_of_means(model, train, layer, template=template),
+    "S-Const_DiM": difference_of_means(model, train, layer),
     "S-Const_MSE": s_const.steering,
     "S-PSR by hand": by_hand,
     "S-PSR_MSE": s_psr.steering,
@@ -322,11 +332,10 @@ methods = {
 }
 errors = faithfulness(
     model,
-    held,
+    test,
     methods,
-    equivalents=[reworded(held, text) for text in asked.held_out[:3]],
-    neutral=[reworded(held, "Answer the user.")],
-    template=template,
+    equivalents=[reworded(test, text) for text in attribute.held_out[:3]],
+    neutral=[reworded(test, "Answer the user.")],
 )
 figures.relative_rmse_curve(errors)
 
@@ -339,7 +348,7 @@ np.testing.assert_allclose(below["relative_rmse"], 1, rtol=1e-5)  # nothing has 
 #
 # * A single-layer method is at 1 below its layer, and cannot undo what it has missed there.
 # * The paper finds constant steering *above* 1 at its own layer when it is strong enough to matter,
-#   and below 1 later on. `methods["S-Const_DiM"].scaled(3)` is one line; try it.
+#   and below 1 later on. `3 * methods["S-Const_DiM"]` is one line; try it.
 # * Which methods get below the equivalent prompts, and from which layer on?
 #
 # ### The strengths, over the text
@@ -348,17 +357,14 @@ np.testing.assert_allclose(below["relative_rmse"], 1, rtol=1e-5)  # nothing has 
 # prompt pushes hard? The coefficients are measured the same way for all; the method is not asked.
 
 # %%
-shown = coefficients(
-    model, held, [layer], {k: methods[k] for k in ("S-Const_MSE", "S-PSR_MSE")}, template=template
-)
+shown = coefficients(model, test, [layer], {k: methods[k] for k in ("S-Const_MSE", "S-PSR_MSE")})
 coloured_text(
     model,
-    held[1],
+    test[1],
     1,
     shown,
     {k: methods[k] for k in ("S-Const_MSE", "S-PSR_MSE")},
     layer,
-    template,
 )
 
 # %%
@@ -378,13 +384,12 @@ within.corr()["prompt"].rename("correlation with the prompt's own strength").to_
 # %%
 texts = side_by_side(
     model,
-    asked.questions("validation")[:2],
+    attribute.questions("validation")[:2],
     INSTRUCTION,
     [Entry(name, methods[name]) for name in ("S-Const_DiM", "S-PSR_MSE", "A-PSR_MSE")],
     max_new_tokens=40,
     temperature=0.8,
     seed=SEED,
-    template=template,
 )
 HTML(texts.pivot(index="prompt", columns="method", values="text").to_html())
 
@@ -397,12 +402,11 @@ HTML(texts.pivot(index="prompt", columns="method", values="text").to_html())
 # %%
 setting = Setting(
     model,
-    asked.questions("validation")[:16],
+    attribute.questions("validation")[:16],
     judge_of("positive"),
     Coherence(),
     Sampling(max_new_tokens=40, seed=SEED),
     n=2,
-    template=template,
     batch_size=64,
 )
 few = {name: methods[name] for name in ("S-Const_DiM", "S-PSR_MSE", "A-PSR_MSE")}
@@ -480,7 +484,7 @@ print("the library's PSR of rank 2")
 # `before` and `after` are the prompted input and output of the layer, on the `n` response tokens.
 
 # %%
-plain, prompted = steerlens.encode_pair(model, held[0], template)
+plain, prompted = steerlens.encode_pair(model, test[0])
 n = len(plain.ids) - plain.response
 hook_in, hook_out = f"blocks.{layer}.hook_resid_pre", f"blocks.{layer}.hook_resid_post"
 _, cache = model.run_with_cache(
@@ -505,10 +509,10 @@ model.run_with_hooks(torch.tensor([plain.ids]), fwd_hooks=[(hook_in, put_in), (h
 my_local = after - kept[0]
 
 # %%
-one = align(model, [held[0]], [Site(layer)], template=template)
-theirs = prompt_deltas(model, one, view="local")[Site(layer)]
+aligned = align(model, [test[0]], [Site(layer)])
+theirs = prompt_deltas(model, aligned, view="local")[Site(layer)]
 torch.testing.assert_close(my_local.double(), theirs, rtol=1e-3, atol=1e-3)
-accumulated = prompt_deltas(model, one)[Site(layer)]
+accumulated = prompt_deltas(model, aligned)[Site(layer)]
 share = float(my_local.norm() / accumulated.norm())
 print(f"the local delta at layer {layer} is {share:.0%} as long as the accumulated one")
 
@@ -517,5 +521,7 @@ print(f"the local delta at layer {layer} is {share:.0%} as long as the accumulat
 #
 # * `steerlens.capture` reads activations for your own measure; `steerlens faithfulness` makes a
 #   report like section 2 and 4 for your prompts and steering files.
-# * Train on the words instead of the activations: `PSR.fit(..., objective="LL")`.
-# * Keep the direction and train only the gate: `PSR.fit(..., directions={Site(layer): z[None]})`.
+# * Train on the words instead of the activations: `PSR.fit(..., objective=LL())`, with `LL` from
+#   `steerlens.training.objectives`.
+# * Keep the direction and train only the gate:
+#   `PSR.fit(..., gates=Gates(directions={Site(layer): z[None]}))`.

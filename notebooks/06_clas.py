@@ -37,29 +37,42 @@ import warnings
 import numpy as np
 import pandas as pd
 import torch
-from analysis.coefficients import coefficients, strengths
-from analysis.comparison import coloured_text, side_by_side
-from analysis.strengths import Entry
-from analysis.tradeoff import Setting
 from IPython.display import HTML
 
 import steerlens
-from analysis import figures
-from analysis.judges import Coherence, judge_of
-from steerlens import CLAS, Conversation, Site
+from steerlens import (
+    CLAS,
+    Conversation,
+    Site,
+    benchmark_set,
+    contrast_directions,
+    fit_direction,
+    scope,
+)
+from steerlens.analysis import (
+    Coherence,
+    Entry,
+    Setting,
+    coefficients,
+    coloured_text,
+    figures,
+    judge_of,
+    side_by_side,
+    strengths,
+)
 from steerlens.baselines import las
-from steerlens.demo import benchmark_set
-from steerlens.directions.labelled import contrast_directions, fit_direction
 from steerlens.generation import Sampling
+from steerlens.training.schedule import Schedule
 
-warnings.filterwarnings("ignore", message="IProgress not found")  # a progress bar we do without
+warnings.filterwarnings("ignore", message="IProgress not fitted")  # a progress bar we do without
 
 SEED = 0
 pd.set_option("display.max_colwidth", None)
 pd.set_option("display.precision", 3)
 
 model = steerlens.load(os.environ.get("STEERLENS_MODEL", "demo"))
-template = None if model.tokenizer.chat_template else steerlens.PLAIN
+# A chat template says how a conversation is written down. Models without one get a plain one.
+model.tokenizer.chat_template = model.tokenizer.chat_template or steerlens.PLAIN
 n_layers, d_model = model.cfg.n_layers, model.cfg.d_model
 layer = n_layers // 2
 print(f"{n_layers} layers, {d_model} numbers in an activation")
@@ -70,10 +83,10 @@ print(f"{n_layers} layers, {d_model} numbers in an activation")
 # third list, "test". It is for final results such as docs/results, so we do not look at it here.)
 
 # %%
-asked = benchmark_set.read("lowercase")
-INSTRUCTION = asked.wordings[0]
-pairs = asked.pairs("train")
-train, held = pairs[:10], pairs[10:20]
+attribute = benchmark_set.read("lowercase")
+INSTRUCTION = attribute.wordings[0]
+pairs = attribute.pairs("train")
+train, validation = pairs[:10], pairs[10:20]
 print("the instruction:", INSTRUCTION)
 print("a plain prompt: ", train[0].plain.user)
 print("its completion: ", train[0].response[:100])
@@ -90,16 +103,14 @@ with_it = [Conversation(user, INSTRUCTION) for user in requests]
 without = [Conversation(user) for user in requests]
 
 KINDS = ("means", "pca", "ridge", "logistic", "rfm", "random")
-found = {
-    kind: contrast_directions(
-        kind, model, with_it, without, range(n_layers), template=template, seed=SEED
-    )
+fitted = {
+    kind: contrast_directions(model, kind, with_it, without, range(n_layers), seed=SEED)
     for kind in KINDS
 }
 rows = [
-    {"kind": kind, "layer": site.layer, "held-out AUROC": one.auroc}
-    for kind, sites in found.items()
-    for site, one in sites.items()
+    {"kind": kind, "layer": site.layer, "held-out AUROC": at_site.auroc}
+    for kind, sites in fitted.items()
+    for site, at_site in sites.items()
 ]
 pd.DataFrame(rows).pivot(index="kind", columns="layer", values="held-out AUROC").loc[list(KINDS)]
 
@@ -110,7 +121,7 @@ pd.DataFrame(rows).pivot(index="kind", columns="layer", values="held-out AUROC")
 # direction?
 
 # %%
-unit_vectors = torch.stack([found[kind][Site(layer)].direction for kind in KINDS])
+unit_vectors = torch.stack([fitted[kind][Site(layer)].direction for kind in KINDS])
 cosines = (unit_vectors @ unit_vectors.T).numpy()
 pd.DataFrame(cosines, index=list(KINDS), columns=list(KINDS)).round(2)
 
@@ -139,8 +150,8 @@ def planted(n=300, d=256, seed=0):
 x, y, concept = planted(seed=SEED)
 rows = []
 for kind in KINDS:
-    one = fit_direction(kind, x, y)
-    rows.append({"kind": kind, "AUROC": one.auroc, "cosine": float(one.direction @ concept)})
+    v = fit_direction(kind, x, y)
+    rows.append({"kind": kind, "AUROC": v.auroc, "cosine": float(v.direction @ concept)})
 planted_table = pd.DataFrame(rows).set_index("kind")
 planted_table
 
@@ -163,7 +174,7 @@ assert planted_table.loc["rfm", "cosine"] > planted_table.loc["means", "cosine"]
 # At the output of every block: c and b begin at zero, so at step 0 nothing happens.
 
 # %%
-v = {site.layer: one.direction for site, one in found["rfm"].items()}
+v = {site.layer: at_site.direction for site, at_site in fitted["rfm"].items()}
 for parameter in model.parameters():
     parameter.requires_grad_(False)
 
@@ -192,7 +203,7 @@ def clas_hooks(c, b):
 # %%
 def surprise(pair, c, b):
     """Summed -log p of the completion's tokens, and how many there are."""
-    row, _ = steerlens.encode_pair(model, pair, template)
+    row, _ = steerlens.encode_pair(model, pair)
     tokens = torch.tensor([row.ids])
     logits = model.run_with_hooks(tokens, fwd_hooks=clas_hooks(c, b))[0]
     wanted = tokens[0, row.response :]
@@ -214,9 +225,9 @@ def loss_of(some, c, b):
 # %%
 lengths = steerlens.capture(
     model,
-    [steerlens.encode_pair(model, pair, template)[0] for pair in [*train, *held]],
+    [steerlens.encode_pair(model, pair)[0] for pair in [*train, *validation]],
     range(n_layers),
-    scope=steerlens.everywhere.without_bos,
+    scope=scope.everywhere.without_bos,
 )
 rates = [0.01 * float(lengths.at(i).norm(dim=-1).median()) for i in range(n_layers)]
 
@@ -229,7 +240,7 @@ optimiser = torch.optim.AdamW(groups, weight_decay=0.0)
 best, curve = None, []
 for step in range(9):
     with torch.no_grad():
-        curve.append(float(loss_of(held, c, torch.cat(biases))))
+        curve.append(float(loss_of(validation, c, torch.cat(biases))))
         if curve[-1] == min(curve):
             best = c.detach().clone(), torch.cat(biases).detach().clone()
     if step < 8:
@@ -237,15 +248,15 @@ for step in range(9):
         loss_of(train, c, torch.cat(biases)).backward()
         torch.nn.utils.clip_grad_norm_([c, *biases], 1.0)
         optimiser.step()
-print("validation loss by step:", [round(one, 3) for one in curve])
+print("validation loss by step:", [round(loss, 3) for loss in curve])
 assert min(curve) < curve[0]
 
 # %% [markdown]
 # The library does the same steps on batches, and runs what lies below the lowest steered block once.
 
 # %%
-directions = {site: one.direction for site, one in found["rfm"].items()}
-fit = CLAS.fit(model, train, held, directions, template=template, seed=SEED)
+directions = {site: at_site.direction for site, at_site in fitted["rfm"].items()}
+fit = CLAS.fit(model, train, directions=directions, validation=validation)
 for i in range(n_layers):
     torch.testing.assert_close(fit.steers[Site(i)].c[0], best[0][i], rtol=1e-2, atol=1e-4)
     torch.testing.assert_close(fit.steers[Site(i)].b[0], best[1][i], rtol=1e-2, atol=1e-4)
@@ -258,11 +269,9 @@ fit.trained.table[["epoch", "loss", "validation_loss"]]
 # method, it looks at activations before and after. For CLAS, measured along v, that is α:
 
 # %%
-text = Conversation(held[0].plain.user, None, held[0].response)
-table = strengths(model, [text], {"CLAS": fit.steering}, directions, template=template)
-given = steerlens.capture(
-    model, [text], layer, moment="before", steering=fit.steering, template=template
-).at(layer)
+text = Conversation(validation[0].plain.user, None, validation[0].response)
+table = strengths(model, [text], {"CLAS": fit.steering}, directions)
+given = steerlens.capture(model, [text], layer, moment="before", steering=fit.steering).at(layer)
 steer = fit.steers[Site(layer)]
 np.testing.assert_allclose(
     table.loc[table["layer"] == layer, "along"], (given @ steer.c[0] + steer.b), atol=1e-3
@@ -276,8 +285,8 @@ figures.coefficient_heatmap(table, example=0, view="local", colour_quantile=0.98
 # %%
 methods = {"CLAS": fit.steering}
 A_UNIT = "the length of v"
-both = coefficients(model, held[:6], range(n_layers), methods, directions, template=template)
-coloured_text(model, held[0], 0, both, methods, layer, template, A_UNIT)
+both = coefficients(model, validation[:6], range(n_layers), methods, directions)
+coloured_text(model, validation[0], 0, both, methods, layer, A_UNIT)
 
 # %%
 along = both.pivot_table(
@@ -309,7 +318,6 @@ def setting(questions, n=1):
         coherence,
         Sampling(max_new_tokens=40, seed=SEED),
         n,
-        template,
         batch_size=64,
     )
 
@@ -330,7 +338,7 @@ fixed = las.fixed(directions, searched.strength)
 searched.table
 
 # %%
-measuring = setting(asked.questions("validation")[:24], n=2)
+measuring = setting(attribute.questions("validation")[:24], n=2)
 scores = pd.DataFrame(
     {
         "unsteered": measuring.score().row(),
@@ -347,13 +355,12 @@ scores[["attribute", "attribute_low", "attribute_high", "coherence", "coherence_
 # %%
 texts = side_by_side(
     model,
-    asked.questions("validation")[:2],
+    attribute.questions("validation")[:2],
     INSTRUCTION,
     [Entry("one fixed strength", fixed), Entry("CLAS", fit.steering)],
     max_new_tokens=40,
     temperature=0.8,
     seed=SEED,
-    template=template,
 )
 HTML(texts.pivot(index="prompt", columns="method", values="text").to_html())
 
@@ -373,8 +380,7 @@ pd.DataFrame(
         "length of the first": [
             float(lengths_of[0])
             for lengths_of in (
-                steerlens.capture(model, [text], i, template=template).at(i).norm(dim=-1)
-                for i in range(n_layers)
+                steerlens.capture(model, [text], i).at(i).norm(dim=-1) for i in range(n_layers)
             )
         ],
     }
@@ -382,7 +388,7 @@ pd.DataFrame(
 
 # %% [markdown]
 # Two options keep it in bounds: `CLAS.fit(..., limit=2.0)` clamps α, and
-# `CLAS.fit(..., scope=steerlens.everywhere.without_bos)` leaves the first token alone.
+# `CLAS.fit(..., scope=scope.everywhere.without_bos)` leaves the first token alone.
 #
 # ---
 # # Exercises
@@ -434,7 +440,14 @@ options = {
     "directions too": {"learn_directions": True},
 }
 for name, option in options.items():
-    tried = CLAS.fit(model, train[:1], held[:1], directions, steps=1, template=template, **option)
+    tried = CLAS.fit(
+        model,
+        train[:1],
+        directions=directions,
+        validation=validation[:1],
+        schedule=Schedule.full_batch(steps=1),
+        **option,
+    )
     assert counts[name] == sum(value.numel() for value in tried.trained.parameters.values())
 print(counts)
 
@@ -442,12 +455,12 @@ print(counts)
 # ## Exercise 3: does the direction matter?
 #
 # c and b are fitted to whatever direction they are given. Fit CLAS on **random** directions (they are in
-# `found`) and compare the best validation losses. What does that say about the learned part?
+# `fitted`) and compare the best validation losses. What does that say about the learned part?
 
 # %%
 # solution
-random_directions = {site: one.direction for site, one in found["random"].items()}
-by_chance = CLAS.fit(model, train, held, random_directions, template=template, seed=SEED)
+random_directions = {site: at_site.direction for site, at_site in fitted["random"].items()}
+by_chance = CLAS.fit(model, train, directions=random_directions, validation=validation)
 
 # %%
 losses = {

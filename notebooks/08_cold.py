@@ -41,22 +41,25 @@ import pandas as pd
 import plotly.graph_objects as go
 import torch
 import torch.autograd.forward_ad as dual
-from analysis.coefficients import coefficients
-from analysis.comparison import coloured_text, side_by_side
-from analysis.curves import tradeoff_curve
-from analysis.strengths import Entry
-from analysis.tradeoff import Setting, tradeoff
 from IPython.display import HTML
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import steerlens
-from analysis import figures
-from analysis.judges import Coherence, judge_of
-from steerlens import ColdFD, ColdKernel, Conversation, Site, everywhere
-from steerlens.demo import benchmark_set
+from steerlens import ColdFD, ColdKernel, Conversation, Site, at, benchmark_set, scope
+from steerlens.analysis import (
+    Coherence,
+    Entry,
+    Setting,
+    coefficients,
+    coloured_text,
+    figures,
+    judge_of,
+    side_by_side,
+    tradeoff,
+    tradeoff_curve,
+)
 from steerlens.generation import Sampling
 from steerlens.methods.cold.gradients import places_of, standing_in, weights_at
-from steerlens.steering import scaled
 
 warnings.filterwarnings("ignore", message="IProgress not found")  # a progress bar we do without
 
@@ -66,7 +69,8 @@ pd.set_option("display.precision", 3)
 
 NAME = os.environ.get("STEERLENS_MODEL", "demo")
 model = steerlens.load(NAME)
-template = None if model.tokenizer.chat_template else steerlens.PLAIN
+# A chat template says how a conversation is written down. Models without one get a plain one.
+model.tokenizer.chat_template = model.tokenizer.chat_template or steerlens.PLAIN
 n_layers, d_model = model.cfg.n_layers, model.cfg.d_model
 layer = n_layers // 2
 site = Site(layer)
@@ -79,8 +83,8 @@ print(f"{n_layers} layers, {d_model} numbers in an activation; we act at layer {
 
 # %%
 INSTRUCTION = "Be positive."
-asked = benchmark_set.read("positive")
-chosen = asked.split("train")[:10]
+attribute = benchmark_set.read("positive")
+chosen = attribute.split("train")[:10]
 positive = [Conversation(row.user, response=row.prompted) for row in chosen]
 negative = [Conversation(row.user, response=row.plain) for row in chosen]
 print("asked:   ", chosen[0].user)
@@ -113,7 +117,7 @@ def dpo(chosen_row, rejected_row):
 
 
 rows = [
-    [steerlens.encode(model, answered, template) for answered in example]
+    [steerlens.encode(model, answered) for answered in example]
     for example in zip(positive, negative, strict=True)
 ]
 with torch.no_grad():
@@ -152,7 +156,7 @@ g = {name: leaf.grad for name, leaf in leaves.items() if leaf.grad is not None}
 
 
 def length(tensors):
-    return float(torch.stack([one.norm() for one in tensors]).norm())
+    return float(torch.stack([tensor.norm() for tensor in tensors]).norm())
 
 
 print(f"|theta| = {length(theta[name] for name in g):.1f}, |g| = {length(g.values()):.3f}")
@@ -188,8 +192,8 @@ losses_at([0.1, 1.0, 10.0])
 # The step was taken on other texts; still every token moves.
 
 # %%
-pairs = asked.pairs("validation")[:8]
-row, _ = steerlens.encode_pair(model, pairs[0], template)
+pairs = attribute.pairs("validation")[:8]
+row, _ = steerlens.encode_pair(model, pairs[0])
 tokens = torch.tensor([row.ids])
 
 
@@ -218,9 +222,9 @@ pd.DataFrame(
 
 
 # %%
-def distance(one, other):
-    """|one - other| / |other|, over all tokens."""
-    return float((one - other).norm() / other.norm())
+def distance(moved, reference):
+    """|moved - reference| / |reference|, over all tokens."""
+    return float((moved - reference).norm() / reference.norm())
 
 
 etas = list(real)
@@ -260,20 +264,20 @@ assert limit_table["distance"].is_monotonic_decreasing
 # %%
 def read(row_pair):
     """Z and dL/dZ at the last prompt token of both rows of an example."""
-    held = []
+    activations = []
 
-    def hold(activation, hook):
+    def begin_here(activation, hook):
         activation = activation.detach().requires_grad_()
-        held.append(activation)
+        activations.append(activation)
         return activation
 
-    with model.hooks(fwd_hooks=[(site.hook_name, hold)]):
+    with model.hooks(fwd_hooks=[(site.hook_name, begin_here)]):
         loss = dpo(*row_pair)
-    found = torch.autograd.grad(loss, held)
-    last = [one.response - 1 for one in row_pair]
+    slopes = torch.autograd.grad(loss, activations)
+    last = [row.response - 1 for row in row_pair]
     return (
-        torch.stack([z[0, i].detach() for z, i in zip(held, last, strict=True)]),
-        torch.stack([dz[0, i] for dz, i in zip(found, last, strict=True)]),
+        torch.stack([z[0, i].detach() for z, i in zip(activations, last, strict=True)]),
+        torch.stack([dz[0, i] for dz, i in zip(slopes, last, strict=True)]),
     )
 
 
@@ -304,20 +308,11 @@ def kappa(kernel, z):
 
 # %%
 KERNELS = ("unit", "dot", "cosine", "rbf")
+examples = positive, negative
 kernels = {}
 for kernel in KERNELS:
     options = {"width": width} if kernel == "rbf" else {}
-    fitted = ColdKernel.fit(
-        model,
-        site,
-        positive,
-        negative,
-        kernel=kernel,
-        template=template,
-        scope=everywhere,
-        **options,
-    )
-    ((_, kernels[kernel]),) = fitted.placed
+    kernels[kernel] = ColdKernel.fit(model, examples, site, kernel=kernel, **options).steer
     mine = kappa(kernel, Z) @ gradients
     assert distance(kernels[kernel].kappa(Z) @ kernels[kernel].gradients, mine) < 1e-3
 assert distance(kernels["unit"].direction, unit) < 1e-3
@@ -331,7 +326,7 @@ print("COLD-Kernel by hand is the library's")
 like = {kernel: kappa(kernel, Z).mean(dim=1) for kernel in KERNELS}
 pd.DataFrame(
     {"token": steerlens.prompts.show(model, row.ids)[shown]}
-    | {kernel: (one / one.abs().max())[shown].tolist() for kernel, one in like.items()}
+    | {kernel: (mean / mean.abs().max())[shown].tolist() for kernel, mean in like.items()}
 ).T
 
 # %% [markdown]
@@ -351,9 +346,10 @@ pd.DataFrame(
 # To see it we need the exact derivative. Section 4 builds it; until then we take the library's.
 
 # %%
-cold = ColdFD.fit(model, site, positive, negative, template=template, scope=everywhere)
-for name, one in zip(cold.names, cold.gradients, strict=True):
-    torch.testing.assert_close(one, g[name], rtol=1e-3, atol=1e-5 * length(g.values()))
+cold_fit = ColdFD.fit(model, examples, site, scope=scope.everywhere)
+cold = cold_fit.steer
+for name, gradient in zip(cold.names, cold.gradients, strict=True):
+    torch.testing.assert_close(gradient, g[name], rtol=1e-3, atol=1e-5 * length(g.values()))
 
 row_tokens, window = steerlens.batch(model, [row])
 assert torch.equal(row_tokens, tokens)
@@ -368,7 +364,7 @@ pd.DataFrame(
 # steps to both sides; and the model in **bfloat16**, which keeps two to three digits.
 
 # %%
-sft = ColdFD.fit(model, site, positive, loss="sft", template=template, scope=everywhere)
+sft = ColdFD.fit(model, (positive, ()), site, loss="sft").steer
 g_sft = dict(zip(sft.names, sft.gradients, strict=True))
 exact_sft = sft.derivative(model, tokens, window)[site][0]
 
@@ -466,11 +462,11 @@ assert (float32.loc[PAPER] > 5 * float32.min()).all(), "the paper's step is far 
 
 # %%
 by_difference = replace(cold, mode="fd")
-quotient = by_difference.start(model, 1).run
+quotient = by_difference.along(model)
 print(f"the library's step: {quotient.up:.2g}")
 print(f"its error:          {distance(quotient.of(tokens, window)[site][0], exact):.2g}")
 try:
-    by_difference.start(half, 1)
+    by_difference.along(half)
 except ValueError as error:
     print(f"in bfloat16:        {error}")
 
@@ -495,16 +491,16 @@ with dual.dual_level():
 
 @torch.no_grad()
 def derivative(direction, tokens=tokens):
-    held = []
+    tangents = []
 
     def keep(activation, hook):
-        held.append(dual.unpack_dual(activation).tangent.clone())
+        tangents.append(dual.unpack_dual(activation).tangent.clone())
 
     with dual.dual_level(), sdpa_kernel(SDPBackend.MATH):
         duals = {name: dual.make_dual(theta[name], direction[name]) for name in direction}
         with standing_in(places, duals), model.hooks(fwd_hooks=[(site.hook_name, keep)]):
             model(tokens)
-    return held[0][0]
+    return tangents[0][0]
 
 
 by_hand = derivative(g)
@@ -518,8 +514,8 @@ assert distance(-real[0.1] / 0.1, by_hand) < 0.05
 # %%
 eta = 3.0
 before, after = (
-    steerlens.capture(model, [row], site, steering=one).at(site)
-    for one in (None, replace(cold, eta=eta))
+    steerlens.capture(model, [row], site, steering=steering).at(site)
+    for steering in (None, at(site, replace(cold, eta=eta)))
 )
 torch.testing.assert_close(after - before, -eta * by_hand, rtol=1e-3, atol=1e-5 * float(Z.norm()))
 
@@ -560,10 +556,10 @@ pd.DataFrame(rows_of_table).set_index("kernel").round(3)
 
 # %%
 as_long = float((exact.norm(dim=-1) / unit.norm()).median())
-fd = ColdFD.fit(model, site, positive, negative, template=template)
-unit_kernel = ColdKernel.fit(model, site, positive, negative, eta=as_long, template=template)
+fd = ColdFD.fit(model, examples, site).steering
+unit_kernel = ColdKernel.fit(model, examples, site, eta=as_long).steering
 
-questions = asked.questions("validation")[:24]
+questions = attribute.questions("validation")[:24]
 setting = Setting(
     model,
     questions,
@@ -571,7 +567,6 @@ setting = Setting(
     Coherence(),
     Sampling(max_new_tokens=40, seed=SEED),
     n=2,
-    template=template,
     batch_size=64,
 )
 scores = tradeoff(
@@ -593,11 +588,10 @@ texts = side_by_side(
     model,
     questions[:2],
     INSTRUCTION,
-    [Entry("COLD-Kernel", unit_kernel.scaled(4.0)), Entry("COLD-FD", scaled(fd, 4.0))],
+    [Entry("COLD-Kernel", 4.0 * unit_kernel), Entry("COLD-FD", 4.0 * fd)],
     max_new_tokens=40,
     temperature=0.8,
     seed=SEED,
-    template=template,
 )
 HTML(texts.pivot(index="prompt", columns="method", values="text").to_html())
 
@@ -609,24 +603,16 @@ HTML(texts.pivot(index="prompt", columns="method", values="text").to_html())
 # measure all three along the prompt's mean push.
 
 # %%
+as_long_dot = float((exact.norm(dim=-1) / (kappa("dot", Z) @ gradients).norm(dim=-1)).median())
+everywhere = scope.everywhere
+dot = ColdKernel.fit(model, examples, site, kernel="dot", eta=as_long_dot, scope=everywhere)
 methods = {
-    "COLD-FD": cold,
-    "COLD-Kernel": ColdKernel.fit(
-        model, site, positive, negative, eta=as_long, template=template, scope=everywhere
-    ),
-    "COLD-Kernel, dot": ColdKernel.fit(
-        model,
-        site,
-        positive,
-        negative,
-        kernel="dot",
-        eta=float((exact.norm(dim=-1) / (kappa("dot", Z) @ gradients).norm(dim=-1)).median()),
-        template=template,
-        scope=everywhere,
-    ),
+    "COLD-FD": cold_fit.steering,
+    "COLD-Kernel": ColdKernel.fit(model, examples, site, eta=as_long, scope=everywhere).steering,
+    "COLD-Kernel, dot": dot.steering,
 }
-table = coefficients(model, pairs, [layer], methods, template=template)
-coloured_text(model, pairs[0], 0, table, methods, layer, template)
+table = coefficients(model, pairs, [layer], methods)
+coloured_text(model, pairs[0], 0, table, methods, layer)
 
 # %%
 figures.sorted_strengths(table, layer)
@@ -706,7 +692,7 @@ def margin(logits, batch):
 
 
 # %%
-mine = ColdFD.fit(model, site, positive, negative, loss=margin, template=template, scope=everywhere)
+mine = ColdFD.fit(model, examples, site, loss=margin).steer
 pushes_alike = torch.cosine_similarity(
     derivative(dict(zip(mine.names, mine.gradients, strict=True))).flatten(),
     exact.flatten(),
@@ -727,14 +713,14 @@ print(f"cosine of the two pushes: {float(pushes_alike):.4f}")
 
 # %%
 each = [
-    ColdFD.fit(model, site, [plus], [minus], template=template, scope=everywhere)
+    ColdFD.fit(model, ([plus], [minus]), site).steer
     for plus, minus in zip(positive, negative, strict=True)
 ]
 
 # %%
 # solution
 shares = torch.stack(
-    [derivative(dict(zip(one.names, one.gradients, strict=True))) / len(each) for one in each]
+    [derivative(dict(zip(step.names, step.gradients, strict=True))) / len(each) for step in each]
 )
 
 # %%
