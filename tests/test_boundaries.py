@@ -193,7 +193,7 @@ def public_things() -> list[tuple[str, object]]:
 
 def test_every_public_module_class_and_function_says_what_it_is():
     things = public_things()
-    assert {"steerlens.sites.Site", "steerlens.saving.save_steering"} <= {n for n, _ in things}
+    assert {"steerlens.sites.Site", "steerlens.saving.write_steering"} <= {n for n, _ in things}
     silent = [
         name
         for name, thing in things
