@@ -64,7 +64,7 @@ from steerlens.baselines import las
 from steerlens.generation import Sampling
 from steerlens.training.schedule import Schedule
 
-warnings.filterwarnings("ignore", message="IProgress not fitted")  # a progress bar we do without
+warnings.filterwarnings("ignore", message="IProgress not found")  # a progress bar we do without
 
 SEED = 0
 pd.set_option("display.max_colwidth", None)
