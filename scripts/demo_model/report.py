@@ -372,42 +372,25 @@ def samples_coherence_section(
     bare = unsteered(samples)
     reference = judge(bare)
     people = [text for group in human.values() for text in group]
+    warm = hot["positive"][1]
+    prompted = [text for name in ATTRIBUTES for text in samples[name][0][:40]]
+    jumbled = [shuffled_tokens(text, model.tokenizer, rng) for text in bare]
+    worded = [" ".join(rng.sample(text.split(), len(text.split()))) for text in bare]
+    compared = {
+        "the unsteered samples, tokens shuffled": jumbled,
+        "the unsteered samples, words shuffled": worded,
+    }
+    for strength, texts in over_steered(model).items():
+        compared[f"CAA (praise less blame) at strength {strength:g}"] = texts
     rows = [
         ["human text", mean(judge(people)), "", str(len(people))],
         [f"unsteered samples, temperature {TEMPERATURE}", mean(reference), "", str(len(bare))],
+        ["unsteered samples, temperature 1", mean(judge(warm)), "", str(len(warm))],
+        ["prompted samples", mean(judge(prompted)), "", str(len(prompted))],
     ]
-    warm = hot["positive"][1]
-    rows.append(["unsteered samples, temperature 1", mean(judge(warm)), "", str(len(warm))])
-    prompted = [text for name in ATTRIBUTES for text in samples[name][0][:40]]
-    rows.append(["prompted samples", mean(judge(prompted)), "", str(len(prompted))])
-    jumbled = judge([shuffled_tokens(text, model.tokenizer, rng) for text in bare])
-    rows.append(
-        [
-            "the unsteered samples, tokens shuffled",
-            mean(jumbled),
-            auroc(reference, jumbled),
-            str(len(bare)),
-        ]
-    )
-    worded = judge([" ".join(rng.sample(t.split(), len(t.split()))) for t in bare])
-    rows.append(
-        [
-            "the unsteered samples, words shuffled",
-            mean(worded),
-            auroc(reference, worded),
-            str(len(bare)),
-        ]
-    )
-    for strength, texts in over_steered(model).items():
+    for name, texts in compared.items():
         scores = judge(texts)
-        rows.append(
-            [
-                f"CAA (praise less blame) at strength {strength:g}",
-                mean(scores),
-                auroc(reference, scores),
-                str(len(texts)),
-            ]
-        )
+        rows.append([name, mean(scores), auroc(reference, scores), str(len(texts))])
     return markdown_table(["text", "mean coherence", "AUROC, unsteered against it", "n"], rows)
 
 

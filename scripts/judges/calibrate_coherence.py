@@ -90,9 +90,6 @@ def scale_of(corpus: Path, count: int, seed: int) -> Scale:
         for name in sorted(set(registers))
     }
 
-    def unit(values: list[float], registers: list[str], base: dict[str, float]) -> float:
-        return float(np.median([v - base[r] for v, r in zip(values, registers, strict=True)]))
-
     def excess(one: Measured) -> float:
         return one.excess(loss[one.register])
 
@@ -108,21 +105,27 @@ def scale_of(corpus: Path, count: int, seed: int) -> Scale:
         fingerprint=fingerprint(model),
         loss=loss,
         **bases,
-        loss_unit=unit([excess(one) for one in jumbled], jumbled_registers, bases["loss_base"]),
+        loss_unit=_unit([excess(one) for one in jumbled], jumbled_registers, bases["loss_base"]),
         repetition_unit=math.inf,
-        malformed_unit=unit(spelt, registers, bases["malformed_base"]),
+        malformed_unit=_unit(spelt, registers, bases["malformed_base"]),
         human=0.0,
         shuffled=1.0,
     )
 
-    def median_badness(group: list[Measured], scale: Scale) -> float:
-        return float(np.median([badness(one, scale) for one in group]))
-
-    span = median_badness(jumbled, raw) - median_badness(human, raw)
-    whole = unit(repeated, registers, bases["repetition_base"])
+    span = _median_badness(jumbled, raw) - _median_badness(human, raw)
+    whole = _unit(repeated, registers, bases["repetition_base"])
     scale = replace(raw, repetition_unit=whole / span)
-    anchors = median_badness(human, scale), median_badness(jumbled, scale)
+    anchors = _median_badness(human, scale), _median_badness(jumbled, scale)
     return replace(scale, human=anchors[0], shuffled=anchors[1])
+
+
+def _unit(values: list[float], registers: list[str], base: dict[str, float]) -> float:
+    """The median of the values, each less the base of its register."""
+    return float(np.median([v - base[r] for v, r in zip(values, registers, strict=True)]))
+
+
+def _median_badness(group: list[Measured], scale: Scale) -> float:
+    return float(np.median([badness(one, scale) for one in group]))
 
 
 def _measured(texts: list[str], model: HookedModel) -> list[Measured]:
