@@ -36,15 +36,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from IPython.display import HTML
-
-import steerlens
-from analysis import figures
 from analysis.coefficients import coefficients
 from analysis.comparison import coloured_text, side_by_side
 from analysis.demo import contrast
 from analysis.faithfulness import faithfulness, reworded
 from analysis.strengths import AS_FITTED, Entry, least_squares_strength, with_least_squares
+from IPython.display import HTML
+
+import steerlens
+from analysis import figures
 from steerlens import CAA, ActAdd, Conversation, Site, generated, response
 
 warnings.filterwarnings("ignore", message="IProgress not found")  # a progress bar we do without

@@ -33,12 +33,12 @@ import numpy as np
 import pandas as pd
 import plotly.express as px
 import torch
+from analysis.coefficients import coefficients
+from analysis.comparison import coloured_text
 from IPython.display import HTML
 
 import steerlens
 from analysis import figures
-from analysis.coefficients import coefficients
-from analysis.comparison import coloured_text
 from steerlens import ActAdd, Conversation, Site, at, response
 from steerlens.methods.act_add import space_token
 from steerlens.runtime.forward import logits

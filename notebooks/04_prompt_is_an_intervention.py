@@ -34,19 +34,19 @@ import warnings
 import numpy as np
 import pandas as pd
 import torch
-from IPython.display import HTML
-
-import steerlens
-from analysis import figures
 from analysis.assumptions import decodability, dispersion, gini, rank_share
 from analysis.coefficients import coefficients
 from analysis.comparison import coloured_text, side_by_side
 from analysis.curves import assumption_curves, tradeoff_curve
 from analysis.deltas import align, prompt_deltas
 from analysis.faithfulness import faithfulness, reworded
-from analysis.judges import Coherence, judge_of
 from analysis.strengths import Entry
 from analysis.tradeoff import Setting, tradeoff
+from IPython.display import HTML
+
+import steerlens
+from analysis import figures
+from analysis.judges import Coherence, judge_of
 from steerlens import PSR, Site, at, response
 from steerlens.demo import benchmark_set
 from steerlens.generation import Sampling

@@ -37,15 +37,15 @@ import warnings
 import numpy as np
 import pandas as pd
 import torch
+from analysis.coefficients import coefficients, strengths
+from analysis.comparison import coloured_text, side_by_side
+from analysis.strengths import Entry
+from analysis.tradeoff import Setting
 from IPython.display import HTML
 
 import steerlens
 from analysis import figures
-from analysis.coefficients import coefficients, strengths
-from analysis.comparison import coloured_text, side_by_side
 from analysis.judges import Coherence, judge_of
-from analysis.strengths import Entry
-from analysis.tradeoff import Setting
 from steerlens import CLAS, Conversation, Site
 from steerlens.baselines import las
 from steerlens.demo import benchmark_set

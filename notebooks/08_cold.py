@@ -41,17 +41,17 @@ import pandas as pd
 import plotly.graph_objects as go
 import torch
 import torch.autograd.forward_ad as dual
+from analysis.coefficients import coefficients
+from analysis.comparison import coloured_text, side_by_side
+from analysis.curves import tradeoff_curve
+from analysis.strengths import Entry
+from analysis.tradeoff import Setting, tradeoff
 from IPython.display import HTML
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import steerlens
 from analysis import figures
-from analysis.coefficients import coefficients
-from analysis.comparison import coloured_text, side_by_side
-from analysis.curves import tradeoff_curve
 from analysis.judges import Coherence, judge_of
-from analysis.strengths import Entry
-from analysis.tradeoff import Setting, tradeoff
 from steerlens import ColdFD, ColdKernel, Conversation, Site, everywhere
 from steerlens.demo import benchmark_set
 from steerlens.generation import Sampling

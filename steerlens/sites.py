@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Literal, get_args
+from typing import Literal, TypeAlias, get_args
 
 from steerlens.combinators import parts
 from steerlens.types import HookedModel
@@ -42,6 +42,10 @@ class Site:
 
     def __str__(self) -> str:
         return f"layer {self.layer} {self.stream}"
+
+
+Sites: TypeAlias = int | Site | Sequence[int | Site]
+"""Where a method acts: a layer, a `Site`, or several of them."""
 
 
 def as_site(where: "int | Site") -> Site:

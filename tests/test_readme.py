@@ -7,11 +7,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import methods_table
 import plotly.graph_objects as go
 import pytest
+import typer
 from typer.main import get_command
 
 from analysis.judges import judge_of
+from steerlens import methods
 from steerlens.cli import app
 from steerlens.demo import benchmark_set
 from steerlens.jsonl import read_prompt_pairs
@@ -47,7 +50,7 @@ def test_a_command_and_its_options_exist(line: str) -> None:
     words = line.split()
     command: Any = get_command(app)
     while hasattr(command, "commands"):
-        command = command.commands[words.pop(0)]
+        _, command, words = command.resolve_command(typer.Context(command), words)
     known = {option for parameter in command.params for option in parameter.opts}
     used = {word for word in words if word.startswith("--")}
     assert used <= known
@@ -90,3 +93,16 @@ def test_no_row_of_a_table_is_cut_off_from_its_head() -> None:
     for before, line, after in zip(["", *lines], lines, [*lines[1:], ""], strict=False):
         if line.startswith("|") and not before.startswith("|"):
             assert after.startswith("|---"), f"a table begins without a head: {line}"
+
+
+def test_the_table_of_methods_is_what_their_docstrings_say() -> None:
+    assert methods_table.updated(README) == README, "run `make docs`"
+    for name in methods.__all__:
+        assert f"[`{name}`](steerlens/methods/" in README
+
+
+def test_a_method_without_a_paper_or_a_page_without_its_markers_is_an_error() -> None:
+    with pytest.raises(ValueError, match="some names no paper"):
+        methods_table.paper("A method.\n\nSomebody, somewhere.", "some")
+    with pytest.raises(ValueError, match="lacks the markers"):
+        methods_table.updated("# A page")

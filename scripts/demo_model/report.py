@@ -388,9 +388,26 @@ def samples_coherence_section(
         ["unsteered samples, temperature 1", mean(judge(warm)), "", str(len(warm))],
         ["prompted samples", mean(judge(prompted)), "", str(len(prompted))],
     ]
+<<<<<<< HEAD
     for name, texts in compared.items():
         scores = judge(texts)
         rows.append([name, mean(scores), auroc(reference, scores), str(len(texts))])
+=======
+    warm = hot["positive"][1]
+    rows.append(["unsteered samples, temperature 1", mean(judge(warm)), "", str(len(warm))])
+    prompted = [text for name in ATTRIBUTES for text in samples[name][0][:40]]
+    rows.append(["prompted samples", mean(judge(prompted)), "", str(len(prompted))])
+    jumbled = judge([shuffled_tokens(text, model.tokenizer, rng) for text in bare])
+    worded = judge([" ".join(rng.sample(t.split(), len(t.split()))) for t in bare])
+    spoilt = {
+        "the unsteered samples, tokens shuffled": jumbled,
+        "the unsteered samples, words shuffled": worded,
+    }
+    for strength, texts in over_steered(model).items():
+        spoilt[f"CAA (praise less blame) at strength {strength:g}"] = judge(texts)
+    for name, scores in spoilt.items():
+        rows.append([name, mean(scores), auroc(reference, scores), str(len(scores))])
+>>>>>>> main
     return markdown_table(["text", "mean coherence", "AUROC, unsteered against it", "n"], rows)
 
 

@@ -76,11 +76,8 @@ def scale_of(corpus: Path, count: int, seed: int) -> Scale:
     """The scale, from at most `count` texts of each register."""
     model, rng = steerlens.load("demo"), random.Random(seed)
     tokenizer = model.tokenizer
-    texts = [
-        cut(one.text, tokenizer, rng)
-        for group in openings(corpus, "scale", count, seed).values()
-        for one in group
-    ]
+    groups = openings(corpus, "scale", count, seed).values()
+    texts = [cut(one.text, tokenizer, rng) for group in groups for one in group]
 
     human = _measured(texts, model)
     jumbled = _measured([shuffled_tokens(text, tokenizer, rng) for text in texts], model)
@@ -112,19 +109,34 @@ def scale_of(corpus: Path, count: int, seed: int) -> Scale:
         shuffled=1.0,
     )
 
+<<<<<<< HEAD
     span = _median_badness(jumbled, raw) - _median_badness(human, raw)
     whole = _unit(repeated, registers, bases["repetition_base"])
+=======
+    span = median_badness(jumbled, raw) - median_badness(human, raw)
+    whole = unit(repeated, registers, bases["repetition_base"])
+>>>>>>> main
     scale = replace(raw, repetition_unit=whole / span)
     anchors = _median_badness(human, scale), _median_badness(jumbled, scale)
     return replace(scale, human=anchors[0], shuffled=anchors[1])
 
 
+<<<<<<< HEAD
 def _unit(values: list[float], registers: list[str], base: dict[str, float]) -> float:
     """The median of the values, each less the base of its register."""
     return float(np.median([v - base[r] for v, r in zip(values, registers, strict=True)]))
 
 
 def _median_badness(group: list[Measured], scale: Scale) -> float:
+=======
+def unit(values: list[float], registers: list[str], base: dict[str, float]) -> float:
+    """The median of the values over their register's base."""
+    return float(np.median([v - base[r] for v, r in zip(values, registers, strict=True)]))
+
+
+def median_badness(group: list[Measured], scale: Scale) -> float:
+    """The median badness of a group on a scale."""
+>>>>>>> main
     return float(np.median([badness(one, scale) for one in group]))
 
 

@@ -23,6 +23,7 @@ class Source:
     """One file: its tree, the numbers of its lines of code, and of those among them that check."""
 
     name: str
+    file: Path
     tree: ast.Module
     code: frozenset[int]
     checking: frozenset[int]
@@ -49,7 +50,7 @@ def source_of(name: str, file: Path) -> Source:
     code = frozenset(filled - _lines(node for node in ast.walk(tree) if _is_docstring(node)))
     checks = _lines(node for node in ast.walk(tree) if _is_check(node))
     comments = sum(not comment.startswith(DIRECTIVES) for comment in said)
-    return Source(name, tree, code, code & checks, comments)
+    return Source(name, file, tree, code, code & checks, comments)
 
 
 def _lines(nodes: Iterable[ast.AST]) -> frozenset[int]:
@@ -123,9 +124,22 @@ def _parameters(node: Function) -> int:
 def exported(source: Source) -> set[str]:
     """The names that a package's root takes from its modules, as its type checkers' half says."""
     package = f"{source.name}."
-    inside = [node for node in ast.walk(source.tree) if isinstance(node, ast.ImportFrom)]
-    chosen = [node for node in inside if f"{node.module}.".startswith(package)]
-    return {alias.asname or alias.name for node in chosen for alias in node.names}
+    guarded = [node for node in source.tree.body if isinstance(node, ast.If)]
+    inside = [node for guard in guarded for node in guard.body if isinstance(node, ast.ImportFrom)]
+    names: set[str] = set()
+    for node in inside:
+        if node.module is not None and node.module.startswith(package):
+            listed = {alias.asname or alias.name for alias in node.names}
+            names |= _all_of(source, node.module) if "*" in listed else listed
+    return names
+
+
+def _all_of(source: Source, module: str) -> set[str]:
+    """`__all__` of a package of this one, or what its `__init__.py` imports where it has none."""
+    file = source.file.parent.joinpath(*module.split(".")[1:], "__init__.py")
+    inner = source_of(module, file)
+    imports = [node for node in inner.tree.body if isinstance(node, ast.ImportFrom)]
+    return {alias.asname or alias.name for node in imports for alias in node.names}
 
 
 def public_names(source: Source) -> set[str]:

@@ -105,17 +105,7 @@ def _verdicts(results: Results) -> str:
     many = many if many in results.options.sizes else results.options.sizes[-1]
     found = gap(results, "COLD-FD", "COLD-Kernel", many)
     rows.append(_row(f"H3 COLD-FD less COLD-Kernel, {many} pairs > 0", found))
-    needed = [
-        [
-            m,
-            _span(whole[m], [d[m] for d in drawn]),
-            _span(times(whole, m), [times(d, m) for d in drawn]),
-        ]
-        for m in plan.METHODS
-    ]
-    whole, drawn = Curves(results).resampled(tuple(plan.METHODS))
-    for row, m in zip(needed, plan.METHODS, strict=True):
-        row.append(_span(whole[m], [d[m] for d in drawn]))
+    needed = _pairs_needed(results, whole, drawn)
     groups = [_row_of_groups(results, *claim) for claim in SPREAD_CLAIMS]
     return (
         f"\n## Verdicts\n\nEstimates with their intervals; {results.options.seeds} seeds, "
@@ -129,9 +119,26 @@ def _verdicts(results: Results) -> str:
     )
 
 
+<<<<<<< HEAD
 def _ratio(needed: Mapping[str, float]) -> float:
     """H1's ratio, from the pairs that each method needs."""
     return times_fewer([needed[m] for m in OURS], [needed[m] for m in TUNED])
+=======
+def _pairs_needed(
+    results: Results, whole: Mapping[str, float], drawn: Sequence[Mapping[str, float]]
+) -> list[list[str]]:
+    """The pairs of each method for H1's goal, among the tuned ones and among all five."""
+    of_all, drawn_of_all = Curves(results).resampled(tuple(plan.METHODS))
+    return [
+        [
+            m,
+            _span(whole[m], [d[m] for d in drawn]),
+            _span(times(whole, m), [times(d, m) for d in drawn]),
+            _span(of_all[m], [d[m] for d in drawn_of_all]),
+        ]
+        for m in plan.METHODS
+    ]
+>>>>>>> main
 
 
 def _span(value: float, drawn: Sequence[float]) -> str:
@@ -177,6 +184,7 @@ def _scores(results: Results) -> str:
         for method in plan.METHODS:
             layer, scope = plan.CONFIGURATIONS[plan.chosen(results.cells, attribute, method)]
             for n in results.options.sizes:
+<<<<<<< HEAD
                 where = f"{method}, layer {layer}, {scope}"
                 rows.append([attribute, where, *_tested(results, attribute, method, n, draw)])
     head = [
@@ -190,10 +198,29 @@ def _scores(results: Results) -> str:
         "no C80",
         "CPU s a fit",
     ]
+=======
+                tests = results.tests(attribute, method, n)
+                both = [results.scores(attribute, method, n, k) for k in ("attribute", "coherence")]
+                unmet = sum(not one["met"] for one in tests)
+                rows.append(
+                    [
+                        attribute,
+                        f"{method}, layer {layer}, {scope}",
+                        str(tests[0]["n"]),
+                        *(str(mean_score(scores, draw)) for scores in both),
+                        ", ".join(f"{np.nanmean(scores):.0f}" for scores in both[0]),
+                        ", ".join(f"{one['strength']:.2g}" for one in tests),
+                        str(unmet) if unmet else "",
+                        f"{np.mean([one['seconds'] for one in tests]):.1f}",
+                    ]
+                )
+    names = "attribute, method, pairs, score, coherence, score by seed, strength, no C80"
+    table = markdown_table([*names.split(", "), "CPU s a fit"], rows)
+>>>>>>> main
     return (
         "\n## Scores at C80\n\nOn test questions. `strength` by seed, on the common scale; "
         "`no C80` counts the seeds in which the search found no strength with that coherence, or "
-        f"the fit found no steering at all (strength 0).\n\n{markdown_table(head, rows)}\n"
+        f"the fit found no steering at all (strength 0).\n\n{table}\n"
     )
 
 

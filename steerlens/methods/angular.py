@@ -18,7 +18,6 @@ give half the angle.
 """
 
 import math
-from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
@@ -28,8 +27,7 @@ from steerlens.directions.means import difference_of_means, unit
 from steerlens.methods.caa import CAA
 from steerlens.prompts import Prompts
 from steerlens.scopes import Scope
-from steerlens.sites import Site
-from steerlens.steering import Steering
+from steerlens.sites import Sites
 from steerlens.steers import steer
 from steerlens.training.fit import Fit
 from steerlens.types import Direction, Hook, HookedModel, Residual
@@ -52,7 +50,7 @@ class Angular:
         cls,
         model: HookedModel,
         prompts: tuple[Prompts, Prompts],
-        sites: int | Site | Sequence[int | Site],
+        sites: Sites,
         *,
         angle: float = 30.0,
         read: Scope | None = None,
@@ -61,11 +59,8 @@ class Angular:
 
         `read` is the scope whose activations are read, as in CAA.
         """
-        caa = CAA.fit(model, prompts, sites, read=read)
-        steers: dict[Site, Angular] = {}
-        for site, mean in caa.steers.items():
-            steers[site] = cls(mean.direction, angle)
-        return Fit(Steering(tuple(steers.items()), caa.steering.origin), steers)
+        fit = CAA.fit(model, prompts, sites, read=read)
+        return fit.mapped(lambda caa: cls(caa.direction, angle))
 
     @classmethod
     def from_activations(

@@ -1,6 +1,6 @@
 """What every `fit` returns."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -17,16 +17,17 @@ from steerlens.training.loop import Trained
 from steerlens.types import HookedModel, Steer
 
 AnySteer = TypeVar("AnySteer", bound=Steer)
+OtherSteer = TypeVar("OtherSteer", bound=Steer)
 
 
 @dataclass(frozen=True, eq=False)
 class Fit(Generic[AnySteer]):
     """A fitted method: `steering` is ready to use, `steers` is what stands at each site.
 
-    `trained` says how training went, and is None where nothing is trained. Its epoch 0 is the start:
-    the model without steering, or for PSR and ReFT-r1 random parameters. `name` is the method's in
-    its paper's scheme, where there is one, and `firing` how often each gate is open on the tokens
-    that it was fitted on.
+    `trained` says how training went, and is None where nothing is trained. Its epoch 0 is the
+    start: the model without steering, or for PSR and ReFT-r1 random parameters. `name` is the
+    method's in its paper's scheme, where there is one, and `firing` how often each gate is open on
+    the tokens that it was fitted on.
     """
 
     steering: Steering
@@ -52,6 +53,11 @@ class Fit(Generic[AnySteer]):
         steering = Steering(tuple(steers.items()), origin_of(model, seed, data))
         placed = steering if scope == everywhere else steering.only(scope)
         return cls(placed, dict(steers), trained, name, dict(firing or {}))
+
+    def mapped(self, make: Callable[[AnySteer], OtherSteer]) -> "Fit[OtherSteer]":
+        """The same fit with `make(steer)` in place of each steer, at every token."""
+        steers = {site: make(steer) for site, steer in self.steers.items()}
+        return Fit(Steering(tuple(steers.items()), self.steering.origin), steers, self.trained)
 
     @property
     def steer(self) -> AnySteer:

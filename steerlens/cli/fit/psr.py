@@ -141,11 +141,12 @@ def fit_psr(
     if module.objective == DIM:
         _fit_means(out, model, answered, sites, module.surface, run.as_json)
         return
+    objective = objective_named(module.objective, module.ll_weight)
     fit = PSR.fit(
         model,
         answered,
         sites,
-        objective=objective_named(module.objective, module.ll_weight),
+        objective=objective,
         surface=module.surface,  # pyright: ignore[reportArgumentType]  (checked above)
         gates=gates,
         labels=labels,

@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Literal, get_args
+from numbers import Real
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Float
@@ -10,6 +11,8 @@ from torch import Tensor, nn
 
 from steerlens.checks import require_choice, require_finite
 from steerlens.identity import identity_of
+from steerlens.prompts import Encoded
+from steerlens.scopes import Context, Window
 from steerlens.sites import Site, as_sites, require_writable
 from steerlens.types import HookedModel
 
@@ -173,3 +176,133 @@ def require_loss_value(value: object) -> None:
             f"The loss of an example is {float(value.detach())}. Load the model in float32 or "
             "bfloat16, and look for an answer that the model cannot give."
         )
+
+
+# -- Examples --------------------------------------------------------------------------------------
+
+
+def require_two_sides(given: object) -> None:
+    """Raise TypeError unless the examples are a pair of prompts."""
+    if not isinstance(given, tuple) or len(given) != 2 or isinstance(given[0], Tensor):
+        raise TypeError(
+            "The examples are a pair (positive prompts, negative prompts), with () for a side that "
+            "the loss does not look at, or an Examples(positive, negative, probabilities); found "
+            f"{type(given).__name__}. The order is fit(model, examples, sites)."
+        )
+
+
+def require_sides(loss: str, looked: Sequence[str], given: Mapping[str, Sequence[Encoded]]) -> None:
+    """Raise ValueError unless the sides that the loss looks at are there, and as long."""
+    absent = [name for name in looked if name not in given]
+    if absent:
+        raise ValueError(
+            f"The loss {loss!r} needs the {' and the '.join(absent)} prompts, which were not given."
+        )
+    unused = [name for name in given if name not in looked]
+    if unused:
+        raise ValueError(
+            f"The loss {loss!r} does not look at the {unused[0]} prompts. Leave them out, "
+            "or use 'dpo', which looks at both."
+        )
+    if len({len(given[name]) for name in looked}) > 1:
+        raise ValueError(
+            f"{len(given['positive'])} positive and {len(given['negative'])} negative prompts were "
+            "given. Give as many of each, in the same order."
+        )
+
+
+def require_answer(number: int, row: Encoded, chosen_among: bool) -> None:
+    """Raise ValueError unless the row has an answer, or, where options follow, none."""
+    if (len(row.ids) > row.response) == chosen_among:
+        raise ValueError(
+            f"Example {number} has {len(row.ids) - row.response} answer tokens. "
+            + (
+                "With option probabilities, prompts end where the option is due: give no response."
+                if chosen_among
+                else "Give each a response: Conversation(user, response=...), or Encoded rows."
+            )
+        )
+
+
+def require_some_difference(rows: Sequence[tuple[Encoded, ...]]) -> None:
+    """Raise ValueError if both answers of every example are the same."""
+    if all(positive.ids == negative.ids for positive, negative in rows):
+        raise ValueError(
+            "The positive and the negative answer of every example are the same, so the gradient "
+            "of 'dpo' is zero but for rounding. Give different answers."
+        )
+
+
+def require_probabilities(loss: object, probabilities: Sequence[object] | None, n: int) -> None:
+    """Raise ValueError unless the loss 'options', and it alone, has them for every prompt."""
+    if isinstance(loss, str) and (loss == "options") != (probabilities is not None):
+        raise ValueError(
+            "The loss 'options' needs the probabilities of the options, and no other looks at "
+            f"them; asked for {loss!r} with{'out' if probabilities is None else ''} probabilities."
+        )
+    if probabilities is not None and len(probabilities) != n:
+        raise ValueError(
+            f"{n} prompts and {len(probabilities)} sets of option probabilities were given. Give "
+            "one for each prompt."
+        )
+
+
+def require_shares(number: int, wish: Mapping[Any, float]) -> None:
+    """Raise ValueError unless the options of an example are tokens with shares that sum to 1."""
+    if not isinstance(wish, Mapping) or not all(type(name) in (int, str) for name in wish):
+        raise ValueError(
+            f"The options of example {number} must be {{token: probability, ...}}, with tokens "
+            f"named by their text or by whole numbers as ids; found {wish!r}."
+        )
+    if not all(isinstance(share, Real) for share in wish.values()):
+        raise ValueError(f"The probabilities of example {number} must be numbers; found {wish!r}.")
+    total = sum(wish.values())
+    if len(wish) < 2 or not min(wish.values()) >= 0 or not abs(total - 1) <= 1e-6:
+        raise ValueError(
+            f"The options of example {number} must be two or more tokens with probabilities "
+            f"that sum to 1; found {len(wish)} that sum to {total:g}."
+        )
+
+
+def require_known_once(number: int, ids: Sequence[int], names: object, d_vocab: int) -> None:
+    """Raise ValueError unless every option is a token of the model, and none is there twice."""
+    if len(set(ids)) < len(ids):
+        raise ValueError(f"Example {number} names a token twice among its options: {names}.")
+    unknown = [token for token in ids if not 0 <= token < d_vocab]
+    if unknown:
+        raise ValueError(
+            f"Example {number} has options {unknown[:5]}, which are not in this model's "
+            f"vocabulary of {d_vocab}."
+        )
+
+
+# -- Steps -----------------------------------------------------------------------------------------
+
+
+def require_own_site(site: Site, sites: Sequence[Site]) -> None:
+    """Raise ValueError unless a step at a site belongs to a fit of that site."""
+    if site not in sites:
+        raise ValueError(
+            f"ColdFD at {site} has sites {list(map(str, sites))}, without its own. "
+            "Pass a layer, a Site, or a list of them to fit."
+        )
+
+
+def require_whole_texts(window: Window) -> None:
+    """Raise ValueError unless the pass holds texts from their first token on."""
+    if bool(window.first.any()):
+        raise ValueError(
+            "The derivative at a token depends on all tokens before it: give whole texts, as "
+            "steerlens.batch makes them."
+        )
+
+
+def context_of(window: Window) -> Context:
+    """The run that a pass belongs to; ValueError where the window does not know it."""
+    if window.context is None:
+        raise ValueError(
+            "COLD-FD must see the tokens, and this window does not know them. Take a window of "
+            "tokens, window = steerlens.batch(model, prompts), or use generate(...), which keeps "
+            "count from pass to pass."
+        )
+    return window.context

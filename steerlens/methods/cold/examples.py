@@ -9,11 +9,17 @@ a token is named by its id or by its text, with the space that belongs to it:
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any, TypeAlias
 
-from torch import Tensor
-
+from steerlens.methods.cold.checks import (
+    require_answer,
+    require_known_once,
+    require_probabilities,
+    require_shares,
+    require_sides,
+    require_some_difference,
+    require_two_sides,
+)
 from steerlens.methods.cold.losses import Example, Loss, kind_of, loss_named, name_of
 from steerlens.prompts import Encoded, Prompts, encode_all, tokenizer_of
 from steerlens.types import HookedModel
@@ -57,43 +63,26 @@ def examples_of(
     wishes = _wishes(model, kind, given.probabilities, len(rows))
     for number, example in enumerate(rows):
         for row in example:
-            _require_answer(number, row, given.probabilities is not None)
-    if kind == "dpo" and all(positive.ids == negative.ids for positive, negative in rows):
-        raise ValueError(
-            "The positive and the negative answer of every example are the same, so the gradient "
-            "of 'dpo' is zero but for rounding. Give different answers."
-        )
+            require_answer(number, row, given.probabilities is not None)
+    if kind == "dpo":
+        require_some_difference(rows)
     return [Example(row, wish) for row, wish in zip(rows, wishes, strict=True)]
 
 
 def _as_examples(given: Examples | Prompted) -> Examples:
     if isinstance(given, Examples):
         return given
-    if isinstance(given, tuple) and len(given) == 2 and not isinstance(given[0], Tensor):
-        return Examples(*given)
-    raise TypeError(
-        "The examples are a pair (positive prompts, negative prompts), with () for a side that the "
-        "loss does not look at, or an Examples(positive, negative, probabilities); found "
-        f"{type(given).__name__}. The order is fit(model, examples, sites)."
-    )
+    require_two_sides(given)
+    return Examples(*given)
 
 
 def _wishes(
     model: HookedModel, kind: str | Loss, probabilities: Sequence[Wish] | None, n: int
 ) -> list[tuple[tuple[int, float], ...]]:
     """The wished probability of each option of each example; empty but for the loss 'options'."""
-    if isinstance(kind, str) and (kind == "options") != (probabilities is not None):
-        raise ValueError(
-            "The loss 'options' needs the probabilities of the options, and no other looks at "
-            f"them; asked for {kind!r} with{'out' if probabilities is None else ''} probabilities."
-        )
+    require_probabilities(kind, probabilities, n)
     if probabilities is None:
         return [()] * n
-    if len(probabilities) != n:
-        raise ValueError(
-            f"{n} prompts and {len(probabilities)} sets of option probabilities were given. Give "
-            "one for each prompt."
-        )
     return [_options_of(model, number, wish) for number, wish in enumerate(probabilities)]
 
 
@@ -101,67 +90,16 @@ def _sides_of(loss: str | Loss, given: Mapping[str, list[Encoded]]) -> list[list
     """The sides that the loss looks at, the positive one first; each must be as long."""
     loss_named(loss)
     looked = _SIDES[loss] if isinstance(loss, str) else tuple(given) or ("positive",)
-    absent = [name for name in looked if name not in given]
-    if absent:
-        raise ValueError(
-            f"The loss {name_of(loss)!r} needs the {' and the '.join(absent)} prompts, which were "
-            "not given."
-        )
-    unused = [name for name in given if name not in looked]
-    if unused:
-        raise ValueError(
-            f"The loss {name_of(loss)!r} does not look at the {unused[0]} prompts. Leave them out, "
-            "or use 'dpo', which looks at both."
-        )
-    if len({len(given[name]) for name in looked}) > 1:
-        raise ValueError(
-            f"{len(given['positive'])} positive and {len(given['negative'])} negative prompts were "
-            "given. Give as many of each, in the same order."
-        )
+    require_sides(name_of(loss), looked, given)
     return [given[name] for name in looked]
-
-
-def _require_answer(number: int, row: Encoded, chosen_among: bool) -> None:
-    if (len(row.ids) > row.response) == chosen_among:
-        raise ValueError(
-            f"Example {number} has {len(row.ids) - row.response} answer tokens. "
-            + (
-                "With option probabilities, prompts end where the option is due: give no response."
-                if chosen_among
-                else "Give each a response: Conversation(user, response=...), or Encoded rows."
-            )
-        )
 
 
 def _options_of(model: HookedModel, number: int, wish: Wish) -> tuple[tuple[int, float], ...]:
     """The options of one example as token ids, with their probabilities."""
-    _require_shares(number, wish)
+    require_shares(number, wish)
     ids = [name if isinstance(name, int) else _token(model, name, number) for name in wish]
-    if len(set(ids)) < len(ids):
-        raise ValueError(f"Example {number} names a token twice among its options: {list(wish)}.")
-    unknown = [token for token in ids if not 0 <= token < model.cfg.d_vocab]
-    if unknown:
-        raise ValueError(
-            f"Example {number} has options {unknown[:5]}, which are not in this model's "
-            f"vocabulary of {model.cfg.d_vocab}."
-        )
+    require_known_once(number, ids, list(wish), model.cfg.d_vocab)
     return tuple(zip(ids, wish.values(), strict=True))
-
-
-def _require_shares(number: int, wish: Wish) -> None:
-    if not isinstance(wish, Mapping) or not all(type(name) in (int, str) for name in wish):
-        raise ValueError(
-            f"The options of example {number} must be {{token: probability, ...}}, with tokens "
-            f"named by their text or by whole numbers as ids; found {wish!r}."
-        )
-    if not all(isinstance(share, Real) for share in wish.values()):
-        raise ValueError(f"The probabilities of example {number} must be numbers; found {wish!r}.")
-    total = sum(wish.values())
-    if len(wish) < 2 or not min(wish.values()) >= 0 or not abs(total - 1) <= 1e-6:
-        raise ValueError(
-            f"The options of example {number} must be two or more tokens with probabilities "
-            f"that sum to 1; found {len(wish)} that sum to {total:g}."
-        )
 
 
 def _token(model: HookedModel, text: str, number: int) -> int:

@@ -23,11 +23,14 @@ from torch import Tensor
 from steerlens.methods.cold.checks import (
     Compat,
     Mode,
+    context_of,
     require_eta,
+    require_own_site,
     require_parameters,
     require_precise,
     require_step,
     require_unfolded,
+    require_whole_texts,
     step_options,
     writable_sites,
 )
@@ -68,11 +71,7 @@ class ColdFD:
     def __post_init__(self) -> None:
         require_step(self.mode, self.eps, self.central)
         require_eta(self.eta)
-        if self.site not in self.sites:
-            raise ValueError(
-                f"ColdFD at {self.site} has sites {list(map(str, self.sites))}, without its own. "
-                "Pass a layer, a Site, or a list of them to fit."
-            )
+        require_own_site(self.site, self.sites)
 
     @classmethod
     def fit(
@@ -109,7 +108,7 @@ class ColdFD:
 
     def bind(self, window: Window) -> Steer:
         """The step on the tokens of one pass; that pass may share its numbers with it."""
-        context = _require_context(window)
+        context = context_of(window)
         # The steers of one fit share g, and so the passes: each run begins its own.
         key = (ColdFD, *map(id, self.gradients), self.mode, self.eps, self.central)
         along = context.remembered(key, lambda: self.along(context.model))
@@ -153,11 +152,7 @@ class ColdFD:
         self, model: HookedModel, tokens: Tokens, window: Window
     ) -> dict[Site, Residual]:
         """The derivative dZ at each token of a batch, whatever the scope; steering adds -eta dZ."""
-        if bool(window.first.any()):
-            raise ValueError(
-                "The derivative at a token depends on all tokens before it: give whole texts, as "
-                "steerlens.batch makes them."
-            )
+        require_whole_texts(window)
         return self.along(model).of(tokens, window)
 
     def __call__(self, activation: Residual, hook: Hook = None) -> Residual:
@@ -208,13 +203,3 @@ class MovedFrom:
 def _deepest(sites: Sequence[Site]) -> int:
     """The last block that acts on any of the sites; -1 where only the embedding does."""
     return max(site.layer - (site.stream == "resid_pre") for site in sites)
-
-
-def _require_context(window: Window) -> Context:
-    if window.context is None:
-        raise ValueError(
-            "COLD-FD must see the tokens, and this window does not know them. Take a window of "
-            "tokens, window = steerlens.batch(model, prompts), or use generate(...), which keeps "
-            "count from pass to pass."
-        )
-    return window.context
