@@ -372,27 +372,10 @@ def samples_coherence_section(
     bare = unsteered(samples)
     reference = judge(bare)
     people = [text for group in human.values() for text in group]
-    warm = hot["positive"][1]
-    prompted = [text for name in ATTRIBUTES for text in samples[name][0][:40]]
-    jumbled = [shuffled_tokens(text, model.tokenizer, rng) for text in bare]
-    worded = [" ".join(rng.sample(text.split(), len(text.split()))) for text in bare]
-    compared = {
-        "the unsteered samples, tokens shuffled": jumbled,
-        "the unsteered samples, words shuffled": worded,
-    }
-    for strength, texts in over_steered(model).items():
-        compared[f"CAA (praise less blame) at strength {strength:g}"] = texts
     rows = [
         ["human text", mean(judge(people)), "", str(len(people))],
         [f"unsteered samples, temperature {TEMPERATURE}", mean(reference), "", str(len(bare))],
-        ["unsteered samples, temperature 1", mean(judge(warm)), "", str(len(warm))],
-        ["prompted samples", mean(judge(prompted)), "", str(len(prompted))],
     ]
-<<<<<<< HEAD
-    for name, texts in compared.items():
-        scores = judge(texts)
-        rows.append([name, mean(scores), auroc(reference, scores), str(len(texts))])
-=======
     warm = hot["positive"][1]
     rows.append(["unsteered samples, temperature 1", mean(judge(warm)), "", str(len(warm))])
     prompted = [text for name in ATTRIBUTES for text in samples[name][0][:40]]
@@ -407,7 +390,6 @@ def samples_coherence_section(
         spoilt[f"CAA (praise less blame) at strength {strength:g}"] = judge(texts)
     for name, scores in spoilt.items():
         rows.append([name, mean(scores), auroc(reference, scores), str(len(scores))])
->>>>>>> main
     return markdown_table(["text", "mean coherence", "AUROC, unsteered against it", "n"], rows)
 
 

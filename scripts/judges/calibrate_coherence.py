@@ -102,33 +102,20 @@ def scale_of(corpus: Path, count: int, seed: int) -> Scale:
         fingerprint=fingerprint(model),
         loss=loss,
         **bases,
-        loss_unit=_unit([excess(one) for one in jumbled], jumbled_registers, bases["loss_base"]),
+        loss_unit=unit([excess(one) for one in jumbled], jumbled_registers, bases["loss_base"]),
         repetition_unit=math.inf,
-        malformed_unit=_unit(spelt, registers, bases["malformed_base"]),
+        malformed_unit=unit(spelt, registers, bases["malformed_base"]),
         human=0.0,
         shuffled=1.0,
     )
 
-<<<<<<< HEAD
-    span = _median_badness(jumbled, raw) - _median_badness(human, raw)
-    whole = _unit(repeated, registers, bases["repetition_base"])
-=======
     span = median_badness(jumbled, raw) - median_badness(human, raw)
     whole = unit(repeated, registers, bases["repetition_base"])
->>>>>>> main
     scale = replace(raw, repetition_unit=whole / span)
-    anchors = _median_badness(human, scale), _median_badness(jumbled, scale)
+    anchors = median_badness(human, scale), median_badness(jumbled, scale)
     return replace(scale, human=anchors[0], shuffled=anchors[1])
 
 
-<<<<<<< HEAD
-def _unit(values: list[float], registers: list[str], base: dict[str, float]) -> float:
-    """The median of the values, each less the base of its register."""
-    return float(np.median([v - base[r] for v, r in zip(values, registers, strict=True)]))
-
-
-def _median_badness(group: list[Measured], scale: Scale) -> float:
-=======
 def unit(values: list[float], registers: list[str], base: dict[str, float]) -> float:
     """The median of the values over their register's base."""
     return float(np.median([v - base[r] for v, r in zip(values, registers, strict=True)]))
@@ -136,7 +123,6 @@ def unit(values: list[float], registers: list[str], base: dict[str, float]) -> f
 
 def median_badness(group: list[Measured], scale: Scale) -> float:
     """The median badness of a group on a scale."""
->>>>>>> main
     return float(np.median([badness(one, scale) for one in group]))
 
 

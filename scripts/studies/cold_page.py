@@ -92,11 +92,14 @@ def page(cells: Cells | None, options: plan.Options, until: str) -> str:
 def _verdicts(results: Results) -> str:
     names = results.options.attributes
     whole, drawn = Curves(results).resampled(TUNED)
-    ratio = _ratio(whole)
-    ratios = np.array([_ratio(needed) for needed in drawn], dtype=float)
-    decided = f"**{far_fewer(ratios)}**"
+    ratio = times_fewer([whole[m] for m in OURS], [whole[m] for m in TUNED])
+    ratios = np.array(
+        [times_fewer([d[m] for m in OURS], [d[m] for m in TUNED]) for d in drawn], dtype=float
+    )
+    low, high = np.quantile(ratios, [0.025, 0.975], method="nearest")
     claim = f"H1 times fewer pairs >= {FEWER}"
-    rows = [[claim, *[""] * len(names), _span(ratio, ratios.tolist()), decided]]
+    decided = f"**{far_fewer(ratios)}**"
+    rows = [[claim, *[""] * len(names), f"{ratio:g} [{low:g}, {high:g}]", decided]]
     few = FEW if FEW in results.options.sizes else results.options.sizes[0]
     for rival in TUNED:
         found = gap(results, "COLD-FD", rival, few)
@@ -119,11 +122,6 @@ def _verdicts(results: Results) -> str:
     )
 
 
-<<<<<<< HEAD
-def _ratio(needed: Mapping[str, float]) -> float:
-    """H1's ratio, from the pairs that each method needs."""
-    return times_fewer([needed[m] for m in OURS], [needed[m] for m in TUNED])
-=======
 def _pairs_needed(
     results: Results, whole: Mapping[str, float], drawn: Sequence[Mapping[str, float]]
 ) -> list[list[str]]:
@@ -138,7 +136,6 @@ def _pairs_needed(
         ]
         for m in plan.METHODS
     ]
->>>>>>> main
 
 
 def _span(value: float, drawn: Sequence[float]) -> str:
@@ -184,21 +181,6 @@ def _scores(results: Results) -> str:
         for method in plan.METHODS:
             layer, scope = plan.CONFIGURATIONS[plan.chosen(results.cells, attribute, method)]
             for n in results.options.sizes:
-<<<<<<< HEAD
-                where = f"{method}, layer {layer}, {scope}"
-                rows.append([attribute, where, *_tested(results, attribute, method, n, draw)])
-    head = [
-        "attribute",
-        "method",
-        "pairs",
-        "score",
-        "coherence",
-        "score by seed",
-        "strength",
-        "no C80",
-        "CPU s a fit",
-    ]
-=======
                 tests = results.tests(attribute, method, n)
                 both = [results.scores(attribute, method, n, k) for k in ("attribute", "coherence")]
                 unmet = sum(not one["met"] for one in tests)
@@ -216,27 +198,11 @@ def _scores(results: Results) -> str:
                 )
     names = "attribute, method, pairs, score, coherence, score by seed, strength, no C80"
     table = markdown_table([*names.split(", "), "CPU s a fit"], rows)
->>>>>>> main
     return (
         "\n## Scores at C80\n\nOn test questions. `strength` by seed, on the common scale; "
         "`no C80` counts the seeds in which the search found no strength with that coherence, or "
         f"the fit found no steering at all (strength 0).\n\n{table}\n"
     )
-
-
-def _tested(results: Results, attribute: str, method: str, n: int, draw: int) -> list[str]:
-    """What a method does with so many pairs; the columns are those of the table of scores."""
-    tests = results.tests(attribute, method, n)
-    both = [results.scores(attribute, method, n, k) for k in ("attribute", "coherence")]
-    unmet = sum(not test["met"] for test in tests)
-    return [
-        str(tests[0]["n"]),
-        *(str(mean_score(scores, draw)) for scores in both),
-        ", ".join(f"{np.nanmean(scores):.0f}" for scores in both[0]),
-        ", ".join(f"{test['strength']:.2g}" for test in tests),
-        str(unmet) if unmet else "",
-        f"{np.mean([test['seconds'] for test in tests]):.1f}",
-    ]
 
 
 def _spreads(results: Results) -> str:
