@@ -15,9 +15,8 @@ from steerlens.cli.grouped import grouped
 from steerlens.cli.options import Layers, MaxNewTokens, Out, RunOptions, Seed
 
 if TYPE_CHECKING:
-    from steerlens.methods.psr import PSR, Gates
+    from steerlens.methods.psr import Gates
     from steerlens.prompts import PromptPair
-    from steerlens.training.fit import Fit
     from steerlens.training.schedule import Schedule
     from steerlens.types import HookedModel
 
@@ -133,15 +132,13 @@ def fit_psr(
     lines, labels = read_labelled_pairs(pairs)
     if module.objective == DIM:
         _require_untrained(module, training, labels)
-    inputs.require_folder_of(out)
     model = inputs.load(*run.place)
-    sites = inputs.layers_of(layers, model.cfg.n_layers)
-    _require_places(model, sites, module)
+    inputs.require_folder_of(out)
+    sites = _layers(model, layers, module)
     gates = module.gates(model, sites)
     answered = inputs.answered(model, lines, training.seed, max_new_tokens)
     if module.objective == DIM:
-        _fit_means(out, model, answered, sites, module.surface, run.as_json)
-        return
+        return _fit_means(out, model, answered, sites, module.surface, run.as_json)
     fit = PSR.fit(
         model,
         answered,
@@ -154,14 +151,9 @@ def fit_psr(
         checkpoint=training.checkpoint,
         progress=not run.as_json,
     )
-    _write(out, fit, run.as_json)
-
-
-def _write(out: Path, fit: "Fit[PSR]", as_json: bool) -> None:
-    """Write a fit, and say how it went."""
     fit.steering.save(out)
     content, text = outcome_of(fit)
-    output.say({"file": str(out), **content}, as_json, f"Wrote {out}: {text}")
+    output.say({"file": str(out), **content}, run.as_json, f"Wrote {out}: {text}")
 
 
 def _fit_means(
@@ -180,9 +172,11 @@ def _fit_means(
     output.say({"file": str(out), "method": name}, as_json, f"Wrote {out}: {name}")
 
 
-def _require_places(model: "HookedModel", layers: Sequence[int], module: Module) -> None:
+def _layers(model: "HookedModel", text: str, module: Module) -> list[int]:
+    """The layers of --layers; ValueError if the model lacks one, or DiM is asked for at several."""
     from steerlens.sites import Site, require_site
 
+    layers = inputs.layers_of(text, model.cfg.n_layers)
     for layer in layers:
         require_site(model, Site(layer))
     if module.objective == DIM and (len(layers) != 1 or module.rank != 1):
@@ -190,6 +184,7 @@ def _require_places(model: "HookedModel", layers: Sequence[int], module: Module)
             f"DiM is one vector at one layer; asked for {len(layers)} layers and rank "
             f"{module.rank}."
         )
+    return layers
 
 
 def _require_untrained(module: Module, training: Training, labels: Sequence[float] | None) -> None:
