@@ -17,10 +17,11 @@ from benchmarks.jobs import Job, Row, compared
 from benchmarks.models import source, texts
 from benchmarks.timing import Seconds, Task, interleaved, ratios, versions
 from steerlens import ColdFD, ColdKernel, Site, everywhere, generate
+from steerlens.methods.cold.examples import examples_of
 from steerlens.methods.cold.gradients import activation_gradients, mean_gradient
-from steerlens.methods.cold.losses import Example, examples_of, loss_named
+from steerlens.methods.cold.losses import Example, loss_named
 from steerlens.prompts import Encoded
-from steerlens.steering import AnySteering
+from steerlens.steering import Steering
 
 NEW_TOKENS, N_EXAMPLES, BATCH = 16, 8, 8
 UNSTEERED, KERNEL = "unsteered", "COLD-Kernel"
@@ -35,7 +36,7 @@ def measure(job: Job) -> dict[str, Any]:
     positive, negative = zip(*given["pairs"][:N_EXAMPLES], strict=True)
     sides = tuple([answered(model, text) for text in side] for side in (positive, negative))
 
-    def writing(steering: AnySteering | None, n: int) -> Task:
+    def writing(steering: Steering | None, n: int) -> Task:
         return lambda: generate(
             model, given["prompts"], steering, max_new_tokens=n, temperature=0, stop_at_end=False
         )
@@ -45,18 +46,18 @@ def measure(job: Job) -> dict[str, Any]:
     for site in (blocks // 2 - 1, blocks - 1):
         common: dict[str, Any] = {"loss": "dpo", "eta": 1e-3, "scope": everywhere}
         peaks = [peak()]
-        derivative = ColdFD.fit(model, site, *sides, **common)
+        derivative = ColdFD.fit(model, sides, site, **common)
         peaks.append(peak())
-        writing(derivative, NEW_TOKENS)()
+        writing(derivative.steering, NEW_TOKENS)()
         peaks.append(peak())
-        ways: dict[str, AnySteering | None] = {
+        ways: dict[str, Steering | None] = {
             UNSTEERED: None,
-            KERNEL: ColdKernel.fit(model, site, *sides, **common),
-            DIFFERENCE: ColdFD.fit(model, site, *sides, mode="fd", **common),
-            DERIVATIVE: derivative,
+            KERNEL: ColdKernel.fit(model, sides, site, **common).steering,
+            DIFFERENCE: ColdFD.fit(model, sides, site, mode="fd", **common).steering,
+            DERIVATIVE: derivative.steering,
         }
         f = (site + 1) / blocks
-        memory.setdefault("touched", size_of(derivative))
+        memory.setdefault("touched", size_of(derivative.steer))
         memory.setdefault("fit", peaks[1] - peaks[0])
         memory.setdefault("steer", peaks[2] - peaks[1])
         for what, rows in by_part(ways, writing, job.repeats).items():
@@ -79,7 +80,7 @@ def answered(model: Any, text: str) -> Encoded:
     return Encoded((bos, *prompt, *answer), 1, 1 + len(prompt), bos=True)
 
 
-def by_part(ways: Mapping[str, AnySteering | None], writing: Any, repeats: int) -> dict[str, Any]:
+def by_part(ways: Mapping[str, Steering | None], writing: Any, repeats: int) -> dict[str, Any]:
     """CPU seconds of a pass over the prompts, and of each further token."""
     lengths = (1, 1 + NEW_TOKENS)
     tasks = {(way, n): writing(steering, n) for way, steering in ways.items() for n in lengths}
@@ -105,8 +106,7 @@ def gradients(
     model: Any, sides: tuple[list[Encoded], ...], site: Site, repeats: int
 ) -> dict[str, list[Row]]:
     """Gradients of DPO for activations and for parameters, one example a pass and `BATCH`."""
-    positive, negative = sides
-    examples: list[Example] = examples_of(model, "dpo", positive, negative)
+    examples: list[Example] = examples_of(model, "dpo", sides)
     loss, tables = loss_named("dpo"), {}
     for what in ("activations", "parameters"):
 

@@ -208,7 +208,7 @@ def test_steering_in_capture_is_the_steer_applied_by_hand(model: Any) -> None:
             assert_near(captured.of(number, site), expected)
 
 
-@pytest.mark.parametrize("name", ["ActAdd, back", "Only, response", "a token steering"])
+@pytest.mark.parametrize("name", ["ActAdd, back", "Only, response", "a steer that sees the tokens"])
 def test_a_batch_under_a_positional_steering_is_its_single_texts(name: str, model: Any) -> None:
     steering = CATALOGUE[name].build(model)
     together = capture(model, TEXTS, [1, 2], steering=steering, batch_size=4)

@@ -6,7 +6,8 @@ And nothing partial is left on disk: the folder that a row may write to is compa
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from steerlens import (
     PLAIN,
     ActAdd,
     Chain,
+    ColdFD,
     Conversation,
     Only,
     PromptPair,
@@ -49,7 +51,8 @@ from steerlens import (
     unit,
 )
 from steerlens.prompts import require_aligned
-from steerlens.saving import _digest, saveable
+from steerlens.saving import digest_over, saveable
+from steerlens.scopes import Window
 
 ROOT = Path(__file__).parent.parent
 ONES = torch.ones(D_MODEL)
@@ -91,6 +94,17 @@ class Tokenizer:
         return {"input_ids": self.ids} if self.ids is not None else self.inner(text, **options)
 
 
+@contextmanager
+def with_template(model: Any, template: str) -> Iterator[None]:
+    """The model with another chat template inside; tests share models."""
+    before = model.tokenizer.chat_template
+    model.tokenizer.chat_template = template
+    try:
+        yield
+    finally:
+        model.tokenizer.chat_template = before
+
+
 @dataclass
 class Scene:
     """What a row may use: a model, others like it, and a folder with a good steering in it."""
@@ -119,7 +133,7 @@ class Scene:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         header.pop("digest")
         change(header)
-        header.setdefault("digest", _digest(header, tensors))
+        header.setdefault("digest", digest_over(header, tensors))
         save_file(tensors, self.path("bad.safetensors"), {"steerlens": json.dumps(header)})
         return self.path("bad.safetensors")
 
@@ -133,6 +147,16 @@ class Row:
     says: tuple[str, ...]
     advice: str
     kind: type[BaseException] = ValueError
+
+
+def under(template: str, call: Callable[[Scene], Any]) -> Callable[[Scene], Any]:
+    """The call with another chat template."""
+
+    def inside(scene: Scene) -> Any:
+        with with_template(scene.model, template):
+            return call(scene)
+
+    return inside
 
 
 def nothing(activation: Any, hook: Any = None) -> None:
@@ -175,6 +199,11 @@ def other_pass(scene: Scene) -> None:
     _, window = batch(scene.model, ["The dog"])
     with at(1, CAA(ONES)).applied(scene.model, window):
         scene.model(tokens)
+
+
+def cold(scene: Scene) -> ColdFD:
+    """A COLD-FD of the first embedding alone, as it might come from a file."""
+    return ColdFD(("W_E",), (torch.ones(2, D_MODEL),), Site(1), (Site(1),))
 
 
 def flipped(content: bytes) -> bytes:
@@ -303,6 +332,24 @@ PLACES = [
         "steering.hooks(window)",
     ),
     Row(
+        "COLD-FD as a plain hook",
+        lambda s: cold(s)(torch.zeros(1, 2, D_MODEL)),
+        ("COLD-FD must see the tokens", "a hook cannot"),
+        "steering.applied(model, window)",
+    ),
+    Row(
+        "hooks of COLD-FD without a window",
+        lambda s: at(1, cold(s)).hooks(),
+        ("ColdFD at layer 1 resid_post", "a hook cannot see"),
+        "steerlens.batch(model, prompts)",
+    ),
+    Row(
+        "hooks of COLD-FD for a window that does not know the tokens",
+        lambda s: at(1, cold(s)).hooks(Window.of(torch.ones(1, 3).bool())),
+        ("COLD-FD must see the tokens", "does not know them"),
+        "window = steerlens.batch(model, prompts)",
+    ),
+    Row(
         "a second pass in a window",
         twice,
         ("second forward pass", "one pass"),
@@ -397,19 +444,19 @@ STEERS = [
     ),
     Row(
         "fitting on infinite activations",
-        lambda s: CAA.fit(torch.full((2, 3), INF), torch.zeros(2, 3)),
+        lambda s: CAA.from_activations(torch.full((2, 3), INF), torch.zeros(2, 3)),
         ("positive activations", "6 of 6 values"),
         "torch.isfinite(x).all(dim=-1)",
     ),
     Row(
         "fitting on NaN negatives",
-        lambda s: CAA.fit(torch.zeros(2, 3), torch.full((2, 3), NAN)),
+        lambda s: CAA.from_activations(torch.zeros(2, 3), torch.full((2, 3), NAN)),
         ("negative activations", "6 of 6 values"),
         "torch.isfinite(x).all(dim=-1)",
     ),
     Row(
         "fitting on no activations",
-        lambda s: CAA.fit(torch.zeros(0, 3), torch.zeros(0, 3)),
+        lambda s: CAA.from_activations(torch.zeros(0, 3), torch.zeros(0, 3)),
         ("positive activations", "empty, shape (0, 3)"),
         "Give at least one row",
     ),
@@ -453,7 +500,7 @@ STEERS = [
     Row(
         "ActAdd with NaN coefficient",
         lambda s: ActAdd(torch.ones(1, 4), NAN),
-        ("coefficient c", "1 of 1 values"),
+        ("ActAdd's c", "1 of 1 values"),
         "NaN or infinite",
     ),
     Row(
@@ -472,14 +519,14 @@ STEERS = [
     ),
     Row(
         "the empty prompt of ActAdd without a BOS",
-        lambda s: ActAdd.fit(s.text_only(bos_token_id=None), "love", "", 1),
+        lambda s: ActAdd.fit(s.text_only(bos_token_id=None), ("love", ""), 1),
         ("empty prompt", "BOS"),
         "Use ' '",
     ),
     Row(
         "ActAdd's padding without a space token",
         lambda s: ActAdd.fit(
-            s.text_only(convert_tokens_to_ids=lambda piece: None), "love you", "hate", 1
+            s.text_only(convert_tokens_to_ids=lambda piece: None), ("love you", "hate"), 1
         ),
         ("no single token for a space",),
         "padding=model.tokenizer.encode",
@@ -570,19 +617,22 @@ TEXTS = [
     ),
     Row(
         "a template that refuses a system turn",
-        lambda s: encode(s.model, Conversation("Hi", "Be kind"), NO_SYSTEM),
+        under(NO_SYSTEM, lambda s: encode(s.model, Conversation("Hi", "Be kind"))),
         ("System role not supported",),
         "put the instruction into the user turn",
     ),
     Row(
         "a template that drops the system turn",
-        lambda s: encode_pair(s.model, PromptPair.with_system("Hi", "Be kind", "x"), DROPS_SYSTEM),
+        under(
+            DROPS_SYSTEM,
+            lambda s: encode_pair(s.model, PromptPair.with_system("Hi", "Be kind", "x")),
+        ),
         ("left the system turn out",),
         "Put the instruction into the user turn",
     ),
     Row(
         "a template that is no template",
-        lambda s: encode(s.model, Conversation("Hi"), "{% for %}"),
+        under("{% for %}", lambda s: encode(s.model, Conversation("Hi"))),
         ("template refused",),
         "put the instruction into the user turn",
     ),
@@ -957,7 +1007,7 @@ UNCHECKED = [
     Row("unknown alignment", "ActAdd(x, 1.0, 'top')", ("alignment 'top'",), "front, mid, back"),
     Row(
         "unknown alignment when fitting",
-        "ActAdd.fit(model, 'love', 'hate', 1, alignment='top')",
+        "ActAdd.fit(model, ('love', 'hate'), 1, alignment='top')",
         ("alignment 'top'",),
         "front, mid, back",
     ),
@@ -969,13 +1019,13 @@ UNCHECKED = [
     ),
     Row(
         "unequal pairs",
-        "CAA.fit(torch.ones(4, 8), torch.zeros(5, 8))",
+        "CAA.from_activations(torch.ones(4, 8), torch.zeros(5, 8))",
         ("(4, 8)", "(5, 8)"),
         "Give as many of each",
     ),
     Row(
         "one negative for many positives",
-        "CAA.fit(torch.ones(4, 8), torch.zeros(1, 8))",
+        "CAA.from_activations(torch.ones(4, 8), torch.zeros(1, 8))",
         ("(4, 8)", "(1, 8)"),
         "Give as many of each",
     ),
@@ -1002,6 +1052,48 @@ UNCHECKED = [
         "Only(CAA(v), 'response')",
         ("found str",),
         "scope_named('response')",
+        TypeError,
+    ),
+    Row(
+        "a number after a plus",
+        "at(1, CAA(v)) + 5",
+        ("added to a int",),
+        "write 5 * steering",
+        TypeError,
+    ),
+    Row(
+        "nothing before a plus",
+        "None + at(1, CAA(v))",
+        ("added to a NoneType",),
+        "caa + act_add",
+        TypeError,
+    ),
+    Row(
+        "a bare steer after a plus",
+        "at(1, CAA(v)) + CAA(v)",
+        ("added to a CAA",),
+        "at(6, steer)",
+        TypeError,
+    ),
+    Row(
+        "a fit after a plus",
+        "at(1, CAA(v)) + CAA.fit(model, ('I love', 'You hate'), 1)",
+        ("added to a Fit",),
+        "fit.steering",
+        TypeError,
+    ),
+    Row(
+        "a text as a strength",
+        "'2' * at(1, CAA(v))",
+        ("found str",),
+        "2.0 * steering",
+        TypeError,
+    ),
+    Row(
+        "a truth value as a strength",
+        "at(1, CAA(v)) * True",
+        ("found bool",),
+        "2.0 * steering",
         TypeError,
     ),
     Row(
@@ -1069,7 +1161,8 @@ def test_a_mistake_of_kind_is_named_without_the_checks_of_the_tests(row, uncheck
 @pytest.mark.parametrize("n", [1, 3])
 def test_a_template_for_plain_text_needs_no_advice(gpt2, n):
     prompts = [Conversation("Hi", "Be kind")] * n
-    assert len(generate(gpt2, prompts, max_new_tokens=1, template=PLAIN).texts) == n
+    with with_template(gpt2, PLAIN):
+        assert len(generate(gpt2, prompts, max_new_tokens=1).texts) == n
 
 
 def test_an_unknown_layer_is_refused_on_every_backend(model):

@@ -9,15 +9,9 @@ from catalogue import random
 from oracles import Array
 
 from steerlens import Conversation
+from steerlens.methods.cold.examples import Examples, examples_of
 from steerlens.methods.cold.gradients import activation_gradients
-from steerlens.methods.cold.losses import (
-    DPO,
-    Example,
-    Rows,
-    examples_of,
-    log_likelihood,
-    loss_named,
-)
+from steerlens.methods.cold.losses import DPO, Example, Rows, log_likelihood, loss_named
 from steerlens.prompts import Encoded, stack
 from steerlens.sites import Site
 
@@ -70,7 +64,7 @@ def test_a_function_of_ones_own_is_a_loss(gpt2: Any) -> None:
     def last_logit(logits: torch.Tensor, batch: Rows) -> torch.Tensor:
         return logits[0, batch.last[0], 3]
 
-    found = examples_of(gpt2, last_logit, [Conversation("What is it?", response=" A day.")])
+    found = examples_of(gpt2, last_logit, ([Conversation("What is it?", response=" A day.")], ()))
     (read,) = activation_gradients(gpt2, found, last_logit, [Site(3)])
     assert float(read[Site(3)].gradient.norm()) > 0
 
@@ -93,15 +87,21 @@ def test_a_loss_that_is_not_finite_is_refused(gpt2: Any) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("likelihood", [LONG]), "Unknown loss 'likelihood'"),
-        (("dpo", [LONG]), "'dpo' needs the negative prompts"),
-        (("negative_sft", [LONG]), "'negative_sft' needs the negative prompts"),
-        (("sft", [LONG], [SHORT]), "'sft' does not look at the negative prompts"),
-        (("dpo", [LONG, LONG], [SHORT]), "2 positive and 1 negative prompts"),
-        (("sft", [Encoded((5, 6), 0, 2, False)]), "Example 0 has 0 answer tokens"),
-        (("options", [LONG], (), [{1: 0.5, 2: 0.5}]), "Example 0 has 2 answer tokens"),
-        (("options", [Encoded((5,), 0, 1, False)]), "needs the probabilities of the options"),
-        (("sft", [LONG], (), [{1: 0.5, 2: 0.5}]), "asked for 'sft' with probabilities"),
+        (("likelihood", ([LONG], ())), "Unknown loss 'likelihood'"),
+        (("dpo", ([LONG], ())), "'dpo' needs the negative prompts"),
+        (("negative_sft", ([LONG], ())), "'negative_sft' needs the negative prompts"),
+        (("sft", ([LONG], [SHORT])), "'sft' does not look at the negative prompts"),
+        (("dpo", ([LONG, LONG], [SHORT])), "2 positive and 1 negative prompts"),
+        (("sft", ([Encoded((5, 6), 0, 2, False)], ())), "Example 0 has 0 answer tokens"),
+        (
+            ("options", Examples([LONG], probabilities=[{1: 0.5, 2: 0.5}])),
+            "Example 0 has 2 answer tokens",
+        ),
+        (
+            ("options", Examples([Encoded((5,), 0, 1, False)])),
+            "needs the probabilities of the options",
+        ),
+        (("sft", Examples([LONG], (), [{1: 0.5, 2: 0.5}])), "asked for 'sft' with probabilities"),
     ],
 )
 def test_examples_that_do_not_fit_the_loss_are_refused(
@@ -124,4 +124,23 @@ def test_option_probabilities_that_are_none_are_refused(
     gpt2: Any, wishes: Any, message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        examples_of(gpt2, "options", [Encoded((5,), 0, 1, False)], (), wishes)
+        examples_of(gpt2, "options", Examples([Encoded((5,), 0, 1, False)], (), wishes))
+
+
+@pytest.mark.parametrize("given", [[LONG], [LONG, SHORT], LONG, (LONG,), (LONG, SHORT, LONG), None])
+def test_examples_that_are_no_pair_are_refused_with_the_order(
+    gpt2: Any, given: Any, unchecked: Any
+) -> None:
+    with pytest.raises(TypeError, match=r"a pair \(positive.*fit\(model, examples, sites\)"):
+        examples_of(gpt2, "sft", given)
+
+
+def test_a_pair_of_sides_is_examples_and_tokens_with_their_mask_are_none(
+    gpt2: Any, unchecked: Any
+) -> None:
+    pair = ([LONG, SHORT], [SHORT, LONG])
+    assert examples_of(gpt2, "dpo", pair) == examples_of(gpt2, "dpo", Examples(*pair))
+    assert examples_of(gpt2, "dpo", (LONG, SHORT)) == [Example((LONG, SHORT))]
+    tokens = torch.ones((2, 3), dtype=torch.long)
+    with pytest.raises(TypeError, match=r"Examples\(positive, negative, probabilities\)"):
+        examples_of(gpt2, "sft", (tokens, tokens))

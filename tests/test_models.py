@@ -48,6 +48,21 @@ def test_logits_are_those_of_transformers(model, reference):
     require_equal_logits(model, reference)
 
 
+@each_kind
+def test_a_template_that_is_given_takes_the_place_of_the_models_own(architecture, backend, folders):
+    plain = steerlens.load(folders[architecture], backend=backend, template=steerlens.PLAIN)
+    own = steerlens.load(folders[architecture], backend=backend)
+    assert plain.tokenizer.chat_template == steerlens.PLAIN != own.tokenizer.chat_template
+    asked = steerlens.Conversation("What is it?", "Be kind.")
+    rows = [steerlens.encode(model, asked) for model in (plain, own)]
+    bos = plain.tokenizer.bos_token
+    assert plain.tokenizer.decode(list(rows[0].ids)) == f"{bos}Be kind.\n\nWhat is it?\n"
+    own.tokenizer.chat_template = steerlens.PLAIN
+    assert steerlens.encode(own, asked) == rows[0] != rows[1]
+    # The model is the same: what was fitted with one template fits the other.
+    assert fingerprint(plain) == fingerprint(own)
+
+
 def test_activations_are_those_of_transformers(model, reference):
     with torch.no_grad():
         states = reference(tokens_of(model), output_hidden_states=True).hidden_states

@@ -1,6 +1,8 @@
 """Text to tokens: every template, BOS exactly once, spans by name, pairs that line up."""
 
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -51,6 +53,18 @@ SYSTEM_INSIDE_USER = (
     "{{ m['content'] }}\n\n{% else %}{{ m['content'] }}{% endif %}{% endfor %}<|end|>"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
+
+
+@contextmanager
+def with_template(model: Any, template: str | None) -> Iterator[None]:
+    """The model with another chat template inside (None: its own); tests share models."""
+    before = model.tokenizer.chat_template
+    if template is not None:
+        model.tokenizer.chat_template = template
+    try:
+        yield
+    finally:
+        model.tokenizer.chat_template = before
 
 
 @dataclass
@@ -165,19 +179,22 @@ def test_the_spans_of_a_conversation_without_a_system_turn(text, user):
     ids=lambda value: None,
 )
 def test_the_user_turn_begins_where_the_template_puts_it(text, template, system, head, turn):
-    row = encode(text, Conversation(ASK, system, "So"), template)
+    with with_template(text, template):
+        row = encode(text, Conversation(ASK, system, "So"))
     assert spans(text, row) == (head, turn, "So")
     assert row.bos == head.startswith("<s>")
 
 
 def test_a_template_without_a_bos_gets_none(text):
-    row = encode(text, Conversation(ASK), DEFAULT_SYSTEM)
+    with with_template(text, DEFAULT_SYSTEM):
+        row = encode(text, Conversation(ASK))
     assert text.tokenizer.bos_token_id not in row.ids
     assert not row.bos
 
 
 def test_a_template_that_starts_at_once_with_the_user_has_its_question_at_0(text):
-    row = encode(text, Conversation(ASK), "{{ messages[-1]['content'] }}")
+    with with_template(text, "{{ messages[-1]['content'] }}"):
+        row = encode(text, Conversation(ASK))
     assert (row.question, row.bos) == (0, False)
     assert spans(text, row)[1] == ASK
 
@@ -189,13 +206,19 @@ def test_a_token_of_two_line_breaks_does_not_move_the_user_turn(system):
     model = TextOnly(two_breaks())
     assert len(model.tokenizer("A\n\n")["input_ids"]) == 2
     assert len(model.tokenizer("A\n\nWho")["input_ids"]) == 6
-    row = encode(model, Conversation("Who?", system), PLAIN)
+    model.tokenizer.chat_template = PLAIN
+    row = encode(model, Conversation("Who?", system))
     assert spans(model, row)[1] == "Who?\n"
 
 
-def test_the_template_that_is_given_goes_before_the_tokenizers_own(text):
-    assert encode(text, Conversation(ASK), PLAIN) != encode(text, Conversation(ASK))
-    assert encode_all(text, [Conversation(ASK)], PLAIN) == [encode(text, Conversation(ASK), PLAIN)]
+def test_the_template_is_the_tokenizers_at_the_time_and_strings_go_by_it(text):
+    own, raw = encode(text, Conversation(ASK)), encode(text, ASK)
+    with with_template(text, PLAIN):
+        plain = encode(text, Conversation(ASK))
+        assert encode_all(text, [Conversation(ASK)]) == [plain]
+        assert encode(text, ASK) == raw
+    assert spans(text, plain) == ("<s>", f"{ASK}\n", "")
+    assert encode(text, Conversation(ASK)) == own != plain
 
 
 @pytest.mark.parametrize("adds", [False, True], ids=["bare tokenizer", "tokenizer that adds BOS"])
@@ -239,7 +262,8 @@ def test_a_conversation_has_the_bos_of_its_template_and_no_other(adds):
     tokenizer = build_tokenizer("llama")
     model = TextOnly(adding_bos(tokenizer) if adds else tokenizer)
     for template, count in ((None, 1), (PLAIN, 1), (DEFAULT_SYSTEM, 0)):
-        row = encode(model, Conversation(ASK, "Be kind.", "I see"), template)
+        with with_template(model, template):
+            row = encode(model, Conversation(ASK, "Be kind.", "I see"))
         assert row.ids.count(tokenizer.bos_token_id) == count
 
 
@@ -261,12 +285,13 @@ def test_another_response_takes_the_place_of_the_first(text):
 @pytest.mark.parametrize("template", [None, PLAIN, DEFAULT_SYSTEM])
 def test_a_pair_lines_up_token_by_token_from_the_right(text, answer, template):
     pair = PromptPair.with_system(ASK, "Be kind.", answer)
-    plain, prompted = encode_pair(text, pair, template)
+    with with_template(text, template):
+        plain, prompted = encode_pair(text, pair)
+        turns = [encode(text, side).ids for side in (pair.plain, pair.prompted)]
     n = len(plain.ids) - plain.response
     assert n == len(prompted.ids) - prompted.response > 0
     assert plain.ids[-n:] == prompted.ids[-n:]
-    assert plain.prompt_ids == encode(text, pair.plain, template).ids
-    assert prompted.prompt_ids == encode(text, pair.prompted, template).ids
+    assert [plain.prompt_ids, prompted.prompt_ids] == turns
     assert plain.ids[plain.question :] == prompted.ids[prompted.question :]
     assert common_tail(plain.ids, prompted.ids) >= len(plain.ids) - plain.question
     if isinstance(answer, tuple):

@@ -30,10 +30,8 @@ from steerlens import (
     capture,
     generated,
     load_steering,
-    only,
     positions,
     response,
-    scaled,
 )
 from steerlens.identity import (
     ModelIdentity,
@@ -43,8 +41,7 @@ from steerlens.identity import (
     joint_origin,
     origin_of,
 )
-from steerlens.saving import saveable
-from steerlens.steering import Together
+from steerlens.saving import digest_of, saveable
 
 
 @saveable
@@ -91,13 +88,15 @@ STEERINGS = {
     "bfloat16": at(1, CAA(V.bfloat16())),
     "float64": at(1, CAA(V.double() / 3)),
     "float16": at(1, CAA(V.half())),
-    "token steering": ByToken(V),
-    "token steering, scaled": scaled(ByToken(V), 3.0),
-    "token steering, limited": only(scaled(ByToken(V), -1.5), positions(1, 4)),
-    "together": at(1, CAA(V)) + ByToken(U),
-    "together, scaled and limited": only(scaled(at(1, CAA(V)) + ByToken(U), 0.5), response),
-    "together, other way round": ByToken(V) + at(1, NESTED),
-    "three together": at(1, Halved()) + ByToken(V) + at(2, CAA(U)),
+    "sees the tokens": at(1, ByToken(V)),
+    "sees the tokens, scaled": 3.0 * at(1, ByToken(V)),
+    "sees the tokens, limited": at(1, ByToken(V)).scaled(-1.5).only(positions(1, 4)),
+    "sees the tokens, in a chain": at(1, Chain((ByToken(V), CAA(U)))),
+    "together": at(1, CAA(V)) + at(1, ByToken(U)),
+    "together, scaled and limited": (at(1, CAA(V)) + at(2, ByToken(U))).scaled(0.5).only(response),
+    "together, other way round": at(1, ByToken(V)) + at(1, NESTED),
+    "three together": at(1, Halved()) + at(1, ByToken(V)) + at(2, CAA(U)),
+    "a difference": at(1, CAA(V)) - at(1, ByToken(U)),
 }
 each_steering = pytest.mark.parametrize("steering", STEERINGS.values(), ids=STEERINGS)
 
@@ -142,15 +141,11 @@ def fitted(model: Any, *, layer: int = 1, positive: tuple[str, ...] = PROMPTS[:2
 
 @each_steering
 def test_what_is_loaded_is_what_was_saved_to_the_bit(steering, gpt2, tmp_path):
-    path = (
-        steering.save(tmp_path / "s.safetensors", gpt2)
-        if hasattr(steering, "save")
-        else (steerlens.saving.save_steering(steering, tmp_path / "s.safetensors", gpt2))
-    )
+    path = steering.save(tmp_path / "s.safetensors", gpt2)
     assert path == tmp_path / "s.safetensors"
     loaded = load_steering(str(path), gpt2)
     require_same(steering, loaded)
-    again = steerlens.saving.save_steering(loaded, tmp_path / "again.safetensors", gpt2)
+    again = loaded.save(tmp_path / "again.safetensors", gpt2)
     assert again.read_bytes() == path.read_bytes()
 
 
@@ -163,10 +158,10 @@ def test_every_catalogued_steering_is_saved_or_refused_for_its_plain_function(gp
         path.unlink(missing_ok=True)
         if plain:
             with pytest.raises(ValueError, match="A function cannot be saved"):
-                steerlens.saving.save_steering(steering, path, gpt2)
+                steering.save(path, gpt2)
             assert not path.exists()
             continue
-        steerlens.saving.save_steering(steering, path, gpt2)
+        steering.save(path, gpt2)
         require_same(steering, load_steering(path, gpt2))
         done.add(entry.covers)
     assert set(steerlens.methods.__all__) <= done
@@ -225,13 +220,15 @@ def test_the_digest_of_the_data_is_that_of_whole_prompts(gpt2):
     assert first.origin == fitted(gpt2, positive=("I love you.", "The dog ran.")).origin
     other = fitted(gpt2, positive=("I hate you.", "The dog ran."))
     assert first.origin.data != other.origin.data
-    added = [ActAdd.fit(gpt2, text, "", 1).origin.data for text in ("love", "love", "hate")]
+    added = [
+        ActAdd.fit(gpt2, (text, ""), 1).steering.origin.data for text in ("love", "love", "hate")
+    ]
     assert added[0] == added[1] != added[2]
 
 
 def test_a_steering_fitted_on_one_backend_acts_the_same_on_the_other(both_backends, tmp_path):
     here, there = both_backends
-    steering = fitted(here) + ActAdd.fit(here, "love", "hate", 2, c=2.0)
+    steering = fitted(here) + ActAdd.fit(here, ("love", "hate"), 2, c=2.0).steering
     loaded = load_steering(steering.save(tmp_path / "s.safetensors"), there)
     require_same(steering, loaded)
     for model, other in ((here, there), (there, here)):
@@ -269,10 +266,13 @@ def test_a_steering_for_plain_weights_is_refused_by_folded_ones(architecture, fo
         load_steering(path, plain)
 
 
-def test_a_token_steering_in_a_file_is_checked_against_the_model_too(gpt2, tmp_path):
-    wide, deep = at(1, CAA(torch.ones(7))) + ByToken(V), ByToken(V) + at(9, CAA(V))
+def test_beside_a_steer_that_sees_the_tokens_every_other_is_checked_against_the_model(
+    gpt2, tmp_path
+):
+    toy = at(1, ByToken(V))
+    wide, deep = at(1, CAA(torch.ones(7))) + toy, toy + at(9, CAA(V))
     for steering, words in ((wide, "d_model 7"), (deep, r"blocks\.9\.hook_resid_post")):
-        for tried in (steering, scaled(steering, 2.0), only(steering, response)):
+        for tried in (steering, 2.0 * steering, steering.only(response)):
             with pytest.raises(ValueError, match=words):
                 tried.save(tmp_path / "s.safetensors", gpt2)
             path = tried.save(tmp_path / "s.safetensors")
@@ -319,12 +319,11 @@ def test_steerings_of_different_models_do_not_add_up():
 
 
 def test_the_origin_of_steerings_together_is_in_their_file(gpt2, tmp_path):
-    steering = fitted(gpt2)
-    for joint in (steering + ByToken(V), scaled(ByToken(V) + steering, 2.0)):
+    steering, toy = fitted(gpt2), at(1, ByToken(V))
+    for joint in (steering + toy, 2.0 * (toy + steering), toy - steering, sum([toy, steering])):
+        assert joint.origin == steering.origin
         loaded = load_steering(joint.save(tmp_path / "s.safetensors"), gpt2)
-        together = loaded if isinstance(loaded, Together) else loaded.steering
-        origins = [part.origin for part in together.steerings if isinstance(part, Steering)]
-        assert origins == [steering.origin]
+        assert loaded.origin == steering.origin
         assert header_of(tmp_path / "s.safetensors")["origin"]["data"] == steering.origin.data
 
 
@@ -424,3 +423,18 @@ def test_a_position_free_steering_from_a_file_needs_no_window(gpt2, tmp_path):
     plain = gpt2(tokens)
     with load_steering(path, gpt2).applied(gpt2):
         assert not torch.equal(gpt2(tokens), plain)
+
+
+def test_a_digest_is_of_what_is_saved_and_of_nothing_else(gpt2):
+    same = [digest_of(each) for each in (at(1, CAA(V)), at(1, CAA(V.clone())), fitted_like(V))]
+    assert len(set(same)) == 1
+    assert len(same[0]) == 16
+    others = [CAA(V), at(2, CAA(V)), at(1, CAA(U)), at(1, CAA(V.double())), 2.0 * at(1, CAA(V))]
+    assert len({same[0], *(digest_of(other) for other in others)}) == len(others) + 1
+    with pytest.raises(ValueError, match="A function cannot be saved"):
+        digest_of(at(1, stop))
+
+
+def fitted_like(v: torch.Tensor) -> Steering:
+    """As if fitted: with an origin, which is no part of what a steering does."""
+    return Steering(((Site(1), CAA(v)),), Origin(ModelIdentity("a", 4, D_MODEL, "none")))

@@ -1,35 +1,51 @@
 """Steerings on a model: hooks that come and go, order, nesting, warnings, combinators, files."""
 
+import operator
 import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from catalogue import CATALOGUE, LAYER, ByToken, Entry, first_positive, halved, random
-from tiny_models import D_MODEL, N_LAYERS, PROMPTS, greedy, load, response_rows, write_folder
+from catalogue import CATALOGUE, LAYER, ByToken, Entry, cold_fd, first_positive, halved, random
+from tiny_models import (
+    BACKENDS,
+    D_MODEL,
+    N_LAYERS,
+    PROMPTS,
+    greedy,
+    load,
+    response_rows,
+    write_folder,
+)
 
 import steerlens
 from steerlens import (
     CAA,
     ActAdd,
     Chain,
+    ColdFD,
+    Conversation,
     Only,
     Scaled,
     Site,
     Steering,
     SteeringWarning,
-    TokenSteering,
     When,
     Window,
     at,
     capture,
 )
+from steerlens.combinators import bind
 from steerlens.identity import is_bridge
 from steerlens.runtime.forward import logits
-from steerlens.steering import Together
+from steerlens.saving import saveable
 
 V = random(D_MODEL, seed=8)
+U = random(D_MODEL, seed=9)
 
 
 def pass_of(model: Any, prompts: Any = PROMPTS) -> tuple[torch.Tensor, Window]:
@@ -49,6 +65,22 @@ def hook_counts(model: Any) -> int:
 
 def seen_at(model: Any, layer: int, steering: Any) -> torch.Tensor:
     return steerlens.capture(model, list(PROMPTS), layer, steering=steering).at(layer)
+
+
+class Looks:
+    """A steer that must see the run: `look` is shown each pass and says what to do in it."""
+
+    needs_window = True
+    needs_run = True
+
+    def __init__(self, look: Callable[[Window], Any]) -> None:
+        self.look = look
+
+    def bind(self, window: Window) -> Any:
+        return self.look(window)
+
+    def __call__(self, activation: torch.Tensor, hook: Any = None) -> torch.Tensor:
+        raise ValueError("Looks must see the run.")
 
 
 # Hooks on a model -----------------------------------------------------------------------------
@@ -119,20 +151,17 @@ def test_hooks_are_gone_after_an_exception_inside_a_steer(run: Any, model: Any) 
     assert torch.equal(forward(model), plain)
 
 
-def test_a_token_steering_that_fails_in_a_later_pass_leaves_no_hooks(model: Any) -> None:
-    class Failing:
-        def start(self, model: Any, batch: int) -> Any:
-            return FailingRun()
-
-    class FailingRun:
-        steps = 0
-
-        def step(self, tokens: torch.Tensor, window: Window) -> Steering:
-            self.steps += 1
-            return at(1, CAA(V) if self.steps < 3 else failing)
+def test_a_steer_that_fails_in_a_later_pass_leaves_no_hooks(model: Any) -> None:
+    def third_fails(window: Window) -> Any:
+        assert window.context is not None
+        passes = window.context.remembered("passes", list)
+        passes.append(window)
+        return CAA(V) if len(passes) < 3 else failing
 
     with pytest.raises(ArithmeticError):
-        steerlens.generate(model, [PROMPTS[0]], Failing(), max_new_tokens=5, stop_at_end=False)
+        steerlens.generate(
+            model, [PROMPTS[0]], at(1, Looks(third_fails)), max_new_tokens=5, stop_at_end=False
+        )
     assert hook_counts(model) == 0
 
 
@@ -327,13 +356,14 @@ def test_no_warning_hides_an_exception_that_is_under_way(model: Any) -> None:
     assert not [w for w in caught if issubclass(w.category, SteeringWarning)]
 
 
-def test_a_token_steering_that_did_nothing_warns(model: Any) -> None:
-    with pytest.warns(SteeringWarning, match="changed no activation"):
-        steerlens.generate(model, [PROMPTS[0]], ByToken(torch.zeros(D_MODEL)), max_new_tokens=3)
+def test_a_steer_that_saw_the_tokens_and_did_nothing_warns(model: Any) -> None:
+    idle = at(LAYER, ByToken(torch.zeros(D_MODEL)))
+    with pytest.warns(SteeringWarning, match="ByToken at layer 1 .*changed no activation"):
+        steerlens.generate(model, [PROMPTS[0]], idle, max_new_tokens=3)
 
 
-def test_a_token_steering_that_acted_in_its_first_pass_only_does_not_warn(model: Any) -> None:
-    steering = steerlens.only(ByToken(V), steerlens.prompt)
+def test_a_steer_that_acted_in_its_first_pass_only_does_not_warn(model: Any) -> None:
+    steering = at(LAYER, ByToken(V)).only(steerlens.prompt)
     steerlens.generate(model, list(PROMPTS), steering, max_new_tokens=3, stop_at_end=False)
 
 
@@ -389,7 +419,8 @@ def test_a_strength_that_is_no_number_is_refused(strength: float) -> None:
     for scaled in (
         lambda: Scaled(CAA(V), strength),
         lambda: at(1, CAA(V)).scaled(strength),
-        lambda: steerlens.scaled(ByToken(V), strength),
+        lambda: steerlens.scaled(at(1, ByToken(V)), strength),
+        lambda: strength * at(1, CAA(V)),
     ):
         with pytest.raises(ValueError, match="strength must be a finite number"):
             scaled()
@@ -442,25 +473,215 @@ def test_a_gate_inside_a_chain_sees_what_the_steers_before_it_did(model: Any) ->
     torch.testing.assert_close(opened, seen_at(model, 1, None) + push + V, rtol=0, atol=1e-3)
 
 
-# TokenSteering --------------------------------------------------------------------------------
+# The algebra of steerings -----------------------------------------------------------------------
 
 
-def test_a_token_steering_is_started_once_a_batch_and_stepped_once_a_pass(model: Any) -> None:
+@pytest.mark.parametrize(
+    ("made", "strength"),
+    [
+        (lambda s: 2.0 * s, 2.0),
+        (lambda s: s * 2.0, 2.0),
+        (lambda s: np.float64(2) * s, 2.0),
+        (lambda s: s * np.float64(2), 2.0),
+        (lambda s: -s, -1.0),
+        (lambda s: s.scaled(0.5), 0.5),
+        (lambda s: steerlens.scaled(s, 0.5), 0.5),
+    ],
+)
+def test_a_number_times_a_steering_is_it_at_that_strength(
+    made: Callable[[Steering], Any], strength: float
+) -> None:
+    steering = with_origin(at(1, CAA(V)) + at(2, ByToken(U)))
+    scaled = made(steering)
+    assert type(scaled) is Steering
+    assert scaled.origin is steering.origin
+    assert scaled.sites == steering.sites
+    for (_, wrapped), (_, steer) in zip(scaled.placed, steering.placed, strict=True):
+        assert (type(wrapped), type(wrapped.strength)) == (Scaled, float)
+        assert (wrapped.steer, wrapped.strength) == (steer, strength)
+
+
+def with_origin(steering: Steering) -> Steering:
+    """The same steering with an origin, so that what loses it is seen."""
+    from steerlens.identity import ModelIdentity, Origin
+
+    return Steering(steering.placed, Origin(ModelIdentity("a", 4, D_MODEL, "none"), seed=3))
+
+
+def test_whole_numbers_and_numpys_are_strengths_too(unchecked: Any) -> None:
+    for number in (2, np.int64(2), np.float32(2)):
+        for product in (number * at(1, CAA(V)), at(1, CAA(V)) * number):
+            assert type(product) is Steering
+            ((_, steer),) = product.placed
+            assert steer.strength == 2.0
+
+
+@pytest.mark.parametrize(
+    "product",
+    [
+        lambda s: "2" * s,
+        lambda s: s * "2",
+        lambda s: s * True,
+        lambda s: True * s,
+        lambda s: s * None,
+        lambda s: s * s,
+        lambda s: s * torch.ones(3),
+    ],
+)
+def test_what_is_no_number_is_no_strength(product: Any, unchecked: Any) -> None:
+    with pytest.raises(TypeError, match=r"A strength is a number: 2\.0 \* steering"):
+        product(at(1, CAA(V)))
+
+
+def test_a_difference_is_a_sum_with_the_other_reversed(model: Any) -> None:
+    first, second = at(1, CAA(V)), at(1, CAA(U)) + at(2, halved)
+    assert type(first - second) is Steering
+    found = seen_at(model, 2, first - second)
+    assert torch.equal(found, seen_at(model, 2, first + second.scaled(-1.0)))
+    assert not torch.equal(found, seen_at(model, 2, second - first))
+    with pytest.raises(TypeError, match="was to be added to a int"):
+        first - 5  # pyright: ignore
+
+
+def test_a_sum_of_a_list_is_all_of_them_in_order(model: Any) -> None:
+    one, two, three = at(1, CAA(V)), at(1, halved), at(2, CAA(U))
+    total: Any = sum([one, two, three])
+    assert type(total) is Steering
+    assert total.placed == (one + two + three).placed
+    assert sum([one]) is one
+
+
+class HasSteering:
+    """As a fit has one."""
+
+    steering = at(1, CAA(V))
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (5, r"to a int\. For another strength write 5 \* steering"),
+        (0.0, r"to a float\. For another strength write 0\.0 \* steering"),
+        (None, r"to a NoneType\. Add a steering to a steering, as in caa \+ act_add"),
+        ("caa", r"to a str\. Add a steering to a steering"),
+        (CAA(V), r"to a CAA\. Say where it acts: at\(6, steer\)"),
+        (halved, r"to a function\. Say where it acts: at\(6, steer\)"),
+        (HasSteering(), r"to a HasSteering\. Add its steering: fit\.steering"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+@pytest.mark.parametrize("swapped", [False, True], ids=["after", "before"])
+def test_only_steerings_add_up(other: Any, message: str, swapped: bool) -> None:
+    sides = (other, at(1, CAA(V))) if swapped else (at(1, CAA(V)), other)
+    with pytest.raises(TypeError, match=f"A Steering was to be added {message}"):
+        operator.add(*sides)
+
+
+def test_nothing_but_the_zero_of_sum_is_left_out() -> None:
+    steering = at(1, CAA(V))
+    assert 0 + steering is steering
+    with pytest.raises(TypeError, match="For another strength"):
+        steering + 0  # pyright: ignore
+
+
+def test_one_steer_is_placed_at_each_of_several_sites() -> None:
+    steer = CAA(V)
+    listed = at([2, Site(3, "attn_out"), 2], steer)
+    assert listed.sites == (Site(2), Site(3, "attn_out"))
+    assert all(placed is steer for _, placed in listed.placed)
+    assert at((1,), steer).sites == (Site(1),)
+    with pytest.raises(ValueError, match="No sites were given"):
+        at([], steer)
+
+
+def test_a_whole_number_of_numpy_is_a_layer(unchecked: Any) -> None:
+    found = at(np.int64(2), CAA(V)).sites  # pyright: ignore[reportArgumentType]
+    assert found == (Site(2),)
+    assert type(found[0].layer) is int
+    assert at(list(np.arange(2)), CAA(V)).sites == (Site(0), Site(1))
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_to_moves_every_tensor_and_nothing_else(device: str) -> None:
+    shared = CAA(V)
+    origin = with_origin(at(1, shared)).origin
+    chain = Chain((shared, halved, ActAdd(random(2, D_MODEL))))
+    steering = Steering(
+        (
+            (Site(1), Scaled(Only(chain, steerlens.last), 0.5)),
+            (Site(2), When(CAA(V), first_positive)),
+            (Site(3), steerlens.PSR(random(3, D_MODEL), torch.ones(3), random(3, D_MODEL))),
+        ),
+        origin,
+    )
+    moved = steering.to(device)
+    assert type(moved) is Steering
+    assert moved.origin is origin
+    assert moved.sites == steering.sites
+    before, after = tensors_of(steering.placed), tensors_of(moved.placed)
+    assert len(before) == 6
+    assert {tensor.device.type for tensor in after} == {device}
+    assert [tensor.shape for tensor in after] == [tensor.shape for tensor in before]
+    if device == "cpu":
+        assert all(torch.equal(*pair) for pair in zip(before, after, strict=True))
+    else:
+        # Where they stood twice they are still one; the steering itself stays where it was.
+        assert after[0] is after[2]
+        assert {tensor.device.type for tensor in before} == {"cpu"}
+    wrapped = moved.placed[0][1].steer  # pyright: ignore
+    assert (wrapped.scope, wrapped.steer.steers[1]) == (steerlens.last, halved)
+    assert moved.placed[1][1].condition is first_positive  # pyright: ignore
+
+
+def tensors_of(value: Any) -> list[torch.Tensor]:
+    """Every tensor in a tree of steers, in order, as often as it stands there."""
+    if isinstance(value, torch.Tensor):
+        return [value]
+    inner = value if isinstance(value, tuple) else vars(value).values() if is_steer(value) else ()
+    return [tensor for part in inner for tensor in tensors_of(part)]
+
+
+def is_steer(value: Any) -> bool:
+    return hasattr(value, "__dataclass_fields__") and not isinstance(value, type)
+
+
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_every_catalogued_steering_moves(name: str, gpt2: Any) -> None:
+    steering = CATALOGUE[name].build(gpt2)
+    moved = steering.to("meta")
+    assert moved.sites == steering.sites
+    before, after = tensors_of(steering.placed), tensors_of(moved.placed)
+    assert [tensor.shape for tensor in after] == [tensor.shape for tensor in before]
+    assert all(tensor.is_meta for tensor in after)
+
+
+def test_a_moved_steering_steers_alike_and_its_file_is_the_same(gpt2: Any, tmp_path: Path) -> None:
+    steering = cold_fd(gpt2) + at(LAYER, CAA(V)) + at(2, CAA(V))
+    moved = steering.to("cpu")
+    assert torch.equal(seen_at(gpt2, 2, moved), seen_at(gpt2, 2, steering))
+    files = [s.save(tmp_path / f"{n}.st") for n, s in enumerate((steering, moved))]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+# Steers that must see the run -------------------------------------------------------------------
+
+
+def test_such_a_steer_is_bound_once_a_pass_and_remembers_for_one_batch(model: Any) -> None:
     log: list[Any] = []
 
-    class Logged:
-        def start(self, model: Any, batch: int) -> Any:
-            log.append(("start", batch))
-            return LoggedRun()
+    def look(window: Window) -> Any:
+        context = window.context
+        assert context is not None
+        assert context.model is model
+        context.remembered("start", lambda: log.append(("start", len(context.tokens))))
+        log.append((tuple(context.tokens.shape), window.first.tolist()))
+        return CAA(V)
 
-    class LoggedRun:
-        def step(self, tokens: torch.Tensor, window: Window) -> Steering:
-            log.append((tuple(tokens.shape), window.first.tolist()))
-            return at(1, CAA(V))
-
-    assert isinstance(Logged(), TokenSteering)
+    steering = at(1, Looks(look))
+    assert (steering.needs_run, steering.positional) == (True, True)
+    assert not at(1, CAA(V)).needs_run
     steerlens.generate(
-        model, list(PROMPTS[:3]), Logged(), max_new_tokens=3, batch_size=2, stop_at_end=False
+        model, list(PROMPTS[:3]), steering, max_new_tokens=3, batch_size=2, stop_at_end=False
     )
     assert log == [
         ("start", 2),
@@ -474,74 +695,303 @@ def test_a_token_steering_is_started_once_a_batch_and_stepped_once_a_pass(model:
     ]
 
 
-def test_a_token_steering_sees_the_tokens_that_the_pass_holds(model: Any) -> None:
+def test_it_sees_the_tokens_that_the_pass_holds(model: Any) -> None:
     seen: list[list[int]] = []
 
-    class Seen:
-        def start(self, model: Any, batch: int) -> Any:
-            return self
+    def look(window: Window) -> Any:
+        assert window.context is not None
+        seen.append(window.context.tokens[0].tolist())
+        return CAA(V)
 
-        def step(self, tokens: torch.Tensor, window: Window) -> Steering:
-            seen.append(tokens[0].tolist())
-            return at(1, CAA(V))
-
-    written, _ = greedy(model, [PROMPTS[0]], Seen(), max_new_tokens=4)
+    written, _ = greedy(model, [PROMPTS[0]], at(1, Looks(look)), max_new_tokens=4)
     assert seen[0] == list(steerlens.encode(model, PROMPTS[0]).ids)
     assert [step[0] for step in seen[1:]] == list(written.response_ids(0)[:3])
 
 
-def test_the_same_fixed_steer_as_a_token_steering_gives_the_same_tokens(model: Any) -> None:
-    class Fixed:
-        def start(self, model: Any, batch: int) -> Any:
-            return self
+def test_what_belongs_to_one_pass_is_new_in_each_and_shared_within_it(model: Any) -> None:
+    seen: list[Any] = []
 
-        def step(self, tokens: torch.Tensor, window: Window) -> Steering:
-            return at(1, Only(CAA(V), steerlens.response))
+    def look(window: Window) -> Any:
+        context = window.context
+        assert context is not None
+        seen.append((dict(context.this_pass), dict(context.memory)))
+        context.this_pass[len(seen)] = context.memory[len(seen)] = True
+        return CAA(V)
 
-    fixed, _ = greedy(model, list(PROMPTS), Fixed())
-    plain, _ = greedy(model, list(PROMPTS), at(1, Only(CAA(V), steerlens.response)))
+    pair = at(1, Looks(look)) + at(2, Looks(look))
+    steerlens.generate(model, [PROMPTS[0]], pair, max_new_tokens=2, stop_at_end=False)
+    assert seen == [
+        ({}, {}),
+        ({1: True}, {1: True}),
+        ({}, {1: True, 2: True}),
+        ({3: True}, {1: True, 2: True, 3: True}),
+    ]
+
+
+@pytest.mark.parametrize("wrap", [lambda s: s, lambda s: s.scaled(0.5).only(steerlens.response)])
+def test_alone_is_the_one_steer_of_a_pass_out_of_its_wrappers(wrap: Any, gpt2: Any) -> None:
+    seen: list[object] = []
+
+    def look(window: Window) -> Any:
+        assert window.context is not None
+        seen.append(window.context.alone)
+        return CAA(V)
+
+    steer = Looks(look)
+    chain = Chain((steer,))
+    for steering in (at(1, steer), at(1, chain), at(1, steer) + at(2, CAA(V))):
+        steerlens.capture(gpt2, [PROMPTS[0]], 1, steering=wrap(steering))
+        tokens, window = pass_of(gpt2, PROMPTS[:1])
+        with wrap(steering).applied(gpt2, window), torch.no_grad():
+            logits(gpt2, tokens, window)
+    assert seen == [steer, steer, chain, chain, None, None]
+
+
+def test_a_step_may_run_the_model_and_finds_nothing_of_ours_on_it(model: Any) -> None:
+    hooks: list[int] = []
+
+    def look(window: Window) -> Any:
+        context = window.context
+        assert context is not None
+        hooks.append(hook_counts(model))
+        with torch.no_grad():
+            context.model(context.tokens)
+        return CAA(V)
+
+    asking = at(1, Looks(look)) + at(2, CAA(U)) + at(2, Looks(look))
+    plain = at(1, CAA(V)) + at(2, CAA(U)) + at(2, CAA(V))
+    found, _ = greedy(model, list(PROMPTS[:2]), asking, max_new_tokens=3)
+    fixed, _ = greedy(model, list(PROMPTS[:2]), plain, max_new_tokens=3)
+    assert response_rows(found) == response_rows(fixed)
+    assert hooks == [0] * 6
+    assert torch.equal(seen_at(model, 3, asking), seen_at(model, 3, plain))
+
+
+def test_between_two_streamed_pieces_nothing_of_it_is_on_the_model(model: Any) -> None:
+    steering = at(LAYER, ByToken(5 * V)) + at(2, CAA(V))
+    tokens = []
+    pieces = steerlens.stream(model, PROMPTS[0], steering, max_new_tokens=4, temperature=0.0)
+    for piece in pieces:
+        assert hook_counts(model) == 0
+        tokens.append(piece.token)
+    whole = steerlens.generate(model, PROMPTS[0], steering, max_new_tokens=4, temperature=0.0)
+    assert tuple(tokens) == whole.response_ids(0)
+
+
+def test_a_fixed_steer_that_it_binds_to_gives_the_same_tokens(model: Any) -> None:
+    inner = Only(CAA(V), steerlens.response)
+    fixed, _ = greedy(model, list(PROMPTS), at(1, Looks(lambda window: bind(inner, window))))
+    plain, _ = greedy(model, list(PROMPTS), at(1, inner))
     assert response_rows(fixed) == response_rows(plain)
 
 
-def test_token_steerings_add_in_order_from_either_side(model: Any) -> None:
+def test_it_adds_in_order_from_either_side(model: Any) -> None:
     h = seen_at(model, LAYER, None)
-    toy = seen_at(model, LAYER, ByToken(V)) - h
-    before, after = at(LAYER, halved) + ByToken(V), ByToken(V) + at(LAYER, halved)
-    assert isinstance(before, Together)
+    by_token = at(LAYER, ByToken(V))
+    toy = seen_at(model, LAYER, by_token) - h
+    assert float(toy.abs().max()) > 0.1
+    before, after = at(LAYER, halved) + by_token, by_token + at(LAYER, halved)
     torch.testing.assert_close(seen_at(model, LAYER, before), h / 2 + toy, rtol=0, atol=1e-5)
     torch.testing.assert_close(seen_at(model, LAYER, after), (h + toy) / 2, rtol=0, atol=1e-5)
-    pair = (at(LAYER, halved) + at(LAYER, CAA(V))) + ByToken(V)
+    pair = (at(LAYER, halved) + at(LAYER, CAA(V))) + by_token
     torch.testing.assert_close(seen_at(model, LAYER, pair), h / 2 + V + toy, rtol=0, atol=1e-5)
     three = before + at(LAYER, CAA(V))
     torch.testing.assert_close(seen_at(model, LAYER, three), h / 2 + toy + V, rtol=0, atol=1e-5)
-    scaled = steerlens.scaled(ByToken(V), 2.0) + at(LAYER, halved)
+    scaled = steerlens.scaled(by_token, 2.0) + at(LAYER, halved)
     torch.testing.assert_close(seen_at(model, LAYER, scaled), (h + 2 * toy) / 2, rtol=0, atol=1e-5)
+    chain = at(LAYER, Chain((halved, ByToken(V))))
+    assert torch.equal(seen_at(model, LAYER, chain), seen_at(model, LAYER, before))
 
 
-def test_a_token_steering_that_defines_no_addition_still_adds_after_a_steering(
-    model: Any,
-) -> None:
-    class Bare:
-        def start(self, model: Any, batch: int) -> Any:
-            return ByToken(V).start(model, batch)
-
-    right = Bare() + at(LAYER, halved)
-    left = at(LAYER, halved) + Bare()
+def test_two_in_one_steering_share_nothing(model: Any) -> None:
     h = seen_at(model, LAYER, None)
-    toy = seen_at(model, LAYER, ByToken(V)) - h
-    torch.testing.assert_close(seen_at(model, LAYER, right), (h + toy) / 2, rtol=0, atol=1e-5)
-    torch.testing.assert_close(seen_at(model, LAYER, left), h / 2 + toy, rtol=0, atol=1e-5)
+    first, second = at(LAYER, ByToken(V)), at(LAYER, ByToken(U))
+    changes = [seen_at(model, LAYER, each) - h for each in (first, second)]
+    pair = first + second
+    torch.testing.assert_close(seen_at(model, LAYER, pair), h + sum(changes), rtol=0, atol=1e-5)
+    # With a cache each must go on from its own sum: without one there is nothing to mix up.
+    cached, scores = greedy(model, list(PROMPTS), pair, max_new_tokens=4)
+    whole, again = greedy(model, list(PROMPTS), pair, max_new_tokens=4, cache=False)
+    assert response_rows(cached) == response_rows(whole)
+    torch.testing.assert_close(torch.stack(scores), torch.stack(again), rtol=0, atol=1e-3)
 
 
-def test_only_and_scaled_reach_inside_a_token_steering(model: Any) -> None:
-    steering = steerlens.only(steerlens.scaled(ByToken(V), 2.0), steerlens.last)
+def test_only_and_scaled_reach_inside_it(model: Any) -> None:
+    by_token = at(LAYER, ByToken(V))
+    steering = steerlens.only(steerlens.scaled(by_token, 2.0), steerlens.last)
     h = steerlens.capture(model, list(PROMPTS), LAYER)
-    toy = seen_at(model, LAYER, ByToken(V)) - h.at(LAYER)
+    toy = seen_at(model, LAYER, by_token) - h.at(LAYER)
     found = seen_at(model, LAYER, steering) - h.at(LAYER)
     lengths = torch.tensor([len(steerlens.encode(model, prompt).ids) for prompt in PROMPTS])
     is_last = h.position == lengths[h.row] - 1
     torch.testing.assert_close(found[is_last], 2 * toy[is_last], rtol=0, atol=1e-5)
     assert not found[~is_last].any()
+
+
+def test_hooks_and_a_block_with_a_window_show_it_the_tokens(model: Any) -> None:
+    steering = at(LAYER, ByToken(V)).scaled(2.0) + at(2, CAA(U))
+    tokens, window = pass_of(model)
+    expected = seen_at(model, 3, steering)
+    seen: list[torch.Tensor] = []
+    keeping = [(Site(3).hook_name, lambda h, hook: seen.append(h[window.mask]))]
+    with torch.no_grad(), model.hooks(fwd_hooks=[*steering.hooks(window), *keeping]):
+        logits(model, tokens, window)
+    with torch.no_grad(), steering.applied(model, window), model.hooks(fwd_hooks=keeping):
+        logits(model, tokens, window)
+    order = torch.arange(len(PROMPTS)).repeat_interleave(window.mask.sum(dim=1))
+    assert torch.equal(order, steerlens.capture(model, list(PROMPTS), 3).row)
+    for found in seen:
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    with pytest.raises(ValueError, match=r"ByToken at layer 1 .*depends on positions"):
+        at(LAYER, ByToken(V)).hooks()
+
+
+def test_a_window_of_a_later_pass_forgets_the_run(gpt2: Any) -> None:
+    tokens, window = pass_of(gpt2)
+    assert window.context is not None
+    assert window.context.model is gpt2
+    assert torch.equal(window.context.tokens, tokens)
+    for later in (window.next(), window.next(3), window.extended(), window.extended(2)):
+        assert later.context is None
+
+
+def test_it_is_not_bound_where_its_scope_is_over(gpt2: Any) -> None:
+    passes: list[tuple[int, ...]] = []
+
+    def look(window: Window) -> Any:
+        passes.append(tuple(window.mask.shape))
+        return CAA(V)
+
+    for scope, n in (
+        (steerlens.prompt, 1),
+        (steerlens.positions(0, 5), 2),
+        (steerlens.response, 4),
+    ):
+        passes.clear()
+        steering = at(1, Looks(look)).only(scope)
+        steerlens.generate(gpt2, [PROMPTS[0]], steering, max_new_tokens=4, stop_at_end=False)
+        assert len(passes) == n, scope
+
+
+# COLD-FD as one of them -------------------------------------------------------------------------
+
+
+@saveable
+@dataclass(frozen=True, eq=False)
+class Reversed:
+    """A user's own wrapper: h - (steer(h) - h)."""
+
+    steer: Any
+
+    def bind(self, window: Window) -> "Reversed":
+        return Reversed(bind(self.steer, window))
+
+    def __call__(self, activation: torch.Tensor, hook: Any = None) -> torch.Tensor:
+        return 2 * activation - self.steer(activation, hook)
+
+
+@pytest.fixture(scope="module", params=BACKENDS)
+def exact(request: pytest.FixtureRequest, folders: dict[str, Path]) -> Any:
+    """A GPT-2 in float64."""
+    return load(folders["gpt2"], request.param, torch.float64)
+
+
+def test_in_a_chain_or_a_wrapper_the_derivative_is_that_of_the_unsteered_model(exact: Any) -> None:
+    """Were the steered pass shared, its derivative would go through what acts before COLD-FD."""
+    h = seen_at(exact, LAYER, None)
+    cold = cold_fd(exact)
+    ((_, steer),) = cold.placed
+    move = seen_at(exact, LAYER, cold) - h
+    assert float(move.abs().max()) > 1e-4
+    ways = {
+        "placed": at(LAYER, CAA(V)) + at(LAYER, halved) + cold,
+        "chain": at(LAYER, Chain((CAA(V), halved, steer))),
+        "in two": at(LAYER, Chain((CAA(V), halved))) + cold,
+    }
+    for name, steering in ways.items():
+        found = seen_at(exact, LAYER, steering)
+        torch.testing.assert_close(found, (h + V) / 2 + move, rtol=0, atol=1e-9, msg=name)
+    pair = at(LAYER, CAA(V)) + cold
+    chain = at(LAYER, Chain((CAA(V), steer)))
+    for steering in (pair, chain):
+        torch.testing.assert_close(seen_at(exact, LAYER, steering), h + V + move, rtol=0, atol=1e-9)
+    wrapped = seen_at(exact, LAYER, at(LAYER, Reversed(Chain((halved, steer)))))
+    torch.testing.assert_close(wrapped, 2 * h - (h / 2 + move), rtol=0, atol=1e-9)
+    torch.testing.assert_close(
+        seen_at(exact, LAYER, at(LAYER, Reversed(steer))), h - move, rtol=0, atol=1e-9
+    )
+
+
+def test_below_another_steer_or_above_it_the_derivative_is_that_of_the_unsteered_model(
+    exact: Any,
+) -> None:
+    cold = cold_fd(exact)
+    move = seen_at(exact, LAYER, cold) - seen_at(exact, LAYER, None)
+    under = at(0, halved)
+    for pair in (under + cold, cold + under):
+        found = seen_at(exact, LAYER, pair) - seen_at(exact, LAYER, under)
+        torch.testing.assert_close(found, move, rtol=0, atol=1e-9)
+
+
+def test_its_sites_are_those_that_it_was_fitted_at(gpt2: Any) -> None:
+    pair = ([Conversation("I", response=" love")], [Conversation("I", response=" hate")])
+    assert ColdFD.fit(gpt2, pair, 3).steering.sites == (Site(3),)
+    fit = ColdFD.fit(gpt2, pair, [3, Site(1, "resid_pre")])
+    assert fit.steering.sites == (Site(1, "resid_pre"), Site(3)) == tuple(fit.steers)
+
+
+def test_cold_and_caa_together_are_scaled_limited_hooked_and_saved(
+    gpt2: Any, tmp_path: Path
+) -> None:
+    both = (cold_fd(gpt2) + at(LAYER, CAA(V))).scaled(2.0).only(steerlens.prompt)
+    assert type(both) is Steering
+    h = seen_at(gpt2, LAYER, None)
+    move = seen_at(gpt2, LAYER, cold_fd(gpt2)) - h
+    found = seen_at(gpt2, LAYER, both)
+    torch.testing.assert_close(found, h + 2 * move + 2 * V, rtol=0, atol=1e-4)
+    loaded = steerlens.load_steering(both.save(tmp_path / "both.st", gpt2), gpt2)
+    assert torch.equal(seen_at(gpt2, LAYER, loaded), found)
+    assert loaded.origin == both.origin == cold_fd(gpt2).origin
+    tokens, window = pass_of(gpt2)
+    seen: list[torch.Tensor] = []
+    keeping = [(Site(LAYER).hook_name, lambda h, hook: seen.append(h[window.mask]))]
+    with torch.no_grad(), gpt2.hooks(fwd_hooks=[*both.hooks(window), *keeping]):
+        logits(gpt2, tokens, window)
+    torch.testing.assert_close(seen[0], found, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "wrap", [lambda s: s, lambda s: s.scaled(2.0), lambda s: s + at(2, halved)]
+)
+def test_its_hooks_and_its_block_are_the_capture_under_it(wrap: Any, exact: Any) -> None:
+    steering = wrap(cold_fd(exact))
+    tokens, window = pass_of(exact)
+    expected = seen_at(exact, 3, steering)
+    seen: list[torch.Tensor] = []
+    keeping = [(Site(3).hook_name, lambda h, hook: seen.append(h[window.mask]))]
+    hooks = steering.hooks(window)
+    with torch.no_grad(), exact.hooks(fwd_hooks=[*hooks, *keeping]):
+        logits(exact, tokens, window)
+    with torch.no_grad(), steering.applied(exact, window), exact.hooks(fwd_hooks=keeping):
+        logits(exact, tokens, window)
+    assert len(seen) == 2
+    for found in seen:
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
+    assert hook_counts(exact) == 0
+
+
+def test_a_window_that_does_not_know_the_tokens_is_refused_with_advice(gpt2: Any) -> None:
+    _, window = pass_of(gpt2)
+    for unknown in (window.next(), Window.of(window.mask)):
+        for call in (
+            lambda unknown=unknown: cold_fd(gpt2).hooks(unknown),
+            lambda unknown=unknown: cold_fd(gpt2).applied(gpt2, unknown).__enter__(),
+        ):
+            with pytest.raises(ValueError, match=r"does not know them.*steerlens\.batch\(model"):
+                call()
+    with pytest.raises(ValueError, match=r"ColdFD at layer 1 .*depends on positions"):
+        cold_fd(gpt2).applied(gpt2)
+    assert hook_counts(gpt2) == 0
 
 
 # Files ----------------------------------------------------------------------------------------
@@ -550,7 +1000,7 @@ UNSAVEABLE = {
     "Chain",
     "When",
     "When, of a scope",
-    "a token steering after a steering",
+    "a steer that sees the tokens after a steering",
 }  # plain functions inside
 
 
@@ -566,11 +1016,7 @@ def test_a_file_saved_on_one_backend_steers_the_other_alike(
 ) -> None:
     first, second = both_backends
     steering = entry.build(first)
-    path = tmp_path / "steering.safetensors"
-    if hasattr(steering, "save"):
-        steering.save(path, first)
-    else:
-        steerlens.saving.save_steering(steering, path, first)
+    path = steering.save(tmp_path / "steering.safetensors", first)
     loaded = steerlens.load_steering(path, second)
     ours, scores = greedy(first, list(PROMPTS), steering, max_new_tokens=4)
     theirs, again = greedy(second, list(PROMPTS), loaded, max_new_tokens=4)
@@ -582,7 +1028,7 @@ def test_a_fitted_steering_keeps_its_origin_through_a_file(
     both_backends: tuple[Any, Any], tmp_path: Path
 ) -> None:
     first, second = both_backends
-    fitted = ActAdd.fit(first, "I love", "I hate", 1)
+    fitted = ActAdd.fit(first, ("I love", "I hate"), 1).steering
     loaded = steerlens.load_steering(fitted.save(tmp_path / "a.safetensors"), second)
     assert isinstance(loaded, Steering)
     assert loaded.origin == fitted.origin
