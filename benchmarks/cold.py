@@ -6,7 +6,7 @@ a longer and a shorter generation, so that what is done once a text is not in it
 """
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,11 @@ import steerlens
 from benchmarks.jobs import Job, Row, compared
 from benchmarks.models import source, texts
 from benchmarks.timing import Seconds, Task, interleaved, ratios, versions
-from steerlens import ColdFD, ColdKernel, Site, everywhere, generate
+from steerlens import ColdFD, ColdKernel, Site, Steering, everywhere, generate
+from steerlens.methods.cold.examples import examples_of
 from steerlens.methods.cold.gradients import activation_gradients, mean_gradient
-from steerlens.methods.cold.losses import Example, examples_of, loss_named
+from steerlens.methods.cold.losses import Example, loss_named
 from steerlens.prompts import Encoded
-from steerlens.steering import AnySteering
 
 NEW_TOKENS, N_EXAMPLES, BATCH = 16, 8, 8
 UNSTEERED, KERNEL = "unsteered", "COLD-Kernel"
@@ -33,9 +33,9 @@ def measure(job: Job) -> dict[str, Any]:
     place, given = source(job.model, Path(job.cache)), texts(Path(job.cache))
     model: Any = steerlens.load(place, backend=job.backend)  # pyright: ignore
     positive, negative = zip(*given["pairs"][:N_EXAMPLES], strict=True)
-    sides = tuple([answered(model, text) for text in side] for side in (positive, negative))
+    sides = answers(model, positive), answers(model, negative)
 
-    def writing(steering: AnySteering | None, n: int) -> Task:
+    def writing(steering: Steering | None, n: int) -> Task:
         return lambda: generate(
             model, given["prompts"], steering, max_new_tokens=n, temperature=0, stop_at_end=False
         )
@@ -45,18 +45,19 @@ def measure(job: Job) -> dict[str, Any]:
     for site in (blocks // 2 - 1, blocks - 1):
         common: dict[str, Any] = {"loss": "dpo", "eta": 1e-3, "scope": everywhere}
         peaks = [peak()]
-        derivative = ColdFD.fit(model, site, *sides, **common)
+        fit = ColdFD.fit(model, sides, site, **common)
+        derivative = fit.steering
         peaks.append(peak())
         writing(derivative, NEW_TOKENS)()
         peaks.append(peak())
-        ways: dict[str, AnySteering | None] = {
+        ways: dict[str, Steering | None] = {
             UNSTEERED: None,
-            KERNEL: ColdKernel.fit(model, site, *sides, **common),
-            DIFFERENCE: ColdFD.fit(model, site, *sides, mode="fd", **common),
+            KERNEL: ColdKernel.fit(model, sides, site, **common).steering,
+            DIFFERENCE: ColdFD.fit(model, sides, site, mode="fd", **common).steering,
             DERIVATIVE: derivative,
         }
         f = (site + 1) / blocks
-        memory.setdefault("touched", size_of(derivative))
+        memory.setdefault("touched", size_of(fit.steer))
         memory.setdefault("fit", peaks[1] - peaks[0])
         memory.setdefault("steer", peaks[2] - peaks[1])
         for what, rows in by_part(ways, writing, job.repeats).items():
@@ -71,6 +72,11 @@ def measure(job: Job) -> dict[str, Any]:
     }
 
 
+def answers(model: Any, given: Sequence[str]) -> list[Encoded]:
+    """Each text as a prompt with an answer."""
+    return [answered(model, text) for text in given]
+
+
 def answered(model: Any, text: str) -> Encoded:
     """A text as a prompt, up to its colon, with the rest as the answer."""
     start, _, rest = text.partition(":")
@@ -79,7 +85,7 @@ def answered(model: Any, text: str) -> Encoded:
     return Encoded((bos, *prompt, *answer), 1, 1 + len(prompt), bos=True)
 
 
-def by_part(ways: Mapping[str, AnySteering | None], writing: Any, repeats: int) -> dict[str, Any]:
+def by_part(ways: Mapping[str, Steering | None], writing: Any, repeats: int) -> dict[str, Any]:
     """CPU seconds of a pass over the prompts, and of each further token."""
     lengths = (1, 1 + NEW_TOKENS)
     tasks = {(way, n): writing(steering, n) for way, steering in ways.items() for n in lengths}
@@ -102,11 +108,10 @@ def by_part(ways: Mapping[str, AnySteering | None], writing: Any, repeats: int) 
 
 
 def gradients(
-    model: Any, sides: tuple[list[Encoded], ...], site: Site, repeats: int
+    model: Any, sides: tuple[list[Encoded], list[Encoded]], site: Site, repeats: int
 ) -> dict[str, list[Row]]:
     """Gradients of DPO for activations and for parameters, one example a pass and `BATCH`."""
-    positive, negative = sides
-    examples: list[Example] = examples_of(model, "dpo", positive, negative)
+    examples: list[Example] = examples_of(model, "dpo", sides)
     loss, tables = loss_named("dpo"), {}
     for what in ("activations", "parameters"):
 
