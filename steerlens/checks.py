@@ -17,8 +17,6 @@ def require_finite(activations: Float[Tensor, "..."], what: str) -> None:
     """Raise ValueError if `activations` is empty or holds NaN or infinity."""
     if activations.numel() == 0:
         raise ValueError(f"{what}: empty, shape {tuple(activations.shape)}. Give at least one row.")
-    if activations.is_meta:  # shapes without numbers: nothing to look at
-        return
     if not bool(torch.isfinite(activations).all()):
         bad = int((~torch.isfinite(activations)).sum())
         raise ValueError(

@@ -6,9 +6,10 @@ model says `needs_run = True` too, and finds both in `window.context`. The wrapp
 wrap.
 """
 
+import copy
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 import torch
@@ -64,8 +65,11 @@ def on_device(value: Any, device: torch.device | str, moved: dict[int, Tensor]) 
         return tuple(on_device(item, device, moved) for item in value)
     if not is_dataclass(value) or isinstance(value, type):
         return value
-    inner = {item.name: getattr(value, item.name) for item in fields(value) if item.init}
-    return replace(value, **{k: on_device(item, device, moved) for k, item in inner.items()})
+    # Not built anew: its checks have passed, and on "meta" there are no numbers to check.
+    copied = copy.copy(value)
+    for name in {item.name for item in fields(value)} | set(getattr(value, "__dict__", ())):
+        object.__setattr__(copied, name, on_device(getattr(value, name), device, moved))
+    return copied
 
 
 def steered(steer: Steer, activation: Residual, hook: Hook) -> Residual:

@@ -34,9 +34,10 @@ if TYPE_CHECKING:
     from typing_extensions import dataclass_transform
 else:  # typing has it from Python 3.11 on, and at run time it would do nothing
 
-    def dataclass_transform(  # noqa: D103
+    def dataclass_transform(
         frozen_default: bool, eq_default: bool, field_specifiers: tuple[object, ...]
     ) -> Callable[[Any], Any]:
+        """Tells type checkers that a decorator makes dataclasses; the decorator as it is."""
         return lambda decorator: decorator
 
 

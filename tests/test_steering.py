@@ -540,7 +540,7 @@ def test_a_difference_is_a_sum_with_the_other_reversed(model: Any) -> None:
     assert torch.equal(found, seen_at(model, 2, first + second.scaled(-1.0)))
     assert not torch.equal(found, seen_at(model, 2, second - first))
     with pytest.raises(TypeError, match="was to be added to a int"):
-        first - 5  # pyright: ignore
+        first - 5
 
 
 def test_a_sum_of_a_list_is_all_of_them_in_order(model: Any) -> None:
@@ -581,7 +581,7 @@ def test_nothing_but_the_zero_of_sum_is_left_out() -> None:
     steering = at(1, CAA(V))
     assert 0 + steering is steering
     with pytest.raises(TypeError, match="For another strength"):
-        steering + 0  # pyright: ignore
+        steering + 0
 
 
 def test_one_steer_is_placed_at_each_of_several_sites() -> None:
@@ -595,7 +595,7 @@ def test_one_steer_is_placed_at_each_of_several_sites() -> None:
 
 
 def test_a_whole_number_of_numpy_is_a_layer(unchecked: Any) -> None:
-    found = at(np.int64(2), CAA(V)).sites  # pyright: ignore[reportArgumentType]
+    found = at(np.int64(2), CAA(V)).sites
     assert found == (Site(2),)
     assert type(found[0].layer) is int
     assert at(list(np.arange(2)), CAA(V)).sites == (Site(0), Site(1))
@@ -628,9 +628,9 @@ def test_to_moves_every_tensor_and_nothing_else(device: str) -> None:
         # Where they stood twice they are still one; the steering itself stays where it was.
         assert after[0] is after[2]
         assert {tensor.device.type for tensor in before} == {"cpu"}
-    wrapped = moved.placed[0][1].steer  # pyright: ignore
+    wrapped = moved.placed[0][1].steer
     assert (wrapped.scope, wrapped.steer.steers[1]) == (steerlens.last, halved)
-    assert moved.placed[1][1].condition is first_positive  # pyright: ignore
+    assert moved.placed[1][1].condition is first_positive
 
 
 def tensors_of(value: Any) -> list[torch.Tensor]:
