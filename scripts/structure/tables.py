@@ -18,6 +18,7 @@ from imports import Graph, Import, circles, graph_of, imports_of, layers, module
 
 PACKAGE = "steerlens"
 LISTED = 10
+METHODS = "steerlens.methods"
 Row = tuple[str, str]
 
 
@@ -73,6 +74,18 @@ def written(imports: set[Import], depth: int | None = None) -> int:
     return sum(first != second for first, second in pairs)
 
 
+def entry_layers(folder: Folder) -> int:
+    """The longest chain of imports between the folder's entries, the root aside."""
+    pairs = {
+        tuple(".".join(name.split(".")[:2]) for name in (edge.importer, edge.imported))
+        for edge in folder.imports
+        if edge.when == "import"
+    }
+    between = {pair for pair in pairs if pair[0] != pair[1] and PACKAGE not in pair}
+    names = {name for pair in between for name in pair}
+    return layers({n: frozenset(b for a, b in between if a == n) for n in names})
+
+
 def share(sources: Sequence[Source]) -> str:
     """The share of lines of code that check."""
     code = sum(len(source.code) for source in sources)
@@ -87,6 +100,7 @@ def plan(folder: Folder) -> list[Row]:
     ]
     for when, graph in graphs(folder).items():
         rows.append((f"layers of imports, {when}", str(layers(graph))))
+    rows.append(("layers of imports between entries, at import time", str(entry_layers(folder))))
     rows.append(("imports between modules", str(written(folder.imports))))
     return [*rows, ("imports between entries", str(written(folder.imports, depth=2)))]
 
@@ -127,7 +141,9 @@ def checking(folder: Folder) -> dict[str, str]:
     for name, source in folder.sources.items():
         if name != PACKAGE:
             groups.setdefault(".".join(name.split(".")[:2]), []).append(source)
-    return {name: share(sources) for name, sources in groups.items()}
+    pages = [one for one in groups.get(METHODS, []) if not one.name.endswith(".checks")]
+    shares = {name: share(sources) for name, sources in groups.items()}
+    return shares | {f"{METHODS}, without its checks.py": share(pages)}
 
 
 def top(folder: Folder, by: Callable[[Measured], int]) -> list[str]:
