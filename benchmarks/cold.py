@@ -6,7 +6,7 @@ a longer and a shorter generation, so that what is done once a text is not in it
 """
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,12 @@ import steerlens
 from benchmarks.jobs import Job, Row, compared
 from benchmarks.models import source, texts
 from benchmarks.timing import Seconds, Task, interleaved, ratios, versions
-from steerlens import ColdFD, ColdKernel, Site, Steering, everywhere, generate
+from steerlens import ColdFD, ColdKernel, Site, everywhere, generate
 from steerlens.methods.cold.examples import examples_of
 from steerlens.methods.cold.gradients import activation_gradients, mean_gradient
 from steerlens.methods.cold.losses import Example, loss_named
 from steerlens.prompts import Encoded
+from steerlens.steering import Steering
 
 NEW_TOKENS, N_EXAMPLES, BATCH = 16, 8, 8
 UNSTEERED, KERNEL = "unsteered", "COLD-Kernel"
@@ -33,7 +34,7 @@ def measure(job: Job) -> dict[str, Any]:
     place, given = source(job.model, Path(job.cache)), texts(Path(job.cache))
     model: Any = steerlens.load(place, backend=job.backend)  # pyright: ignore
     positive, negative = zip(*given["pairs"][:N_EXAMPLES], strict=True)
-    sides = answers(model, positive), answers(model, negative)
+    sides = tuple([answered(model, text) for text in side] for side in (positive, negative))
 
     def writing(steering: Steering | None, n: int) -> Task:
         return lambda: generate(
@@ -45,19 +46,18 @@ def measure(job: Job) -> dict[str, Any]:
     for site in (blocks // 2 - 1, blocks - 1):
         common: dict[str, Any] = {"loss": "dpo", "eta": 1e-3, "scope": everywhere}
         peaks = [peak()]
-        fit = ColdFD.fit(model, sides, site, **common)
-        derivative = fit.steering
+        derivative = ColdFD.fit(model, sides, site, **common)
         peaks.append(peak())
-        writing(derivative, NEW_TOKENS)()
+        writing(derivative.steering, NEW_TOKENS)()
         peaks.append(peak())
         ways: dict[str, Steering | None] = {
             UNSTEERED: None,
             KERNEL: ColdKernel.fit(model, sides, site, **common).steering,
             DIFFERENCE: ColdFD.fit(model, sides, site, mode="fd", **common).steering,
-            DERIVATIVE: derivative,
+            DERIVATIVE: derivative.steering,
         }
         f = (site + 1) / blocks
-        memory.setdefault("touched", size_of(fit.steer))
+        memory.setdefault("touched", size_of(derivative.steer))
         memory.setdefault("fit", peaks[1] - peaks[0])
         memory.setdefault("steer", peaks[2] - peaks[1])
         for what, rows in by_part(ways, writing, job.repeats).items():
@@ -70,11 +70,6 @@ def measure(job: Job) -> dict[str, Any]:
         "batch": BATCH,
         "versions": versions("transformer-lens", "torch"),
     }
-
-
-def answers(model: Any, given: Sequence[str]) -> list[Encoded]:
-    """Each text as a prompt with an answer."""
-    return [answered(model, text) for text in given]
 
 
 def answered(model: Any, text: str) -> Encoded:
@@ -108,7 +103,7 @@ def by_part(ways: Mapping[str, Steering | None], writing: Any, repeats: int) -> 
 
 
 def gradients(
-    model: Any, sides: tuple[list[Encoded], list[Encoded]], site: Site, repeats: int
+    model: Any, sides: tuple[list[Encoded], ...], site: Site, repeats: int
 ) -> dict[str, list[Row]]:
     """Gradients of DPO for activations and for parameters, one example a pass and `BATCH`."""
     examples: list[Example] = examples_of(model, "dpo", sides)

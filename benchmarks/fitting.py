@@ -18,9 +18,10 @@ from benchmarks.jobs import Job, compared
 from benchmarks.timing import versions
 from steerlens import PSR, Site, SteeringWarning, encode_pair
 from steerlens.demo import benchmark_set
+from steerlens.methods.psr import Gates
 from steerlens.prompts import PromptPair
 from steerlens.training.gates import revive
-from steerlens.training.loop import Schedule
+from steerlens.training.schedule import Schedule
 
 N_PAIRS, REGULARISE = 24, 0.1
 SCHEDULE = Schedule(batch_size=8, validation=0.0, patience=None)
@@ -55,7 +56,8 @@ def measure(job: Job) -> dict[str, Any]:
 
 def by_library(model: Any, pairs: list[PromptPair], layers: list[int]) -> dict[str, Tensor]:
     """The parameters that `PSR.fit` ends with."""
-    fit = PSR.fit(model, pairs, layers, schedule=SCHEDULE, regularise=REGULARISE)
+    fit = PSR.fit(model, pairs, layers, schedule=SCHEDULE, gates=Gates(regularise=REGULARISE))
+    assert fit.trained is not None
     return fit.trained.parameters
 
 

@@ -15,8 +15,8 @@ from benchmarks.jobs import Job, compared
 from benchmarks.timing import versions
 from steerlens import CLAS, Site, encode_pair
 from steerlens.demo import benchmark_set
-from steerlens.methods.clas import RATE, STEPS
 from steerlens.prompts import Encoded, PromptPair
+from steerlens.training.schedule import RATE, STEPS, Schedule
 
 N_PAIRS, BIAS_RATE, CLIP = 10, 0.1, 1.0
 
@@ -62,7 +62,10 @@ def by_library(
 ) -> dict[str, Tensor]:
     """The parameters of the best step of `CLAS.fit`."""
     directions = {Site(layer): direction for layer, direction in v.items()}
-    return CLAS.fit(model, train, held, directions, bias_rate=BIAS_RATE).trained.parameters
+    schedule = Schedule.full_batch(rates={"b": BIAS_RATE})
+    fit = CLAS.fit(model, train, directions=directions, validation=held, schedule=schedule)
+    assert fit.trained is not None
+    return fit.trained.parameters
 
 
 def by_plain_loop(

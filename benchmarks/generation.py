@@ -59,7 +59,9 @@ def steerings(model: Any, pairs: list[list[str]]) -> dict[str, Steering]:
     """CAA at the middle layer and at every layer, and there on the response alone."""
     layers = list(range(model.cfg.n_layers))
     sides = [capture(model, side, layers, scope=last) for side in zip(*pairs, strict=True)]
-    each = [at(layer, CAA.fit(*(side.at(layer) for side in sides))) for layer in layers]
+    each = [
+        at(layer, CAA.from_activations(*(side.at(layer) for side in sides))) for layer in layers
+    ]
     every = Steering(tuple(placed for steering in each for placed in steering.placed))
     return {
         "one layer": each[len(layers) // 2],

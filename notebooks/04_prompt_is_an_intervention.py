@@ -37,7 +37,7 @@ import torch
 from IPython.display import HTML
 
 import steerlens
-from steerlens import PSR, Site, at, benchmark_set, scope
+from steerlens import PSR, Schedule, Site, at, benchmark_set, scope
 from steerlens.analysis import (
     Coherence,
     Entry,
@@ -61,7 +61,6 @@ from steerlens.analysis import (
 )
 from steerlens.generation import Sampling
 from steerlens.methods.psr import Gates, difference_of_means
-from steerlens.training.schedule import Schedule
 
 warnings.filterwarnings("ignore", message="IProgress not found")  # a progress bar we do without
 
@@ -521,7 +520,6 @@ print(f"the local delta at layer {layer} is {share:.0%} as long as the accumulat
 #
 # * `steerlens.capture` reads activations for your own measure; `steerlens faithfulness` makes a
 #   report like section 2 and 4 for your prompts and steering files.
-# * Train on the words instead of the activations: `PSR.fit(..., objective=LL())`, with `LL` from
-#   `steerlens.training.objectives`.
+# * Train on the words instead of the activations: `PSR.fit(..., objective=steerlens.LL())`.
 # * Keep the direction and train only the gate:
 #   `PSR.fit(..., gates=Gates(directions={Site(layer): z[None]}))`.

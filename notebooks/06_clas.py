@@ -43,6 +43,7 @@ import steerlens
 from steerlens import (
     CLAS,
     Conversation,
+    Schedule,
     Site,
     benchmark_set,
     contrast_directions,
@@ -62,9 +63,8 @@ from steerlens.analysis import (
 )
 from steerlens.baselines import las
 from steerlens.generation import Sampling
-from steerlens.training.schedule import Schedule
 
-warnings.filterwarnings("ignore", message="IProgress not fitted")  # a progress bar we do without
+warnings.filterwarnings("ignore", message="IProgress not found")  # a progress bar we do without
 
 SEED = 0
 pd.set_option("display.max_colwidth", None)

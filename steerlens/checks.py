@@ -64,3 +64,13 @@ def described(value: object) -> str:
     if isinstance(value, Tensor):
         return f"{value.dtype} {tuple(value.shape)}"
     return type(value).__name__
+
+
+def require_two_sides(prompts: object, method: str) -> None:
+    """Raise TypeError unless `prompts` is a pair of a positive and a negative side."""
+    if not isinstance(prompts, tuple | list) or len(prompts) != 2:
+        found = f"{len(prompts)} of them" if isinstance(prompts, tuple | list) else repr(prompts)
+        raise TypeError(
+            f"{method}.fit takes both sides as one pair, and then the sites: "
+            f"{method}.fit(model, (positive, negative), 3); found {found:.80}."
+        )

@@ -14,7 +14,7 @@ import steerlens
 from benchmarks import directions, fitting, fitting_clas, report, run
 from benchmarks.jobs import Job
 from steerlens.demo import benchmark_set
-from steerlens.training.loop import Schedule
+from steerlens.training.schedule import Schedule
 
 
 def test_the_benchmark_of_directions_is_run_and_reported(monkeypatch: pytest.MonkeyPatch) -> None:

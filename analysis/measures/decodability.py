@@ -61,7 +61,12 @@ def decodability(
 
 
 def _missed(
-    delta: Rows, h: Rows, aligned: Aligned, strength: Strength, folds: int, seed: int
+    delta: Rows,
+    h: Float[np.ndarray, "token feature"],
+    aligned: Aligned,
+    strength: Strength,
+    folds: int,
+    seed: int,
 ) -> dict[str, PerToken]:
     """By read-out, the squared error at each token, from read-outs fitted on other questions."""
     missed = {name: np.zeros(len(delta)) for name in ("mean", "linear", "relu")}

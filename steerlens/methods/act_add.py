@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from steerlens.activations import capture
-from steerlens.checks import require_choice
+from steerlens.checks import require_choice, require_two_sides
 from steerlens.combinators import masked
 from steerlens.prompts import Encoded, encode, tokenizer_of
 from steerlens.scopes import Window
@@ -88,6 +88,7 @@ class ActAdd:
         leave lengths unequal, in which case the longer prompt's tail stands alone.
         """
         places = block_inputs(sites)
+        require_two_sides(prompts, "ActAdd")
         rows = [_content(model, text) for text in prompts if text is not None]
         if padding is not None:
             rows = _padded(rows, space_token(model) if padding == "space" else padding)

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from steerlens.activations import capture, default_read
-from steerlens.checks import require_pairs
+from steerlens.checks import require_pairs, require_two_sides
 from steerlens.directions.checks import require_difference, require_pairs_of_prompts
 from steerlens.prompts import Prompts, encode_all
 from steerlens.scopes import Scope
@@ -54,6 +54,7 @@ class CAA:
         `read` says which tokens are read; where it holds several of a prompt, their mean is. By
         default that is the response where all prompts have one, else the last prompt token.
         """
+        require_two_sides(prompts, "CAA")
         sites, (positive, negative) = as_sites(sites), (encode_all(model, p) for p in prompts)
         require_pairs_of_prompts(positive, negative)
         read = read or default_read([*positive, *negative])

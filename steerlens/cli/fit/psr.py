@@ -133,20 +133,17 @@ def fit_psr(
     if module.objective == DIM:
         _require_untrained(module, training, labels)
     model = inputs.load(*run.place)
-    sites = inputs.layers_of(layers, model.cfg.n_layers)
     inputs.require_folder_of(out)
-    _require_places(model, sites, module)
+    sites = _layers(model, layers, module)
     gates = module.gates(model, sites)
     answered = inputs.answered(model, lines, training.seed, max_new_tokens)
     if module.objective == DIM:
-        _fit_means(out, model, answered, sites, module.surface, run.as_json)
-        return
-    objective = objective_named(module.objective, module.ll_weight)
+        return _fit_means(out, model, answered, sites, module.surface, run.as_json)
     fit = PSR.fit(
         model,
         answered,
         sites,
-        objective=objective,
+        objective=objective_named(module.objective, module.ll_weight),
         surface=module.surface,  # pyright: ignore[reportArgumentType]  (checked above)
         gates=gates,
         labels=labels,
@@ -175,9 +172,11 @@ def _fit_means(
     output.say({"file": str(out), "method": name}, as_json, f"Wrote {out}: {name}")
 
 
-def _require_places(model: "HookedModel", layers: Sequence[int], module: Module) -> None:
+def _layers(model: "HookedModel", text: str, module: Module) -> list[int]:
+    """The layers of --layers; ValueError if the model lacks one, or DiM is asked for at several."""
     from steerlens.sites import Site, require_site
 
+    layers = inputs.layers_of(text, model.cfg.n_layers)
     for layer in layers:
         require_site(model, Site(layer))
     if module.objective == DIM and (len(layers) != 1 or module.rank != 1):
@@ -185,6 +184,7 @@ def _require_places(model: "HookedModel", layers: Sequence[int], module: Module)
             f"DiM is one vector at one layer; asked for {len(layers)} layers and rank "
             f"{module.rank}."
         )
+    return layers
 
 
 def _require_untrained(module: Module, training: Training, labels: Sequence[float] | None) -> None:
