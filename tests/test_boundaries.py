@@ -154,8 +154,6 @@ def test_no_function_takes_any_keyword(path):
         "steerlens/cli/fit/__init__.py": {"__init__"},
         "steerlens/cli/fit/generated.py": {"command"},
         "steerlens/cli/grouped.py": {"flat"},
-        "steerlens/cli/fit/generated.py": {"command"},
-        "steerlens/cli/fit/__init__.py": {"__init__"},
         "steerlens/types.py": {"__call__"},
         "steerlens/runtime/forward.py": {"_hooked", "_hand_on"},
         "steerlens/methods/cold/dual_pass.py": {"_block"},
