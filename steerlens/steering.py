@@ -14,7 +14,7 @@ import torch
 from steerlens.checks import require_steer
 from steerlens.combinators import Only, Scaled, bind, masked, needs_run, on_device, positional
 from steerlens.identity import Origin, joint_origin
-from steerlens.runtime.hooks import applied
+from steerlens.runtime.hooks import applied, renewed
 from steerlens.saving import saveable, write_steering
 from steerlens.scopes import Scope, Window
 from steerlens.sites import Site, as_sites
@@ -106,9 +106,9 @@ class Steering:
         if window is None:
             self._require_position_free()
             return [(site.hook_name, steer) for site, steer in self.placed]
+        here = renewed(window)
         return [
-            (site.hook_name, masked(bind(steer, window), window.mask))
-            for site, steer in self.placed
+            (site.hook_name, masked(bind(steer, here), window.mask)) for site, steer in self.placed
         ]
 
     def applied(

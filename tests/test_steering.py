@@ -526,6 +526,8 @@ def test_whole_numbers_and_numpys_are_strengths_too(unchecked: Any) -> None:
         lambda s: s * None,
         lambda s: s * s,
         lambda s: s * torch.ones(3),
+        lambda s: s * np.ones(2),
+        lambda s: np.ones(2) * s,
     ],
 )
 def test_what_is_no_number_is_no_strength(product: Any, unchecked: Any) -> None:
@@ -978,6 +980,52 @@ def test_its_hooks_and_its_block_are_the_capture_under_it(wrap: Any, exact: Any)
     for found in seen:
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
     assert hook_counts(exact) == 0
+
+
+@pytest.mark.parametrize("use", ["hooks", "applied"])
+def test_a_window_serves_twice_and_remembers_nothing_of_the_first_time(
+    use: str, exact: Any
+) -> None:
+    """Between the uses the model gets another hook, which is in the derivative then."""
+    steering = cold_fd(exact) + at(2, CAA(V))
+    seen: list[torch.Tensor] = []
+
+    def run(window: Window) -> torch.Tensor:
+        tokens = pass_of(exact)[0]
+        block = (
+            steering.applied(exact, window)
+            if use == "applied"
+            else exact.hooks(fwd_hooks=steering.hooks(window))
+        )
+        keeping = [(Site(LAYER).hook_name, lambda h, hook: seen.append(h[window.mask]))]
+        with torch.no_grad(), block, exact.hooks(fwd_hooks=keeping):
+            logits(exact, tokens, window)
+        return seen[-1]
+
+    window, new = pass_of(exact)[1], pass_of(exact)[1]
+    first = run(window)
+    with at(0, halved).applied(exact):
+        again, expected = run(window), run(new)
+    torch.testing.assert_close(again, expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(run(window), first, rtol=0, atol=1e-12)
+    assert new.context is not None
+    assert not (new.context.memory)
+    assert not (new.context.this_pass)
+    assert not (new.context.around)
+
+
+def test_the_model_of_a_block_is_the_one_that_is_steered(gpt2: Any, exact: Any) -> None:
+    models: list[Any] = []
+
+    def look(window: Window) -> Any:
+        assert window.context is not None
+        models.append(window.context.model)
+        return CAA(V)
+
+    tokens, window = pass_of(gpt2)
+    with at(1, Looks(look)).applied(exact, window), torch.no_grad():
+        logits(exact, tokens, window)
+    assert models == [exact]
 
 
 def test_a_window_that_does_not_know_the_tokens_is_refused_with_advice(gpt2: Any) -> None:

@@ -221,7 +221,7 @@ def applied(model: HookedModel, steers: Placements, window: Window | None) -> It
     placed = on_model(model, steers)
     with ExitStack() as stack:
         if window is not None:
-            for manager in bound_for_one_pass(placed, window):
+            for manager in bound_for_one_pass(model, placed, window):
                 stack.enter_context(manager)
         stack.enter_context(model.hooks(fwd_hooks=hooks_of(placed)))
         yield model
@@ -233,16 +233,25 @@ def applied(model: HookedModel, steers: Placements, window: Window | None) -> It
 
 
 def bound_for_one_pass(
-    placed: Sequence[Placed], window: Window
+    model: HookedModel, placed: Sequence[Placed], window: Window
 ) -> list[AbstractContextManager[Any]]:
     """Bind every steer to the pass of `window`; returns what must be open while it runs."""
-    if window.context is not None:
-        fresh = replace(window.context, alone=alone_among(placed), this_pass={}, around=[])
-        window = replace(window, context=fresh)
+    window = renewed(window, model, alone_among(placed))
     for place in placed:
         place.ready(window)
         place.passes_left = 1
     return [] if window.context is None else window.context.around
+
+
+def renewed(window: Window, model: HookedModel | None = None, alone: object = None) -> Window:
+    """The window as that of a run of its own, on `model` if one is given: nothing is remembered.
+
+    A caller may use one window several times, and change the model's hooks between.
+    """
+    if window.context is None:
+        return window
+    on = window.context.model if model is None else model
+    return replace(window, context=Context(on, window.context.tokens, alone=alone))
 
 
 def on_model(model: HookedModel, steers: Placements) -> list[Placed]:
