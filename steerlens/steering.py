@@ -62,7 +62,7 @@ class Steering:
 
     def __radd__(self, first: object) -> "Steering":
         """`sum([...])` begins with 0; anything else before a + must be a steering itself."""
-        if isinstance(first, int) and first == 0:
+        if type(first) is int and first == 0:
             return self
         return _require_steering(first) + self
 
