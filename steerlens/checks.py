@@ -1,5 +1,7 @@
 """What a caller may get wrong, in one place: each check raises an error that says what to do."""
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -74,3 +76,12 @@ def require_two_sides(prompts: object, method: str) -> None:
             f"{method}.fit takes both sides as one pair, and then the sites: "
             f"{method}.fit(model, (positive, negative), 3); found {found:.80}."
         )
+
+
+def require_texts(prompts: Sequence[object], method: str) -> None:
+    """Raise TypeError unless every prompt is a text, or None."""
+    for prompt in prompts:
+        if prompt is not None and not isinstance(prompt, str):
+            raise TypeError(
+                f"{method} is fitted on two texts, each a string; found a {type(prompt).__name__}."
+            )

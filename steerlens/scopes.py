@@ -105,12 +105,14 @@ class Window:
 
     def to(self, device: torch.device | str) -> "Window":
         """The same window on another device."""
+        known = self.context
         return Window(
             mask=self.mask.to(device),
             first=self.first.to(device),
             question=self.question.to(device),
             response=self.response.to(device),
             bos=self.bos.to(device),
+            context=known and replace(known, tokens=known.tokens.to(device)),
         )
 
 

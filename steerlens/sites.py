@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 from steerlens.combinators import parts
 from steerlens.types import HookedModel
@@ -55,7 +55,9 @@ def as_site(where: "int | Site") -> Site:
 
 def as_sites(where: "int | Site | Sequence[int | Site]") -> tuple[Site, ...]:
     """A layer, a `Site`, or several of them, as sites: each once, in the order given."""
-    several = where if isinstance(where, Iterable) else (where,)
+    # A number of NumPy or torch without axes says that it can be iterated, and cannot.
+    listed = isinstance(where, Iterable) and getattr(where, "ndim", 1) > 0
+    several: Any = where if listed else (where,)
     sites = tuple(dict.fromkeys(map(as_site, several)))
     if not sites:
         raise ValueError("No sites were given. Pass a layer, a Site, or a list of them.")
@@ -87,6 +89,17 @@ def require_writable(model: HookedModel, site: Site) -> None:
             f'Steer Site({site.layer}, "attn_out"): to add there is to add to resid_mid. Or load '
             'the model with backend="hooked".'
         )
+
+
+def require_own_site(site: Site, steer: object) -> None:
+    """Raise ValueError if a part of `steer` was fitted for another site than it is placed at."""
+    for part in parts(steer):
+        own = getattr(part, "site", None)
+        if isinstance(own, Site) and own != site:
+            raise ValueError(
+                f"{type(part).__name__} was fitted for {own} and would be placed at {site}, where "
+                "it means nothing. Place it at its own site, or fit it again there."
+            )
 
 
 def require_fit(model: HookedModel, site: Site, steer: object) -> None:

@@ -17,7 +17,7 @@ from steerlens.identity import Origin, joint_origin
 from steerlens.runtime.hooks import applied, renewed
 from steerlens.saving import saveable, write_steering
 from steerlens.scopes import Scope, Window
-from steerlens.sites import Site, as_sites
+from steerlens.sites import Site, as_sites, require_own_site
 from steerlens.types import HookedModel, Steer
 
 
@@ -39,6 +39,7 @@ class Steering:
             if not isinstance(site, Site):
                 raise TypeError(f"Expected (Site, steer) pairs; found {type(site).__name__} first.")
             require_steer(steer, f"Steering at {site}")
+            require_own_site(site, steer)
 
     @property
     def sites(self) -> tuple[Site, ...]:

@@ -21,7 +21,8 @@ import dataclasses
 import math
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from numbers import Real
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -51,10 +52,11 @@ SHOWN = 4
 )
 def steer(cls: Class) -> Class:
     """Make `cls` a steer: frozen, checked, saveable, with `d_model` and a short repr."""
-    axes, floats = _axes(cls), _floats(cls)
+    axes, floats, optional = _axes(cls), _floats(cls), _optional(cls)
     own_check: Callable[[Any], None] | None = getattr(cls, "__post_init__", None)
 
     def check(self: Any) -> None:
+        _require_tensors(self, axes, optional)
         require_consistent(self, axes)
         for name in axes:
             _require_finite_field(self, name)
@@ -108,6 +110,17 @@ def require_consistent(steer: Any, axes: Mapping[str, tuple[str, ...]]) -> None:
     )
 
 
+def _require_tensors(steer: Any, names: Iterable[str], optional: Collection[str]) -> None:
+    """Raise TypeError unless every field that is to be a tensor is one."""
+    for name in names:
+        value = getattr(steer, name)
+        if not isinstance(value, Tensor) and not (value is None and name in optional):
+            raise TypeError(
+                f"{type(steer).__name__}'s {name} is a tensor; found {type(value).__name__}. "
+                "torch.as_tensor makes one of a list or an array."
+            )
+
+
 def _fits(tensor: Tensor, axes: tuple[str, ...], lengths: dict[str, int]) -> bool:
     """Whether a tensor has these axes; their lengths are noted in `lengths`."""
     if not axes:
@@ -121,6 +134,8 @@ def _fits(tensor: Tensor, axes: tuple[str, ...], lengths: dict[str, int]) -> boo
 def _require_finite_field(steer: Any, name: str) -> None:
     """Raise ValueError if a tensor or a number of the steer is not finite."""
     value = getattr(steer, name)
+    if value is not None and not isinstance(value, Tensor | Real):
+        raise TypeError(f"{type(steer).__name__}'s {name} is a number; found {value!r}.")
     if value is None or (not isinstance(value, Tensor) and math.isfinite(value)):
         return
     tensor = value.detach() if isinstance(value, Tensor) else torch.tensor(value)
@@ -150,6 +165,12 @@ def _axes(cls: type) -> dict[str, tuple[str, ...]]:
                 names = tuple(getattr(choice, "dim_str", "").split())
                 axes[name] = names if all(axis.isidentifier() for axis in names) else ()
     return axes
+
+
+def _optional(cls: type) -> frozenset[str]:
+    """The fields that may be None."""
+    hints = _annotations(cls).items()
+    return frozenset(name for name, hint in hints if type(None) in typing.get_args(hint))
 
 
 def _floats(cls: type) -> tuple[str, ...]:

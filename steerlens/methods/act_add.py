@@ -10,7 +10,7 @@ v is a [T, d_model] matrix, one vector a position: not averaged, not normalised.
 and is exactly 0 for a pair. With several additions every v comes from a clean pass: add Steerings.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from steerlens.activations import capture
-from steerlens.checks import require_choice, require_two_sides
+from steerlens.checks import require_choice, require_texts, require_two_sides
 from steerlens.combinators import masked
 from steerlens.prompts import Encoded, encode, tokenizer_of
 from steerlens.scopes import Window
@@ -89,6 +89,7 @@ class ActAdd:
         """
         places = block_inputs(sites)
         require_two_sides(prompts, "ActAdd")
+        require_texts(prompts, "ActAdd")
         rows = [_content(model, text) for text in prompts if text is not None]
         if padding is not None:
             rows = _padded(rows, space_token(model) if padding == "space" else padding)
@@ -137,7 +138,7 @@ class AddEach:
 
 def block_inputs(sites: int | Site | Sequence[int | Site]) -> tuple[Site, ...]:
     """The sites, a bare layer as the input of its block."""
-    listed = sites if isinstance(sites, Sequence) else [sites]
+    listed = sites if isinstance(sites, Iterable) else [sites]
     return as_sites([w if isinstance(w, Site) else Site(w, "resid_pre") for w in listed])
 
 

@@ -23,6 +23,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from steerlens.checks import require_two_sides
 from steerlens.directions.means import difference_of_means, unit
 from steerlens.methods.caa import CAA
 from steerlens.prompts import Prompts
@@ -59,6 +60,7 @@ class Angular:
 
         `read` is the scope whose activations are read, as in CAA.
         """
+        require_two_sides(prompts, "Angular")
         fit = CAA.fit(model, prompts, sites, read=read)
         return fit.mapped(lambda caa: cls(caa.direction, angle))
 

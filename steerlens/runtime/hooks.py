@@ -205,10 +205,10 @@ def running(
         yield None
         return
     if not hasattr(steering, "placed"):
-        raise TypeError(
-            f"Expected a Steering; found {type(steering).__name__}. Say where it acts: "
-            "at(6, steer), or at(Site(6, 'resid_pre'), steer)."
-        )
+        advice = "Say where it acts: at(6, steer), or at(Site(6, 'resid_pre'), steer)."
+        if hasattr(steering, "steering"):
+            advice = "Pass its steering: fit.steering."
+        raise TypeError(f"Expected a Steering; found {type(steering).__name__}. {advice}")
     run = Run(model, on_model(model, steering.placed), lasting)
     with run.stack:
         yield run

@@ -57,6 +57,10 @@ class Objective:
         by_token = self.by_token or other.by_token
         return Objective(self.mse + other.mse, self.ll + other.ll, by_token)
 
+    def __radd__(self, first: object) -> "Objective":
+        """`sum([...])` begins with 0."""
+        return self if type(first) is int and first == 0 else NotImplemented
+
     def __mul__(self, weight: float) -> "Objective":
         if not 0 < weight < math.inf:
             raise ValueError(

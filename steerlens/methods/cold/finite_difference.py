@@ -110,7 +110,8 @@ class ColdFD:
         """The step on the tokens of one pass; that pass may share its numbers with it."""
         context = context_of(window)
         # The steers of one fit share g, and so the passes: each run begins its own.
-        key = (ColdFD, *map(id, self.gradients), self.mode, self.eps, self.central)
+        options = (self.sites, self.mode, self.eps, self.central)
+        key = (ColdFD, *map(id, self.gradients), *options)
         along = context.remembered(key, lambda: self.along(context.model))
         if context.alone is self and self.sites == (self.site,) and not torch.is_grad_enabled():
             shared = self._sharing(along, window, context)
