@@ -33,7 +33,7 @@ from steerlens.scopes import Scope, Window, everywhere
 from steerlens.sites import Site, as_sites
 from steerlens.steers import steer
 from steerlens.training.checkpoint import Parameters
-from steerlens.training.checks import require_latents, require_opened
+from steerlens.training.checks import require_latents, require_opened, require_some
 from steerlens.training.fit import Fit, token_ids
 from steerlens.training.gates import key_of
 from steerlens.training.imitation import Imitation
@@ -80,6 +80,7 @@ class ReFTr1:
         training (the authors leave out a chat template's first tokens).
         """
         require_latents(k, l1)
+        require_some(pairs)
         modules = _Modules(tuple(sorted(as_sites(sites))), model.cfg.d_model, k, scope)
         n, every = len(pairs) + len(negatives), [*pairs, *negatives, *validation]
         objective = LL(by_token=True)

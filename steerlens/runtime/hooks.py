@@ -235,15 +235,18 @@ def applied(model: HookedModel, steers: Placements, window: Window | None) -> It
 def bound_for_one_pass(
     model: HookedModel, placed: Sequence[Placed], window: Window
 ) -> list[AbstractContextManager[Any]]:
-    """Bind every steer to the pass of `window`; returns what must be open while it runs."""
-    window = renewed(window, model, alone_among(placed))
+    """Bind every steer to the pass of `window`; returns what must be open while it runs.
+
+    No steer is told that it is alone: the caller may open another `with` block inside this one.
+    """
+    window = renewed(window, model)
     for place in placed:
         place.ready(window)
         place.passes_left = 1
     return [] if window.context is None else window.context.around
 
 
-def renewed(window: Window, model: HookedModel | None = None, alone: object = None) -> Window:
+def renewed(window: Window, model: HookedModel | None = None) -> Window:
     """The window as that of a run of its own, on `model` if one is given: nothing is remembered.
 
     A caller may use one window several times, and change the model's hooks between.
@@ -251,7 +254,7 @@ def renewed(window: Window, model: HookedModel | None = None, alone: object = No
     if window.context is None:
         return window
     on = window.context.model if model is None else model
-    return replace(window, context=Context(on, window.context.tokens, alone=alone))
+    return replace(window, context=Context(on, window.context.tokens))
 
 
 def on_model(model: HookedModel, steers: Placements) -> list[Placed]:
