@@ -25,7 +25,7 @@ from tiny_models import (
 
 import steerlens
 from steerlens import CAA, Conversation, Window, at, methods
-from steerlens.combinators import parts
+from steerlens.combinators import bind, masked, parts
 from steerlens.runtime.forward import logits
 from steerlens.scopes import NAMED_SCOPES, Context
 from steerlens.steering import Steering
@@ -74,8 +74,9 @@ def act_in_run(
     steering: Steering, context: Context, window: Window, h: torch.Tensor
 ) -> torch.Tensor:
     """The same in a run of several passes, whose memory the context hands on."""
-    for _, hook in steering.hooks(replace(window, context=context)):
-        h = hook(h)
+    window = replace(window, context=context)
+    for _, steer in steering.placed:
+        h = masked(bind(steer, window), window.mask)(h)
     return h
 
 
