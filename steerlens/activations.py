@@ -171,6 +171,11 @@ def _batches(
     moment: Moment = "after",
 ) -> Iterator[Activations]:
     wanted = as_sites(sites)
+    if not isinstance(scope, Scope):
+        raise TypeError(
+            f"scope is a Scope, such as steerlens.last; found {scope!r}. "
+            "steerlens.scope_named('last') makes one of text."
+        )
     if moment not in get_args(Moment):
         raise ValueError(f"A moment is 'after' or 'before' the steers of a site; found {moment!r}.")
     order = sorted(range(len(rows)), key=lambda number: len(rows[number].ids))

@@ -43,6 +43,11 @@ def require_pairs(
 
 def require_steer(steer: object, of: str) -> None:
     """Raise TypeError unless `steer` can be called as a hook."""
+    if isinstance(steer, type):
+        raise TypeError(
+            f"{of} needs a steer and was given the class {steer.__name__} itself. Make one: "
+            f"{steer.__name__}(...), or fit it: {steer.__name__}.fit(model, data, sites)."
+        )
     if not callable(steer):
         raise TypeError(
             f"{of} needs a steer, a function (activation, hook) -> activation; found "
@@ -69,12 +74,14 @@ def described(value: object) -> str:
 
 
 def require_two_sides(prompts: object, method: str) -> None:
-    """Raise TypeError unless `prompts` is a pair of a positive and a negative side."""
-    if not isinstance(prompts, tuple | list) or len(prompts) != 2:
-        found = f"{len(prompts)} of them" if isinstance(prompts, tuple | list) else repr(prompts)
+    """Raise TypeError unless `prompts` is a pair of a positive and a negative side.
+
+    A list of two is refused: it may be two prompts of one side.
+    """
+    if not isinstance(prompts, tuple) or len(prompts) != 2:
         raise TypeError(
-            f"{method}.fit takes both sides as one pair, and then the sites: "
-            f"{method}.fit(model, (positive, negative), 3); found {found:.80}."
+            f"{method}.fit takes both sides as one pair, and then the sites: {method}.fit(model, "
+            f"(positive, negative), 3); found a {type(prompts).__name__}."
         )
 
 

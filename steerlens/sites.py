@@ -3,8 +3,10 @@
 import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any, Literal, TypeAlias, get_args
+
+from torch import Tensor
 
 from steerlens.combinators import parts
 from steerlens.types import HookedModel
@@ -50,7 +52,16 @@ Sites: TypeAlias = int | Site | Sequence[int | Site]
 
 def as_site(where: "int | Site") -> Site:
     """`where` as a `Site`; a bare layer means its `resid_post`."""
-    return where if isinstance(where, Site) else Site(where)
+    if isinstance(where, Site):
+        return where
+    if not isinstance(where, Real | str | Tensor):
+        raise TypeError(
+            f"A site is a layer (a whole number) or a Site; found a {type(where).__name__}. The "
+            "order is fit(model, data, sites), and at(sites, steer)."
+        )
+    if isinstance(where, str):
+        raise TypeError(f"A site is a layer or a Site; found {where!r}. Write Site(3, {where!r}).")
+    return Site(where)  # pyright: ignore[reportArgumentType]  it checks the number
 
 
 def as_sites(where: "int | Site | Sequence[int | Site]") -> tuple[Site, ...]:
@@ -92,9 +103,12 @@ def require_writable(model: HookedModel, site: Site) -> None:
 
 
 def require_own_site(site: Site, steer: object) -> None:
-    """Raise ValueError if a part of `steer` was fitted for another site than it is placed at."""
+    """Raise ValueError if a part of `steer` was fitted for another site than it is placed at.
+
+    That is one that needs the run and has a `site`, as COLD-FD has.
+    """
     for part in parts(steer):
-        own = getattr(part, "site", None)
+        own = getattr(part, "site", None) if getattr(part, "needs_run", False) else None
         if isinstance(own, Site) and own != site:
             raise ValueError(
                 f"{type(part).__name__} was fitted for {own} and would be placed at {site}, where "

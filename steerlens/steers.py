@@ -25,7 +25,6 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from numbers import Real
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import torch
 from torch import Tensor
 
 from steerlens.checks import require_finite
@@ -64,6 +63,9 @@ def steer(cls: Class) -> Class:
             own_check(self)
         for name in floats:  # last: a class may have more to say of its numbers
             _require_finite_field(self, name)
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, int | float):
+                object.__setattr__(self, name, float(value))  # NumPy's numbers go in no file
 
     made: Any = cls
     made.__post_init__ = check
@@ -136,10 +138,13 @@ def _require_finite_field(steer: Any, name: str) -> None:
     value = getattr(steer, name)
     if value is not None and not isinstance(value, Tensor | Real):
         raise TypeError(f"{type(steer).__name__}'s {name} is a number; found {value!r}.")
-    if value is None or (not isinstance(value, Tensor) and math.isfinite(value)):
-        return
-    tensor = value.detach() if isinstance(value, Tensor) else torch.tensor(value)
-    require_finite(tensor, f"{type(steer).__name__}'s {name}")
+    if isinstance(value, Tensor):
+        require_finite(value.detach(), f"{type(steer).__name__}'s {name}")
+    elif value is not None and not math.isfinite(value):
+        raise ValueError(
+            f"{type(steer).__name__}'s {name}: {value} is NaN or infinite. It must be a finite "
+            "number."
+        )
 
 
 # -- What the annotations say ----------------------------------------------------------------------

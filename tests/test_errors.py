@@ -500,8 +500,8 @@ STEERS = [
     Row(
         "ActAdd with NaN coefficient",
         lambda s: ActAdd(torch.ones(1, 4), NAN),
-        ("ActAdd's c", "1 of 1 values"),
-        "NaN or infinite",
+        ("ActAdd's c", "nan is NaN or infinite"),
+        "must be a finite number",
     ),
     Row(
         "ActAdd on dimensions that are not there",

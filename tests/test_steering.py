@@ -746,7 +746,8 @@ def test_alone_is_the_one_steer_of_a_pass_out_of_its_wrappers(wrap: Any, gpt2: A
         tokens, window = pass_of(gpt2, PROMPTS[:1])
         with wrap(steering).applied(gpt2, window), torch.no_grad():
             logits(gpt2, tokens, window)
-    assert seen == [steer, steer, chain, chain, None, None]
+    # Inside `applied` nobody is told so: another `with` block may follow.
+    assert seen == [steer, None, chain, None, None, None]
 
 
 def test_a_step_may_run_the_model_and_finds_nothing_of_ours_on_it(model: Any) -> None:
@@ -1132,3 +1133,40 @@ def test_what_is_written_at_a_stream_does_the_same_on_both_backends(
     torch.testing.assert_close(*found, rtol=1e-4, atol=1e-3)
     plain = capture(both_backends[0], ["The dog ran"], 3).at(3)
     assert not torch.allclose(plain, found[0], atol=0.1)
+
+
+@pytest.mark.parametrize("mode", ["jvp", "fd"])
+def test_two_steerings_applied_one_inside_the_other_are_the_same_with_and_without_gradients(
+    gpt2: Any, mode: Any
+) -> None:
+    """COLD-FD must not take the activations for unsteered ones because it was applied alone."""
+    liked = [Conversation("What is it?", response=" A good day.")]
+    hated = [Conversation("What is it?", response=" I hate it.")]
+    cold = ColdFD.fit(gpt2, (liked, hated), 2, scope=steerlens.everywhere, mode=mode).steering
+    below, (tokens, window) = at(1, halved), steerlens.batch(gpt2, [PROMPTS[0]])
+    rows = []
+    for context in (torch.no_grad, torch.enable_grad):
+        with cold.applied(gpt2, window), below.applied(gpt2, window), context():
+            rows.append(logits(gpt2, tokens, window).detach())
+    torch.testing.assert_close(*rows)
+
+
+def test_a_steer_is_refused_elsewhere_than_where_it_was_fitted(gpt2: Any) -> None:
+    liked = [Conversation("What is it?", response=" A good day.")]
+    cold = ColdFD.fit(gpt2, (liked, ()), 2, loss="sft").steers[Site(2)]
+    with pytest.raises(ValueError, match=r"fitted for layer 2 .* placed at layer 1"):
+        at(1, Chain((cold,)))
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: at(3, CAA), "was given the class CAA itself. Make one"),
+        (lambda: at("3", CAA(V)), r"Write Site\(3, '3'\)"),
+        (lambda: at(CAA(V), 3), r"order is fit\(model, data, sites\), and at\(sites, steer\)"),
+    ],
+    ids=["class", "text", "order"],
+)
+def test_what_cannot_be_placed_says_what_to_write(build: Any, message: str, unchecked: Any) -> None:
+    with pytest.raises(TypeError, match=message):
+        build()

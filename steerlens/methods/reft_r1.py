@@ -74,10 +74,11 @@ class ReFTr1:
     ) -> "Fit[ReFTr1]":
         """Fit w at one site, or at several at once, on the plain prompt and response of each pair.
 
-        `negatives` are pairs whose response does not show the concept. `validation=[]` keeps the
-        last parameters, as the authors do; else the epoch with the likeliest validation responses
-        is kept, of which the start, a random direction, is one. `scope` is where a_i is taken in
-        training (the authors leave out a chat template's first tokens).
+        `k` is how many of a text's largest latents steer it in training. `l1` weighs the penalty on
+        the other latents. `negatives` are pairs whose response does not show the concept. Without
+        `validation` pairs the last parameters are kept, as the authors do; else the epoch with the
+        likeliest validation responses, of which the start, a random direction, is one. `scope` is
+        where a_i is taken in training (the authors leave out a chat template's first tokens).
         """
         require_latents(k, l1)
         require_some(pairs)

@@ -70,7 +70,8 @@ class Placed:
             raise RuntimeError(
                 "A second forward pass ran inside steering.applied(model, window), but the "
                 "window describes one pass. Open a new `with` block with window.next(n) for "
-                "the following pass, or use steerlens.generate, which keeps count."
+                "the following pass, or use steerlens.generate, which keeps count. To steer by two "
+                "at once add them: (first + second).applied(model, window)."
             )
         if self.passes_left is not None:
             self.passes_left -= 1
@@ -208,6 +209,10 @@ def running(
         advice = "Say where it acts: at(6, steer), or at(Site(6, 'resid_pre'), steer)."
         if hasattr(steering, "steering"):
             advice = "Pass its steering: fit.steering."
+        elif isinstance(steering, tuple | list):
+            advice = "Add them: sum(steerings)."
+        elif isinstance(steering, str):
+            advice = "Read the file: steerlens.load_steering(path, model)."
         raise TypeError(f"Expected a Steering; found {type(steering).__name__}. {advice}")
     run = Run(model, on_model(model, steering.placed), lasting)
     with run.stack:

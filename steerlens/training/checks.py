@@ -14,7 +14,15 @@ from steerlens.types import HookedModel
 
 
 def require_some(pairs: Sequence[object]) -> None:
-    """Raise ValueError if there are no pairs."""
+    """Raise an error unless there are pairs, and each is a PromptPair."""
+    wrong = pairs if not isinstance(pairs, Sequence) or isinstance(pairs, str) else None
+    if wrong is None:
+        wrong = next((pair for pair in pairs if not isinstance(pair, PromptPair)), None)
+    if wrong is not None:
+        raise TypeError(
+            f"The pairs are a list of PromptPair; found a {type(wrong).__name__}. The order is "
+            "fit(model, pairs, sites); prompted_pairs(model, questions, instruction) makes pairs."
+        )
     if not pairs:
         raise ValueError("No pairs were given. Pass some PromptPairs: prompted_pairs(...).")
 
@@ -30,6 +38,8 @@ def require_data(model: HookedModel, pairs: Sequence[PromptPair], sites: Sequenc
 
 def require_both(pairs: Sequence[PromptPair], validation: Sequence[PromptPair]) -> None:
     """Raise ValueError unless there are pairs to fit on and pairs to choose by."""
+    if not isinstance(pairs, Sequence) or len(pairs) > 0:
+        require_some(pairs)
     if not pairs:
         raise ValueError("No pairs were given to fit on. About ten are enough.")
     if not validation:

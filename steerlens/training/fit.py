@@ -59,6 +59,11 @@ class Fit(Generic[AnySteer]):
         steers = {site: make(steer) for site, steer in self.steers.items()}
         return Fit(Steering(tuple(steers.items()), self.steering.origin), steers, self.trained)
 
+    def __mul__(self, strength: object) -> Steering:
+        raise TypeError(f"A Fit has no strength. Multiply its steering: {strength} * fit.steering.")
+
+    __rmul__ = __mul__
+
     @property
     def steer(self) -> AnySteer:
         """The steer, where it was fitted at one site."""

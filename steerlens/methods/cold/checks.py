@@ -183,6 +183,7 @@ def require_loss_value(value: object) -> None:
 
 def require_two_sides(given: object) -> None:
     """Raise TypeError unless the examples are a pair of prompts."""
+    # A list of two is two prompts of one side; two tensors are tokens and their mask.
     if not isinstance(given, tuple) or len(given) != 2 or isinstance(given[0], Tensor):
         raise TypeError(
             "The examples are a pair (positive prompts, negative prompts), with () for a side that "
