@@ -4,8 +4,8 @@
 leads to ours. Where a project has an `analysis` of its own, ours is loaded from its place beside
 `steerlens`, under this name alone, and the project's is neither run nor replaced.
 
-Which of the two it is, is looked up once, when this module is first imported: put a project's folder
-on `sys.path` before that. One that comes later finds ours under the name `analysis`.
+Which of the two it is, is looked up once, when this module is first imported: put a project's
+folder on `sys.path` before that. One that comes later finds ours under the name `analysis`.
 """
 
 import importlib
