@@ -13,16 +13,20 @@ from steerlens.training.objectives import Objective
 from steerlens.types import HookedModel
 
 
-def require_some(pairs: Sequence[object]) -> None:
-    """Raise an error unless there are pairs, and each is a PromptPair."""
-    wrong = pairs if not isinstance(pairs, Sequence) or isinstance(pairs, str) else None
-    if wrong is None:
-        wrong = next((pair for pair in pairs if not isinstance(pair, PromptPair)), None)
-    if wrong is not None:
+def require_prompt_pairs(pairs: object) -> None:
+    """Raise TypeError unless `pairs` is a list of PromptPairs, which may be empty."""
+    listed = pairs if isinstance(pairs, Sequence) and not isinstance(pairs, str) else [pairs]
+    wrong = [pair for pair in listed if not isinstance(pair, PromptPair)]
+    if wrong:
         raise TypeError(
-            f"The pairs are a list of PromptPair; found a {type(wrong).__name__}. The order is "
+            f"The pairs are a list of PromptPair; found a {type(wrong[0]).__name__}. The order is "
             "fit(model, pairs, sites); prompted_pairs(model, questions, instruction) makes pairs."
         )
+
+
+def require_some(pairs: Sequence[object]) -> None:
+    """Raise an error unless there are pairs, and each is a PromptPair."""
+    require_prompt_pairs(pairs)
     if not pairs:
         raise ValueError("No pairs were given. Pass some PromptPairs: prompted_pairs(...).")
 
@@ -38,8 +42,7 @@ def require_data(model: HookedModel, pairs: Sequence[PromptPair], sites: Sequenc
 
 def require_both(pairs: Sequence[PromptPair], validation: Sequence[PromptPair]) -> None:
     """Raise ValueError unless there are pairs to fit on and pairs to choose by."""
-    if not isinstance(pairs, Sequence) or len(pairs) > 0:
-        require_some(pairs)
+    require_prompt_pairs(pairs)
     if not pairs:
         raise ValueError("No pairs were given to fit on. About ten are enough.")
     if not validation:
