@@ -20,7 +20,7 @@ from steerlens.prompts import (
     require_side,
     stack,
 )
-from steerlens.runtime.forward import read
+from steerlens.runtime.forward import batches, read
 from steerlens.runtime.hooks import Watch, running, watching
 from steerlens.scopes import Scope, Window, everywhere, generated, last
 from steerlens.sites import Site, as_site, as_sites
@@ -179,8 +179,9 @@ def _batches(
     if moment not in get_args(Moment):
         raise ValueError(f"A moment is 'after' or 'before' the steers of a site; found {moment!r}.")
     order = sorted(range(len(rows)), key=lambda number: len(rows[number].ids))
-    for start in range(0, len(order), batch_size):
-        chosen = order[start : start + batch_size]
+    lengths = [len(rows[number].ids) for number in order]
+    for places in batches(model, lengths, batch_size, side):
+        chosen = [order[place] for place in places]
         yield _one_batch(model, rows, chosen, wanted, scope, steering, side, watch, moment)
 
 

@@ -15,7 +15,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from steerlens.identity import device_of
+from steerlens.identity import device_of, loaded
+from steerlens.models.weights import ends_of
 from steerlens.prompts import (
     Conversation,
     Encoded,
@@ -26,7 +27,7 @@ from steerlens.prompts import (
     stack,
     tokenizer_of,
 )
-from steerlens.runtime.forward import Cache, logits
+from steerlens.runtime.forward import Cache, batches, logits
 from steerlens.runtime.hooks import Run, running, watching
 from steerlens.scopes import Window
 from steerlens.steering import Steering
@@ -118,13 +119,15 @@ def generate(
     rows = _rows(model, prompts, n, max_new_tokens)
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1; found {batch_size}.")
-    new: list[list[int]] = []
+    new: list[list[int]] = [[] for _ in rows]
+    lengths = [len(row.encoded.ids) for row in rows]
     with watching() as watch:
-        for start in range(0, len(rows), batch_size):
-            chunk = rows[start : start + batch_size]
+        for numbers in batches(model, lengths, batch_size):
             with running(model, steering, watch) as run:
+                chunk = [rows[number] for number in numbers]
                 steps = _steps(model, chunk, run, sampling, stop_at_end, cache)
-                new += _collected(steps, len(chunk))
+                for number, ids in zip(numbers, _collected(steps, len(chunk)), strict=True):
+                    new[number] = ids
     return _generation(model, rows, new, seed)
 
 
@@ -196,10 +199,8 @@ def prompted_pairs(
 
 def end_tokens(model: HookedModel) -> frozenset[int]:
     """The ids that end a completion: the tokenizer's, and those of the generation config."""
-    from steerlens.identity import loaded
-
     end, known = getattr(model.tokenizer, "eos_token_id", None), loaded(model)
-    listed = known.ends if known else frozenset()
+    listed = ends_of(model) if known is None else known.ends
     return listed if end is None else listed | {end}
 
 
@@ -243,6 +244,8 @@ def _steps(
             if run is not None:
                 run.ready(tokens, window)
             scores = logits(model, tokens, window, "last", cache)[:, -1].float()
+            if cache is not None and cache.entries is None:
+                cache = None  # this model keeps none: every pass begins anew
             chosen = choose(scores, sampling, counts, uniforms[:, step])
         ids = chosen.tolist()
         if run is not None and not run.lasting:
@@ -252,7 +255,7 @@ def _steps(
         if all(done):
             return
         counts.scatter_add_(1, chosen[:, None], torch.ones_like(counts[:, :1]))
-        if use_cache:
+        if cache is not None:
             tokens, window = chosen[:, None], window.next()
         else:
             tokens, window = torch.cat([tokens, chosen[:, None]], dim=1), window.extended()

@@ -1,7 +1,6 @@
 """Which model, whatever its name: how it was loaded, and a fingerprint of its weights."""
 
 import hashlib
-import json
 import weakref
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -12,6 +11,7 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
+from steerlens.fingerprints import context_of, of_bridge, of_everything, of_hooked, released
 from steerlens.types import HookedModel
 
 
@@ -27,13 +27,22 @@ def device_of(model: HookedModel) -> torch.device:
 
 @dataclass(frozen=True)
 class Loaded:
-    """How a model came in: the name asked for, its folder if local, its weights' processing."""
+    """How a model came in: the name asked for, its folder if local, its weights' processing.
+
+    `weights` changes with any weight of the loaded model, so it says whether `fingerprint` still
+    holds. `context` is how many tokens it takes (None: any number); `pads` whether rows with
+    padding on their left come out as they do alone.
+    """
 
     name: str
     folder: Path | None
     backend: str
     processing: str
+    fingerprint: str
     ends: frozenset[int] = frozenset()
+    weights: int = 0
+    context: int | None = None
+    pads: bool = True
 
 
 _LOADED: "weakref.WeakKeyDictionary[Any, Loaded]" = weakref.WeakKeyDictionary()
@@ -82,42 +91,41 @@ def _guessed_processing(model: HookedModel) -> str:
 
 
 def fingerprint(model: HookedModel) -> str:
-    """A digest of configuration and weights, the same on both backends and in any layout.
-
-    Weights enter as sums of their bit patterns in bfloat16: exact in integers, so neither order,
-    transposition nor the split into heads matters, and float32 and bfloat16 copies agree. The
-    embedding, learned positions, unembedding and every block's matrices are in it; biases, norms
-    and the order of numbers within a matrix are not.
-    """
-    cfg = model.cfg
-    shape = [cfg.n_layers, cfg.d_model, cfg.n_heads, cfg.d_vocab, cfg.n_ctx]
-    outer: list[Tensor | None] = [getattr(model, name, None) for name in ("W_E", "W_U")]
-    outer.append(getattr(getattr(model, "pos_embed", None), "W_pos", None))
-    sums = [_bit_sum(weight) for weight in outer if weight is not None]
-    for block in model.blocks:  # pyright: ignore[reportAttributeAccessIssue]
-        sums.append(sum(_bit_sum(weight) for weight in _block_weights(block)))
-    return hashlib.sha256(json.dumps([shape, sums]).encode()).hexdigest()[:32]
+    """A digest of configuration and weights, the same on both backends (see `fingerprints`)."""
+    known = loaded(model)
+    if known is not None and known.weights == of_everything(model):  # pyright: ignore
+        return known.fingerprint
+    if not is_bridge(model):
+        return of_hooked(model)
+    plain = is_of_transformers(model) and not getattr(model, "compatibility_mode", False)
+    return of_bridge(model) if plain else (released(model) or [of_hooked(model)])[0]
 
 
-def _block_weights(block: Any) -> list[Tensor]:
-    """The matrices of a block that it has under both backends' names.
-
-    Those that read are among them: folding a layer norm, or a LoRA on queries and values, changes
-    nothing else.
-    """
-    attn, mlp = block.attn, block.mlp
-    # HookedTransformer repeats shared keys and values under the bare name.
-    names = [f"_{name}" if hasattr(attn, f"_{name}") else name for name in ("W_K", "W_V")]
-    held = [
-        *(getattr(attn, name, None) for name in ("W_Q", *names, "W_O")),
-        *(getattr(mlp, name, None) for name in ("W_in", "W_gate", "W_out")),
-    ]
-    return [weight for weight in held if weight is not None]
+def context_length(model: HookedModel) -> int | None:
+    """How many tokens the model takes, by its own configuration; None where any number will do."""
+    known = loaded(model)
+    if known is not None:
+        return known.context
+    if is_of_transformers(model):
+        return context_of(transformers_of(model).config)
+    return model.cfg.n_ctx
 
 
-def _bit_sum(weight: Tensor) -> int:
-    bits = weight.detach().to(torch.bfloat16).contiguous().view(torch.int16)
-    return int(bits.sum(dtype=torch.int64))
+def transformers_of(model: Any) -> Any:
+    """The model of transformers that a bridge is built around."""
+    return model.original_model
+
+
+def is_of_transformers(model: HookedModel) -> bool:
+    """Whether `model` is a bridge around a model of transformers (not of `boot_native`)."""
+    from transformers import PreTrainedModel
+
+    return is_bridge(model) and isinstance(getattr(model, "original_model", None), PreTrainedModel)
+
+
+def is_fingerprint_of(model: HookedModel, saved: str) -> bool:
+    """Whether `saved` is a fingerprint of `model`, by this version or by 0.1.0."""
+    return saved == fingerprint(model) or saved in released(model)
 
 
 def origin_of(

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from steerlens.identity import device_of
+from steerlens.identity import context_length, device_of
 from steerlens.scopes import Context, Window
 from steerlens.types import HookedModel, Tokens
 
@@ -217,9 +217,10 @@ def encode(model: HookedModel, prompt: Prompt) -> Encoded:
 
 def require_context(model: HookedModel, length: int) -> None:
     """Raise ValueError if `length` tokens do not fit into the model's context."""
-    if length > model.cfg.n_ctx:
+    most = context_length(model)
+    if most is not None and length > most:
         raise ValueError(
-            f"{length} tokens are asked for, but this model's context holds {model.cfg.n_ctx}. "
+            f"{length} tokens are asked for, but this model's context holds {most}. "
             "Shorten the prompt, or lower max_new_tokens."
         )
 

@@ -13,7 +13,13 @@ from typing import Any
 from torch import Tensor
 
 import steerlens.methods  # noqa: F401  registers every method as saveable
-from steerlens.identity import ModelIdentity, Origin, differences, identity_of
+from steerlens.identity import (
+    ModelIdentity,
+    Origin,
+    differences,
+    identity_of,
+    is_fingerprint_of,
+)
 from steerlens.saving import FORMAT, KEY, SAVEABLE, digest_over, require_placeable
 from steerlens.steering import Steering
 from steerlens.types import HookedModel
@@ -29,12 +35,14 @@ def load_steering(path: str | Path, model: HookedModel) -> Steering:
     if header["origin"] is not None:
         origin = _origin(header["origin"])
         saved, here = origin.model, identity_of(model)
-        if saved.fingerprint != here.fingerprint:
+        if not is_fingerprint_of(model, saved.fingerprint):
             raise ValueError(
                 f"{path} is a steering for another model ({differences(saved, here)}). Load the "
                 f"model it was fitted on ({saved.name or 'name not recorded'}), or fit it again on "
                 "this one."
             )
+        if saved.fingerprint != here.fingerprint:  # that of version 0.1.0
+            origin = replace(origin, model=here)
         steering = replace(steering, origin=origin)
     require_placeable(steering.placed, model)
     return steering

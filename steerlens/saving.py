@@ -18,7 +18,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 from torch import Tensor
 
 from steerlens.combinators import Chain, Only, Scaled, When
-from steerlens.identity import Origin, bytes_of, differences, origin_of
+from steerlens.identity import Origin, bytes_of, differences, is_fingerprint_of, origin_of
 from steerlens.scopes import Scope
 from steerlens.sites import Site, require_fit, require_site
 from steerlens.types import HookedModel
@@ -104,7 +104,7 @@ def require_placeable(placed: Sequence[tuple[Site, Any]], model: HookedModel) ->
 def _origin_on(model: HookedModel, origin: Origin | None) -> Origin:
     """The steering's own origin, checked to be on `model`; else one that knows no more than it."""
     here = origin_of(model)
-    if origin is not None and origin.model.fingerprint != here.model.fingerprint:
+    if origin is not None and not is_fingerprint_of(model, origin.model.fingerprint):
         raise ValueError(
             "This steering was fitted on another model "
             f"({differences(origin.model, here.model)}). Save it with the model it was fitted "

@@ -108,21 +108,9 @@ def test_nothing_is_printed_while_loading(architecture, backend, folders, capfd)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_auto_is_the_first_backend_that_is_installed(architecture, folders):
+def test_auto_is_the_bridge_which_is_the_faster(architecture, folders):
     model = steerlens.load(str(folders[architecture]))
-    assert loaded(model).backend == BACKENDS[0]
-
-
-@needs_hooked
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_auto_takes_the_bridge_where_the_converter_does_not_know_the_model(
-    architecture, folders, monkeypatch
-):
-    def unknown(*args: Any) -> Any:
-        raise NotImplementedError
-
-    monkeypatch.setattr("steerlens.models._hooked_config", unknown)
-    assert loaded(steerlens.load(folders[architecture])).backend == "bridge"
+    assert loaded(model).backend == "bridge"
 
 
 @needs_hooked

@@ -7,8 +7,8 @@ derive wrong positions for left-padded batches in some call or other, so here th
 
 import functools
 import inspect
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from steerlens.identity import device_of, is_bridge
+from steerlens.identity import device_of, is_bridge, loaded
 from steerlens.scopes import Window
 from steerlens.sites import Site, require_site
 from steerlens.types import HookedModel, Residual, Tokens, Where
@@ -30,7 +30,11 @@ class _Enough(Exception):
 
 @dataclass(eq=False)
 class Cache:
-    """Keys and values of earlier passes, in the backend's own class, and the mask so far."""
+    """Keys and values of earlier passes, in the backend's own class, and the mask so far.
+
+    `entries` is None where the model keeps none: its layers carry a state of another kind, or hand
+    nothing on. The first pass is then like any other, and every later one must begin anew.
+    """
 
     entries: Any
     mask: Where
@@ -50,6 +54,8 @@ class Cache:
 
 
 def _entries(model: HookedModel, batch: int, device: torch.device) -> Any:
+    if keeps_state(model):
+        return None
     if is_bridge(model):
         from transformers import DynamicCache, PretrainedConfig
 
@@ -129,6 +135,37 @@ def logits_from(
         return _bridge(model, tokens, window, None, "all")
 
 
+def keeps_state(model: HookedModel) -> bool:
+    """Whether layers carry a state from token to token that no key-value cache holds (Mamba)."""
+    return bool(getattr(getattr(model, "original_model", None), "_is_stateful", False))
+
+
+def pads_left(model: HookedModel) -> bool:
+    """Whether rows with padding on their left come out as they do alone.
+
+    `load` has tried it. Of a model that it did not load it is only believed where no state goes
+    from token to token.
+    """
+    known = loaded(model)
+    return known.pads if known is not None else not keeps_state(model)
+
+
+def batches(
+    model: HookedModel, lengths: Sequence[int], size: int, side: str = "left"
+) -> Iterator[list[int]]:
+    """The numbers of the rows of each batch, at most `size`, in the order given.
+
+    A model that cannot be padded on the left gets rows of one length at a time.
+    """
+    alike = side == "left" and not pads_left(model)
+    groups: dict[int, list[int]] = {}
+    for number, length in enumerate(lengths):
+        groups.setdefault(length if alike else 0, []).append(number)
+    for group in groups.values():
+        for start in range(0, len(group), size):
+            yield group[start : start + size]
+
+
 UNEMBEDDED = {True: "unembed.hook_in", False: "ln_final.hook_normalized"}
 """Where the tokens to unembed can be chosen, by whether the model is a bridge: from there on each
 token goes by itself."""
@@ -142,8 +179,9 @@ def _entering(model: Any, residual: Residual, layer: int) -> Iterator[None]:
     """
     with ExitStack() as stack:
         for number, block in enumerate(list(model.blocks)[:layer], start=1):
-            instead = functools.partial(_hand_on, residual if number == layer else None)
-            stack.enter_context(in_place_of(block, instead))
+            instead = residual if number == layer else None
+            handing = functools.partial(_hand_on, block.forward, instead)
+            stack.enter_context(in_place_of(block, handing))
         yield
 
 
@@ -160,8 +198,31 @@ def in_place_of(block: torch.nn.Module, forward: Callable[..., Any]) -> Iterator
         held.pop("forward") if before is None else held.update(forward=before)
 
 
-def _hand_on(instead: Residual | None, given: Residual, *_: Any, **__: Any) -> Residual:
-    return given if instead is None else instead
+def _hand_on(
+    forward: Callable[..., Any], instead: Residual | None, *given: Any, **named: Any
+) -> Any:
+    """What a block returns that changes nothing: the residual, in the form that the loop expects.
+
+    Some architectures' blocks return a tuple, with states or attention patterns behind the
+    residual. Which is known after a block of this kind has run once.
+    """
+    kind = (
+        type(getattr(forward, "__self__", None)),
+        type(getattr(getattr(forward, "__self__", None), "original_component", None)),
+    )
+    if kind not in _BEHIND:
+        with torch.no_grad():
+            returned = forward(*given, **named)
+        _BEHIND[kind] = len(returned) - 1 if isinstance(returned, tuple) else None
+    handed = instead
+    if handed is None:
+        handed = given[0] if given else named["hidden_states"]
+    behind = _BEHIND[kind]
+    return handed if behind is None else (handed, *(None,) * behind)
+
+
+_BEHIND: dict[tuple[type, type], int | None] = {}
+"""How many things stand behind the residual in what a kind of block returns; None: no tuple."""
 
 
 def read(
@@ -233,25 +294,43 @@ def _bridge(
     options: dict[str, Any] = {"position_ids": window.positions.clamp(min=0), "use_cache": False}
     _require_filled(cache)  # a pass that was broken off has not been checked yet
     seen = window.mask if cache is None else cache.grown(window)
-    # An all-true mask says nothing; without it transformers keeps its fast causal path.
-    if not bool(seen.all()):
-        options["attention_mask"] = seen.long()
-    if cache is not None:
-        options |= {_cache_name(type(model.original_model)): cache.entries, "use_cache": True}
-    if wanted == "last" and _keeps_logits(type(model.original_model)):
-        options["logits_to_keep"] = 1
-    with nullcontext() if cache is None else _cache_reaches_attention(model):
+    with ExitStack() as stack:
+        # An all-true mask says nothing; without it transformers keeps its fast causal path.
+        if not bool(seen.all()):
+            _require_pads(model, window)
+            options["attention_mask"] = seen.long()
+            stack.enter_context(_mask_for_float32(model))
+        if cache is not None and cache.entries is not None:
+            options |= {_cache_name(type(model.original_model)): cache.entries, "use_cache": True}
+            stack.enter_context(_cache_reaches_attention(model))
+        if wanted == "last" and _keeps_logits(type(model.original_model)):
+            options["logits_to_keep"] = 1
         scores = model(tokens, **options)
-    _require_filled(cache)
+    if cache is not None and not _filled(cache):
+        cache.entries = None  # this pass needed nothing of what it should have left behind
     return scores[:, -1:] if wanted == "last" else scores
 
 
 def _require_filled(cache: Cache | None) -> None:
-    if cache is not None and cache.entries.get_seq_length() != cache.mask.shape[1]:
+    if cache is not None and cache.mask.shape[1] > 0 and not _filled(cache):
         raise ValueError(
-            "This model does not fill a key-value cache (a bridge made by boot_native does not): "
-            "call generate(..., cache=False)."
+            "This model does not fill a key-value cache (a bridge made by boot_native does not, "
+            "nor does one whose layers carry a state): call generate(..., cache=False)."
         )
+
+
+def _require_pads(model: Any, window: Window) -> None:
+    before_token = ~window.mask[:, :-1] & window.mask[:, 1:]
+    if bool(before_token.any()) and not pads_left(model):
+        raise ValueError(
+            "This model reads padding: a row with padding on its left comes out otherwise than "
+            "alone. Pad on the right, batch(model, prompts, side='right'), or give rows of one "
+            "length; generate and capture do so by themselves."
+        )
+
+
+def _filled(cache: Cache) -> bool:
+    return cache.entries is not None and cache.entries.get_seq_length() == cache.mask.shape[1]
 
 
 @functools.cache
@@ -264,6 +343,29 @@ def _cache_name(kind: type[torch.nn.Module]) -> str:
     """What a class of transformers calls its cache: `cache` since 5.24."""
     known = inspect.signature(kind.forward).parameters
     return "cache" if "cache" in known else "past_key_values"
+
+
+@contextmanager
+def _mask_for_float32(model: Any) -> Iterator[None]:
+    """In float64 the mask's numbers stay those of float32, in which attention takes its softmax.
+
+    The least number of float64 is minus infinity there, and a row of nothing else, that of a
+    padding token, becomes NaN.
+    """
+    with ExitStack() as stack:
+        if next(model.parameters()).dtype == torch.float64:
+            for block in model.blocks:
+                handle = block.register_forward_pre_hook(_with_lesser_mask, with_kwargs=True)
+                stack.callback(handle.remove)
+        yield
+
+
+def _with_lesser_mask(_: Any, given: Any, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    mask = options.get("attention_mask")
+    if not isinstance(mask, Tensor) or mask.dtype != torch.float64:
+        return given, options
+    # Half of the least number, so that adding a score to it gives no infinity either.
+    return given, options | {"attention_mask": mask.clamp(min=torch.finfo(torch.float32).min / 2)}
 
 
 @contextmanager

@@ -118,6 +118,8 @@ def differentiable() -> Iterator[None]:
 
 def _kept(model: HookedModel, cache: Cache) -> list[tuple[Any, str]]:
     """Where the filled keys and values of a cache are, from the lowest block up."""
+    if cache.entries is None:
+        return []
     if is_bridge(model):
         filled = [layer for layer in cache.entries.layers if layer.is_initialized]
         return [(layer, name) for layer in filled for name in ("keys", "values")]

@@ -1,0 +1,141 @@
+"""Loading models: the embedded demonstration model, a local folder, a hub name; both backends.
+
+Nothing is folded or centred unless asked for, so activations equal transformers' and directions
+move between HookedTransformer and TransformerBridge. The network is used for hub names alone.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+
+from steerlens.checks import require_choice
+from steerlens.fingerprints import context_of, of_everything, of_hooked, of_transformers
+from steerlens.identity import _LOADED, Loaded
+from steerlens.models.agreement import (
+    Expected,
+    OtherFunction,
+    expected_of,
+    pads_rightly,
+    require_agreement,
+)
+from steerlens.models.backends import BUILD, backends_to_try, require_backend
+from steerlens.models.names import DEMO, has_hooked_transformer, hub_names, local_folder
+from steerlens.models.weights import Source, Wanted, ends_of, from_model, from_name, quietly
+from steerlens.types import HookedModel
+
+__all__ = ["DEMO", "has_hooked_transformer", "hub_names", "load", "local_folder", "quietly"]
+
+Backend = Literal["auto", "hooked", "bridge"]
+Processing = Literal["none", "fold"]
+_SAID = 300  # TransformerLens' messages may list all architectures that it knows
+
+
+def load(
+    name_or_folder: str | Path = "demo",
+    *,
+    hf_model: Any = None,
+    tokenizer: Any = None,
+    backend: Backend = "auto",
+    device: str | torch.device | None = None,
+    device_map: Any = None,
+    dtype: torch.dtype | str | None = None,
+    processing: Processing = "none",
+    template: str | None = None,
+    verify: bool = True,
+) -> HookedModel:
+    """A model with its tokenizer, ready to steer.
+
+    `name_or_folder` is "demo", a local Hugging Face folder, or a hub name. Instead of it,
+    `hf_model` is a model of transformers and `tokenizer` its tokenizer; a bridge takes the model
+    over, so use the bridge from then on. `tokenizer` alone replaces the folder's own.
+
+    `backend="auto"` is TransformerBridge, or HookedTransformer (which the installed TransformerLens
+    may have) where the bridge cannot hold the model or computes another function. To know,
+    the logits of one short text are compared with transformers' own; where no backend has them
+    beyond rounding, ValueError says by how much they differ. `verify=False` leaves that out.
+
+    `dtype` is a torch dtype, its name, or "auto" for that of the file; None is float32 (or that of
+    `hf_model`). `device` None is the CPU (or where `hf_model` is). `device_map` spreads a model
+    over devices as in transformers (bridge only). `processing="fold"` folds layer norms and centres
+    weights (HookedTransformer only); its directions fit no unprocessed model. `template` is the
+    chat template from now on, in place of the tokenizer's own: `steerlens.PLAIN` for a model that
+    has none.
+    """
+    require_choice("backend", backend, get_args(Backend))
+    require_choice("processing", processing, get_args(Processing))
+    with quietly():
+        import transformer_lens  # noqa: F401  in a notebook its import warns about progress bars
+    require_backend(backend, processing)
+    wanted = Wanted(device, device_map, dtype, fold=processing == "fold")
+    folder = local_folder(name_or_folder, tokenizer=tokenizer is None) if hf_model is None else None
+    if hf_model is None:
+        source = from_name(_where(name_or_folder, folder), tokenizer, wanted)
+    else:
+        source = from_model(hf_model, tokenizer, wanted)
+    name = str(name_or_folder) if hf_model is None else source.name
+    expected = expected_of(source.hf_model) if verify else None
+    prints, ends = of_transformers(source.hf_model), ends_of(source.hf_model)
+    known = Loaded(name, folder, backend, processing, prints, ends)
+    chosen, model = _first_that_agrees(source, backends_to_try(backend, processing), expected)
+    if template is not None:
+        model.tokenizer.chat_template = template
+    _LOADED[model] = known = _completed(known, model, chosen, source.hf_model.config)
+    if expected is not None and not pads_rightly(model, expected, source.dtype):
+        _LOADED[model] = replace(known, pads=False)
+    return model
+
+
+def _where(name_or_folder: str | Path, folder: Path | None) -> str:
+    """What transformers reads: a folder, or the hub name that an alias of TransformerLens means."""
+    name = str(name_or_folder)
+    return str(folder) if folder else hub_names().get(name, name)
+
+
+def _completed(known: Loaded, model: Any, backend: str, hf_config: Any) -> Loaded:
+    """What is known of a model, with what only the chosen backend says."""
+    return replace(
+        known,
+        backend=backend,
+        fingerprint=known.fingerprint if known.processing == "none" else of_hooked(model),
+        weights=of_everything(model),
+        context=model.cfg.n_ctx if backend == "hooked" else context_of(hf_config),
+    )
+
+
+def _first_that_agrees(
+    source: Source, backends: tuple[str, ...], expected: Expected | None
+) -> tuple[str, HookedModel]:
+    """The first of the backends that holds the model and computes what transformers does."""
+    weights = source.hf_model.state_dict()
+    reasons: dict[str, Exception] = {}
+    for backend in backends:
+        source = source.renewed(weights) if reasons else source
+        try:
+            model = BUILD[backend](source)
+            model.eval()
+            model.requires_grad_(False)
+            if expected is not None:
+                require_agreement(model, expected, source.dtype)
+        except Exception as error:  # TransformerLens raises whatever it meets first
+            reasons[backend] = error
+        else:
+            return backend, model
+    raise ValueError(_refusal(source.name, reasons)) from next(iter(reasons.values()))
+
+
+def _refusal(name: str, reasons: dict[str, Exception]) -> str:
+    said = [f"backend {backend!r}: {_words(error)}" for backend, error in reasons.items()]
+    others = [error for error in reasons.values() if isinstance(error, OtherFunction)]
+    advice = "Try another version of transformer-lens"
+    if others:
+        advice += ", or take it all the same with verify=False: what is measured is then that other"
+        advice += " function"
+    return f"{name!r} cannot be loaded rightly here. {'; '.join(said)}. {advice}."
+
+
+def _words(error: Exception) -> str:
+    text = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+    text = " ".join(text.split()).rstrip(".")
+    return text if len(text) <= _SAID else f"{text[:_SAID]}..."

@@ -1,0 +1,108 @@
+"""Whether a backend computes what transformers computes: one short pass of each, at load.
+
+A backend may leave out an option of the configuration without a word, and is then another function
+with the same weights.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from steerlens.fingerprints import context_of
+from steerlens.runtime.forward import logits
+from steerlens.scopes import Window
+from steerlens.types import HookedModel
+
+N_TOKENS = 32
+PADDING = 4
+# The difference of a position's logits that rounding explains, as a share of the logits' spread.
+# SmolLM2-135M has 3e-6 in float32, 0.005 in float16, 0.03 in bfloat16; other functions 0.02 to 3.
+ROUNDING = {torch.float64: 1e-3, torch.float32: 1e-3, torch.float16: 0.03, torch.bfloat16: 0.15}
+
+
+class OtherFunction(ValueError):
+    """A backend whose logits are not those of transformers."""
+
+
+@dataclass(frozen=True, eq=False)
+class Expected:
+    """Some tokens and the logits that transformers gives for them, on the CPU in float32."""
+
+    ids: Int[Tensor, "pos"]
+    logits: Float[Tensor, "pos d_vocab"]
+    reads_mask: bool
+
+
+@torch.no_grad()
+def expected_of(hf_model: Any) -> Expected:
+    """What transformers computes with these weights, for tokens from all over the vocabulary."""
+    rows = hf_model.get_input_embeddings().weight.shape[0]
+    length = min(N_TOKENS, context_of(hf_model.config) or N_TOKENS)
+    ids = torch.linspace(0, rows - 1, length).long()
+    scores = hf_model(input_ids=ids[None].to(hf_model.device), use_cache=False).logits[0]
+    if not bool(torch.isfinite(scores).all()):
+        raise ValueError(
+            f"transformers itself gives logits that are not finite with these weights in "
+            f"{scores.dtype}. Load them in float32 or bfloat16 (float16 overflows), and fetch them "
+            "again if that gives the same. verify=False loads them as they are."
+        )
+    return Expected(ids, scores.float().cpu(), _reads_mask(hf_model))
+
+
+def require_agreement(model: HookedModel, expected: Expected, dtype: torch.dtype) -> None:
+    """Raise OtherFunction if the model's logits differ from transformers' beyond rounding."""
+    scores = _logits(model, expected.ids, 0)
+    worst = _difference(scores, expected.logits, dtype)
+    if not worst <= ROUNDING[dtype]:
+        raise OtherFunction(
+            f"its logits differ from transformers' by {worst:.2g} times their spread "
+            f"({ROUNDING[dtype]:g} would be rounding), so it computes another function"
+        )
+
+
+def pads_rightly(model: HookedModel, expected: Expected, dtype: torch.dtype) -> bool:
+    """Whether a row comes out the same with padding on its left.
+
+    Only tried where it is in doubt: models that carry a state from token to token.
+    """
+    if expected.reads_mask:
+        return True
+    some = len(expected.ids) // 2
+    scores = _logits(model, expected.ids[:some], PADDING)
+    return _difference(scores[PADDING:], expected.logits[:some], dtype) <= ROUNDING[dtype]
+
+
+@torch.no_grad()
+def _logits(
+    model: HookedModel, ids: Int[Tensor, "pos"], padding: int
+) -> Float[Tensor, "pos d_vocab"]:
+    tokens = torch.cat([torch.zeros(padding, dtype=torch.long), ids])[None]
+    mask = torch.arange(len(tokens[0]))[None] >= padding
+    device = next(model.parameters()).device  # pyright: ignore[reportAttributeAccessIssue]
+    scores = logits(model, tokens.to(device), Window.of(mask).to(device))
+    return scores[0].float().cpu()
+
+
+def _difference(
+    scores: Float[Tensor, "pos d_vocab"], expected: Float[Tensor, "pos d_vocab"], dtype: torch.dtype
+) -> float:
+    """The root mean square difference at the worst position, as a share of what is expected.
+
+    A constant for all words of a position changes no probability: folding weights takes it away.
+    In half precision it is that of the middle position: rounding may send a single token to another
+    expert.
+    """
+    ours, theirs = (x - x.mean(dim=-1, keepdim=True) for x in (scores, expected))
+    apart = (ours - theirs).pow(2).mean(dim=-1).sqrt() / theirs.std().clamp(min=1e-6)
+    return float(apart.max() if dtype.itemsize >= 4 else apart.median())
+
+
+def _reads_mask(hf_model: Any) -> bool:
+    """Whether the model has attention alone, which a mask keeps from the padding."""
+    layers = getattr(hf_model.config.get_text_config(), "layer_types", None) or ()
+    attention = all(str(layer).endswith("attention") for layer in layers)
+    linear = any("linear" in str(layer) for layer in layers)
+    return attention and not linear and not getattr(hf_model, "_is_stateful", False)

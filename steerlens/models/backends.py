@@ -1,0 +1,141 @@
+"""HookedTransformer or TransformerBridge, built of a model in transformers' own class."""
+
+import json
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from steerlens.fingerprints import context_of
+from steerlens.models.names import has_hooked_transformer
+from steerlens.models.weights import Source, quietly
+
+
+def require_backend(backend: str, processing: str) -> None:
+    """Raise ValueError if the installed TransformerLens lacks the backend, or the processing."""
+    if backend == "hooked" and not has_hooked_transformer():
+        raise ValueError(
+            "backend='hooked' needs transformer-lens 3.x (4.0 removed HookedTransformer). Use "
+            "backend='bridge' or 'auto'."
+        )
+    if processing == "fold" and (backend == "bridge" or not has_hooked_transformer()):
+        raise ValueError(
+            "processing='fold' needs backend='hooked' (transformer-lens 3.x): a bridge keeps the "
+            "weights as they are. Leave processing at 'none'."
+        )
+
+
+def backends_to_try(backend: str, processing: str) -> tuple[str, ...]:
+    """The backends in the order to be tried: the bridge first, which is the faster (see docs)."""
+    if backend != "auto":
+        return (backend,)
+    if processing == "fold":
+        return ("hooked",)
+    return ("bridge", "hooked") if has_hooked_transformer() else ("bridge",)
+
+
+def hooked(source: Source) -> Any:
+    """A HookedTransformer with the weights of `source`."""
+    if source.spread:
+        raise ValueError(
+            "A HookedTransformer holds plain weights on one device, not quantised ones nor those "
+            "of a device_map."
+        )
+    model = _by_name(source) if source.known else _by_config(source)
+    model.cfg.n_ctx = hooked_context(model.cfg, source.hf_model.config)
+    return model.to(source.device, print_details=False)
+
+
+def _by_name(source: Source) -> Any:
+    from transformer_lens import HookedTransformer
+
+    return HookedTransformer.from_pretrained(
+        source.name,
+        hf_model=source.hf_model,
+        tokenizer=source.tokenizer,
+        device=str(source.device),
+        dtype=source.dtype,  # pyright: ignore[reportArgumentType]  annotated str, means a dtype
+        **source.processing,
+    )
+
+
+def _by_config(source: Source) -> Any:
+    from transformer_lens import HookedTransformer
+    from transformer_lens import loading_from_pretrained as loading
+    from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
+
+    dtype = source.dtype
+    fields = _hooked_config(source.hf_model)
+    fields |= {"model_name": Path(source.name).name, "device": str(source.device), "dtype": dtype}
+    cfg = HookedTransformerConfig.from_dict(fields | {"default_prepend_bos": True})
+    if source.fold:
+        cfg.normalization_type = f"{cfg.normalization_type}Pre"
+    state = loading.get_pretrained_state_dict(
+        source.name, cfg, hf_model=source.hf_model, dtype=dtype
+    )
+    with quietly():
+        model = HookedTransformer(cfg, tokenizer=source.tokenizer, move_to_device=False)
+    model.load_and_process_state_dict(state, **source.processing)
+    return model
+
+
+def _hooked_config(hf_model: Any) -> dict[str, Any]:
+    """HookedTransformerConfig fields of a model of transformers.
+
+    The converter guesses the architecture from the whole path ("llama" in it means Llama), so it
+    is shown config.json in a folder whose name says nothing. It also reads GPT-2's `n_ctx`, which
+    transformers 5 no longer writes.
+    """
+    from transformer_lens import loading_from_pretrained as loading
+
+    config = hf_model.config.to_dict()
+    config["architectures"] = config.get("architectures") or [type(hf_model).__name__]
+    if "n_positions" in config:
+        config.setdefault("n_ctx", config["n_positions"])
+    with tempfile.TemporaryDirectory(prefix="steer_") as neutral:
+        text = json.dumps(config, default=str)
+        (Path(neutral) / "config.json").write_text(text, encoding="utf-8")
+        fields = loading.convert_hf_model_config(neutral)
+    return fields
+
+
+def hooked_context(cfg: Any, hf_config: Any) -> int:
+    """How many tokens a HookedTransformer computes rightly.
+
+    TransformerLens says 2048 for many models that hold more; only learned positions need a limit
+    of its own. But a sliding window that it does not know of is right up to the window's length,
+    and so are rotary frequencies that change once a text is longer than those in training.
+    """
+    if cfg.positional_embedding_type == "standard":
+        return cfg.n_ctx
+    text = hf_config.get_text_config()
+    limits = [context_of(hf_config) or cfg.n_ctx]
+    if getattr(text, "sliding_window", None) and not cfg.use_local_attn and _slides(text):
+        limits.append(text.sliding_window)
+    rope = getattr(text, "rope_parameters", None) or {}
+    if rope.get("rope_type") in ("longrope", "dynamic"):
+        limits.append(rope.get("original_max_position_embeddings", text.max_position_embeddings))
+    return min(limits)
+
+
+def _slides(config: Any) -> bool:
+    layers = getattr(config, "layer_types", None)
+    return layers is None or "sliding_attention" in layers
+
+
+def bridge(source: Source) -> Any:
+    """A TransformerBridge around the model of `source`, which becomes a part of it."""
+    from transformer_lens.model_bridge import TransformerBridge
+
+    placed: dict[str, Any] = {} if source.spread else {"device": str(source.device)}
+    with quietly():
+        return TransformerBridge.boot_transformers(
+            source.name,
+            hf_model=source.hf_model,
+            tokenizer=source.tokenizer,
+            dtype=source.dtype,
+            **placed,
+        )
+
+
+BUILD: dict[str, Callable[[Source], Any]] = {"hooked": hooked, "bridge": bridge}

@@ -1,0 +1,137 @@
+"""What a name means: the embedded model, a folder on this machine, or a model of the hub."""
+
+import difflib
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+DEMO = Path(__file__).parent.parent / "demo" / "model"
+
+# Each set of files is enough for a tokenizer.
+TOKENIZERS = (
+    ("tokenizer.json",),
+    ("vocab.json", "merges.txt"),
+    ("tokenizer.model",),
+    ("spiece.model",),
+    ("sentencepiece.bpe.model",),
+    ("vocab.txt",),
+)
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+QUANTISERS = {
+    "bitsandbytes": "bitsandbytes",
+    "gptq": "gptqmodel",
+    "awq": "gptqmodel",
+    "aqlm": "aqlm",
+    "hqq": "hqq",
+    "compressed-tensors": "compressed-tensors",
+    "torchao": "torchao",
+    "eetq": "eetq",
+    "vptq": "vptq",
+    "auto-round": "auto-round",
+}
+"""The package that each way of storing quantised weights needs, by its name in config.json."""
+
+
+def local_folder(name_or_folder: str | Path, *, tokenizer: bool = True) -> Path | None:
+    """The folder that is meant, or None for a hub name; ValueError for neither.
+
+    `tokenizer=False` asks for no tokenizer in it.
+    """
+    if str(name_or_folder) == "demo":
+        return _require_whole(DEMO, tokenizer)
+    path = Path(name_or_folder).expanduser()
+    if path.is_dir():
+        return _require_whole(path, tokenizer)
+    name, known = str(name_or_folder), hub_names()
+    if isinstance(name_or_folder, str) and name in known:
+        return None
+    looks_local = (
+        isinstance(name_or_folder, Path)
+        or name.startswith((".", "/", "~"))
+        or path.suffix in (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".json")
+    )
+    if not looks_local and name.count("/") == 1 and all(name.split("/")):
+        return None
+    near = difflib.get_close_matches(name, ["demo", *known], n=5, cutoff=0.3)
+    raise ValueError(
+        f"Unknown model {name!r}: it is neither 'demo', nor a folder that exists, nor a hub name "
+        f"('owner/name', or one that TransformerLens knows). Close to it: "
+        f"{', '.join(near) or 'demo'}."
+    )
+
+
+def hub_names() -> dict[str, str]:
+    """The hub name of every model name and alias that the installed TransformerLens knows."""
+    from transformer_lens import supported_models
+
+    official = {name: name for name in supported_models.OFFICIAL_MODEL_NAMES}
+    aliases = supported_models.MODEL_ALIASES
+    short = {alias: name for name, known in aliases.items() for alias in known}
+    return dict(sorted((short | official).items()))
+
+
+def has_hooked_transformer() -> bool:
+    """Whether the installed TransformerLens has HookedTransformer (3.x does, 4.x does not)."""
+    return importlib.util.find_spec("transformer_lens.HookedTransformer") is not None
+
+
+def _require_whole(folder: Path, tokenizer: bool) -> Path:
+    if not (folder / "config.json").is_file():
+        raise ValueError(
+            f"{folder} has no config.json, so it is no Hugging Face model folder. It should hold "
+            "config.json, model.safetensors, tokenizer.json and tokenizer_config.json."
+        )
+    has_tokenizer = any(all((folder / name).is_file() for name in names) for names in TOKENIZERS)
+    if tokenizer and not has_tokenizer:
+        raise ValueError(
+            f"{folder} has no tokenizer.json, nor vocab.json and merges.txt, nor tokenizer.model. "
+            "Copy the tokenizer's files there (tokenizer.save_pretrained(folder)), or pass one: "
+            "steerlens.load(folder, tokenizer=...)."
+        )
+    _require_safetensors(folder)
+    _require_quantiser(folder, _config_of(folder))
+    return folder
+
+
+def _require_safetensors(folder: Path) -> None:
+    if list(folder.glob("*.safetensors")):
+        return
+    pickled = sorted(path.name for pattern in PICKLES for path in folder.glob(pattern))
+    if pickled:
+        raise ValueError(
+            f"{folder} has its weights as pickle ({pickled[0]}), which can run code when it is "
+            "opened, so steerlens never does. If you trust the file, convert it once: "
+            f'python -c "from transformers import AutoModelForCausalLM as M; '
+            f"M.from_pretrained('{folder}').save_pretrained('{folder}')\" writes "
+            "model.safetensors beside it."
+        )
+    raise ValueError(
+        f"{folder} has no .safetensors weights. Convert it: model.save_pretrained(folder)."
+    )
+
+
+def _config_of(folder: Path) -> dict[str, Any]:
+    try:
+        return json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(
+            f"{folder / 'config.json'} is not JSON ({error}). Fetch it again."
+        ) from error
+
+
+def _require_quantiser(folder: Path, config: dict[str, Any]) -> None:
+    """Raise ValueError if the weights are quantised in a way that needs a package not here."""
+    quantised = config.get("quantization_config") if isinstance(config, dict) else None
+    if not isinstance(quantised, dict):
+        return
+    way = str(quantised.get("quant_method", ""))
+    if not way and (quantised.get("load_in_4bit") or quantised.get("load_in_8bit")):
+        way = "bitsandbytes"
+    package = QUANTISERS.get(way)
+    if package and importlib.util.find_spec(package.replace("-", "_")) is None:
+        raise ValueError(
+            f"The weights in {folder} are quantised ({way}), and reading them needs the package "
+            f"{package}, which is not installed: pip install {package}. Or load the model that "
+            "they were made of, whose weights are plain."
+        )
