@@ -1,0 +1,1 @@
+"""The table of architectures in docs/architectures.md: built, tried and written by one command."""
