@@ -5,6 +5,7 @@ version to version, so the law is: a model that loads is right, and what is refu
 """
 
 import json
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,28 @@ def test_what_no_backend_computes_rightly_is_refused(name, folder_of):
         assert "differ from transformers' by" in refusal
     else:
         require_transformers_logits(model, folder_of(name))
+
+
+@pytest.mark.parametrize("name", ["openai-gpt", "hrm_text", "deepseek_v4"])
+def test_a_model_whose_blocks_meet_no_hook_is_refused(name, folder_of):
+    model, refusal = loaded_or_refused(folder_of(name), backend="bridge")
+    assert model is None
+    assert "its passes never meet" in refusal or "has no bridge for" in refusal
+
+
+@pytest.mark.parametrize("name", ["ctrl", "biogpt", "xglm"])
+def test_an_architecture_that_is_not_known_is_named(name, folder_of):
+    model, refusal = loaded_or_refused(folder_of(name), backend="bridge")
+    if model is None:
+        assert f"has no bridge for {type(transformers_model(folder_of(name))).__name__}." in refusal
+    else:
+        require_transformers_logits(model, folder_of(name))
+
+
+def test_an_error_without_words_says_where_it_was_raised(folder_of):
+    model, refusal = loaded_or_refused(folder_of("gpt_neox, without biases"), backend="bridge")
+    if model is None:
+        assert re.search(r"AssertionError \(neox\.py, line \d+\): without a message", refusal)
 
 
 def test_verify_false_loads_the_other_function(folder_of):
