@@ -136,7 +136,7 @@ def written(tokenizer: Any, conversation: Conversation) -> Written:
         return whole
     if chosen.system is None:
         return _without_own_turn(tokenizer, whole)
-    if conversation.system is None and chosen.instruction == "system":
+    if chosen.instruction == "system":
         _warn_of_default(tokenizer)
     return whole
 

@@ -47,6 +47,7 @@ from steerlens import (
     question_and_response,
     use_template,
 )
+from steerlens.borders import split_at
 from steerlens.methods.cold.examples import examples_of
 from steerlens.methods.psr import difference_of_means
 from steerlens.prompts import Encoded, encode_all, with_response
@@ -355,6 +356,39 @@ def test_an_option_of_cold_is_the_token_that_it_is_after_the_prompt(prompt):
     long = {"it was good": 0.5, " had": 0.5}
     with pytest.raises(ValueError, match="An option is one token, and 'it was good'"):
         examples_of(model, "options", Examples([prompt], probabilities=[long]))
+
+
+def test_an_option_after_a_prompt_that_ends_in_a_space_leaves_the_prompt_as_it_is():
+    spaced = adding_a_space(("She was", "he was", "it was good", "was", "he had") * 9)
+    model = model_with(PLAIN, spaced)
+    wish = {"was": 0.5, "had": 0.5}
+    (example,) = examples_of(model, "options", Examples(["She "], probabilities=[wish]))
+    ids = [token for token, _ in example.options]
+    assert spaced.convert_ids_to_tokens(ids) == ["was", "had"]
+
+
+class Words:
+    """A slow tokenizer: a word after a space is one token, any other a token a letter."""
+
+    is_fast = False
+
+    def __init__(self) -> None:
+        self.known: list[str] = []
+
+    def __call__(self, text: str, **_: Any) -> Any:
+        first, *rest = text.split(" ")
+        pieces = [*first, *(f" {word}" for word in rest)]
+        self.known += [piece for piece in dict.fromkeys(pieces) if piece not in self.known]
+        return {"input_ids": [self.known.index(piece) for piece in pieces]}
+
+    def decode(self, ids: list[int], **_: Any) -> str:
+        return "".join(self.known[number] for number in ids)
+
+
+@pytest.mark.parametrize(("start", "before"), [(0, 0), (1, 1), (2, 1), (3, 1), (12, 2), (20, 3)])
+def test_without_offsets_a_token_is_found_that_alone_would_be_many(start, before):
+    parts = split_at(Words(), "x abcdefghi jklmnop", start)
+    assert [len(part) for part in parts] == [before, 3 - before]
 
 
 # -- The system prompt that a template has by itself -----------------------------------------------

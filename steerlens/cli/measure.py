@@ -134,5 +134,4 @@ def faithfulness(
         "faithfulness": studied.faithfulness,
     }
     records = {name: output.records(table) for name, table in tables.items() if table is not None}
-    said = {"report": str(out), "plain_system": studied.coefficients.attrs["plain_system"]}
-    output.say({**said, **records}, measured.as_json, f"The report is at {out}")
+    output.say({"report": str(out), **records}, measured.as_json, f"The report is at {out}")
