@@ -26,7 +26,7 @@ def require_backend(backend: str, processing: str) -> None:
 
 
 def backends_to_try(backend: str, source: Source) -> tuple[str, ...]:
-    """The backends in the order to be tried: the bridge first, which loads faster (docs/models.md)."""
+    """The backends in the order to be tried: first the bridge, which loads faster."""
     if backend != "auto":
         return (backend,)
     if source.fold:
