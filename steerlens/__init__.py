@@ -21,6 +21,7 @@ _HOME = {
     "models": ["load"],
     "prompts": ["PLAIN", "Conversation", "PromptPair", "batch", "encode", "encode_pair"],
     "reading": ["load_steering"],
+    "sampling": ["Sampling"],
     "scopes": [
         "Context",
         "Scope",
@@ -28,6 +29,8 @@ _HOME = {
         "everywhere",
         "generated",
         "last",
+        "last_k",
+        "marked",
         "positions",
         "prompt",
         "question_and_response",
@@ -66,6 +69,7 @@ if TYPE_CHECKING:
     from steerlens.models import load
     from steerlens.prompts import PLAIN, Conversation, PromptPair, batch, encode, encode_pair
     from steerlens.reading import load_steering
+    from steerlens.sampling import Sampling
     from steerlens.scopes import (
         Context,
         Scope,
@@ -73,6 +77,8 @@ if TYPE_CHECKING:
         everywhere,
         generated,
         last,
+        last_k,
+        marked,
         positions,
         prompt,
         question_and_response,
