@@ -17,8 +17,10 @@ from steerlens.models.weights import ends_of
 from steerlens.prompts import (
     Conversation,
     Encoded,
+    Messages,
     PromptPair,
     Prompts,
+    as_question,
     encode_all,
     require_context,
     stack,
@@ -140,7 +142,7 @@ def stream(
 
 def prompted_pairs(
     model: HookedModel,
-    questions: Sequence[str],
+    questions: Sequence[str | Conversation | Messages],
     instruction: str,
     *,
     max_new_tokens: int = 64,
@@ -149,10 +151,14 @@ def prompted_pairs(
     n: int = 1,
     seed: int = 0,
 ) -> list[PromptPair]:
-    """Pairs whose responses the model wrote under `instruction` as its system turn."""
+    """Pairs whose responses the model wrote under `instruction` as its system turn.
+
+    A question is text, or a conversation (or list of messages) without a system turn.
+    """
+    asked = [as_question(question) for question in questions]
     written = generate(
         model,
-        [Conversation(question, instruction) for question in questions],
+        [replace(question, system=instruction) for question in asked],
         max_new_tokens=max_new_tokens,
         temperature=temperature,
         top_p=top_p,
@@ -164,7 +170,7 @@ def prompted_pairs(
     for row, number in enumerate(written.prompt):
         ids = tuple(token for token in written.response_ids(row) if token not in ends)
         if ids:
-            pairs.append(PromptPair.with_system(questions[number], instruction, ids))
+            pairs.append(PromptPair.with_system(asked[number], instruction, ids))
     if not pairs:
         raise ValueError(
             "Every response was empty: the model ended its turn at once. Try another seed or "

@@ -384,7 +384,11 @@ prompt = Scope("prompt")
 response = Scope("response")
 """From the last prompt token on: its residual predicts the first response token."""
 question_and_response = Scope("question_and_response")
-"""From the last token before the user turn (the system turn's last token, or BOS) on."""
+"""From the last token before the user turn (the system turn's last token, or BOS) on.
+
+Where the template puts the system text inside the user turn: from the last token before the
+user's words.
+"""
 generated = Scope("generated")
 """From the first response token on."""
 last = Scope("last")

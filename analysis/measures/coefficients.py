@@ -30,6 +30,7 @@ from steerlens.types import Direction, HookedModel
 from .aligned import Aligned, align, alone
 from .deltas import Deltas, View, all_deltas, prompt_deltas, steering_deltas
 from .entries import Entry, as_entries
+from .plain_side import noted
 
 
 def coefficients(
@@ -62,7 +63,7 @@ def coefficients(
         for entry in (prompt, *entries)
         for site in aligned.sites
     ]
-    return pd.concat(tables, ignore_index=True)
+    return noted(pd.concat(tables, ignore_index=True), model)
 
 
 def strengths(

@@ -17,6 +17,7 @@ from steerlens.steering import Steering
 from steerlens.types import HookedModel
 
 from .entries import Entry, as_entries
+from .plain_side import noted
 
 
 def logit_shift(
@@ -39,7 +40,7 @@ def logit_shift(
     for entry in as_entries(steerings):
         moved = _log_probabilities(model, plain_rows, entry.steering)
         shifts.append(_shift(entry.method, entry.strength, entry.strength_value, moved, plain))
-    return pd.DataFrame(shifts)
+    return noted(pd.DataFrame(shifts), model)
 
 
 @torch.no_grad()

@@ -31,6 +31,7 @@ from .aligned import Aligned, align
 from .deltas import Deltas, prompt_deltas, steering_deltas
 from .entries import Entry, as_entries
 from .intervals import interval_of_ratio
+from .plain_side import noted
 
 EQUIVALENT, NEUTRAL = "equivalent prompts", "neutral prompts"
 Squares = Float[Tensor, "token"]
@@ -70,7 +71,7 @@ def faithfulness(
             tables.append(_table(aligned, target, others, entry, n_bootstrap, seed))
     if not tables:
         raise ValueError("No steering and no reference prompts were given: nothing to measure.")
-    return pd.concat(tables, ignore_index=True)
+    return noted(pd.concat(tables, ignore_index=True), model)
 
 
 def reworded(pairs: Sequence[PromptPair], instruction: str) -> list[PromptPair]:

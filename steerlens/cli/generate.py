@@ -8,7 +8,7 @@ import typer
 
 from steerlens.cli import inputs, output
 from steerlens.cli.grouped import grouped
-from steerlens.cli.options import AsJson, Backend, Device, MaxNewTokens, Model, Seed
+from steerlens.cli.options import AsJson, Backend, Device, MaxNewTokens, Model, Seed, Templating
 
 if TYPE_CHECKING:
     from steerlens.steering import Steering
@@ -72,6 +72,7 @@ class Sampling:
 def generate(
     *,
     steered: Steered,
+    templating: Templating,
     sampling: Sampling,
     raw: Annotated[
         bool, typer.Option(help="Continue the prompt as raw text, no template.")
@@ -88,7 +89,9 @@ def generate(
 
     if raw and steered.system is not None:
         raise ValueError("--raw has no turns, so --system has no place. Leave one of them out.")
-    model = inputs.load(steered.model, backend, device)
+    if raw and templating != Templating():
+        raise ValueError("--raw has no template: leave out the options that are about templates.")
+    model = inputs.load(steered.model, backend, device, templating.template())
     prompt = steered.prompt if raw else Conversation(steered.prompt, steered.system)
     runs: dict[str, Steering | None] = {"unsteered": None}
     if steered.steering:

@@ -8,22 +8,27 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from steerlens.prompts import PromptPair
     from steerlens.steering import Steering
+    from steerlens.templates import Template
     from steerlens.types import HookedModel
 
 TINY = 256
 """The widest residual stream that one thread serves best."""
 
 
-def load(model: str, backend: str, device: str) -> "HookedModel":
+def load(
+    model: str, backend: str, device: str, template: "Template | None" = None
+) -> "HookedModel":
     """The model, with a chat template in any case, and one thread where more gain nothing."""
     import torch
 
     from steerlens import models
-    from steerlens.prompts import PLAIN, tokenizer_of
+    from steerlens.templates import PLAIN, tokenizer_of, use_template
 
     loaded = models.load(model, backend=backend, device=device)  # pyright: ignore[reportArgumentType]  load checks the name
     if not tokenizer_of(loaded).chat_template:
         loaded.tokenizer.chat_template = PLAIN
+    if template is not None:
+        use_template(loaded, template)
     if loaded.cfg.d_model <= TINY:
         # A second thread gains nothing here, and on a busy machine it waits, spinning.
         torch.set_num_threads(1)
@@ -81,7 +86,7 @@ def answered(
             continue
         pairs += prompted_pairs(
             model,
-            [line.user],
+            [line.without_system()],
             line.system or "",
             seed=seed + number,
             max_new_tokens=max_new_tokens,

@@ -64,10 +64,19 @@ def aligned_span(
     left = [plain.ids[int(i)] for i in span]
     right = [prompted.ids[int(i)] for i in other_span]
     # The first token of the span may be the instruction's own last one: no token is the same there.
-    if len(left) == len(right) and left[1:] == right[1:] and len(left) > 0:
+    if len(left) == len(right) > 0 and _alike(model, left[1:], right[1:]):
         return span
     raise ValueError(
         f"On `{scope}` the plain run holds {show(model, left)} and the prompted run "
         f"{show(model, right)}: they must be the same tokens. Where the instruction stands in the "
         "user turn use the surface R."
     )
+
+
+def _alike(model: HookedModel, left: Sequence[int], right: Sequence[int]) -> bool:
+    """Whether both are the same tokens, but for a space that is joined to the first word of one."""
+    if list(left[1:]) != list(right[1:]):
+        return False
+    first, second = (show(model, ids[:1]) for ids in (left, right))
+    one, other = sorted(("".join(words).strip() for words in (first, second)), key=len)
+    return other.endswith(one)
