@@ -31,7 +31,7 @@ from steerlens.runtime import forward
 
 LAYER, STEPS = 1, 8
 TOLERANCE = 1e-3
-"""A difference of logits, as a share of their standard deviation, that is no rounding in float32."""
+"""The largest difference of logits, as a share of their spread, that is rounding in float32."""
 
 PROMPTS = (
     "I love you because you are kind and good to the cat",
@@ -296,6 +296,9 @@ def context(trial: Trial) -> str:
     held = next((n for name in names if (n := getattr(config, name, None))), None)
     if held is None:
         raise NotApplicable("no number of positions in the configuration")
+    rope = getattr(config, "rope_parameters", None) or {}
+    if rope.get("rope_type") == "dynamic":  # made for texts as long as its factor says
+        held = int(held * rope["factor"])
     row = torch.ones((1, held + 1), dtype=torch.long)
     steerlens.batch(trial.model, (row[:, :held], torch.ones_like(row[:, :held])))
     try:

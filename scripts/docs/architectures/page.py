@@ -24,13 +24,16 @@ plain transformers, in float32: nothing here is compared with TransformerLens.
 |---|---|
 | load | `steerlens.load(folder, backend=...)` |
 | logits | of three prompts |
-| resid_pre, resid_post | logits where a vector is added to what block 1 is given, or hands on; against a hook on transformers' block |
-| padded | three prompts of unequal length at once, left-padded (or one length at a time, if the model cannot be padded): greedy text, captured activations, logits; against each row alone |
-| cached | greedy text with and without a cache, unsteered and steered; against passes from scratch |
-| PSR, CLAS, COLD | fits above the embedding: what was fitted acts as a hook on transformers' block, and for CLAS also a pass that enters the model above block 1 |
+| resid_pre, resid_post | logits with a vector added before or after block 1; a hook does it to \
+transformers' block |
+| padded | prompts of unequal length at once (one length at a time where the model cannot be \
+padded): greedy text, captured activations, logits; against each alone |
+| cached | greedy text with and without a cache, unsteered and steered; against whole passes |
+| PSR, CLAS, COLD | fits at block 1: what was fitted acts as it does in a hook on transformers' \
+block; for CLAS also the pass by which it is trained, which enters the model above block 1 |
 | saved | a steering saved and loaded acts as before |
-| identity | one fingerprint on all backends and versions: a file from one is taken by the other |
-| context | as many tokens as the configuration has positions, and not one more |
+| identity | one fingerprint on all backends and versions: what is saved on one loads on the other |
+| context | as many tokens as the configuration has positions are taken, and not one more |
 
 **✓** all of it works. **–** refused with a sentence of ours before anything wrong was returned (the
 footnote has it). **✗** an error of another library. **≠** wrong: another result than transformers',
@@ -81,7 +84,8 @@ def text(environments: list[dict[str, Any]]) -> str:
 def _made(environment: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in environment["versions"].items())
     built = [row for row in environment["rows"].values() if "build" not in row]
-    return f"- {environment['date']}: {len(built)} models on {versions}, Python {environment['python']}."
+    python = environment["python"]
+    return f"- {environment['date']}: {len(built)} models on {versions}, Python {python}."
 
 
 def _columns(environments: list[dict[str, Any]]) -> list[tuple[dict[str, Any], str, str]]:

@@ -144,7 +144,8 @@ def _rope(kind: str, **options: Any) -> dict[str, Any]:
 
 SCALED = {
     "linear_RoPE": _rope("linear", factor=4.0),
-    # As the plain model up to its last position; beyond it no tokens are taken.
+    # The plain model up to its last position. Beyond it transformers' own logits depend on the
+    # longest text that the model has seen so far, so there is nothing to compare with.
     "dynamic_RoPE": _rope("dynamic", factor=4.0),
     "yarn_RoPE": _rope("yarn", factor=4.0, original_max_position_embeddings=32),
     "llama3_RoPE": _rope(
