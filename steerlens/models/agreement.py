@@ -77,7 +77,7 @@ def pads_rightly(model: HookedModel, expected: Expected, dtype: torch.dtype) -> 
 
 @torch.no_grad()
 def _logits(
-    model: HookedModel, ids: Int[Tensor, "pos"], padding: int
+    model: HookedModel, ids: Int[Tensor, "token"], padding: int
 ) -> Float[Tensor, "pos d_vocab"]:
     tokens = torch.cat([torch.zeros(padding, dtype=torch.long), ids])[None]
     mask = torch.arange(len(tokens[0]))[None] >= padding

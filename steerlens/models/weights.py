@@ -87,11 +87,12 @@ def from_model(hf_model: Any, tokenizer: Any, wanted: Wanted) -> Source:
             f"(hf_model.to({dtype})), or leave dtype out."
         )
     name = getattr(hf_model, "name_or_path", "") or type(hf_model).__name__
-    return _source(name, hf_model.eval(), tokenizer, wanted)
+    return _source(name, hf_model.eval(), _with_name(tokenizer, name), wanted)
 
 
 def _source(name: str, hf_model: Any, tokenizer: Any, wanted: Wanted) -> Source:
-    spread = bool(getattr(hf_model, "hf_device_map", None)) or _is_quantised(hf_model)
+    mapped = wanted.device_map is not None or bool(getattr(hf_model, "hf_device_map", None))
+    spread = mapped or _is_quantised(hf_model)
     device = hf_model.device if wanted.device is None else device_named(wanted.device)
     moved = hf_model if spread else hf_model.to(device)
     return Source(name, moved, tokenizer, device, hf_model.dtype, wanted.fold, spread)
@@ -103,7 +104,9 @@ def _read(source: str, wanted: Wanted, tokenizer: Any) -> tuple[Any, Any]:
     placed = {} if wanted.device_map is None else {"device_map": wanted.device_map}
     with quietly():
         try:
-            tokenizer = AutoTokenizer.from_pretrained(source) if tokenizer is None else tokenizer
+            if tokenizer is None:
+                tokenizer = AutoTokenizer.from_pretrained(source)
+            tokenizer = _with_name(tokenizer, source)
             read: Any = AutoModelForCausalLM.from_pretrained(
                 source, dtype=dtype_named(wanted.dtype), output_loading_info=True, **placed
             )
@@ -120,6 +123,19 @@ def _read(source: str, wanted: Wanted, tokenizer: Any) -> tuple[Any, Any]:
             f"{absent[0]!r} first. Fetch its .safetensors files again, all of them."
         )
     return model.eval(), tokenizer
+
+
+def _with_name(tokenizer: Any, name: str) -> Any:
+    """The tokenizer as TransformerLens can take it: one that was made in memory has no name.
+
+    TransformerLens reads a tokenizer again by its name, to have it write BOS, unless it does so
+    already. steerlens never asks it to, and writes BOS itself.
+    """
+    if "name_or_path" in getattr(tokenizer, "init_kwargs", {"name_or_path": ""}):
+        return tokenizer
+    named = copy.deepcopy(tokenizer)
+    named.init_kwargs |= {"name_or_path": name, "add_bos_token": True}
+    return named
 
 
 def _advice(error: Exception) -> str:

@@ -362,10 +362,12 @@ def _mask_for_float32(model: Any) -> Iterator[None]:
 
 def _with_lesser_mask(_: Any, given: Any, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     mask = options.get("attention_mask")
-    if not isinstance(mask, Tensor) or mask.dtype != torch.float64:
+    if not isinstance(mask, Tensor) or mask.ndim < 4:
         return given, options
     # Half of the least number, so that adding a score to it gives no infinity either.
-    return given, options | {"attention_mask": mask.clamp(min=torch.finfo(torch.float32).min / 2)}
+    least = torch.tensor(torch.finfo(torch.float32).min / 2, dtype=torch.float64).to(mask.device)
+    added = torch.where(mask, 0.0, least) if mask.dtype == torch.bool else mask.clamp(min=least)
+    return given, options | {"attention_mask": added}
 
 
 @contextmanager
