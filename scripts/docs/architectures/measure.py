@@ -24,6 +24,7 @@ from steerlens import (
     Schedule,
     Site,
     Steering,
+    SteeringWarning,
     at,
 )
 from steerlens.identity import identity_of, loaded
@@ -103,10 +104,18 @@ class Trial:
 
 def attempt(check: Callable[[Trial], str], trial: Trial) -> Cell:
     """How `check` ends."""
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        cell = _ending(check, trial)
+    warned = {str(each.message) for each in heard if issubclass(each.category, SteeringWarning)}
+    if cell.state == "WRONG" and warned:
+        return replace(cell, said=f"{cell.said}, with the warning: {' '.join(sorted(warned))}")
+    return cell
+
+
+def _ending(check: Callable[[Trial], str], trial: Trial) -> Cell:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return Cell("works", check(trial) or "")
+        return Cell("works", check(trial))
     except Wrong as wrong:
         return Cell("WRONG", str(wrong))
     except NotApplicable as reason:
@@ -208,7 +217,7 @@ def cached(trial: Trial) -> str:
 
 def _texts(trial: Trial, prompts: Sequence[str], **options: Any) -> list[tuple[int, ...]]:
     written = steerlens.generate(
-        trial.model, list(prompts), max_new_tokens=STEPS, temperature=0, stop_at_end=False,
+        trial.model, list(prompts), max_new_tokens=STEPS, temperature=0.0, stop_at_end=False,
         **options,
     )  # fmt: skip
     return [written.response_ids(row) for row in range(len(prompts))]
