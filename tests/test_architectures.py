@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from architectures import measure, page
-from architectures.zoo import ZOO, Architecture, build, config_of, write_folder
+from architectures.zoo import LEFT_OUT, ZOO, Architecture, build, config_of, write_folder
 from tiny_models import BACKENDS, build_tokenizer
 
 NAMED = {architecture.name: architecture for architecture in ZOO}
@@ -86,6 +86,15 @@ def test_no_two_architectures_have_one_name() -> None:
     assert len(NAMED) == len(ZOO)
 
 
+def test_every_model_of_the_library_is_tried_or_left_out_with_a_reason() -> None:
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    tried = {architecture.model_type for architecture in ZOO}
+    left_out = {name for names in LEFT_OUT.values() for name in names.split()}
+    assert not tried & left_out
+    assert set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES) <= tried | left_out
+
+
 @pytest.mark.slow
 def test_every_architecture_can_be_built_and_none_is_large() -> None:
     from transformers import AutoModelForCausalLM
@@ -154,7 +163,7 @@ def test_the_page_has_a_row_an_architecture_and_a_footnote_a_sentence() -> None:
     assert "| architecture | bridge 3.9 | bridge 4.3 | *auto* 3.9 |" in text
     assert "| fine | ✓ | ≠ identity[^1] | bridge |" in text
     assert "| half | ✗ PSR, CLAS[^2] |" in text
-    assert "| none | – [^3] |" in text
+    assert "| none | –[^3] |" in text
     assert "[^3]: No, because." in text
     assert "| bridge 3.9 | 1 | 0 | 1 | 0 | 1 | 0 |" in text
 
