@@ -29,7 +29,11 @@ def of_transformers(hf_model: Any) -> str:
     """The fingerprint of a model in transformers' own class."""
     ends = (hf_model.get_input_embeddings(), hf_model.get_output_embeddings())
     outer = [end.weight for end in ends if hasattr(end, "weight")]
-    return _of_state(hf_model.config, hf_model.state_dict(), outer)
+    if getattr(hf_model, "hf_quantizer", None) is None:
+        return _of_state(hf_model.config, hf_model.state_dict(), outer)
+    # bitsandbytes' `state_dict` spoils weights that it has laid out anew.
+    state = dict(hf_model.named_parameters()) | dict(hf_model.named_buffers())
+    return _of_state(hf_model.config, state, outer)
 
 
 def of_bridge(model: Any) -> str:
@@ -72,8 +76,11 @@ def released(model: Any) -> list[str]:
 
 
 def of_everything(model: torch.nn.Module) -> int:
-    """A number that changes with any parameter of `model`; it says nothing beyond that."""
-    return sum(_raw_sum(weight) for weight in model.parameters())
+    """A number that changes with any parameter of `model`; it says nothing beyond that.
+
+    Quantised weights, which are whole numbers, are left out: they are laid out anew by a pass.
+    """
+    return sum(_raw_sum(weight) for weight in model.parameters() if weight.is_floating_point())
 
 
 def context_of(config: Any) -> int | None:

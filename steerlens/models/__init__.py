@@ -75,14 +75,15 @@ def load(
     else:
         source = from_model(hf_model, tokenizer, wanted)
     name = str(name_or_folder) if hf_model is None else source.name
-    expected = expected_of(source.hf_model) if verify else None
+    # In this order: some quantised weights are laid out anew by their first pass.
     prints, ends = of_transformers(source.hf_model), ends_of(source.hf_model)
+    expected = expected_of(source.hf_model) if verify else None
     known = Loaded(name, folder, backend, processing, prints, ends)
-    chosen, model = _first_that_agrees(source, backends_to_try(backend, processing), expected)
+    chosen, model = _first_that_agrees(source, backends_to_try(backend, source), expected)
     if template is not None:
         model.tokenizer.chat_template = template
     _LOADED[model] = known = _completed(known, model, chosen, source.hf_model.config)
-    if expected is not None and not pads_rightly(model, expected, source.dtype):
+    if expected is not None and not pads_rightly(model, expected, source.rounding):
         _LOADED[model] = replace(known, pads=False)
     return model
 
@@ -108,16 +109,16 @@ def _first_that_agrees(
     source: Source, backends: tuple[str, ...], expected: Expected | None
 ) -> tuple[str, HookedModel]:
     """The first of the backends that holds the model and computes what transformers does."""
-    weights = source.hf_model.state_dict()
+    weights = source.hf_model.state_dict() if len(backends) > 1 else {}
     reasons: dict[str, Exception] = {}
     for backend in backends:
-        source = source.renewed(weights) if reasons else source
         try:
+            source = source.renewed(weights) if reasons else source
             model = BUILD[backend](source)
             model.eval()
             model.requires_grad_(False)
             if expected is not None:
-                require_agreement(model, expected, source.dtype)
+                require_agreement(model, expected, source.rounding)
         except Exception as error:  # TransformerLens raises whatever it meets first
             reasons[backend] = error
         else:

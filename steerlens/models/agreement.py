@@ -16,7 +16,7 @@ from steerlens.runtime.forward import logits
 from steerlens.scopes import Window
 from steerlens.types import HookedModel
 
-N_TOKENS = 32
+N_TOKENS = 16
 PADDING = 4
 # The difference of a position's logits that rounding explains, as a share of the logits' spread.
 # SmolLM2-135M has 3e-6 in float32, 0.005 in float16, 0.03 in bfloat16; other functions 0.02 to 3.

@@ -25,13 +25,14 @@ def require_backend(backend: str, processing: str) -> None:
         )
 
 
-def backends_to_try(backend: str, processing: str) -> tuple[str, ...]:
+def backends_to_try(backend: str, source: Source) -> tuple[str, ...]:
     """The backends in the order to be tried: the bridge first, which is the faster (see docs)."""
     if backend != "auto":
         return (backend,)
-    if processing == "fold":
+    if source.fold:
         return ("hooked",)
-    return ("bridge", "hooked") if has_hooked_transformer() else ("bridge",)
+    both = has_hooked_transformer() and not source.spread
+    return ("bridge", "hooked") if both else ("bridge",)
 
 
 def hooked(source: Source) -> Any:

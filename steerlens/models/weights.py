@@ -45,6 +45,11 @@ class Source:
     known: bool = False
 
     @property
+    def rounding(self) -> torch.dtype:
+        """The dtype whose rounding is to be expected: a coarse one for quantised weights."""
+        return torch.bfloat16 if _is_quantised(self.hf_model) else self.dtype
+
+    @property
     def processing(self) -> dict[str, Any]:
         """TransformerLens' options of what is done to the weights: all of it, or nothing."""
         options = ("fold_ln", "center_writing_weights", "center_unembed", "fold_value_biases")
