@@ -86,13 +86,10 @@ def of_everything(model: torch.nn.Module) -> int:
 def context_of(config: Any) -> int | None:
     """How many tokens a transformers model holds, by its configuration; None where nothing says."""
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
-    rope = getattr(text, "rope_parameters", None) or {}
-    # "dynamic" stretches the frequencies of a longer text by itself, up to its factor.
-    stretch = rope.get("factor", 1) if rope.get("rope_type") == "dynamic" else 1
     for name in ("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx", "seq_length"):
         length = getattr(text, name, None)
         if isinstance(length, int) and length > 0:
-            return int(length * stretch)
+            return length
     return None
 
 

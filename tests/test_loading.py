@@ -5,6 +5,7 @@ version to version, so the law is: a model that loads is right, and what is refu
 """
 
 import json
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -129,6 +130,28 @@ def test_what_no_backend_computes_rightly_is_refused(name, folder_of):
         require_transformers_logits(model, folder_of(name))
 
 
+@pytest.mark.parametrize("name", ["openai-gpt", "hrm_text", "deepseek_v4"])
+def test_a_model_whose_blocks_meet_no_hook_is_refused(name, folder_of):
+    model, refusal = loaded_or_refused(folder_of(name), backend="bridge")
+    assert model is None
+    assert "its passes never meet" in refusal or "has no bridge for" in refusal
+
+
+@pytest.mark.parametrize("name", ["ctrl", "biogpt", "xglm"])
+def test_an_architecture_that_is_not_known_is_named(name, folder_of):
+    model, refusal = loaded_or_refused(folder_of(name), backend="bridge")
+    if model is None:
+        assert f"has no bridge for {type(transformers_model(folder_of(name))).__name__}." in refusal
+    else:
+        require_transformers_logits(model, folder_of(name))
+
+
+def test_an_error_without_words_says_where_it_was_raised(folder_of):
+    model, refusal = loaded_or_refused(folder_of("gpt_neox, without biases"), backend="bridge")
+    if model is None:
+        assert re.search(r"AssertionError \(neox\.py, line \d+\): without a message", refusal)
+
+
 def test_verify_false_loads_the_other_function(folder_of):
     folder = folder_of("gpt2, unscaled attention")
     model = sl.load(folder, backend="bridge", verify=False)
@@ -150,6 +173,29 @@ def test_weights_that_give_no_numbers_are_refused(folder_of, tmp_path):
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_rounding_is_no_other_function(backend, dtype, folder_of):
     assert loaded(sl.load(folder_of("gpt_neox"), backend=backend, dtype=dtype)).pads
+
+
+# -- 3: HookedTransformer reads its weights as they lie --------------------------------------------
+
+
+@needs_hooked
+@pytest.mark.parametrize("name", ["llama", "gpt2", "mixtral", "qwen3"])
+def test_weights_lie_as_they_are_read_and_compute_the_same_to_the_bit(name, folder_of, monkeypatch):
+    model = sl.load(folder_of(name), backend="hooked")
+    with monkeypatch.context() as patch:
+        patch.setattr("steerlens.models.backends.lay_out_for_reading", lambda model: None)
+        plain = sl.load(folder_of(name), backend="hooked")
+    tokens, _ = sl.batch(model, PROMPTS[:1])
+    assert torch.equal(model(tokens), plain(tokens))
+    assert fingerprint(model) == fingerprint(plain)
+    assert model.unembed.W_U.T.is_contiguous()
+    for block in model.blocks:
+        query = block.attn.W_Q.transpose(1, 2)
+        assert query.is_contiguous()
+        assert block.attn.W_O.permute(2, 0, 1).is_contiguous()
+        inner = [w for n, w in block.mlp.named_parameters() if n.endswith(("W_in", "W_out"))]
+        assert inner or name == "mixtral"  # whose experts are PyTorch's own linear layers
+        assert all(weight.T.is_contiguous() for weight in inner)
 
 
 # -- 4: identity ----------------------------------------------------------------------------------

@@ -4,7 +4,9 @@ Nothing is folded or centred unless asked for, so activations equal transformers
 move between HookedTransformer and TransformerBridge. The network is used for hub names alone.
 """
 
+import traceback
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -29,7 +31,7 @@ __all__ = ["DEMO", "has_hooked_transformer", "hub_names", "load", "local_folder"
 
 Backend = Literal["auto", "hooked", "bridge"]
 Processing = Literal["none", "fold"]
-_SAID = 300  # TransformerLens' messages may list all architectures that it knows
+_SAID = 300  # characters of another library's message
 
 
 def load(
@@ -123,20 +125,25 @@ def _first_that_agrees(
             reasons[backend] = error
         else:
             return backend, model
-    raise ValueError(_refusal(source.name, reasons)) from next(iter(reasons.values()))
+    raise ValueError(_refusal(source, reasons)) from next(iter(reasons.values()))
 
 
-def _refusal(name: str, reasons: dict[str, Exception]) -> str:
-    said = [f"backend {backend!r}: {_words(error)}" for backend, error in reasons.items()]
-    others = [error for error in reasons.values() if isinstance(error, OtherFunction)]
+def _refusal(source: Source, reasons: dict[str, Exception]) -> str:
+    kind = type(source.hf_model).__name__
+    said = [f"backend {backend!r}: {_words(error, kind)}" for backend, error in reasons.items()]
     advice = "Try another version of transformer-lens"
-    if others:
-        advice += ", or take it all the same with verify=False: what is measured is then that other"
-        advice += " function"
-    return f"{name!r} cannot be loaded rightly here. {'; '.join(said)}. {advice}."
+    if any(isinstance(error, OtherFunction) for error in reasons.values()):
+        advice += ", or take it all the same with verify=False"
+    return f"{source.name!r} cannot be loaded rightly here. {'; '.join(said)}. {advice}."
 
 
-def _words(error: Exception) -> str:
-    text = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
-    text = " ".join(text.split()).rstrip(".")
+def _words(error: Exception, kind: str) -> str:
+    """What a backend said, in one line: it may list all architectures, or say nothing."""
+    if "Could not determine supported architecture" in str(error):
+        return f"transformer-lens {version('transformer-lens')} has no bridge for {kind}"
+    text = " ".join(str(error).split()).rstrip(".")
+    if not isinstance(error, ValueError) or not text:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{Path(place.filename).name}, line {place.lineno}"
+        text = f"{type(error).__name__} ({where}): {text or 'without a message'}"
     return text if len(text) <= _SAID else f"{text[:_SAID]}..."

@@ -5,6 +5,7 @@ with the same weights.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 from steerlens.fingerprints import context_of
 from steerlens.runtime.forward import logits
 from steerlens.scopes import Window
+from steerlens.sites import Site
 from steerlens.types import HookedModel
 
 N_TOKENS = 16
@@ -53,8 +55,26 @@ def expected_of(hf_model: Any) -> Expected:
 
 
 def require_agreement(model: HookedModel, expected: Expected, dtype: torch.dtype) -> None:
-    """Raise OtherFunction if the model's logits differ from transformers' beyond rounding."""
-    scores = _logits(model, expected.ids, 0)
+    """Raise OtherFunction if the model's logits differ from transformers' beyond rounding.
+
+    Or if the pass meets no hook where methods steer: what is put there would do nothing.
+    """
+    names = [Site(layer).hook_name for layer in range(model.cfg.n_layers)]
+    met: set[str] = set()
+
+    def meet(activation: Any, hook: Any, name: str) -> None:
+        met.add(name)
+
+    there = model.hook_dict
+    hooks = [(name, partial(meet, name=name)) for name in names if name in there]
+    with model.hooks(fwd_hooks=hooks):
+        scores = _logits(model, expected.ids, 0)
+    missed = [name for name in names if name not in met]
+    if missed:
+        raise OtherFunction(
+            f"its passes never meet {len(missed)} of the {len(names)} hook points of the residual "
+            f"stream, {missed[0]!r} first, so steering there would do nothing"
+        )
     worst = _difference(scores, expected.logits, dtype)
     if not worst <= ROUNDING[dtype]:
         raise OtherFunction(
