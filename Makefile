@@ -60,10 +60,10 @@ export PAIRED UNTIMED
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-all test-newest test-lowest telling always lint types format notebooks docs bench lock demo-model clean distclean
+.PHONY: help demo test test-all test-newest test-lowest telling always lint types format notebooks docs bench architectures architectures-tried lock demo-model clean distclean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 	@echo "  TL=4 runs any of them on TransformerLens 4.x; PYTHON=... picks the interpreter."
 
 demo: $(VENV)/.run ## the demonstration, offline and on CPU; report in OUT (demo-report)
@@ -107,6 +107,16 @@ docs: $(VENV)/.dev ## the table of methods in README.md, from the methods' docst
 
 bench: $(VENV)/.dev ## the benchmarks
 	$(OFFLINE) $(BIN)/python -m benchmarks
+
+# Minutes in each environment. A run that was broken off goes on; results of other code are made anew.
+TRIED := build/architectures
+architectures: ## tiny models of every architecture, tried on TransformerLens 3 and 4
+	@$(MAKE) --no-print-directory architectures-tried TL=3
+	@$(MAKE) --no-print-directory architectures-tried TL=4
+	$(VENV_3)/bin/python scripts/docs/architectures page $(TRIED)/tl3.json $(TRIED)/tl4.json
+
+architectures-tried: $(VENV)/.dev
+	OMP_NUM_THREADS=1 $(BIN)/python -W ignore scripts/docs/architectures try $(TRIED)/tl$(TL).json
 
 # To move torch or transformer-lens, edit its line in each file first (in lowest.txt torch alone: the
 # rest there follows from pyproject.toml).

@@ -22,6 +22,7 @@ _HOME = {
     "conversations": ["Conversation"],
     "prompts": ["PromptPair", "batch", "encode", "encode_pair"],
     "reading": ["load_steering"],
+    "sampling": ["Sampling"],
     "scopes": [
         "Context",
         "Scope",
@@ -29,6 +30,8 @@ _HOME = {
         "everywhere",
         "generated",
         "last",
+        "last_k",
+        "marked",
         "positions",
         "prompt",
         "question_and_response",
@@ -69,6 +72,7 @@ if TYPE_CHECKING:
     from steerlens.models import load
     from steerlens.prompts import PromptPair, batch, encode, encode_pair
     from steerlens.reading import load_steering
+    from steerlens.sampling import Sampling
     from steerlens.scopes import (
         Context,
         Scope,
@@ -76,6 +80,8 @@ if TYPE_CHECKING:
         everywhere,
         generated,
         last,
+        last_k,
+        marked,
         positions,
         prompt,
         question_and_response,

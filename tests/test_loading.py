@@ -175,6 +175,29 @@ def test_rounding_is_no_other_function(backend, dtype, folder_of):
     assert loaded(sl.load(folder_of("gpt_neox"), backend=backend, dtype=dtype)).pads
 
 
+# -- 3: HookedTransformer reads its weights as they lie --------------------------------------------
+
+
+@needs_hooked
+@pytest.mark.parametrize("name", ["llama", "gpt2", "mixtral", "qwen3"])
+def test_weights_lie_as_they_are_read_and_compute_the_same_to_the_bit(name, folder_of, monkeypatch):
+    model = sl.load(folder_of(name), backend="hooked")
+    with monkeypatch.context() as patch:
+        patch.setattr("steerlens.models.backends.lay_out_for_reading", lambda model: None)
+        plain = sl.load(folder_of(name), backend="hooked")
+    tokens, _ = sl.batch(model, PROMPTS[:1])
+    assert torch.equal(model(tokens), plain(tokens))
+    assert fingerprint(model) == fingerprint(plain)
+    assert model.unembed.W_U.T.is_contiguous()
+    for block in model.blocks:
+        query = block.attn.W_Q.transpose(1, 2)
+        assert query.is_contiguous()
+        assert block.attn.W_O.permute(2, 0, 1).is_contiguous()
+        inner = [w for n, w in block.mlp.named_parameters() if n.endswith(("W_in", "W_out"))]
+        assert inner or name == "mixtral"  # whose experts are PyTorch's own linear layers
+        assert all(weight.T.is_contiguous() for weight in inner)
+
+
 # -- 4: identity ----------------------------------------------------------------------------------
 
 WITHOUT_DENSE_BLOCKS = ["mixtral", "olmoe", "gpt_oss", "mamba", "jamba", "deepseek_v3", "rwkv"]

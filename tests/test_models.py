@@ -108,7 +108,7 @@ def test_nothing_is_printed_while_loading(architecture, backend, folders, capfd)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_auto_is_the_bridge_which_is_the_faster(architecture, folders):
+def test_auto_is_the_bridge(architecture, folders):
     model = steerlens.load(str(folders[architecture]))
     assert loaded(model).backend == "bridge"
 

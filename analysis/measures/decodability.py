@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 
 from steerlens.prompts import PromptPair
 from steerlens.scopes import Scope, generated
+from steerlens.sites import Layer
 from steerlens.types import HookedModel
 
 from .aligned import Aligned
@@ -32,7 +33,7 @@ PENALTIES = tuple(10.0**power for power in range(-1, 6))
 def decodability(
     model: HookedModel,
     pairs: Sequence[PromptPair],
-    layers: Sequence[int] | None = None,
+    layers: Sequence[Layer] | None = None,
     *,
     strength: Strength = "along",
     folds: int = 5,

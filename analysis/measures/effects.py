@@ -1,6 +1,7 @@
 """Did it do anything? How far a steering moves the next-token distribution on given text."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import pandas as pd
 import torch
@@ -49,8 +50,9 @@ def _log_probabilities(
     """Log-probabilities at every position that predicts a response token, rows in order."""
     by_row = []
     with watching() as watch:
-        for row in rows:
+        for number, row in enumerate(rows):
             tokens, window = stack([row])
+            window = replace(window, row=torch.tensor([number]))
             tokens, window = tokens.to(device_of(model)), window.to(device_of(model))
             with running(model, steering, watch) as run:
                 if run is not None:

@@ -18,6 +18,7 @@ from jaxtyping import Float
 
 from steerlens.prompts import PromptPair
 from steerlens.scopes import Scope, generated
+from steerlens.sites import Layer
 from steerlens.types import HookedModel
 
 from .deltas import prompt_deltas
@@ -31,7 +32,7 @@ MEAN_PUSH = "mean push"
 def rank_share(
     model: HookedModel,
     pairs: Sequence[PromptPair],
-    layers: Sequence[int] | None = None,
+    layers: Sequence[Layer] | None = None,
     *,
     ranks: Sequence[int] = (1, 2, 4, 8),
     folds: int = 5,

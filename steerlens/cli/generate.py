@@ -53,6 +53,19 @@ class Sampling:
     top_p: Annotated[
         float, typer.Option(help="Keep the smallest set with more than this probability.")
     ] = 1.0
+    top_k: Annotated[int, typer.Option(help="Keep the k likeliest tokens; 0 keeps all.")] = 0
+    min_p: Annotated[
+        float, typer.Option(help="Keep tokens at least so many times as likely as the likeliest.")
+    ] = 0.0
+    repetition_penalty: Annotated[
+        float, typer.Option(help="Above 1: tokens that were there before are less likely.")
+    ] = 1.0
+    frequency_penalty: Annotated[
+        float, typer.Option(help="Taken off a token's logit for each time it was there before.")
+    ] = 0.0
+    stop: Annotated[
+        list[str] | None, typer.Option(help="A text that ends a completion; repeatable.")
+    ] = None
 
 
 @grouped

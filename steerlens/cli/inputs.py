@@ -1,5 +1,6 @@
 """What commands read: the model, layers, steering files, pairs."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,16 +36,23 @@ def load(
 
 
 def layers_of(text: str, n_layers: int) -> list[int]:
-    """Layers written as numbers and ranges, or "all"."""
+    """Layers written as numbers and ranges, or "all"; negative ones count from the end."""
     if text == "all":
         return list(range(n_layers))
+    from steerlens.sites import Site
+
     layers: list[int] = []
     for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()):
-            raise ValueError(f'--layers is like "4", "2,4", "2-5" or "all"; found {text!r}.')
-        layers += range(int(first), int(last if dash else first) + 1)
-    return layers
+        written = re.fullmatch(r"\s*(-?\d+)\s*(?:-\s*(-?\d+)\s*)?", part)
+        if written is None:
+            raise ValueError(
+                f'--layers is like "4", "2,4", "-1" (the last), "2-5" or "all"; found {text!r}.'
+            )
+        first, last = (Site(int(end)).among(n_layers).layer for end in written.groups(written[1]))
+        if last < first:
+            raise ValueError(f"--layers {text}: {part.strip()!r} holds no layer. Write it upwards.")
+        layers += range(first, last + 1)
+    return list(dict.fromkeys(layers))
 
 
 def require_folder_of(out: Path) -> None:

@@ -25,7 +25,9 @@ Pairs = Annotated[
     ),
 ]
 Contrasts = Annotated[Path, typer.Option(help='JSON Lines of {"positive": ..., "negative": ...}.')]
-Layers = Annotated[str, typer.Option(help='Steered layers: "4", "2,4", "2-5" or "all".')]
+Layers = Annotated[
+    str, typer.Option(help='Steered layers: "4", "2,4", "2-5", "-1" (the last) or "all".')
+]
 Read = Annotated[str, typer.Option(help="Scope whose activations are read (their mean).")]
 Steered = Annotated[str, typer.Option(help="Scope that is steered.")]
 Seed = Annotated[int, typer.Option(help="Seed of the sampling noise.")]

@@ -26,7 +26,7 @@ def require_backend(backend: str, processing: str) -> None:
 
 
 def backends_to_try(backend: str, source: Source) -> tuple[str, ...]:
-    """The backends in the order to be tried: the bridge first, which is the faster (see docs)."""
+    """The backends in the order to be tried: first the bridge, which loads faster."""
     if backend != "auto":
         return (backend,)
     if source.fold:
@@ -44,7 +44,37 @@ def hooked(source: Source) -> Any:
         )
     model = _by_name(source) if source.known else _by_config(source)
     model.cfg.n_ctx = hooked_context(model.cfg, source.hf_model.config)
-    return model.to(source.device, print_details=False)
+    model = model.to(source.device, print_details=False)
+    lay_out_for_reading(model)
+    return model
+
+
+LAYOUTS = {
+    "W_Q": (0, 2, 1),
+    "W_K": (0, 2, 1),
+    "W_V": (0, 2, 1),
+    "_W_K": (0, 2, 1),
+    "_W_V": (0, 2, 1),
+    "W_O": (2, 0, 1),
+    "W_in": (1, 0),
+    "W_gate": (1, 0),
+    "W_out": (1, 0),
+    "W_U": (1, 0),
+}
+"""The order of a weight's axes in which HookedTransformer reads it, at every pass."""
+
+
+def lay_out_for_reading(model: Any) -> None:
+    """Store each weight as it is read, in the same shape: numbers and results stay as they are.
+
+    HookedTransformer transposes its weights at every pass, and copies them where they lie
+    otherwise, which takes most of the time of a token.
+    """
+    for name, weight in model.named_parameters():
+        order = LAYOUTS.get(name.rpartition(".")[2])
+        if order is not None and len(order) == weight.dim():
+            back = tuple(order.index(axis) for axis in range(len(order)))
+            weight.data = weight.data.permute(order).contiguous().permute(back)
 
 
 def _by_name(source: Source) -> Any:

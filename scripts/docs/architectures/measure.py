@@ -24,6 +24,7 @@ from steerlens import (
     Schedule,
     Site,
     Steering,
+    SteeringWarning,
     at,
 )
 from steerlens.identity import identity_of, loaded
@@ -31,7 +32,7 @@ from steerlens.runtime import forward
 
 LAYER, STEPS = 1, 8
 TOLERANCE = 1e-3
-"""A difference of logits, as a share of their standard deviation, that is no rounding in float32."""
+"""The largest difference of logits, as a share of their spread, that is rounding in float32."""
 
 PROMPTS = (
     "I love you because you are kind and good to the cat",
@@ -103,10 +104,18 @@ class Trial:
 
 def attempt(check: Callable[[Trial], str], trial: Trial) -> Cell:
     """How `check` ends."""
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        cell = _ending(check, trial)
+    warned = {str(each.message) for each in heard if issubclass(each.category, SteeringWarning)}
+    if cell.state == "WRONG" and warned:
+        return replace(cell, said=f"{cell.said}, with the warning: {' '.join(sorted(warned))}")
+    return cell
+
+
+def _ending(check: Callable[[Trial], str], trial: Trial) -> Cell:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return Cell("works", check(trial) or "")
+        return Cell("works", check(trial))
     except Wrong as wrong:
         return Cell("WRONG", str(wrong))
     except NotApplicable as reason:
@@ -208,7 +217,7 @@ def cached(trial: Trial) -> str:
 
 def _texts(trial: Trial, prompts: Sequence[str], **options: Any) -> list[tuple[int, ...]]:
     written = steerlens.generate(
-        trial.model, list(prompts), max_new_tokens=STEPS, temperature=0, stop_at_end=False,
+        trial.model, list(prompts), max_new_tokens=STEPS, temperature=0.0, stop_at_end=False,
         **options,
     )  # fmt: skip
     return [written.response_ids(row) for row in range(len(prompts))]
@@ -296,6 +305,9 @@ def context(trial: Trial) -> str:
     held = next((n for name in names if (n := getattr(config, name, None))), None)
     if held is None:
         raise NotApplicable("no number of positions in the configuration")
+    rope = getattr(config, "rope_parameters", None) or {}
+    if rope.get("rope_type") == "dynamic":  # made for texts as long as its factor says
+        held = int(held * rope["factor"])
     row = torch.ones((1, held + 1), dtype=torch.long)
     steerlens.batch(trial.model, (row[:, :held], torch.ones_like(row[:, :held])))
     try:

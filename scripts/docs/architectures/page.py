@@ -1,6 +1,7 @@
 """docs/architectures.md from the results of each environment: one row an architecture."""
 
 import json
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -13,10 +14,11 @@ Cells = Mapping[str, Mapping[str, str]]
 HEAD = """\
 # Architectures
 
-Written by `make architectures`. Each row is a model of random weights, tiny ({size}), of one of
-transformers' configuration classes, some of them with an option that changes what is computed. It
-is saved to a folder, loaded with `steerlens.load`, and always compared with the same folder in
-plain transformers, in float32: nothing here is compared with TransformerLens.
+Written by `make architectures`. Each row is a model of random weights of one of transformers'
+configuration classes, some of them with an option that changes what is computed; all are tiny:
+{size}. It is saved to a folder, loaded with
+`steerlens.load`, and always compared with the same folder in plain transformers, in float32.
+Real weights, other sizes, other types of numbers and other machines are not tried here.
 
 {made}
 
@@ -24,18 +26,22 @@ plain transformers, in float32: nothing here is compared with TransformerLens.
 |---|---|
 | load | `steerlens.load(folder, backend=...)` |
 | logits | of three prompts |
-| resid_pre, resid_post | logits where a vector is added to what block 1 is given, or hands on; against a hook on transformers' block |
-| padded | three prompts of unequal length at once, left-padded (or one length at a time, if the model cannot be padded): greedy text, captured activations, logits; against each row alone |
-| cached | greedy text with and without a cache, unsteered and steered; against passes from scratch |
-| PSR, CLAS, COLD | fits above the embedding: what was fitted acts as a hook on transformers' block, and for CLAS also a pass that enters the model above block 1 |
+| resid_pre, resid_post | logits with a vector added before or after block 1; a hook does it to \
+transformers' block |
+| padded | prompts of unequal length at once (one length at a time where the model cannot be \
+padded): greedy text, captured activations, logits; against each alone |
+| cached | greedy text with and without a cache, unsteered and steered; against whole passes |
+| PSR, CLAS, COLD | fits at block 1: what was fitted acts as it does in a hook on transformers' \
+block; for CLAS also the pass by which it is trained, which enters the model above block 1 |
 | saved | a steering saved and loaded acts as before |
-| identity | one fingerprint on all backends and versions: a file from one is taken by the other |
-| context | as many tokens as the configuration has positions, and not one more |
+| identity | one fingerprint on all backends and versions: what is saved on one loads on the other |
+| context | as many tokens as the configuration has positions are taken, and not one more |
 
 **✓** all of it works. **–** refused with a sentence of ours before anything wrong was returned (the
-footnote has it). **✗** an error of another library. **≠** wrong: another result than transformers',
-and nobody said so. Where loading fails nothing else is tried; elsewhere the trials not named work.
-*auto* is the backend that `backend="auto"`, the default, takes.
+footnote has it). **✗** an error of another library. **≠** wrong: another result than transformers'
+(the footnote says by how many standard deviations of it). Where loading fails nothing else is
+tried; elsewhere the trials that are not named work. *auto* is the backend that `backend="auto"`,
+the default, takes.
 """
 
 
@@ -75,13 +81,23 @@ def text(environments: list[dict[str, Any]]) -> str:
     table = _table(environments, notes)
     size = f"{N_LAYERS} or 4 layers, {D_MODEL} dimensions, a vocabulary of {D_VOCAB}"
     head = HEAD.format(size=size, made="\n".join(map(_made, environments)))
-    return "\n".join([head, _counts(environments), "", table, "", notes.listed(), ""])
+    parts = [head, _counts(environments), "", table, "", _left_out(), "", notes.listed(), ""]
+    return "\n".join(parts)
+
+
+def _left_out() -> str:
+    """What transformers has beside them."""
+    from architectures.zoo import LEFT_OUT
+
+    reasons = [f"- {reason}: {', '.join(names.split())}" for reason, names in LEFT_OUT.items()]
+    return "\n".join(["Not tried, of what `AutoModelForCausalLM` knows:", "", *reasons])
 
 
 def _made(environment: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in environment["versions"].items())
     built = [row for row in environment["rows"].values() if "build" not in row]
-    return f"- {environment['date']}: {len(built)} models on {versions}, Python {environment['python']}."
+    python = environment["python"]
+    return f"- {environment['date']}: {len(built)} models on {versions}, Python {python}."
 
 
 def _columns(environments: list[dict[str, Any]]) -> list[tuple[dict[str, Any], str, str]]:
@@ -135,7 +151,7 @@ def _short(cells: Cells, notes: Notes) -> str:
         groups.setdefault((cell["state"], _said(cell)), []).append(name)
     ordered = sorted(groups.items(), key=lambda group: list(SYMBOLS).index(group[0][0]))
     return "; ".join(
-        f"{SYMBOLS[state]} {'' if names == ['load'] else ', '.join(names)}{notes.mark(said)}"
+        SYMBOLS[state] + ("" if names == ["load"] else " " + ", ".join(names)) + notes.mark(said)
         for (state, said), names in ordered
     )
 
@@ -145,13 +161,15 @@ def _faults(cells: Cells) -> dict[str, Mapping[str, str]]:
 
 
 def _said(cell: Mapping[str, str]) -> str:
-    return " ".join(cell["said"].split()).replace("|", "\\|").replace("[", "\\[")
+    # One footnote for all that HookedTransformer does not know, whatever their names.
+    said = re.sub(r"\w+ (is not currently supported)", r"... \1", " ".join(cell["said"].split()))
+    return said.replace("|", "\\|").replace("[", "\\[")
 
 
 def _counts(environments: list[dict[str, Any]]) -> str:
     """How many models end how, by the worst of their trials."""
-    kinds = {"": "✓", "refused": "–", "error": "✗", "WRONG": "≠"}
-    head = ["", *(f"{symbol}" for symbol in kinds.values()), "– at load", "✗ at load"]
+    kinds = {"": "all works", "refused": "some –", "error": "some ✗", "WRONG": "some ≠"}
+    head = ["models", *kinds.values(), "– at load", "✗ at load"]
     lines = [head, ["---"] * len(head)]
     for environment, backend, title in _columns(environments):
         counts = Counter(

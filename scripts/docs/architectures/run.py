@@ -23,7 +23,12 @@ from steerlens.models import has_hooked_transformer, quietly
 
 BACKENDS = ("hooked", "bridge", "auto") if has_hooked_transformer() else ("bridge", "auto")
 PACKAGES = ("transformer-lens", "transformers", "torch")
-SOURCES = (Path(steerlens.__file__).parent, Path(__file__).parent)
+HERE = Path(__file__).parent
+SOURCES = (
+    *Path(steerlens.__file__).parent.rglob("*.py"),
+    HERE / "measure.py",
+    HERE / "reference.py",
+)
 
 
 def run(results: Path, only: Sequence[str], seconds: float) -> None:
@@ -31,15 +36,24 @@ def run(results: Path, only: Sequence[str], seconds: float) -> None:
     torch.set_num_threads(1)
     _warm()
     kept = _begun(results)
-    chosen = [
-        each for each in ZOO if (each.name in only if only else each.name not in kept["rows"])
-    ]
-    if unknown := set(only) - {each.name for each in ZOO}:
-        raise ValueError(f"No such architecture: {', '.join(sorted(unknown))}.")
+    chosen = _chosen(kept, only)
     for number, architecture in enumerate(chosen, start=1):
         kept["rows"][architecture.name] = row = tried(architecture, seconds)
+        kept["tried"][architecture.name] = repr(architecture)
         results.write_text(json.dumps(kept, indent=1, ensure_ascii=False), encoding="utf-8")
         print(f"{number}/{len(chosen)} {architecture.name}: {_brief(row)}", flush=True)
+
+
+def _chosen(kept: dict[str, Any], only: Sequence[str]) -> list[Architecture]:
+    """Those that are asked for, or those that are not there yet; none that has gone is kept."""
+    known = {each.name: each for each in ZOO}
+    if unknown := set(only) - set(known):
+        raise ValueError(f"No such architecture: {', '.join(sorted(unknown))}.")
+    for name in set(kept["rows"]) - set(known):
+        del kept["rows"][name], kept["tried"][name]
+    if only:
+        return [known[name] for name in only]
+    return [each for each in ZOO if kept["tried"].get(each.name) != repr(each)]
 
 
 def _warm() -> None:
@@ -61,13 +75,14 @@ def _begun(results: Path) -> dict[str, Any]:
     versions = {name: importlib.metadata.version(name) for name in PACKAGES}
     today = datetime.date.today().isoformat()
     python = platform.python_version()
-    return {"stamp": stamp, "versions": versions, "python": python, "date": today, "rows": {}}
+    made = {"stamp": stamp, "versions": versions, "python": python, "date": today}
+    return made | {"tried": {}, "rows": {}}
 
 
 def stamped() -> str:
     """A digest of the code and the versions: what makes old results old."""
     digest = hashlib.sha256()
-    for file in sorted(file for folder in SOURCES for file in folder.rglob("*.py")):
+    for file in sorted(SOURCES):
         digest.update(file.read_bytes())
     for name in PACKAGES:
         digest.update(importlib.metadata.version(name).encode())

@@ -144,7 +144,8 @@ def _rope(kind: str, **options: Any) -> dict[str, Any]:
 
 SCALED = {
     "linear_RoPE": _rope("linear", factor=4.0),
-    # As the plain model up to its last position; beyond it no tokens are taken.
+    # The plain model up to its last position. Beyond it transformers' own logits depend on the
+    # longest text that the model has seen so far, so there is nothing to compare with.
     "dynamic_RoPE": _rope("dynamic", factor=4.0),
     "yarn_RoPE": _rope("yarn", factor=4.0, original_max_position_embeddings=32),
     "llama3_RoPE": _rope(
@@ -347,5 +348,49 @@ ZOO: list[Architecture] = [
     *_one("minicpm3", **LATENT),
     *_plain("modernbert-decoder jetmoe jais2 laguna hrm_text openai-gpt ctrl cwm doge"),
     *_plain("gpt_neox_japanese internlm3 gemma4_text aria_text solar_open hyperclovax"),
+    *_plain("beam flint hy_v3 iquestcoder lfm3 mellum mimo_v2_flash minimax_m3_vl_text kolibri1"),
+    *_plain("gemma4_unified_text"),
+    *_one("gemma3n_text", num_kv_shared_layers=0, hidden_size_per_layer_input=8, laurel_rank=8),
+    *_one("axk1", **LATENT),
+    *_one("axk2", **LATENT, index_head_dim=16, index_n_heads=4),
+    *_one("hy_v4", **LATENT, index_head_dim=16, index_n_heads=4),
+    *_one(
+        "longcat_flash", **LATENT, ffn_hidden_size=64, zero_expert_num=2, expert_ffn_hidden_size=32
+    ),
+    *_one("bailing_hybrid", num_hidden_layers=4, layer_group_size=2, num_key_value_heads=4),
+    *_one(
+        "kimi_linear",
+        **LATENT,
+        linear_head_dim=8,
+        linear_num_heads=2,
+        layer_types=["linear_attention", "full_attention", "linear_attention"],
+    ),
+    *_one(
+        "dbrx",
+        attn_config={"kv_n_heads": 2, "clip_qkv": 0.5, "rope_theta": 10000.0},
+        ffn_config={"ffn_hidden_size": 32, "moe_num_experts": 4, "moe_top_k": 2},
+    ),
+    *_one("inkling2_text", swa_num_attention_heads=4, swa_num_key_value_heads=2, swa_head_dim=8),
+    *_one("zaya", num_experts_per_tok=1),
 ]
 """Every architecture that is tried, families together."""
+
+LEFT_OUT = {
+    "masked language models and encoders": (
+        "bert bert-generation big_bird camembert data2vec-text electra ernie megatron-bert rembert "
+        "roberta roberta-prelayernorm roc_bert roformer xlm-roberta xlm-roberta-xl xmod"
+    ),
+    "decoders of models that translate or transcribe": (
+        "bart bigbird_pegasus blenderbot blenderbot-small marian mbart moss_transcribe_diarize mvp "
+        "pegasus plbart prophetnet trocr whisper"
+    ),
+    "images or sound beside text": (
+        "dots3_note emu3 fuyu gemma3 gemma3n gemma4 gemma4_assistant gemma4_unified "
+        "gemma4_unified_assistant git got_ocr2 llama4 mllama moshi musicgen musicgen_melody "
+        "phi4_multimodal qwen3_5 qwen3_5_moe qwen4_exp"
+    ),
+    "GPT-2 under another name": "gpt-sw3",
+    "no next token, or no tokens": "blt cohere_compass_text cpmant reformer xlm xlnet",
+    "not built at this size": "dots3_note_text inkling_text qwen4_exp_text xlstm",
+}
+"""What `AutoModelForCausalLM` knows and is not tried, by reason."""
