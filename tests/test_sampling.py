@@ -94,6 +94,30 @@ def test_a_penalised_completion_is_that_of_transformers(model: Any, reference: A
         assert wanted[0].tolist() == ids[0].tolist()
 
 
+@pytest.mark.parametrize("temperature", [1e-38, 1e-20, np.float32(1e-7), torch.tensor(1e-30)])
+def test_a_temperature_near_none_is_greedy(gpt2: Any, temperature: Any) -> None:
+    cold = steerlens.Sampling(temperature=temperature, max_new_tokens=6)
+    written = steerlens.generate(gpt2, ["The dog ran"], sampling=cold)
+    assert (
+        written.texts
+        == steerlens.generate(gpt2, ["The dog ran"], temperature=0.0, max_new_tokens=6).texts
+    )
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {name: value}
+        for name in ("top_p", "min_p", "repetition_penalty", "frequency_penalty")
+        for value in (None, "0.9", float("nan"), True)
+    ]
+    + [{"seed": 1.5}, {"seed": None}],
+)
+def test_what_is_no_number_is_refused_by_name(unchecked: None, options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(options))):
+        steerlens.Sampling(**options)
+
+
 def test_a_value_and_keywords_say_the_same(gpt2: Any) -> None:
     sampling = Sampling(6, 0.8, seed=3, top_k=20, stop="xyz")
     wanted = generate(
