@@ -19,8 +19,10 @@ _HOME = {
     "methods": list(exported("methods")),
     "methods.cold.examples": ["Examples"],
     "models": ["load"],
-    "prompts": ["PLAIN", "Conversation", "PromptPair", "batch", "encode", "encode_pair"],
+    "conversations": ["Conversation"],
+    "prompts": ["PromptPair", "batch", "encode", "encode_pair"],
     "reading": ["load_steering"],
+    "sampling": ["Sampling"],
     "scopes": [
         "Context",
         "Scope",
@@ -28,6 +30,8 @@ _HOME = {
         "everywhere",
         "generated",
         "last",
+        "last_k",
+        "marked",
         "positions",
         "prompt",
         "question_and_response",
@@ -37,6 +41,7 @@ _HOME = {
     "sites": ["Site"],
     "steering": ["Steering", "at", "only", "scaled"],
     "steers": ["steer"],
+    "templates": ["PLAIN", "Template", "use_template"],
     "training.fit": ["Fit"],
     "training.loop": ["Trained"],
     "training.objectives": ["LL", "MSE"],
@@ -53,6 +58,7 @@ if TYPE_CHECKING:
     from steerlens.activations import Activations, capture, capture_stream
     from steerlens.baselines.lora import LoRA
     from steerlens.combinators import Chain, Only, Scaled, When
+    from steerlens.conversations import Conversation
     from steerlens.directions.labelled import contrast_directions, fit_direction
     from steerlens.directions.means import (
         difference_of_means,
@@ -64,8 +70,9 @@ if TYPE_CHECKING:
     from steerlens.methods import *  # noqa: F403  each method has one line there
     from steerlens.methods.cold.examples import Examples
     from steerlens.models import load
-    from steerlens.prompts import PLAIN, Conversation, PromptPair, batch, encode, encode_pair
+    from steerlens.prompts import PromptPair, batch, encode, encode_pair
     from steerlens.reading import load_steering
+    from steerlens.sampling import Sampling
     from steerlens.scopes import (
         Context,
         Scope,
@@ -73,6 +80,8 @@ if TYPE_CHECKING:
         everywhere,
         generated,
         last,
+        last_k,
+        marked,
         positions,
         prompt,
         question_and_response,
@@ -82,6 +91,7 @@ if TYPE_CHECKING:
     from steerlens.sites import Site
     from steerlens.steering import Steering, at, only, scaled
     from steerlens.steers import steer
+    from steerlens.templates import PLAIN, Template, use_template
     from steerlens.training.fit import Fit
     from steerlens.training.loop import Trained
     from steerlens.training.objectives import LL, MSE

@@ -1,6 +1,6 @@
 """Activations at chosen sites and tokens: batched by length, stopped early, no logits computed."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -20,10 +20,12 @@ from steerlens.prompts import (
     require_side,
     stack,
 )
+from steerlens.runtime.finite import without_steering
 from steerlens.runtime.forward import batches, read
 from steerlens.runtime.hooks import Watch, running, watching
+from steerlens.runtime.turns import in_turn
 from steerlens.scopes import Scope, Window, everywhere, generated, last
-from steerlens.sites import Site, as_site, as_sites
+from steerlens.sites import Layer, Site, Sites, as_site, as_sites
 from steerlens.steering import Steering
 from steerlens.types import HookedModel, Residual, Tokens, Where
 
@@ -35,27 +37,30 @@ LONG_WORK = 64  # batches from which on a progress bar is shown unasked
 class Activations:
     """One activation per chosen token and site, rows of text one after the other.
 
-    `row` is the index of the prompt, `position` the token's absolute position in it.
+    `row` is the index of the prompt, `position` the token's absolute position in it. `n_layers` is
+    the model's number of layers, from which a layer such as -1 counts; 0 where it is not known.
     """
 
     values: dict[Site, Float[Tensor, "token d_model"]]
     row: Int[Tensor, "token"]
     position: Int[Tensor, "token"]
     tokens: Int[Tensor, "token"]
+    n_layers: int = 0
 
-    def at(self, site: int | Site) -> Float[Tensor, "token d_model"]:
+    def at(self, site: Layer | Site) -> Float[Tensor, "token d_model"]:
         """All activations at a site, in order of row, then position."""
         wanted = as_site(site)
+        wanted = wanted.among(self.n_layers) if self.n_layers else wanted
         if wanted not in self.values:
             held = ", ".join(str(site) for site in self.values)
             raise ValueError(f"Nothing was captured at {wanted}; captured: {held}.")
         return self.values[wanted]
 
-    def of(self, row: int, site: int | Site) -> Float[Tensor, "token d_model"]:
+    def of(self, row: int, site: Layer | Site) -> Float[Tensor, "token d_model"]:
         """The activations of one row at a site, in order of position."""
         return self.at(site)[self.row == row]
 
-    def row_means(self, site: int | Site, rows: int = 0) -> Float[Tensor, "row d_model"]:
+    def row_means(self, site: Layer | Site, rows: int = 0) -> Float[Tensor, "row d_model"]:
         """The mean activation of each row at a site; `rows`, if given, is how many there are."""
         counts = torch.bincount(self.row, minlength=rows)
         if bool((counts == 0).any()):
@@ -83,7 +88,7 @@ def default_read(rows: Sequence[Encoded]) -> Scope:
 def capture(
     model: HookedModel,
     prompts: Prompts,
-    sites: int | Site | Sequence[int | Site],
+    sites: Sites,
     *,
     scope: Scope = everywhere,
     steering: Steering | None = None,
@@ -98,7 +103,8 @@ def capture(
     were given). Kept in the model's dtype, on the CPU. `progress=None` shows a bar on long work.
     """
     _require_batches(batch_size, side)
-    rows = encode_all(model, prompts)
+    with in_turn(model):  # a tokenizer serves one thread at a time
+        rows = encode_all(model, prompts)
     with watching() as watch:
         pieces = _batches(model, rows, sites, scope, steering, batch_size, side, watch, moment)
         return joined(_with_progress(pieces, len(rows), batch_size, progress))
@@ -107,7 +113,7 @@ def capture(
 def capture_stream(
     model: HookedModel,
     prompts: Iterable[Prompt],
-    sites: int | Site | Sequence[int | Site],
+    sites: Sites,
     *,
     scope: Scope = everywhere,
     steering: Steering | None = None,
@@ -124,8 +130,8 @@ def capture_stream(
     with watching() as watch:
         while chunk := list(islice(texts, buffer * batch_size)):
             rows = [encode(model, prompt) for prompt in chunk]
-            for piece in _batches(model, rows, sites, scope, steering, batch_size, side, watch):
-                yield replace(piece, row=piece.row + start)
+            options = (steering, batch_size, side, watch)
+            yield from _batches(model, rows, sites, scope, *options, start=start)
             start += len(chunk)
     if start == 0:
         raise ValueError("No prompts were given. Pass at least one string or Conversation.")
@@ -149,6 +155,7 @@ def joined(pieces: Iterable[Activations]) -> Activations:
         row=row[order],
         position=torch.cat([piece.position for piece in pieces])[order],
         tokens=torch.cat([piece.tokens for piece in pieces])[order],
+        n_layers=pieces[0].n_layers,
     )
 
 
@@ -162,15 +169,17 @@ def _require_batches(batch_size: int, side: str, buffer: int = 1) -> None:
 def _batches(
     model: HookedModel,
     rows: Sequence[Encoded],
-    sites: int | Site | Sequence[int | Site],
+    sites: Sites,
     scope: Scope,
     steering: Steering | None,
     batch_size: int,
     side: str,
     watch: Watch,
     moment: Moment = "after",
+    start: int = 0,
 ) -> Iterator[Activations]:
-    wanted = as_sites(sites)
+    """The activations batch by batch; `start` is the number of the first row."""
+    wanted = as_sites(sites, model)
     if not isinstance(scope, Scope):
         raise TypeError(
             f"scope is a Scope, such as steerlens.last; found {scope!r}. "
@@ -181,15 +190,14 @@ def _batches(
     order = sorted(range(len(rows)), key=lambda number: len(rows[number].ids))
     lengths = [len(rows[number].ids) for number in order]
     for places in batches(model, lengths, batch_size, side):
-        chosen = [order[place] for place in places]
-        yield _one_batch(model, rows, chosen, wanted, scope, steering, side, watch, moment)
+        chosen = {start + order[place]: rows[order[place]] for place in places}
+        yield _one_batch(model, chosen, wanted, scope, steering, side, watch, moment)
 
 
 @torch.no_grad()
 def _one_batch(
     model: HookedModel,
-    rows: Sequence[Encoded],
-    chosen: Sequence[int],
+    chosen: Mapping[int, Encoded],
     sites: Sequence[Site],
     scope: Scope,
     steering: Steering | None,
@@ -197,12 +205,17 @@ def _one_batch(
     watch: Watch,
     moment: Moment,
 ) -> Activations:
-    tokens, window = stack([rows[number] for number in chosen], side)
+    tokens, window = stack(list(chosen.values()), side)
+    window = replace(window, row=torch.tensor(list(chosen)))
     inside = scope.where(window)
-    values = _read_inside(model, tokens, window, inside, sites, steering, watch, moment)
-    _require_finite(values)
-    row = torch.tensor(chosen)[:, None].expand(tokens.shape)
-    return Activations(values, row[inside], window.positions[inside], tokens[inside])
+    given = (model, tokens, window, inside, sites)
+    values = _read_inside(*given, steering, watch, moment)
+    if not _finite(values):
+        plain = None if steering is None else _read_inside(*given, None, watch, moment)
+        _require_finite(values, plain, without_steering(model))
+    row = torch.tensor(list(chosen))[:, None].expand(tokens.shape)
+    where = row[inside], window.positions[inside], tokens[inside]
+    return Activations(values, *where, n_layers=model.cfg.n_layers)
 
 
 def _read_inside(
@@ -231,14 +244,23 @@ def _read_inside(
     return values
 
 
-def _require_finite(values: dict[Site, Tensor]) -> None:
+def _finite(values: dict[Site, Tensor]) -> bool:
+    return all(bool(torch.isfinite(value).all()) for value in values.values())
+
+
+def _require_finite(
+    values: dict[Site, Tensor], plain: dict[Site, Tensor] | None, otherwise: str
+) -> None:
+    """Raise ValueError that says where, and whether the steering did it: `plain` is without it."""
     for site, value in values.items():
-        if not bool(torch.isfinite(value).all()):
-            bad = int((~torch.isfinite(value)).any(dim=-1).sum())
-            raise ValueError(
-                f"{bad} of {len(value)} activations at {site} are NaN or infinite. Load the model "
-                "in float32 or bfloat16 (float16 overflows), or lower the strength."
-            )
+        if bool(torch.isfinite(value).all()):
+            continue
+        bad = int((~torch.isfinite(value)).any(dim=-1).sum())
+        found = f"{bad} of {len(value)} activations at {site} are NaN or infinite"
+        if plain is not None and _finite(plain):
+            raise ValueError(f"{found}; without the steering none is: lower the strength.")
+        also = "" if plain is None else ", without the steering too"
+        raise ValueError(f"{found}{also}: {otherwise}")
 
 
 def _with_progress(

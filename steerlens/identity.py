@@ -50,7 +50,10 @@ _LOADED: "weakref.WeakKeyDictionary[Any, Loaded]" = weakref.WeakKeyDictionary()
 
 def loaded(model: HookedModel) -> Loaded | None:
     """How `model` was loaded, if `load` loaded it."""
-    return _LOADED.get(model)
+    try:
+        return _LOADED.get(model)
+    except TypeError:  # a stand-in for a model that cannot be hashed, so `load` did not make it
+        return None
 
 
 @dataclass(frozen=True)

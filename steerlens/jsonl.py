@@ -2,11 +2,13 @@
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from steerlens.prompts import Conversation, PromptPair
+from steerlens.conversations import Conversation
+from steerlens.prompts import PromptPair
 
 Row = TypeVar("Row")
 
@@ -16,9 +18,11 @@ def read_prompt_pairs(
 ) -> list[PromptPair | Conversation]:
     """Prompted/unprompted pairs; a line without a response is a Conversation still to be answered.
 
-    A line is {"user", "system", "response"} or {"plain", "prompted", "response"}. With
-    `system_optional` also {"user", "response"}: a pair without an instruction, whose two prompts
-    are the same.
+    A line is {"user", "system", "response"} or {"plain", "prompted", "response"}, or, for several
+    turns, {"messages": [{"role", "content"}, ...], "response"}: its system turn is the instruction,
+    and an assistant turn at its end the response. "plain" and "prompted" are text or such lists.
+    With `system_optional` the system turn may be absent where the response is there: a pair without
+    an instruction, whose two prompts are the same.
     """
     return _read(path, partial(_prompt_pair, system_optional=system_optional))
 
@@ -48,7 +52,8 @@ def read_labelled_pairs(
 def read_contrasts(path: str | Path) -> tuple[list[str | Conversation], list[str | Conversation]]:
     """Contrast pairs, {"positive", "negative"}, as two lists of prompts in the same order.
 
-    Each side is a string or {"user", "system", "response"}, the last two optional.
+    Each side is a string, {"user", "system", "response"}, the last two optional, or a list of
+    messages, [{"role", "content"}, ...].
     """
     rows = _read(path, lambda row: (_side(row, "positive"), _side(row, "negative")))
     return [positive for positive, _ in rows], [negative for _, negative in rows]
@@ -57,7 +62,8 @@ def read_contrasts(path: str | Path) -> tuple[list[str | Conversation], list[str
 def read_wishes(path: str | Path) -> tuple[list[str | Conversation], list[dict[str, float]]]:
     """Prompts, and how often each option should come next: {"prompt", "options": {token: share}}.
 
-    A prompt is a string or {"user", "system"}; a token is named by its text, as " good".
+    A prompt is a string, {"user", "system"} or a list of messages; a token is named by its text, as
+    " good".
     """
     rows = _read(path, _wish)
     return [prompt for prompt, _ in rows], [wish for _, wish in rows]
@@ -121,21 +127,58 @@ def _require_known(row: dict[str, Any], known: set[str], what: str) -> None:
 def _prompt_pair(
     row: dict[str, Any], *, system_optional: bool = False
 ) -> PromptPair | Conversation:
-    _require_known(row, {"plain", "prompted", "user", "system", "response"}, "the line")
+    known = {"plain", "prompted", "user", "system", "messages", "response"}
+    _require_known(row, known, "the line")
     if "plain" in row or "prompted" in row:
-        return PromptPair(_text(row, "plain"), _text(row, "prompted"), _text(row, "response"))
-    if system_optional and "system" not in row:
-        if not row.get("response"):
-            raise ValueError(
-                "neither 'system' nor 'response' is there; give the response, or the instruction "
-                "with which the model is to write it"
-            )
-        plain = Conversation(_text(row, "user"))
-        return PromptPair(plain, plain, _text(row, "response"))
-    asked = Conversation(_text(row, "user"), _text(row, "system"))
-    if not row.get("response"):
+        _require_known(row, {"plain", "prompted", "response"}, "a line with 'plain' or 'prompted'")
+        plain, prompted = (_prompt(row, name) for name in ("plain", "prompted"))
+        return PromptPair(plain, prompted, _text(row, "response"))
+    asked = _asked(row, system_optional)
+    if not asked.response:
         return asked
-    return PromptPair.with_system(asked.user, _text(row, "system"), _text(row, "response"))
+    response, asked = asked.response, replace(asked, response="")
+    if asked.system is None:
+        return PromptPair(asked, asked, response)
+    return PromptPair.with_system(asked.without_system(), asked.system, response)
+
+
+def _asked(row: dict[str, Any], system_optional: bool) -> Conversation:
+    """The conversation of a line, with its response, if any."""
+    asked = _turns(row, system_optional)
+    if row.get("response") and asked.response:
+        raise ValueError(
+            "the last message is the assistant's, and so the response; there is a 'response' too"
+        )
+    if row.get("response"):
+        asked = replace(asked, response=_text(row, "response"))
+    if asked.system is None and not system_optional:
+        raise ValueError("the first message is not the system's, which would be the instruction")
+    if asked.system is None and not asked.response:
+        raise ValueError(
+            "neither 'system' nor 'response' is there; give the response, or the instruction "
+            "with which the model is to write it"
+        )
+    return asked
+
+
+def _turns(row: dict[str, Any], system_optional: bool) -> Conversation:
+    if "messages" in row:
+        _require_known(row, {"messages", "response"}, "a line with 'messages'")
+        return _conversation(row["messages"], "messages")
+    absent = system_optional and "system" not in row
+    return Conversation(_text(row, "user"), None if absent else _text(row, "system"))
+
+
+def _conversation(value: Any, name: str) -> Conversation:
+    if not isinstance(value, list):
+        raise ValueError(f"the field {name!r} must be a list of messages; found {value!r}")
+    return Conversation.of(value)
+
+
+def _prompt(row: dict[str, Any], name: str) -> str | Conversation:
+    """Text, or a list of messages."""
+    value = _field(row, name)
+    return value if isinstance(value, str) else _conversation(value, name)
 
 
 def _labelled_pair(row: dict[str, Any]) -> tuple[PromptPair | Conversation, float | None]:
@@ -162,8 +205,12 @@ def _side(row: dict[str, Any], name: str) -> str | Conversation:
     value = _field(row, name)
     if isinstance(value, str):
         return value
+    if isinstance(value, list):
+        return _conversation(value, name)
     if not isinstance(value, dict):
-        raise ValueError(f"the field {name!r} must be text or a conversation object")
+        raise ValueError(
+            f"the field {name!r} must be text, a conversation object or a list of messages"
+        )
     _require_known(value, {"user", "system", "response"}, f"the field {name!r}")
     system = _text(value, "system") if "system" in value else None
     response = _text(value, "response") if "response" in value else ""

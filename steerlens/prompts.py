@@ -2,58 +2,71 @@
 
 A string is raw text: BOS exactly once where the model's configuration asks for one, no template. A
 `Conversation` goes through the tokenizer's chat template and has the BOS the template writes and no
-other; `steerlens.load(..., template=PLAIN)` gives the tokenizer another template. Response ids are
-appended as they are, so the prompted and the unprompted run of a pair hold the same response
-tokens, and this is checked.
+other; `steerlens.load(..., template=PLAIN)` gives the tokenizer another template. A response of
+text has the tokens of the joint text, one of ids is appended as it is. The prompted and the
+unprompted run of a pair hold the same response tokens, and this is checked.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, TypeAlias, cast
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias, cast
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from steerlens.borders import common_tail, continued, ids_of, split_at, split_at_word
+from steerlens.conversations import (
+    Conversation,
+    Messages,
+    Response,
+    is_messages,
+    written,
+)
 from steerlens.identity import context_length, device_of
 from steerlens.scopes import Context, Window
+from steerlens.templates import PLAIN, tokenizer_of
 from steerlens.types import HookedModel, Tokens
 
-PLAIN = (
-    "{{ bos_token }}{% for message in messages %}{{ message['content'] }}"
-    "{{ '\\n\\n' if message['role'] == 'system' else '\\n' }}{% endfor %}"
-)
-"""A chat template for models that have none: system, a blank line, user, a line break."""
+__all__ = [
+    "PLAIN",
+    "Conversation",
+    "Encoded",
+    "Messages",
+    "Prompt",
+    "PromptPair",
+    "Prompts",
+    "Response",
+    "as_question",
+    "batch",
+    "common_tail",
+    "continuation",
+    "encode",
+    "encode_all",
+    "encode_pair",
+    "require_aligned",
+    "require_context",
+    "require_fitting",
+    "require_side",
+    "show",
+    "stack",
+    "tokenizer_of",
+    "with_response",
+]
 
-Response: TypeAlias = str | tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Conversation:
-    """One user turn, optionally after a system turn, optionally with the start of a response.
-
-    The response is text, or token ids as a model sampled them.
-    """
-
-    user: str
-    system: str | None = None
-    response: Response = ""
-
-    def __post_init__(self) -> None:
-        if not self.user.strip():
-            raise ValueError("Conversation(user=''): the user turn is empty. Say what is asked.")
-
-
-Prompt: TypeAlias = "str | Conversation | Encoded"
+Prompt: TypeAlias = "str | Conversation | Messages | Encoded"
 Prompts: TypeAlias = "Prompt | Sequence[Prompt] | tuple[Tensor, Tensor]"
 
 
 @dataclass(frozen=True)
 class PromptPair:
-    """The same response after a plain prompt and after one with an instruction in it."""
+    """The same response after a plain prompt and after one with an instruction in it.
 
-    plain: str | Conversation
-    prompted: str | Conversation
+    A list of messages in place of a prompt becomes the `Conversation` of it.
+    """
+
+    plain: str | Conversation | Messages
+    prompted: str | Conversation | Messages
     response: Response
 
     def __post_init__(self) -> None:
@@ -62,24 +75,45 @@ class PromptPair:
                 "PromptPair(response=''): prompt steering is measured on the tokens of a response. "
                 "Let the model write them: steerlens.prompted_pairs(model, questions, instruction)."
             )
+        for name, side in (("plain", self.plain), ("prompted", self.prompted)):
+            if is_messages(side):
+                object.__setattr__(self, name, Conversation.of(side))
 
     @classmethod
-    def with_system(cls, user: str, system: str, response: Response) -> "PromptPair":
-        """The pair whose instruction is the system turn."""
-        return cls(Conversation(user), Conversation(user, system), response)
+    def with_system(
+        cls, user: str | Conversation | Messages, system: str, response: Response
+    ) -> "PromptPair":
+        """The pair whose instruction is the system turn, of a question or a conversation."""
+        asked = as_question(user)
+        return cls(asked, replace(asked, system=system), response)
+
+
+def as_question(user: str | Conversation | Messages) -> Conversation:
+    """What is asked, as a conversation without a system turn; ValueError if it has one."""
+    made = Conversation(user) if isinstance(user, str) else user
+    asked = made if isinstance(made, Conversation) else Conversation.of(made)
+    if asked.system is not None:
+        raise ValueError(
+            f"The question has a system turn of its own, {asked.system!r}, and the instruction is "
+            "to be the system turn. Leave one of them out: conversation.without_system()."
+        )
+    return asked
 
 
 @dataclass(frozen=True)
 class Encoded:
     """Token ids of one row with its spans, as absolute positions (0 is the first token).
 
-    `question` is the first token of the user turn, `response` the first response token.
+    `question` is the first token of the user turn, or, where the template puts the system text
+    inside that turn, of the user's words; `response` is the first response token. `text` is the
+    prompt as text, where it is known, for what is to come after it.
     """
 
     ids: tuple[int, ...]
     question: int
     response: int
     bos: bool
+    text: str | None = field(default=None, compare=False, repr=False)
 
     @property
     def prompt_ids(self) -> tuple[int, ...]:
@@ -87,115 +121,72 @@ class Encoded:
         return self.ids[: self.response]
 
 
-def tokenizer_of(model: HookedModel) -> Any:
-    """The model's tokenizer; ValueError if it has none."""
-    if model.tokenizer is None:
-        raise ValueError(
-            "This model has no tokenizer, so text cannot become tokens. Pass (tokens, mask), or "
-            "load the model with its tokenizer: steerlens.load(folder)."
-        )
-    return model.tokenizer
-
-
-def _text_ids(model: HookedModel, text: str) -> list[int]:
-    return tokenizer_of(model)(text, add_special_tokens=False, verbose=False)["input_ids"]
+def _prompt_ids(model: HookedModel, text: str) -> tuple[int, ...]:
+    """The tokens of raw text, BOS in front where the model's configuration asks for one."""
+    ids, tokenizer = tuple(ids_of(tokenizer_of(model), text)), tokenizer_of(model)
+    bos = () if tokenizer.bos_token_id is None else (int(tokenizer.bos_token_id),)
+    wants_bos = getattr(model.cfg, "default_prepend_bos", True) and ids[:1] != bos
+    return (*bos, *ids) if wants_bos else ids
 
 
 def _encode_text(model: HookedModel, text: str) -> Encoded:
     if not text:
         raise ValueError("The prompt is empty. Give at least one character of text.")
-    ids, bos = _text_ids(model, text), tokenizer_of(model).bos_token_id
-    wants_bos = bos is not None and getattr(model.cfg, "default_prepend_bos", True)
-    if wants_bos and (not ids or ids[0] != bos):
-        ids = [bos, *ids]
+    ids = _prompt_ids(model, text)
     if not ids:
         raise ValueError(f"The tokenizer makes no token of the prompt {text!r}. Give it words.")
-    has_bos = bos is not None and ids[0] == bos
-    return Encoded(tuple(ids), question=int(has_bos), response=len(ids), bos=has_bos)
-
-
-def _render(model: HookedModel, turns: list[dict[str, str]]) -> str:
-    tokenizer = tokenizer_of(model)
-    if not tokenizer.chat_template:
-        raise ValueError(
-            "This model's tokenizer has no chat template, so a Conversation cannot be rendered. "
-            "Pass plain strings, or give it one: steerlens.load(..., template=steerlens.PLAIN) "
-            "(system, blank line, user), or model.tokenizer.chat_template = steerlens.PLAIN."
-        )
-    asks = turns[-1]["role"] == "user"
-    try:
-        return tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=asks)
-    except Exception as error:  # jinja2 raises whatever the template's author chose
-        raise ValueError(
-            f"The chat template refused this conversation ({error}). If it has no system role, "
-            "put the instruction into the user turn: PromptPair(plain, prompted, response)."
-        ) from error
-
-
-def _turns(user: str, system: str | None) -> list[dict[str, str]]:
-    asked = [{"role": "user", "content": user}]
-    return asked if system is None else [{"role": "system", "content": system}, *asked]
-
-
-def _user_turn_length(model: HookedModel, user: str) -> int:
-    """How many tokens the user turn and what follows it take, up to the response.
-
-    Counted with a stand-in system turn, where the template allows one: what comes after the
-    system turn alone. It is the same with any other system turn, or none.
-    """
-    bare = _text_ids(model, _render(model, _turns(user, None)))
-    try:
-        whole = _render(model, _turns(user, "A"))
-    except ValueError:
-        return len(bare)
-    try:
-        head = _render(model, _turns(user, "A")[:1])
-    except ValueError:
-        head = ""
-    if head and whole.startswith(head):
-        return _tokens_after(model, whole, len(head))
-    return common_tail(_text_ids(model, whole), bare)
-
-
-def _tokens_after(model: HookedModel, text: str, start: int) -> int:
-    """How many tokens of `text` reach beyond its first `start` characters."""
-    tokenizer = tokenizer_of(model)
-    if not tokenizer.is_fast:
-        return len(_text_ids(model, text)) - len(_text_ids(model, text[:start]))
-    # The start alone may be cut otherwise: GPT-2 has a token for two line breaks at a text's end.
-    known = tokenizer(text, add_special_tokens=False, verbose=False, return_offsets_mapping=True)
-    return sum(stop > start for _, stop in known["offset_mapping"])
-
-
-def common_tail(first: Sequence[int], second: Sequence[int]) -> int:
-    """How many tokens two rows share, counted from the right."""
-    shared = 0
-    for left, right in zip(reversed(first), reversed(second), strict=False):
-        if left != right:
-            break
-        shared += 1
-    return shared
+    has_bos = ids[0] == tokenizer_of(model).bos_token_id
+    return Encoded(ids, question=int(has_bos), response=len(ids), bos=has_bos, text=text)
 
 
 def _encode_conversation(model: HookedModel, conversation: Conversation) -> Encoded:
-    user, system = conversation.user, conversation.system
-    text = _render(model, _turns(user, system))
-    if system is not None and system.strip() not in text:
-        raise ValueError(
-            "The chat template left the system turn out: it has no system role. Put the "
-            "instruction into the user turn: PromptPair(plain, prompted, response)."
-        )
-    ids = _text_ids(model, text)
-    bos = bool(ids) and ids[0] == tokenizer_of(model).bos_token_id
-    question = max(len(ids) - _user_turn_length(model, user), int(bos))
-    row = Encoded(tuple(ids), question=question, response=len(ids), bos=bos)
-    return with_response(model, row, conversation.response)
+    tokenizer = tokenizer_of(model)
+    asked = written(tokenizer, conversation)
+    before, rest = split_at_word(tokenizer, asked.text, asked.question)
+    ids = (*before, *rest)
+    bos = ids[:1] == (tokenizer.bos_token_id,)
+    row = Encoded(ids, max(len(before), int(bos)), len(ids), bos, asked.text)
+    return _joined(model, row, conversation.response)
 
 
 def with_response(model: HookedModel, row: Encoded, response: Response) -> Encoded:
-    """`row` with the ids of `response` appended to its prompt."""
-    ids = _text_ids(model, response) if isinstance(response, str) else response
-    return replace(row, ids=(*row.prompt_ids, *ids))
+    """`row` with `response` after its prompt.
+
+    Ids are appended as they are. Text becomes the tokens that it has in the joint text, so that no
+    tokenizer adds a space at the border. A token of the joint text that holds characters of both
+    counts as the response's first, and the prompt ends before it.
+    """
+    known = row.text is not None and _text_ids(model, row, row.text) == row.prompt_ids
+    if known or not isinstance(response, str):
+        return _joined(model, row, response)
+    return replace(row, ids=(*row.prompt_ids, *continuation(model, row, response)))
+
+
+def _joined(model: HookedModel, row: Encoded, response: Response) -> Encoded:
+    """The same, where `row.text` is the text of the prompt's tokens."""
+    prompt = row.prompt_ids
+    if not isinstance(response, str) or not response:
+        return replace(row, ids=(*prompt, *response))
+    assert row.text is not None
+    joint = _text_ids(model, row, row.text + response)
+    if joint[: len(prompt)] == prompt:
+        return replace(row, ids=joint)
+    _, rest = split_at(tokenizer_of(model), row.text + response, len(row.text))
+    border = len(joint) - len(rest)
+    return replace(row, ids=joint, response=border, question=min(row.question, border))
+
+
+def _text_ids(model: HookedModel, row: Encoded, text: str) -> tuple[int, ...]:
+    """The tokens of a text that begins as the prompt of `row` does, with its BOS."""
+    ids = tuple(ids_of(tokenizer_of(model), text))
+    return (row.ids[0], *ids) if row.bos and ids[:1] != row.ids[:1] else ids
+
+
+def continuation(model: HookedModel, row: Encoded, text: str) -> tuple[int, ...]:
+    """The tokens of `text` after the prompt of `row`, which keeps its own tokens."""
+    tokenizer = tokenizer_of(model)
+    context = tokenizer.decode(list(row.prompt_ids)) if row.text is None else row.text
+    return continued(tokenizer, [context], text)
 
 
 def encode(model: HookedModel, prompt: Prompt) -> Encoded:
@@ -206,10 +197,12 @@ def encode(model: HookedModel, prompt: Prompt) -> Encoded:
         row = _encode_conversation(model, prompt)
     elif isinstance(prompt, str):
         row = _encode_text(model, prompt)
+    elif is_messages(prompt):
+        row = _encode_conversation(model, Conversation.of(prompt))
     else:
         raise TypeError(
-            "A prompt is a string, a Conversation or an Encoded row; found "
-            f"{type(prompt).__name__}."
+            "A prompt is a string, a Conversation, a list of messages or an Encoded row; found "
+            f"{'one message alone' if isinstance(prompt, Mapping) else type(prompt).__name__}."
         )
     require_fitting(model, row.ids)
     return row
@@ -238,12 +231,34 @@ def require_fitting(model: HookedModel, ids: Sequence[int]) -> None:
 
 def encode_pair(model: HookedModel, pair: PromptPair) -> tuple[Encoded, Encoded]:
     """The (plain, prompted) rows of a pair, checked to hold the same response tokens."""
-    plain = encode(model, pair.plain)
-    prompted = encode(model, pair.prompted)
-    plain = with_response(model, plain, pair.response)
-    prompted = with_response(model, prompted, plain.ids[plain.response :])
+    plain, prompted = (
+        _answered(model, side, pair.response) for side in (pair.plain, pair.prompted)
+    )
     require_fitting(model, max(plain.ids, prompted.ids, key=len))
     require_aligned(model, plain, prompted)
+    same = _question_of(pair.plain) == _question_of(pair.prompted)
+    return _same_question(plain, prompted) if same else (plain, prompted)
+
+
+def _answered(model: HookedModel, prompt: Prompt, response: Response) -> Encoded:
+    """The prompt with this response, whatever response it began."""
+    bare = replace(prompt, response="") if isinstance(prompt, Conversation) else prompt
+    return _joined(model, encode(model, bare), response)
+
+
+def _question_of(prompt: Prompt) -> Prompt:
+    """The prompt without its instruction, where that stands apart."""
+    return replace(prompt, system=None, response="") if isinstance(prompt, Conversation) else prompt
+
+
+def _same_question(plain: Encoded, prompted: Encoded) -> tuple[Encoded, Encoded]:
+    """Both rows with questions of as many tokens, since they are compared from the right.
+
+    The first word of one may be more tokens than that of the other, if a space before it is joined
+    to it in one alone: both questions then begin with the last of those tokens.
+    """
+    n = min(len(row.ids) - row.question for row in (plain, prompted))
+    plain, prompted = (replace(row, question=len(row.ids) - n) for row in (plain, prompted))
     return plain, prompted
 
 
@@ -275,8 +290,8 @@ def encode_all(model: HookedModel, prompts: Prompts) -> list[Encoded]:
     if isinstance(prompts, tuple) and len(prompts) == 2 and isinstance(prompts[0], Tensor):
         tokens, mask = cast("tuple[Tensor, Tensor]", prompts)
         rows = _encode_tokens(model, tokens, mask)
-    elif isinstance(prompts, str | Conversation | Encoded):
-        rows = [encode(model, prompts)]
+    elif isinstance(prompts, str | Conversation | Encoded) or is_messages(prompts):
+        rows = [encode(model, cast("Prompt", prompts))]
     else:
         rows = [encode(model, prompt) for prompt in prompts]  # pyright: ignore
     if not rows:

@@ -11,7 +11,8 @@ import json
 import os
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from steerlens.combinators import Chain, Only, Scaled, When
 from steerlens.identity import Origin, bytes_of, differences, is_fingerprint_of, origin_of
-from steerlens.scopes import Scope
+from steerlens.scopes import Combined, Listed, Marked, Scope
 from steerlens.sites import Site, require_fit, require_site
 from steerlens.types import HookedModel
 
@@ -43,7 +44,7 @@ def saveable(cls: Class) -> Class:
     return cls
 
 
-for _wrapper in (Scaled, Only, Chain, When, Scope, Site):
+for _wrapper in (Scaled, Only, Chain, When, Scope, Combined, Listed, Marked, Site):
     saveable(_wrapper)
 
 
@@ -77,12 +78,11 @@ def write_steering(steering: Placing, path: str | Path, model: HookedModel | Non
     """`Steering.save`: write to `path`, wholly or not at all; returns the path."""
     from safetensors.torch import save
 
-    path, body = Path(path), Body()
-    tree = _to_tree(steering, body)
-    origin = steering.origin
+    path, body, origin = Path(path), Body(), steering.origin
     if model is not None:
         require_placeable(steering.placed, model)
         origin = _origin_on(model, origin)
+    tree = _to_tree(_counted_from_0(steering, origin), body)
     header = {
         "format": FORMAT,
         "steering": tree,
@@ -92,6 +92,19 @@ def write_steering(steering: Placing, path: str | Path, model: HookedModel | Non
     header["digest"] = digest_over(header, body.tensors)
     write_whole(path, save(body.tensors, {KEY: json.dumps(header)}))
     return path
+
+
+def _counted_from_0(steering: Placing, origin: Origin | None) -> Placing:
+    """The steering with every layer counted from 0; ValueError if no model says how many are."""
+    if all(site.layer >= 0 for site, _ in steering.placed):
+        return steering
+    if origin is None:
+        raise ValueError(
+            "This steering counts layers from the end, and a file must say which they are. Save it "
+            "with its model: steering.save(path, model)."
+        )
+    placed = [(site.among(origin.model.n_layers), steer) for site, steer in steering.placed]
+    return replace(steering, placed=tuple(placed))  # pyright: ignore[reportArgumentType]
 
 
 def require_placeable(placed: Sequence[tuple[Site, Any]], model: HookedModel) -> None:
@@ -155,6 +168,8 @@ def digest_over(header: dict[str, Any], tensors: dict[str, Tensor]) -> str:
 def _to_tree(value: Any, body: Body) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
+    if isinstance(value, Integral | Real):  # of NumPy, which JSON does not know
+        return int(value) if isinstance(value, Integral) else float(value)
     if isinstance(value, Tensor):
         return {"tensor": body.name_of(value)}
     if isinstance(value, tuple | list):

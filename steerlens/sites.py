@@ -1,37 +1,39 @@
 """Where in the model: `Site` names a hook point."""
 
 import difflib
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from numbers import Integral, Real
-from typing import Any, Literal, TypeAlias, get_args
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from numbers import Real
+from typing import Any, Literal, SupportsIndex, TypeAlias, TypeVar, get_args
 
 from torch import Tensor
 
 from steerlens.combinators import parts
-from steerlens.types import HookedModel
+from steerlens.types import HookedModel, converting, whole_number
 
 Stream = Literal["resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out"]
+Value = TypeVar("Value")
 
 
+@converting(layer=lambda layer: layer if (n := whole_number(layer)) is None else n)
 @dataclass(frozen=True, order=True)
 class Site:
-    """A stream of the residual at one layer. Layers count from 0.
+    """A stream of the residual at one layer. Layers count from 0, or from the end: -1 is the last.
 
     `resid_pre` is the input of the block, `resid_post` its output; ActAdd reads and writes the
-    first, almost every other method the second.
+    first, almost every other method the second. A layer that counts from the end becomes one that
+    counts from 0 where the model is known: in every fit, on every run and in every file.
     """
 
     layer: int
     stream: Stream = "resid_post"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.layer, Integral) or isinstance(self.layer, bool) or self.layer < 0:
+        if whole_number(self.layer) is None:
             raise ValueError(
-                f"Site(layer={self.layer!r}): a layer is a whole number counting from 0 at the "
-                "bottom; for the last one of a model use model.cfg.n_layers - 1."
+                f"Site(layer={self.layer!r}): a layer is a whole number, counting from 0 at the "
+                "bottom or from -1 at the top, where model.cfg.n_layers - 1 is the same as -1."
             )
-        object.__setattr__(self, "layer", int(self.layer))  # NumPy has whole numbers of its own
         if self.stream not in get_args(Stream):
             raise ValueError(
                 f"Unknown stream {self.stream!r}. The streams are: {', '.join(get_args(Stream))}."
@@ -39,22 +41,50 @@ class Site:
 
     @property
     def hook_name(self) -> str:
-        """The legacy name: the one spelling that every TransformerLens model answers to."""
+        """The legacy name: the one spelling that every TransformerLens model answers to.
+
+        ValueError where the layer counts from the end.
+        """
+        if self.layer < 0:
+            raise ValueError(
+                f"{self!r} counts layers from the end, so where it is depends on the model: "
+                "steering.on(model), or site.on(model), is the same on that model."
+            )
         return f"blocks.{self.layer}.hook_{self.stream}"
+
+    def on(self, model: HookedModel) -> "Site":
+        """The same site with its layer counted from 0; ValueError if the model has fewer layers."""
+        return self.among(model.cfg.n_layers)
+
+    def among(self, n_layers: int) -> "Site":
+        """The same site in a model of so many layers, its layer counted from 0."""
+        if self.layer >= 0:
+            return self
+        if self.layer < -n_layers:
+            raise ValueError(
+                f"{self!r} counts {-self.layer} layers from the end; this model has {n_layers} "
+                f"layers, -{n_layers} to -1 from the end and 0 to {n_layers - 1} from the bottom."
+            )
+        return replace(self, layer=self.layer + n_layers)
 
     def __str__(self) -> str:
         return f"layer {self.layer} {self.stream}"
 
 
-Sites: TypeAlias = int | Site | Sequence[int | Site]
+Layer: TypeAlias = SupportsIndex
+"""A layer's number: a whole number of Python, NumPy or torch."""
+Sites: TypeAlias = Layer | Site | Iterable[Layer | Site]
 """Where a method acts: a layer, a `Site`, or several of them."""
 
 
-def as_site(where: "int | Site") -> Site:
-    """`where` as a `Site`; a bare layer means its `resid_post`."""
-    if isinstance(where, Site):
-        return where
-    if not isinstance(where, Real | str | Tensor):
+def as_site(where: "Layer | Site", model: HookedModel | None = None) -> Site:
+    """`where` as a `Site`, on the model if one is given; a bare layer means its `resid_post`."""
+    site = where if isinstance(where, Site) else _of_layer(where)
+    return site if model is None else site.on(model)
+
+
+def _of_layer(where: object) -> Site:
+    if not isinstance(where, Real | str | Tensor) and whole_number(where) is None:
         raise TypeError(
             f"A site is a layer (a whole number) or a Site; found a {type(where).__name__}. The "
             "order is fit(model, data, sites), and at(sites, steer)."
@@ -64,20 +94,39 @@ def as_site(where: "int | Site") -> Site:
     return Site(where)  # pyright: ignore[reportArgumentType]  it checks the number
 
 
-def as_sites(where: "int | Site | Sequence[int | Site]") -> tuple[Site, ...]:
-    """A layer, a `Site`, or several of them, as sites: each once, in the order given."""
+def as_sites(where: Sites, model: HookedModel | None = None) -> tuple[Site, ...]:
+    """A layer, a `Site`, or several of them, as sites: each once, in the order given.
+
+    Whoever knows the model gives it, so that layers counted from the end become plain ones.
+    """
     # A number of NumPy or torch without axes says that it can be iterated, and cannot.
     listed = isinstance(where, Iterable) and getattr(where, "ndim", 1) > 0
     several: Any = where if listed else (where,)
-    sites = tuple(dict.fromkeys(map(as_site, several)))
+    sites = tuple(dict.fromkeys(as_site(one, model) for one in several))
     if not sites:
         raise ValueError("No sites were given. Pass a layer, a Site, or a list of them.")
     return sites
 
 
+def by_site(
+    values: Mapping[Site, Value] | Mapping[Layer, Value], model: HookedModel
+) -> dict[Site, Value]:
+    """What is given for layers or sites, by the site on the model; ValueError for one twice."""
+    found: dict[Site, Value] = {}
+    for where, value in values.items():
+        site = as_site(where, model)
+        if site in found:
+            raise ValueError(
+                f"Directions were given twice for {site}, of which {where!r} is another name. Give "
+                "them as rows of one."
+            )
+        found[site] = value
+    return found
+
+
 def require_site(model: HookedModel, site: Site) -> None:
     """Raise ValueError if `model` lacks the hook point (TransformerBridge 3.x would ignore it)."""
-    names = model.hook_dict
+    names, site = model.hook_dict, site.on(model)
     if site.hook_name in names:
         return
     near = difflib.get_close_matches(site.hook_name, names, n=3, cutoff=0.0)
@@ -109,7 +158,9 @@ def require_own_site(site: Site, steer: object) -> None:
     """
     for part in parts(steer):
         own = getattr(part, "site", None) if getattr(part, "needs_run", False) else None
-        if isinstance(own, Site) and own != site:
+        # A layer that counts from the end is compared when the model is known.
+        unknown = site.layer < 0 and isinstance(own, Site) and own.stream == site.stream
+        if isinstance(own, Site) and own != site and not unknown:
             raise ValueError(
                 f"{type(part).__name__} was fitted for {own} and would be placed at {site}, where "
                 "it means nothing. Place it at its own site, or fit it again there."

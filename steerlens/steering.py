@@ -17,7 +17,7 @@ from steerlens.identity import Origin, joint_origin
 from steerlens.runtime.hooks import applied, renewed
 from steerlens.saving import saveable, write_steering
 from steerlens.scopes import Scope, Window
-from steerlens.sites import Site, as_sites, require_own_site
+from steerlens.sites import Site, Sites, as_sites, require_own_site
 from steerlens.types import HookedModel, Steer
 
 
@@ -98,6 +98,10 @@ class Steering:
         """The same steering with its tensors on `device`, so that no pass has to move them."""
         return replace(self, placed=on_device(self.placed, device, {}))
 
+    def on(self, model: HookedModel) -> "Steering":
+        """The same steering with layers that count from the end (-1) as those of `model`."""
+        return replace(self, placed=tuple((site.on(model), steer) for site, steer in self.placed))
+
     def hooks(self, window: Window | None = None) -> list[tuple[str, Steer]]:
         """Plain `fwd_hooks` for one forward pass; with a window, padding is left as it was.
 
@@ -108,14 +112,18 @@ class Steering:
             self._require_position_free()
             return [(site.hook_name, steer) for site, steer in self.placed]
         here = renewed(window)
-        return [
-            (site.hook_name, masked(bind(steer, here), window.mask)) for site, steer in self.placed
-        ]
+        # A window of `batch` knows the model, and so the layers that count from its end.
+        placed = self.placed if here.context is None else self.on(here.context.model).placed
+        return [(site.hook_name, masked(bind(steer, here), window.mask)) for site, steer in placed]
 
     def applied(
         self, model: HookedModel, window: Window | None = None
     ) -> AbstractContextManager[Any]:
-        """Steer every pass inside the `with` block, or, given a window, exactly one pass."""
+        """Steer every pass inside the `with` block, or, given a window, exactly one pass.
+
+        That is every pass of the thread (and asyncio task) that opened the block. What others run
+        on the model meanwhile is not steered.
+        """
         if window is None:
             self._require_position_free()
         return applied(model, self.placed, window)
@@ -135,7 +143,7 @@ class Steering:
                 )
 
 
-def at(where: int | Site | Sequence[int | Site], steer: Steer) -> Steering:
+def at(where: Sites, steer: Steer) -> Steering:
     """`steer` placed at one site or at each of several; a bare layer means its `resid_post`."""
     return Steering(tuple((site, steer) for site in as_sites(where)))
 

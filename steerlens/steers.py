@@ -10,25 +10,29 @@
             h, v = activation, self.v.to(activation)
             return h + v
 
-The class becomes a frozen dataclass that `steering.save` can write. When one is made, its tensors
-must be finite, and axes of the same name (`rank`, `d_model`) equally long, in all fields together;
-then its own `__post_init__` runs, if it has one; and its floats must be finite. `d_model` is the
-length of the axis of that name, so that a steer is refused at a model of another width. The repr
-shows shapes.
+The class becomes a frozen dataclass that `steering.save` can write. When one is made, arrays, lists
+and whole numbers given for its tensors become tensors of floats; the tensors must be finite, and
+axes of the same name (`rank`, `d_model`) equally long, in all fields together; then its own
+`__post_init__` runs, if it has one; and its floats must be finite. `d_model` is the length of the
+axis of that name, so that a steer is refused at a model of another width. The repr shows shapes.
 """
 
 import dataclasses
 import math
 import types
 import typing
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
 from numbers import Real
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from steerlens.checks import require_finite
 from steerlens.saving import saveable
+from steerlens.types import converting
 
 if TYPE_CHECKING:
     from typing_extensions import dataclass_transform
@@ -74,7 +78,29 @@ def steer(cls: Class) -> Class:
     width = next((name for name, names in axes.items() if "d_model" in names), None)
     if width is not None and not hasattr(cls, "d_model"):
         made.d_model = _length(width, axes[width].index("d_model"))
-    return saveable(dataclasses.dataclass(frozen=True, eq=False, repr=False)(made))
+    plain = dataclasses.dataclass(frozen=True, eq=False, repr=False)(made)
+    as_tensors = {name: partial(as_floats, n_axes=len(names)) for name, names in axes.items()}
+    return saveable(converting(**as_tensors)(plain))
+
+
+def as_floats(value: Any, n_axes: int = 0) -> Any:
+    """A tensor of floats made of an array, a list or whole numbers; what cannot be, as it is.
+
+    Where one axis is asked for, a row [1, d] or a column [d, 1] is the vector that it holds. NumPy
+    and lists count in float64; a tensor of theirs is in float32, as models are.
+    """
+    if isinstance(value, np.ndarray | Sequence) and not isinstance(value, str) and len(value):
+        several = isinstance(value, Sequence) and all(isinstance(one, Tensor) for one in value)
+        try:
+            value = torch.stack(list(value)) if several else torch.tensor(np.asarray(value))
+        except (TypeError, ValueError, RuntimeError):  # of unequal lengths, or no numbers
+            return value
+        value = value.float() if value.dtype == torch.float64 and not several else value
+    if not isinstance(value, Tensor) or value.dtype == torch.bool:
+        return value
+    value = value if value.is_floating_point() else value.float()
+    alone = n_axes == 1 and value.ndim > 1 and value.numel() == max(value.shape)
+    return value.reshape(-1) if alone else value
 
 
 def shown(steer: Any) -> str:

@@ -520,3 +520,36 @@ def test_an_unknown_strength_is_an_error(gpt2: Any) -> None:
 
     with pytest.raises((ValueError, TypeCheckError)):
         decodability(gpt2, PAIRS, strength="size")  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("strength", ["along", "norm"])
+def test_no_row_that_is_tested_on_has_a_part_in_what_is_fitted(plant: Plant, strength: Any) -> None:
+    """Change one tested token: what the others of its fold are predicted by stays as it was.
+
+    Not even by its share in the mean and the spread that activations are brought to.
+    """
+    rng = np.random.default_rng(3)
+    h = [rng.normal(size=(12, WIDTH)) for _ in range(8)]
+    deltas = [one @ rng.normal(size=(WIDTH, WIDTH)) for one in h]
+    plant(deltas, h)
+    aligned = folds.align()
+    flat, pushed = np.concatenate(h), np.concatenate(deltas)
+    plain = reading._missed(pushed, flat, aligned, strength, 4, 0)
+    for _, test in folds.folds_of(aligned, 4, 0):
+        changed = (flat.copy(), pushed.copy())
+        for rows in changed:
+            rows[test[0]] *= 1e3
+        missed = reading._missed(changed[1], changed[0], aligned, strength, 4, 0)
+        for name in ("mean", "linear", "relu"):
+            assert missed[name][test[1:]] == pytest.approx(plain[name][test[1:]], rel=1e-6)
+
+
+def test_activations_are_brought_to_mean_0_and_spread_1_before_the_penalty(plant: Plant) -> None:
+    """So a feature's unit does not matter, nor one that never changes."""
+    rng = np.random.default_rng(4)
+    h = [rng.normal(size=(12, WIDTH)) for _ in range(8)]
+    deltas = [one @ rng.normal(size=(WIDTH, WIDTH)) for one in h]
+    units = np.array([1e3, 1.0, 1e-3, 1.0, 7.0, 1.0, 1.0, 50.0])
+    found = r2(decodability(*plant(deltas, h)))
+    moved = [np.c_[one * units + 1e2 * units, np.full(12, 3.0)] for one in h]
+    assert r2(decodability(*plant(deltas, moved))) == pytest.approx(found, rel=1e-4)

@@ -41,6 +41,7 @@ from steerlens.combinators import bind, innermost
 from steerlens.generation import stream
 from steerlens.jsonl import read_wishes
 from steerlens.methods.cold import checks, losses
+from steerlens.methods.cold.dual_pass import SharedPass
 from steerlens.methods.cold.examples import Examples, examples_of
 from steerlens.methods.cold.gradients import (
     activation_gradients,
@@ -1026,3 +1027,46 @@ def test_folded_weights_are_refused(folders: dict[str, Path]) -> None:
     folded = steerlens.load(folders["gpt2"], backend="hooked", processing="fold")
     with pytest.raises(ValueError, match="folded weights is another step"):
         ColdFD.fit(folded, (POSITIVE, ()), 1, loss="sft")
+
+
+def test_a_run_that_begins_a_new_text_forgets_the_derivatives_of_the_last(exact: Any) -> None:
+    """The keys and values of one text have no part in another's, of the same run or not."""
+    cold, n = fitted(exact, (Site(2),)), exact.cfg.n_layers
+    texts = [batched(exact, [text]) for text in (PROMPTS[1], PROMPTS[0], PROMPTS[2])]
+
+    def scores_of(run: Any, tokens: torch.Tensor, window: Window) -> list[torch.Tensor]:
+        """A text in two passes, with a cache of its own."""
+        cache, found = Cache.empty(exact, 1), []
+        first = replace(window, mask=window.mask[:, :-1], context=None)
+        second = window.next(1)
+        second = replace(second, first=second.first - 1)
+        for some, part in ((tokens[:, :-1], first), (tokens[:, -1:], second)):
+            run.ready(some, part)
+            found.append(logits(exact, some, part, cache=cache))
+            run.detach()
+        return found
+
+    def fresh(tokens: torch.Tensor, window: Window) -> list[torch.Tensor]:
+        with watching() as watch, running(exact, cold, watch) as run, torch.no_grad():
+            return scores_of(run, tokens, window)
+
+    wanted = [fresh(*text) for text in texts]
+    with watching() as watch, running(exact, cold, watch) as run, torch.no_grad():
+        for text, expected in zip(texts, wanted, strict=True):
+            torch.testing.assert_close(scores_of(run, *text), expected)
+            (carried,) = (one for one in run.memory.values() if isinstance(one, SharedPass))
+            assert sorted(carried.tangents) == [0, 1, 2] != list(range(n))
+    assert untouched(exact)
+
+
+def test_what_was_kept_of_one_text_is_gone_when_another_begins(exact: Any) -> None:
+    _, window = batched(exact, PROMPTS[:1])
+    carried = SharedPass.of(derivative(exact, fitted(exact, (Site(1),))))
+    carried.begin(window)
+    carried.tangents[0] = [torch.ones(1)]
+    carried.begin(window.next())
+    assert not carried.begins
+    assert carried.tangents
+    carried.begin(window)
+    assert carried.begins
+    assert not carried.tangents

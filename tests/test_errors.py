@@ -263,7 +263,24 @@ PLACES = [
         ("blocks.9.hook_resid_post", f"{N_LAYERS} layers"),
         "Close to it: blocks.",
     ),
-    Row("negative layer", lambda s: Site(-1), ("layer=-1", "counting from 0"), "cfg.n_layers - 1"),
+    Row(
+        "a layer below the first",
+        lambda s: capture(s.model, TWO, -9),
+        ("layer=-9", "counts 9 layers from the end", "-4 to -1"),
+        "0 to 3",
+    ),
+    Row(
+        "plain hooks at a layer from the end",
+        lambda s: at(-1, CAA(ONES)).hooks(),
+        ("layer=-1", "depends on the model"),
+        "steering.on(model)",
+    ),
+    Row(
+        "a file of a layer from the end",
+        lambda s: at(-1, CAA(ONES)).save(s.folder / "unknown.safetensors"),
+        ("from the end",),
+        "steering.save(path, model)",
+    ),
     Row(
         "unknown scope",
         lambda s: scope_named("respnse"),
@@ -277,10 +294,42 @@ PLACES = [
         "The scopes are: everywhere, prompt, response",
     ),
     Row(
-        "negative positions",
-        lambda s: positions(-3, None),
-        ("positions(-3, None)", "count from 0"),
-        "`last`",
+        "no positions from the end",
+        lambda s: positions(-3, -3),
+        ("positions(-3, -3)", "holds no position"),
+        "larger than start",
+    ),
+    Row("no listed positions", lambda s: positions([]), ("holds no position",), "at least one"),
+    Row("positions that are no numbers", lambda s: positions([1.5]), ("1.5",), "whole number"),
+    Row(
+        "a mask for positions",
+        lambda s: positions(torch.ones(3).bool()),
+        ("for a mask",),
+        "marked(mask)",
+    ),
+    Row("no last tokens", lambda s: steerlens.last_k(0), ("found 0",), "1 or more"),
+    Row("a mask of numbers", lambda s: steerlens.marked([1, 0]), ("found 1",), "mask.bool()"),
+    Row("an empty mask", lambda s: steerlens.marked([False]), ("True nowhere",), "holds no token"),
+    Row(
+        "a mask of other prompts",
+        lambda s: generate(
+            s.model, "Hi", at(1, Only(CAA(ONES), steerlens.marked([False] * 90 + [True])))
+        ),
+        ("in one of them a token that its prompt has not",),
+        "marked(mask, window)",
+    ),
+    Row(
+        "a mask of fewer prompts",
+        lambda s: capture(s.model, [*TWO, "Hi"], 1, scope=steerlens.marked([[True], [True]])),
+        ("marks 2 prompts", "3"),
+        "one row for all",
+    ),
+    Row(
+        "a scope joined with something else",
+        lambda s: steerlens.prompt | 3,
+        ("found int",),
+        "prompt | generated",
+        TypeError,
     ),
     Row("empty positions", lambda s: positions(4, 4), ("positions(4, 4)",), "larger than start"),
     Row(

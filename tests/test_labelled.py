@@ -220,3 +220,58 @@ def test_prompts_that_are_the_same_where_they_are_read_are_an_error(gpt2: Any) -
     with pytest.raises(ValueError, match="the same activations at layer 1"):
         contrast_directions(gpt2, "means", sides[0], other, [1], read=last)
     contrast_directions(gpt2, "means", sides[0], other, [1], held_out=0.5)  # the response differs
+
+
+# -- The sign, and what is held out ------------------------------------------------------------
+
+
+def test_the_sign_is_that_of_all_rows_and_not_of_the_fitted_ones() -> None:
+    """Where the fitted rows say the opposite of all: a random direction fits neither."""
+    x, y = torch.zeros(20, 1), (torch.arange(20) % 2).float()
+    x[:16, 0] = -(2 * y[:16] - 1)  # fitted on: label 1 is lower
+    x[16:, 0] = 100 * (2 * y[16:] - 1)  # held out: label 1 is higher, by much
+    for seed in range(4):
+        found = fit_direction("random", x, y, seed=seed)
+        assert found.direction.tolist() == [1.0]
+        assert (found.correlation, found.auroc) == pytest.approx((1.0, 1.0))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_rounding_does_not_turn_a_random_direction_round(seed: int) -> None:
+    """The same rows with both labels: a correlation is rounding, of whatever sign."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(30, 4, generator=generator).repeat_interleave(2, 0)
+    x = x + 1e-7 * torch.randn(x.shape, generator=generator)
+    y = (torch.arange(60) % 2).float()
+    drawn = torch.randn(4, generator=torch.Generator().manual_seed(seed))
+    found = fit_direction("random", x, y, seed=seed)
+    torch.testing.assert_close(found.direction, drawn / drawn.norm())
+
+
+def test_a_direction_that_points_the_other_way_is_turned_round() -> None:
+    """Both signs are drawn, and label 1 is higher in either case."""
+    x, y, _ = rows(size=1.5)
+    turned = []
+    for seed in range(8):
+        generator = torch.Generator().manual_seed(seed)
+        drawn = torch.randn(x.shape[1], generator=generator)
+        found = fit_direction("random", x, y, seed=seed)
+        along = float(found.direction @ (drawn / drawn.norm()))
+        assert abs(along) == pytest.approx(1, abs=1e-5)
+        projected = x @ found.direction
+        assert float(projected[y == 1].mean()) > float(projected[y == 0].mean())
+        turned.append(along < 0)
+    assert set(turned) == {True, False}
+
+
+@pytest.mark.parametrize("kind", FITTED)
+def test_scores_are_those_of_the_direction_on_the_held_out_rows(kind: Kind) -> None:
+    from steerlens.directions.rfm import auroc, correlation
+
+    x, y, _ = rows(size=1.0)
+    found = fit_direction(kind, x, y, held_out=0.25)
+    n = 3 * len(y) // 4
+    along = x[n:].double() @ found.direction.double()
+    assert found.n_held_out == len(y) - n
+    assert found.auroc == pytest.approx(auroc(along, y[n:].double()), abs=1e-6)
+    assert found.correlation == pytest.approx(correlation(along, y[n:].double()), abs=1e-5)

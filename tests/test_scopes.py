@@ -1,7 +1,8 @@
 """Windows and scopes against a slow oracle: plain Python sets of absolute positions, row by row."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -10,11 +11,15 @@ from hypothesis import strategies as st
 from steerlens.scopes import (
     NAMED_SCOPES,
     PADDING,
+    Combined,
+    Listed,
     Scope,
     Window,
     everywhere,
     generated,
     last,
+    last_k,
+    marked,
     positions,
     prompt,
     question_and_response,
@@ -31,6 +36,23 @@ SCOPES = [
     positions(None, 4),
     positions(),
     positions(40, 50),
+    positions(-3),
+    positions(-4, -1),
+    positions(1, -1),
+    positions(-2, 5),
+    positions(None, -2),
+    last_k(1),
+    last_k(3),
+    positions([2, 4, 7]),
+    positions([-1, 0, -3]),
+    prompt | positions([9]),
+    last | generated.without_bos,
+    everywhere & ~last_k(2),
+    ~(prompt & ~positions(0, 2)),
+    ~~question_and_response,
+    ~generated,
+    ~everywhere.without_bos,
+    (positions(1) & positions(None, 6)) | last,
 ]
 SCOPES += [scope.without_bos for scope in SCOPES]
 each_scope = pytest.mark.parametrize("scope", SCOPES, ids=str)
@@ -53,6 +75,17 @@ class Row:
 def held(scope: Scope, row: Row) -> set[int]:
     """The absolute positions of `row` that `scope` holds: its docstring, as sets."""
     n, every = row.prompt_tokens, range(row.length)
+    if isinstance(scope, Combined):
+        parts = [held(part, row) for part in scope.of]
+        joined = {"|": set.union, "&": set.intersection, "~": lambda first: set(every) - first}
+        inside = joined[scope.name](*parts)
+        return inside - {0} if row.bos and not scope.bos else inside
+    if isinstance(scope, Listed):
+        inside = {p for p in every if p in scope.numbers or (p < n and p - n in scope.numbers)}
+        return inside - {0} if row.bos and not scope.bos else inside
+    start, stop = (
+        n + end if end is not None and end < 0 else end for end in (scope.start, scope.stop)
+    )
     inside = {
         "everywhere": set(every),
         "prompt": {p for p in every if p < n},
@@ -61,10 +94,9 @@ def held(scope: Scope, row: Row) -> set[int]:
         "generated": {p for p in every if p >= n},
         "last": {n - 1},
         "positions": {
-            p
-            for p in every
-            if (scope.start is None or scope.start <= p) and (scope.stop is None or p < scope.stop)
+            p for p in every if (start is None or start <= p) and (stop is None or p < stop)
         },
+        "last_k": {p for p in every if start is not None and start <= p < n},
     }[scope.name]
     return inside - {0} if row.bos and not scope.bos else inside
 
@@ -270,7 +302,179 @@ def test_every_named_scope_is_listed_by_its_own_name():
     assert {scope.without_bos.without_bos for scope in NAMED} == {s.without_bos for s in NAMED}
 
 
-@pytest.mark.parametrize(("start", "stop"), [(-1, 3), (0, -2), (None, -1), (3, 3), (4, 2), (0, 0)])
-def test_positions_that_hold_nothing_or_count_from_the_end_are_refused(start, stop):
+@pytest.mark.parametrize(
+    ("start", "stop"), [(-2, -3), (-2, -2), (-1, 0), (None, 0), (3, 3), (4, 2), (0, 0)]
+)
+def test_positions_that_hold_nothing_are_refused(start, stop):
     with pytest.raises(ValueError, match=rf"positions\({start}, {stop}\)"):
         positions(start, stop)
+
+
+# -- Positions from the end, lists, masks, and scopes joined ---------------------------------------
+
+
+def test_more_scopes_of_one_hand_written_row():
+    # BOS, two system tokens, two question tokens, two response tokens.
+    row = Row(prompt_tokens=5, response_tokens=2, question=3, bos=True)
+    window = window_of([row], [7], "left")
+    expected = {
+        positions(-3): {2, 3, 4, 5, 6},
+        positions(-3, -1): {2, 3},
+        positions(-9, 2): {0, 1},
+        last_k(3): {2, 3, 4},
+        last_k(9): {0, 1, 2, 3, 4},
+        last_k(9).without_bos: {1, 2, 3, 4},
+        positions([2, 4, 7]): {2, 4},
+        positions([-1, -5, 6]): {0, 4, 6},
+        positions([-1, -5, 6]).without_bos: {4, 6},
+        prompt & ~last_k(2): {0, 1, 2},
+        (last | generated).without_bos: {4, 5, 6},
+        ~response: {0, 1, 2, 3},
+        (~response).without_bos: {1, 2, 3},
+        everywhere.without_bos | positions([0]): {0, 1, 2, 3, 4, 5, 6},
+    }
+    assert {scope: found(scope, window)[0] for scope in expected} == expected
+
+
+@each_scope
+@given(drawn=batches(), steps=st.lists(st.integers(1, 3), min_size=1, max_size=4))
+def test_a_scope_that_is_over_holds_nothing_more(scope, drawn, steps):
+    rows, side = drawn
+    window, over, rest = window_of(rows, [row.prompt_tokens for row in rows], side), False, False
+    for n in [0, *steps]:
+        window = window.next(n) if n else window
+        over, rest = over or scope.over(window), rest or scope.holds_rest(window)
+        where = scope.where(window)
+        assert not over or not bool(where.any())
+        assert not rest or torch.equal(where, window.mask)
+
+
+@pytest.mark.parametrize(
+    ("scope", "after"),
+    [
+        (prompt, 1),
+        (last_k(2), 1),
+        (positions(-3, -1), 1),
+        (positions(-2, 6), 2),
+        (positions([-1]), 1),
+        (positions([0, 6]), 3),
+        (marked([False, True, True]), 1),
+        (prompt | positions([6]), 3),
+        (generated & prompt, 1),
+        (~generated, 1),
+        (~positions(2), 1),
+        (~(generated | everywhere), 0),
+        (~(everywhere & response), 1),
+        (~~prompt, 1),
+        (generated, None),
+        (~prompt, None),
+        (positions(-3), None),
+        (prompt | generated, None),
+        (~everywhere.without_bos, 1),
+        (~marked([True]), None),
+    ],
+    ids=str,
+)
+def test_a_scope_is_over_as_soon_as_it_can_hold_no_more(scope, after):
+    """So that what runs the model for it need not."""
+    window = window_of([Row(5, 0, 3, bos=True)], [5], "left")
+    over = []
+    for _ in range(6):
+        over.append(scope.over(window))
+        window = window.next()
+    assert over == [after is not None and step >= after for step in range(6)]
+
+
+def test_a_mask_is_for_positions_row_by_row():
+    rows = [Row(3, 0, 1, bos=True), Row(2, 0, 1, bos=False)]
+    scope = marked([[True, False, True], [False, True]])
+    for side in ("left", "right"):
+        window = window_of(rows, [3, 2], side)
+        assert found(scope, window) == [{0, 2}, {1}]
+        assert found(scope.without_bos, window) == [{2}, {1}]
+        assert found(scope, window.next(2)) == [set(), set()]
+    swapped = replace(window_of(rows[::-1], [2, 3], "left"), row=torch.tensor([1, 0]))
+    assert found(scope, swapped) == [{1}, {0, 2}]
+    assert found(scope, swapped.next()) == [set(), set()]
+    assert torch.equal(swapped.to("cpu").row, torch.tensor([1, 0]))
+
+
+@pytest.mark.parametrize(
+    "kind", [torch.tensor, np.array, list, lambda mask: [np.bool_(m) for m in mask]]
+)
+def test_a_mask_of_one_row_is_for_every_prompt(kind):
+    rows = [Row(3, 0, 1, bos=True), Row(2, 0, 1, bos=False)]
+    window = window_of(rows, [3, 2], "left")
+    assert found(marked(kind([False, True])), window) == [{1}, {1}]
+
+
+def test_a_mask_of_a_padded_batch_comes_with_its_window():
+    rows = [Row(3, 0, 1, bos=True), Row(1, 0, 1, bos=False)]
+    window = window_of(rows, [3, 1], "left")
+    columns = torch.tensor([[False, True, True], [True, False, True]])  # the second row: padding
+    assert found(marked(columns, window), window) == [{1, 2}, {0}]
+    with pytest.raises(ValueError, match=r"token that its prompt has not.*marked\(mask, window\)"):
+        marked(columns).where(window)
+    with pytest.raises(ValueError, match="Take both from one batch"):
+        marked(columns[:1], window)
+
+
+@pytest.mark.parametrize("mask", [np.ones((1, 1, 1), bool), 3, [1.0]], ids=str)
+def test_what_is_no_mask_is_refused(mask):
+    with pytest.raises(ValueError, match="A mask"):
+        marked(mask)
+
+
+@pytest.mark.parametrize(
+    ("text", "scope"),
+    [
+        ("positions([2,4, 7])", positions([2, 4, 7])),
+        ("last_k( 3 ).without_bos", last_k(3).without_bos),
+        ("positions(-3, )", positions(-3)),
+        ("prompt|generated", prompt | generated),
+        ("(prompt & ~ last).without_bos", (prompt & ~last).without_bos),
+        ("~(prompt | positions(, 5))", ~(prompt | positions(None, 5))),
+    ],
+)
+def test_joined_scopes_may_be_written_loosely(text, scope):
+    assert scope_named(text) == scope
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "prompt |",
+        "prompt + last",
+        "prompt or last",
+        "prompt | 3",
+        "last_k(3, 4)",
+        "last_k([3])",
+        "positions(__import__('os'))",
+        "positions(start=2, stop=3)",
+        "marked([True])",
+        "-prompt",
+        "prompt.where",
+        "prompt\nlast",
+    ],
+)
+def test_nothing_else_is_read_as_a_scope(text):
+    with pytest.raises(ValueError, match=r"Unknown scope .*Use one of: .*\| \(either\)"):
+        scope_named(text)
+
+
+@pytest.mark.parametrize("number", [np.int64(2), np.int32(2), torch.tensor(2)], ids=type)
+def test_positions_are_whole_numbers_of_any_library(number):
+    assert positions(number, 5) == positions(2, 5)
+    assert positions([number, 7]) == positions([2, 7])
+    assert last_k(number) == last_k(2)
+    assert type(positions(number, 5).start) is int
+
+
+def test_positions_of_an_array_and_of_a_tensor():
+    assert positions(np.array([2, -1])) == positions([2, -1]) == positions(torch.tensor([2, -1]))
+    with pytest.raises(ValueError, match=r"for a mask write marked\(mask\)"):
+        positions(np.array([True, False]))
+    with pytest.raises(ValueError, match="has no stop"):
+        positions([1, 2], 3)
+    with pytest.raises(ValueError, match="whole number"):
+        positions(2.5)

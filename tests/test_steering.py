@@ -395,8 +395,8 @@ def test_a_bare_layer_is_its_resid_post() -> None:
     assert Site(0, "attn_out").hook_name == "blocks.0.hook_attn_out"
 
 
-@pytest.mark.parametrize("layer", [-1, True])
-def test_a_layer_is_a_whole_number_from_0(layer: Any) -> None:
+@pytest.mark.parametrize("layer", [1.5, True])
+def test_a_layer_is_a_whole_number(layer: Any, unchecked: Any) -> None:
     with pytest.raises(ValueError, match="counting from 0"):
         Site(layer)
 

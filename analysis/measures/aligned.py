@@ -11,7 +11,7 @@ from torch import Tensor
 from steerlens.activations import Activations, capture
 from steerlens.prompts import Encoded, PromptPair, Prompts, encode_all, encode_pair
 from steerlens.scopes import Scope, everywhere, generated
-from steerlens.sites import Site, as_sites
+from steerlens.sites import Site, Sites, as_sites
 from steerlens.types import HookedModel
 
 
@@ -55,7 +55,7 @@ class Aligned:
 def align(
     model: HookedModel,
     pairs: Sequence[PromptPair],
-    sites: int | Site | Sequence[int | Site],
+    sites: Sites,
     *,
     span: Scope = generated,
 ) -> Aligned:
@@ -67,7 +67,7 @@ def align(
         raise ValueError("No pairs were given. steerlens.prompted_pairs(model, ...) makes some.")
     rows = [encode_pair(model, pair) for pair in pairs]
     plain_rows, prompted_rows = zip(*rows, strict=True)
-    places = as_sites(sites)
+    places = as_sites(sites, model)
     plain = capture(model, plain_rows, places, scope=span)
     prompted = capture(model, prompted_rows, places, scope=span)
     if not torch.equal(plain.tokens, prompted.tokens):
@@ -83,13 +83,13 @@ def align(
 def alone(
     model: HookedModel,
     texts: Prompts,
-    sites: int | Site | Sequence[int | Site],
+    sites: Sites,
     *,
     span: Scope = everywhere,
 ) -> Aligned:
     """Texts without a prompted run, to measure steerings on: the prompt's deltas are zero."""
     rows = tuple(encode_all(model, texts))
-    plain = capture(model, rows, as_sites(sites), scope=span)
+    plain = capture(model, rows, as_sites(sites, model), scope=span)
     return Aligned(rows, rows, plain, plain, _index(plain), span, tuple(range(len(rows))))
 
 

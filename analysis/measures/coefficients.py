@@ -23,21 +23,22 @@ from torch import Tensor
 
 from steerlens.prompts import PromptPair, Prompts, show
 from steerlens.scopes import Scope, everywhere, generated
-from steerlens.sites import Site
+from steerlens.sites import Layer, Site, Sites, by_site
 from steerlens.steering import Steering
 from steerlens.types import Direction, HookedModel
 
 from .aligned import Aligned, align, alone
 from .deltas import Deltas, View, all_deltas, prompt_deltas, steering_deltas
 from .entries import Entry, as_entries
+from .plain_side import noted
 
 
 def coefficients(
     model: HookedModel,
     pairs: Sequence[PromptPair],
-    sites: int | Site | Sequence[int | Site],
+    sites: Sites,
     steerings: Mapping[str, Steering] | Sequence[Entry],
-    direction: Mapping[Site, Direction] | None = None,
+    direction: Mapping[Site, Direction] | Mapping[Layer, Direction] | None = None,
     view: View = "accumulated",
     *,
     span: Scope = generated,
@@ -62,14 +63,14 @@ def coefficients(
         for entry in (prompt, *entries)
         for site in aligned.sites
     ]
-    return pd.concat(tables, ignore_index=True)
+    return noted(pd.concat(tables, ignore_index=True), model)
 
 
 def strengths(
     model: HookedModel,
     texts: Prompts,
     steerings: Mapping[str, Steering] | Sequence[Entry],
-    direction: Mapping[Site, Direction] | None = None,
+    direction: Mapping[Site, Direction] | Mapping[Layer, Direction] | None = None,
     *,
     span: Scope = everywhere,
 ) -> pd.DataFrame:
@@ -84,7 +85,8 @@ def strengths(
     entries = as_entries(steerings)
     if not entries:
         raise ValueError('No steerings were given. Pass {"name": steering, ...}.')
-    for site, v in (direction or {}).items():
+    vectors = None if direction is None else by_site(direction, model)
+    for site, v in (vectors or {}).items():
         require_direction(model, site, v)
     for entry in entries:
         if entry.steering is None:
@@ -93,9 +95,9 @@ def strengths(
         deltas = steering_deltas(model, aligned, entry.steering, "local")
         pieces = show(model, aligned.plain.tokens.tolist())
         for site in aligned.sites:
-            if direction is not None and site not in direction:
+            if vectors is not None and site not in vectors:
                 raise ValueError(f"No direction was given for {site}, where {entry.key} acts.")
-            v = _main_direction(deltas[site]) if direction is None else direction[site].double()
+            v = _main_direction(deltas[site]) if vectors is None else vectors[site].double()
             rows = _rows(aligned, pieces, entry, site, deltas, v.expand(len(pieces), -1))
             tables.append(rows.assign(view="local"))
     return pd.concat(tables, ignore_index=True)
@@ -118,21 +120,22 @@ def _main_direction(delta: Float[Tensor, "token d_model"]) -> Float[Tensor, "d_m
 
 
 def _axes(
-    model: HookedModel, aligned: Aligned, direction: Mapping[Site, Direction] | None
+    model: HookedModel,
+    aligned: Aligned,
+    direction: Mapping[Site, Direction] | Mapping[Layer, Direction] | None,
 ) -> dict[Site, Float[Tensor, "token d_model"]]:
     """The vector v of every token at every site."""
     if direction is None:
         return leave_one_out(aligned, prompt_deltas(model, aligned))
-    missing = [str(site) for site in aligned.sites if site not in direction]
+    vectors = by_site(direction, model)
+    missing = [str(site) for site in aligned.sites if site not in vectors]
     if missing:
         raise ValueError(
             f"No direction was given for {', '.join(missing)}. Give one for each site."
         )
     for site in aligned.sites:
-        require_direction(model, site, direction[site])
-    return {
-        site: direction[site].double().expand(len(aligned.example), -1) for site in aligned.sites
-    }
+        require_direction(model, site, vectors[site])
+    return {site: vectors[site].double().expand(len(aligned.example), -1) for site in aligned.sites}
 
 
 def leave_one_out(aligned: Aligned, deltas: Deltas) -> dict[Site, Float[Tensor, "token d_model"]]:

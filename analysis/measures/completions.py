@@ -10,6 +10,7 @@ from steerlens.steering import Steering
 from steerlens.types import HookedModel
 
 from .entries import Entry
+from .plain_side import noted
 
 
 def side_by_side(
@@ -51,4 +52,4 @@ def side_by_side(
                 }
             )
         )
-    return pd.concat(tables, ignore_index=True)
+    return noted(pd.concat(tables, ignore_index=True), model)

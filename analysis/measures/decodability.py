@@ -14,12 +14,14 @@ from jaxtyping import Float, Int
 
 from steerlens.prompts import PromptPair
 from steerlens.scopes import Scope, generated
+from steerlens.sites import Layer
 from steerlens.types import HookedModel
 
 from .aligned import Aligned
 from .deltas import prompt_deltas
 from .folds import at_layers, folds_of, ratio_of_sums, with_counts, with_interval
 from .intervals import PerToken
+from .plain_side import noted
 
 Rows: TypeAlias = Float[np.ndarray, "token d_model"]
 Examples: TypeAlias = Int[np.ndarray, " token"]
@@ -31,7 +33,7 @@ PENALTIES = tuple(10.0**power for power in range(-1, 6))
 def decodability(
     model: HookedModel,
     pairs: Sequence[PromptPair],
-    layers: Sequence[int] | None = None,
+    layers: Sequence[Layer] | None = None,
     *,
     strength: Strength = "along",
     folds: int = 5,
@@ -57,7 +59,7 @@ def decodability(
             left, low, high = ratio_of_sums(missed[name], missed["mean"], aligned, seed)
             r2 = with_interval("r2", 1 - left, 1 - high, 1 - low)
             rows.append({"layer": site.layer, "strength": strength, "readout": name, **r2})
-    return with_counts(rows, aligned)
+    return noted(with_counts(rows, aligned), model)
 
 
 def _missed(

@@ -1,6 +1,7 @@
 """Did it do anything? How far a steering moves the next-token distribution on given text."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import pandas as pd
 import torch
@@ -16,6 +17,7 @@ from steerlens.steering import Steering
 from steerlens.types import HookedModel
 
 from .entries import Entry, as_entries
+from .plain_side import noted
 
 
 def logit_shift(
@@ -38,7 +40,7 @@ def logit_shift(
     for entry in as_entries(steerings):
         moved = _log_probabilities(model, plain_rows, entry.steering)
         shifts.append(_shift(entry.method, entry.strength, entry.strength_value, moved, plain))
-    return pd.DataFrame(shifts)
+    return noted(pd.DataFrame(shifts), model)
 
 
 @torch.no_grad()
@@ -48,8 +50,9 @@ def _log_probabilities(
     """Log-probabilities at every position that predicts a response token, rows in order."""
     by_row = []
     with watching() as watch:
-        for row in rows:
+        for number, row in enumerate(rows):
             tokens, window = stack([row])
+            window = replace(window, row=torch.tensor([number]))
             tokens, window = tokens.to(device_of(model)), window.to(device_of(model))
             with running(model, steering, watch) as run:
                 if run is not None:

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from steerlens.prompts import Conversation, PromptPair
 from steerlens.scopes import Scope, generated
-from steerlens.sites import Site
+from steerlens.sites import Layer
 from steerlens.steering import Steering
 from steerlens.types import HookedModel
 
@@ -31,6 +31,7 @@ from .aligned import Aligned, align
 from .deltas import Deltas, prompt_deltas, steering_deltas
 from .entries import Entry, as_entries
 from .intervals import interval_of_ratio
+from .plain_side import noted
 
 EQUIVALENT, NEUTRAL = "equivalent prompts", "neutral prompts"
 Squares = Float[Tensor, "token"]
@@ -41,7 +42,7 @@ def faithfulness(
     pairs: Sequence[PromptPair],
     steerings: Mapping[str, Steering] | Sequence[Entry],
     *,
-    layers: Sequence[int] | None = None,
+    layers: Sequence[Layer] | None = None,
     equivalents: Sequence[Sequence[PromptPair]] = (),
     neutral: Sequence[Sequence[PromptPair]] = (),
     span: Scope = generated,
@@ -55,7 +56,7 @@ def faithfulness(
     mean square norm of the prompt delta), n_examples, n_tokens, n_bootstrap, seed. `equivalents`
     and `neutral` hold the same pairs under other instructions: `reworded(pairs, instruction)`.
     """
-    sites = [Site(layer) for layer in (range(model.cfg.n_layers) if layers is None else layers)]
+    sites = range(model.cfg.n_layers) if layers is None else layers
     aligned = align(model, pairs, sites, span=span)
     target = prompt_deltas(model, aligned)
     tables = []
@@ -70,7 +71,7 @@ def faithfulness(
             tables.append(_table(aligned, target, others, entry, n_bootstrap, seed))
     if not tables:
         raise ValueError("No steering and no reference prompts were given: nothing to measure.")
-    return pd.concat(tables, ignore_index=True)
+    return noted(pd.concat(tables, ignore_index=True), model)
 
 
 def reworded(pairs: Sequence[PromptPair], instruction: str) -> list[PromptPair]:

@@ -8,7 +8,7 @@ import torch
 
 from steerlens.prompts import PromptPair
 from steerlens.scopes import Scope
-from steerlens.sites import Site
+from steerlens.sites import Layer
 from steerlens.types import HookedModel
 
 from .aligned import Aligned, align
@@ -18,11 +18,11 @@ from .intervals import PerToken, interval_of_ratio
 def at_layers(
     model: HookedModel,
     pairs: Sequence[PromptPair],
-    layers: Sequence[int] | None,
+    layers: Sequence[Layer] | None,
     span: Scope,
 ) -> Aligned:
     """The pairs, read at the outputs of these layers, by default of all."""
-    sites = [Site(layer) for layer in (range(model.cfg.n_layers) if layers is None else layers)]
+    sites = range(model.cfg.n_layers) if layers is None else layers
     return align(model, pairs, sites, span=span)
 
 

@@ -58,6 +58,7 @@ def least_squares_strength(
     tokens, reaches the response through attention above its site, and not in proportion; there
     the strength is the best of a grid of powers of two, refined by a parabola.
     """
+    steering = steering.on(model)
     lowest = min(site.layer for site in steering.sites)
     own = [site for site in steering.sites if site.layer == lowest]
     for site in (*own, *(Site(layer) for layer in range(lowest, model.cfg.n_layers))):

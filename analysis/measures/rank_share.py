@@ -18,10 +18,12 @@ from jaxtyping import Float
 
 from steerlens.prompts import PromptPair
 from steerlens.scopes import Scope, generated
+from steerlens.sites import Layer
 from steerlens.types import HookedModel
 
 from .deltas import prompt_deltas
 from .folds import at_layers, folds_of, ratio_of_sums, with_counts, with_interval
+from .plain_side import noted
 
 Rows: TypeAlias = Float[np.ndarray, "token d_model"]
 MEAN_PUSH = "mean push"
@@ -30,7 +32,7 @@ MEAN_PUSH = "mean push"
 def rank_share(
     model: HookedModel,
     pairs: Sequence[PromptPair],
-    layers: Sequence[int] | None = None,
+    layers: Sequence[Layer] | None = None,
     *,
     ranks: Sequence[int] = (1, 2, 4, 8),
     folds: int = 5,
@@ -60,7 +62,7 @@ def rank_share(
         for name, part in kept.items():
             share = ratio_of_sums(part, whole, aligned, seed)
             rows.append({"layer": site.layer, "axes": name, **with_interval("share", *share)})
-    return with_counts(rows, aligned)
+    return noted(with_counts(rows, aligned), model)
 
 
 def _orthonormal(v: Rows) -> Rows:

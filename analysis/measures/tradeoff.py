@@ -28,6 +28,7 @@ from steerlens.types import HookedModel
 
 from ..judges.protocol import Judge, Prompt, Scores
 from .intervals import interval_of_mean
+from .plain_side import noted
 
 LARGEST, SMALLEST = 64.0, 1 / 64
 UNSTEERED, PROMPT = "unsteered", "prompt"
@@ -221,7 +222,8 @@ def tradeoff(
         curve = Tradeoff(setting, steering)
         for strength in strengths:
             rows.append({"method": name, "strength": strength, **curve.at(strength).row()})
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    return table if setting.raw else noted(table, setting.model)
 
 
 def by_question(scores: Float[np.ndarray, "question sample"]) -> Scores:

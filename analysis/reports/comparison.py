@@ -59,7 +59,7 @@ def compare(
     if train_pairs is None:
         train_pairs, pairs = split_by_question(pairs)
     entries = entries_for(model, steerings, train_pairs)
-    layer = min(site.layer for steering in steerings.values() for site in steering.sites)
+    layer = min(site.layer for steering in steerings.values() for site in steering.on(model).sites)
     table = coefficients(model, pairs, range(model.cfg.n_layers), entries)
     views = [
         coloured_text(model, pair, number, table, steerings, layer)

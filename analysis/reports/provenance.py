@@ -5,6 +5,7 @@ from typing import Protocol, runtime_checkable
 
 from steerlens import __version__
 from steerlens.identity import identity_of
+from steerlens.templates import plain_system
 from steerlens.types import HookedModel
 
 
@@ -30,6 +31,7 @@ def provenance(model: HookedModel, comparison: Measured, command: str) -> dict[s
         "model fingerprint": identity.fingerprint,
         "model class": type(model).__name__,
         "weight processing": identity.processing,
+        "system text of the plain prompts": plain_system(model),
         "seed": comparison.seed,
         "pairs": f"{comparison.n_test} measured, {comparison.n_train} for least-squares strengths",
         "versions": ", ".join(

@@ -21,9 +21,10 @@ from typing import Any, NamedTuple
 
 from steerlens.directions.means import unit
 from steerlens.methods.clas import CLAS
-from steerlens.sites import Site, as_site
+from steerlens.sites import Layer, Site, as_site
 from steerlens.steering import Steering
-from steerlens.types import Direction
+from steerlens.steers import as_floats
+from steerlens.types import VectorLike
 
 GRID = tuple(number / 20 for number in range(20))
 """The paper's strengths for Llama models, 0 to 0.95. For Qwen, whose activations are longer, they
@@ -38,12 +39,13 @@ class Searched(NamedTuple):
 
 
 def fixed(
-    directions: Mapping[Site, Direction] | Mapping[int, Direction], strength: float = 1.0
+    directions: Mapping[Site, VectorLike] | Mapping[Layer, VectorLike], strength: float = 1.0
 ) -> Steering:
     """Each direction at length 1, added at the same strength at its site."""
     if not directions:
         raise ValueError("No directions were given. Pass {Site(layer): vector, ...}.")
-    steers = {as_site(w): CLAS.fixed(unit(v.float()), strength) for w, v in directions.items()}
+    vectors = {as_site(w): as_floats(v, n_axes=1).float() for w, v in directions.items()}
+    steers = {site: CLAS.fixed(unit(v), strength) for site, v in vectors.items()}
     return Steering(tuple((site, steers[site]) for site in sorted(steers)))
 
 

@@ -29,7 +29,9 @@ from steerlens.checks import require_finite
 from steerlens.identity import device_of, is_bridge
 from steerlens.prompts import PromptPair, encode_pair, stack
 from steerlens.runtime.forward import logits
+from steerlens.runtime.turns import refusing_others
 from steerlens.scopes import Window
+from steerlens.sites import Layer, as_site
 from steerlens.training.checkpoint import Parameters
 from steerlens.training.checks import require_both
 from steerlens.training.loop import Trained, train
@@ -64,7 +66,7 @@ class LoRA:
         pairs: Sequence[PromptPair],
         *,
         validation: Sequence[PromptPair],
-        layers: Sequence[int] | None = None,
+        layers: Sequence[Layer] | None = None,
         parts: Sequence[Part] = ("out",),
         rank: int = 1,
         alpha: float = 2.0,
@@ -78,7 +80,7 @@ class LoRA:
         require_both(pairs, validation)
         if rank < 1:
             raise ValueError(f"rank must be at least 1; found {rank}.")
-        blocks = range(model.cfg.n_layers) if layers is None else layers
+        blocks = range(model.cfg.n_layers) if layers is None else _counted(layers, model)
         names = [f"{layer}.{part}" for layer in blocks for part in parts]
         if not names:
             raise ValueError("Nothing is adapted: give at least one of layers and one of parts.")
@@ -133,6 +135,11 @@ class _Adapter(torch.nn.Module):
         return self.run(tokens, window)
 
 
+def _counted(layers: Sequence[Layer], model: HookedModel) -> list[int]:
+    """The layers as they count from 0."""
+    return [as_site(layer, model).layer for layer in layers]
+
+
 def _plain(name: str, side: str) -> str:
     return f"{name.replace('.', '_')}_{side}"
 
@@ -182,14 +189,15 @@ def _adapted(
     places = {name: _place(model, name) for name in names}
     own = {name: place.original_component for name, place in places.items()}
     flags = [(p, p.requires_grad) for module in own.values() for p in module.parameters()]
-    try:
-        _inject({_plain(name, "W"): place for name, place in places.items()}, rank, alpha)
-        yield _Adapter(model, {name: place.original_component for name, place in places.items()})
-    finally:
-        for name, place in places.items():
-            place.add_module("_original_component", own[name])
-        for parameter, flag in flags:
-            parameter.requires_grad_(flag)
+    with refusing_others(model):
+        try:
+            _inject({_plain(name, "W"): place for name, place in places.items()}, rank, alpha)
+            yield _Adapter(model, {n: place.original_component for n, place in places.items()})
+        finally:
+            for name, place in places.items():
+                place.add_module("_original_component", own[name])
+            for parameter, flag in flags:
+                parameter.requires_grad_(flag)
 
 
 def _inject(places: dict[str, Any], rank: int, alpha: float) -> None:

@@ -8,7 +8,7 @@ import typer
 
 from steerlens.cli import inputs, output
 from steerlens.cli.grouped import grouped
-from steerlens.cli.options import AsJson, Backend, Device, MaxNewTokens, Model, Seed
+from steerlens.cli.options import AsJson, Backend, Device, MaxNewTokens, Model, Seed, Templating
 
 if TYPE_CHECKING:
     from steerlens.steering import Steering
@@ -53,12 +53,26 @@ class Sampling:
     top_p: Annotated[
         float, typer.Option(help="Keep the smallest set with more than this probability.")
     ] = 1.0
+    top_k: Annotated[int, typer.Option(help="Keep the k likeliest tokens; 0 keeps all.")] = 0
+    min_p: Annotated[
+        float, typer.Option(help="Keep tokens at least so many times as likely as the likeliest.")
+    ] = 0.0
+    repetition_penalty: Annotated[
+        float, typer.Option(help="Above 1: tokens that were there before are less likely.")
+    ] = 1.0
+    frequency_penalty: Annotated[
+        float, typer.Option(help="Taken off a token's logit for each time it was there before.")
+    ] = 0.0
+    stop: Annotated[
+        list[str] | None, typer.Option(help="A text that ends a completion; repeatable.")
+    ] = None
 
 
 @grouped
 def generate(
     *,
     steered: Steered,
+    templating: Templating,
     sampling: Sampling,
     raw: Annotated[
         bool, typer.Option(help="Continue the prompt as raw text, no template.")
@@ -75,7 +89,9 @@ def generate(
 
     if raw and steered.system is not None:
         raise ValueError("--raw has no turns, so --system has no place. Leave one of them out.")
-    model = inputs.load(steered.model, backend, device)
+    if raw and templating != Templating():
+        raise ValueError("--raw has no template: leave out the options that are about templates.")
+    model = inputs.load(steered.model, backend, device, templating.template())
     prompt = steered.prompt if raw else Conversation(steered.prompt, steered.system)
     runs: dict[str, Steering | None] = {"unsteered": None}
     if steered.steering:

@@ -1,5 +1,6 @@
 """What commands read: the model, layers, steering files, pairs."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -7,22 +8,27 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from steerlens.prompts import PromptPair
     from steerlens.steering import Steering
+    from steerlens.templates import Template
     from steerlens.types import HookedModel
 
 TINY = 256
 """The widest residual stream that one thread serves best."""
 
 
-def load(model: str, backend: str, device: str) -> "HookedModel":
+def load(
+    model: str, backend: str, device: str, template: "Template | None" = None
+) -> "HookedModel":
     """The model, with a chat template in any case, and one thread where more gain nothing."""
     import torch
 
     from steerlens import models
-    from steerlens.prompts import PLAIN, tokenizer_of
+    from steerlens.templates import PLAIN, tokenizer_of, use_template
 
     loaded = models.load(model, backend=backend, device=device)  # pyright: ignore[reportArgumentType]  load checks the name
     if not tokenizer_of(loaded).chat_template:
         loaded.tokenizer.chat_template = PLAIN
+    if template is not None:
+        use_template(loaded, template)
     if loaded.cfg.d_model <= TINY:
         # A second thread gains nothing here, and on a busy machine it waits, spinning.
         torch.set_num_threads(1)
@@ -30,16 +36,23 @@ def load(model: str, backend: str, device: str) -> "HookedModel":
 
 
 def layers_of(text: str, n_layers: int) -> list[int]:
-    """Layers written as numbers and ranges, or "all"."""
+    """Layers written as numbers and ranges, or "all"; negative ones count from the end."""
     if text == "all":
         return list(range(n_layers))
+    from steerlens.sites import Site
+
     layers: list[int] = []
     for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()):
-            raise ValueError(f'--layers is like "4", "2,4", "2-5" or "all"; found {text!r}.')
-        layers += range(int(first), int(last if dash else first) + 1)
-    return layers
+        written = re.fullmatch(r"\s*(-?\d+)\s*(?:-\s*(-?\d+)\s*)?", part)
+        if written is None:
+            raise ValueError(
+                f'--layers is like "4", "2,4", "-1" (the last), "2-5" or "all"; found {text!r}.'
+            )
+        first, last = (Site(int(end)).among(n_layers).layer for end in written.groups(written[1]))
+        if last < first:
+            raise ValueError(f"--layers {text}: {part.strip()!r} holds no layer. Write it upwards.")
+        layers += range(first, last + 1)
+    return list(dict.fromkeys(layers))
 
 
 def require_folder_of(out: Path) -> None:
@@ -73,7 +86,7 @@ def answered(
             continue
         pairs += prompted_pairs(
             model,
-            [line.user],
+            [line.without_system()],
             line.system or "",
             seed=seed + number,
             max_new_tokens=max_new_tokens,

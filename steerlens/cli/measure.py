@@ -19,6 +19,7 @@ from steerlens.cli.options import (
     Out,
     Pairs,
     Seed,
+    Templating,
 )
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Measured:
+class Measured(Templating):
     """The model that is measured, and the other instructions that it is measured under."""
 
     model: Model = "demo"
@@ -51,7 +52,7 @@ class Measured:
         from steerlens.jsonl import read_prompt_pairs
 
         lines = read_prompt_pairs(pairs)
-        model = inputs.load(self.model, self.backend, self.device)
+        model = inputs.load(self.model, self.backend, self.device, self.template())
         inputs.require_folder_of(out)
         steerings = inputs.steerings_of(steering, model)
         return model, inputs.answered(model, lines, self.seed, self.max_new_tokens), steerings
@@ -94,6 +95,7 @@ def compare(
         warnings.warn(f"These moved no logit: {', '.join(still)}.", stacklevel=1)
     content = {
         "report": str(out),
+        "plain_system": shift.attrs["plain_system"],
         "faithfulness": output.records(compared.faithfulness),
         "logit_shift": output.records(shift),
     }

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from steerlens.checks import require_finite
 from steerlens.scopes import Scope
-from steerlens.sites import Site, as_site, require_writable
-from steerlens.types import HookedModel, SteeringWarning
+from steerlens.sites import Layer, Site, by_site, require_writable
+from steerlens.types import HookedModel, SteeringWarning, VectorLike
 
 Rows = Float[Tensor, "row d_model"]
 Labels = Float[Tensor, " row"]
@@ -201,16 +201,13 @@ def require_unit(direction: Float[Tensor, "d_model"], what: str) -> None:
 
 
 def require_directions(
-    model: HookedModel, directions: Mapping[Site, Tensor] | Mapping[int, Tensor]
+    model: HookedModel, directions: Mapping[Site, VectorLike] | Mapping[Layer, VectorLike]
 ) -> None:
     """Raise ValueError unless there are directions of this model's width, once for each site."""
     if not directions:
         raise ValueError("No directions were given. Pass {Site(layer): vector, ...}.")
-    sites = [as_site(where) for where in directions]
-    for site, given in zip(sites, directions.values(), strict=True):
+    for site, given in by_site(directions, model).items():
         require_writable(model, site)
-        if sites.count(site) > 1:
-            raise ValueError(f"Directions were given twice for {site}. Give them as rows of one.")
         shape = list(torch.atleast_2d(torch.as_tensor(given)).shape)
         if len(shape) != 2 or shape[1] != model.cfg.d_model:
             raise ValueError(

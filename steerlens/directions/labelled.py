@@ -49,7 +49,7 @@ from steerlens.directions.means import principal_direction, unit
 from steerlens.directions.rfm import CLAS_RFM, RFM, auroc, best_direction, correlation
 from steerlens.prompts import Prompt, encode_all
 from steerlens.scopes import Scope
-from steerlens.sites import Site, as_sites
+from steerlens.sites import Site, Sites, as_sites
 from steerlens.types import Direction, HookedModel
 
 Kind = Literal["rfm", "ridge", "logistic", "means", "pca", "random"]
@@ -100,7 +100,7 @@ def contrast_directions(
     kind: Kind,
     positive: Sequence[Prompt],
     negative: Sequence[Prompt],
-    sites: int | Site | Sequence[int | Site],
+    sites: Sites,
     *,
     read: Scope | None = None,
     held_out: float = 0.2,
@@ -114,7 +114,7 @@ def contrast_directions(
     those of the response where all prompts have one, else the last prompt token.
     """
     require_model_first(model, "contrast_directions(model, kind, positive, negative, sites)")
-    options, sites = _Options(kind, held_out, rfm, seed), as_sites(sites)
+    options, sites = _Options(kind, held_out, rfm, seed), as_sites(sites, model)
     require_partners(positive, negative)
     order = random.Random(f"pairs {seed}").sample(range(len(positive)), len(positive))
     prompts = [side[number] for number in order for side in (negative, positive)]

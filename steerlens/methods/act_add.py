@@ -10,9 +10,9 @@ v is a [T, d_model] matrix, one vector a position: not averaged, not normalised.
 and is exactly 0 for a pair. With several additions every v comes from a clean pass: add Steerings.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Literal, get_args
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Float, Int
@@ -23,7 +23,7 @@ from steerlens.checks import require_choice, require_texts, require_two_sides
 from steerlens.combinators import masked
 from steerlens.prompts import Encoded, encode, tokenizer_of
 from steerlens.scopes import Window
-from steerlens.sites import Site, as_sites
+from steerlens.sites import Site, Sites, as_site, as_sites
 from steerlens.steers import steer
 from steerlens.training.fit import Fit
 from steerlens.types import Hook, HookedModel, Residual, Steer
@@ -74,7 +74,7 @@ class ActAdd:
         cls,
         model: HookedModel,
         prompts: tuple[str, str | None],
-        sites: int | Site | Sequence[int | Site],
+        sites: Sites,
         *,
         c: float = 1.0,
         padding: Padding = "space",
@@ -87,7 +87,7 @@ class ActAdd:
         anything, BOS row included. `padding` is the model's space token, a token id, or None to
         leave lengths unequal, in which case the longer prompt's tail stands alone.
         """
-        places = block_inputs(sites)
+        places = block_inputs(sites, model)
         require_two_sides(prompts, "ActAdd")
         require_texts(prompts, "ActAdd")
         rows = [_content(model, text) for text in prompts if text is not None]
@@ -136,10 +136,13 @@ class AddEach:
         return h + c * v
 
 
-def block_inputs(sites: int | Site | Sequence[int | Site]) -> tuple[Site, ...]:
+def block_inputs(sites: Sites, model: HookedModel) -> tuple[Site, ...]:
     """The sites, a bare layer as the input of its block."""
-    listed = sites if isinstance(sites, Iterable) else [sites]
-    return as_sites([w if isinstance(w, Site) else Site(w, "resid_pre") for w in listed])
+    # A number of NumPy or torch without axes says that it can be iterated, and cannot.
+    several = isinstance(sites, Iterable) and getattr(sites, "ndim", 1)
+    listed: Any = sites if several else [sites]
+    inputs = [w if isinstance(w, Site) else replace(as_site(w), stream="resid_pre") for w in listed]
+    return as_sites(inputs, model)
 
 
 def space_token(model: HookedModel) -> int:

@@ -9,8 +9,6 @@ read at the answer token of each pair and written at the output of the same bloc
 from the end of the instruction on: `caa.only(response)`. The paper's multiplier is the strength.
 """
 
-from collections.abc import Sequence
-
 from jaxtyping import Float
 from torch import Tensor
 
@@ -19,7 +17,7 @@ from steerlens.checks import require_pairs, require_two_sides
 from steerlens.directions.checks import require_difference, require_pairs_of_prompts
 from steerlens.prompts import Prompts, encode_all
 from steerlens.scopes import Scope
-from steerlens.sites import Site, as_sites
+from steerlens.sites import Site, Sites, as_sites
 from steerlens.steering import Steering
 from steerlens.steers import steer
 from steerlens.training.fit import Fit, token_ids
@@ -45,7 +43,7 @@ class CAA:
         cls,
         model: HookedModel,
         prompts: tuple[Prompts, Prompts],
-        sites: int | Site | Sequence[int | Site],
+        sites: Sites,
         *,
         read: Scope | None = None,
     ) -> "Fit[CAA]":
@@ -55,7 +53,8 @@ class CAA:
         default that is the response where all prompts have one, else the last prompt token.
         """
         require_two_sides(prompts, "CAA")
-        sites, (positive, negative) = as_sites(sites), (encode_all(model, p) for p in prompts)
+        sites = as_sites(sites, model)
+        positive, negative = (encode_all(model, side) for side in prompts)
         require_pairs_of_prompts(positive, negative)
         read = read or default_read([*positive, *negative])
         seen = [(capture(model, rows, sites, scope=read), rows) for rows in (positive, negative)]
@@ -72,7 +71,7 @@ class CAA:
         model: HookedModel,
         positive: Prompts,
         negative: Prompts,
-        sites: int | Site | Sequence[int | Site],
+        sites: Sites,
         *,
         read: Scope | None = None,
     ) -> Steering:

@@ -30,19 +30,19 @@ from steerlens.directions.checks import require_direction_at, require_directions
 from steerlens.directions.means import unit
 from steerlens.prompts import PromptPair
 from steerlens.scopes import Scope, everywhere
-from steerlens.sites import Site, as_site, as_sites
-from steerlens.steers import steer
+from steerlens.sites import Layer, Site, Sites, as_sites, by_site
+from steerlens.steers import as_floats, steer
 from steerlens.training.checkpoint import Parameters
 from steerlens.training.checks import require_limit
 from steerlens.training.fit import Fit
 from steerlens.training.gates import key_of
 from steerlens.training.likelihood import by_likelihood
 from steerlens.training.schedule import Schedule, Share
-from steerlens.types import Direction, Hook, HookedModel, Residual
+from steerlens.types import Direction, Hook, HookedModel, Residual, VectorLike
 
 Kind = Literal["contextual", "layerwise", "single"]
 Rows: TypeAlias = Float[Tensor, "rank d_model"]
-Directions: TypeAlias = Direction | Rows
+Directions: TypeAlias = VectorLike | Rows
 BIAS_SHARE = 0.01
 """The learning rate of b, as a share of the median norm of the activations in scope, BOS aside."""
 
@@ -74,9 +74,9 @@ class CLAS:
         cls,
         model: HookedModel,
         pairs: Sequence[PromptPair],
-        sites: int | Site | Sequence[int | Site] | None = None,
+        sites: Sites | None = None,
         *,
-        directions: Mapping[Site, Directions] | Mapping[int, Directions],
+        directions: Mapping[Site, Directions] | Mapping[Layer, Directions],
         validation: Sequence[PromptPair],
         kind: Kind = "contextual",
         learn_directions: bool = False,
@@ -96,8 +96,8 @@ class CLAS:
         """
         require_choice("kind", kind, get_args(Kind))
         require_directions(model, directions)
-        rows = {as_site(where): _unit_rows(v) for where, v in directions.items()}
-        chosen = tuple(sorted(rows if sites is None else as_sites(sites)))
+        rows = {site: _unit_rows(v) for site, v in by_site(directions, model).items()}
+        chosen = tuple(sorted(rows if sites is None else as_sites(sites, model)))
         require_direction_at(rows, chosen)
         if not learn_directions:
             schedule = replace(schedule, rates={"b": Share(BIAS_SHARE), **schedule.rates})
@@ -123,7 +123,7 @@ class CLAS:
 
 def _unit_rows(directions: Directions) -> Rows:
     """A direction or several, as rows of length 1."""
-    rows = torch.atleast_2d(torch.as_tensor(directions).float())
+    rows = torch.atleast_2d(as_floats(directions)).float()
     return torch.stack([unit(row) for row in rows])
 
 

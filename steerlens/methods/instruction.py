@@ -25,7 +25,7 @@ from steerlens.directions.means import unit
 from steerlens.methods.caa import CAA
 from steerlens.prompts import Encoded, PromptPair, encode_pair
 from steerlens.scopes import last
-from steerlens.sites import Site, as_sites
+from steerlens.sites import Site, Sites, as_sites
 from steerlens.steering import Steering
 from steerlens.steers import steer
 from steerlens.training.checks import require_some
@@ -56,13 +56,13 @@ class InstructionVector:
         cls,
         model: HookedModel,
         pairs: Sequence[PromptPair],
-        sites: int | Site | Sequence[int | Site],
+        sites: Sites,
     ) -> "Fit[InstructionVector]":
         """Fit each site by itself from the two prompts of each pair; responses are not read.
 
         The steering adjusts; `InstructionVector.adding(fit)` is the one that adds.
         """
-        sites = as_sites(sites)
+        sites = as_sites(sites, model)
         plain, prompted = (
             [replace(row, ids=row.prompt_ids) for row in side] for side in _sides(model, pairs)
         )

@@ -26,7 +26,7 @@ from torch import Tensor
 from steerlens.directions.checks import require_orthonormal
 from steerlens.prompts import PromptPair
 from steerlens.scopes import Scope, everywhere
-from steerlens.sites import Site, as_sites
+from steerlens.sites import Site, Sites, as_sites
 from steerlens.steers import steer
 from steerlens.training.checkpoint import Parameters
 from steerlens.training.checks import require_rank
@@ -56,7 +56,7 @@ class LoReFT:
         cls,
         model: HookedModel,
         pairs: Sequence[PromptPair],
-        sites: int | Site | Sequence[int | Site],
+        sites: Sites,
         *,
         validation: Sequence[PromptPair],
         rank: int = 1,
@@ -69,7 +69,7 @@ class LoReFT:
         Only the plain prompt and the response of each pair are used.
         """
         require_rank(rank, model.cfg.d_model)
-        modules = _Modules(tuple(sorted(as_sites(sites))), rank, model.cfg.d_model)
+        modules = _Modules(tuple(sorted(as_sites(sites, model))), rank, model.cfg.d_model)
         return by_likelihood(
             model,
             pairs,

@@ -28,7 +28,7 @@ from torch import Tensor
 from steerlens.activations import capture
 from steerlens.prompts import PromptPair
 from steerlens.scopes import Scope, question_and_response, response
-from steerlens.sites import Site, as_sites
+from steerlens.sites import Site, Sites, as_sites, by_site
 from steerlens.steering import Steering
 from steerlens.steers import steer
 from steerlens.training.checkpoint import Parameters
@@ -88,7 +88,7 @@ class PSR:
         cls,
         model: HookedModel,
         pairs: Sequence[PromptPair],
-        sites: int | Site | Sequence[int | Site],
+        sites: Sites,
         *,
         objective: Objective = MSE(),  # noqa: B008  a frozen value
         surface: Surface = "R",
@@ -108,7 +108,9 @@ class PSR:
         of the instruction.
         """
         gates, scope = gates or Gates(), scope_of(surface)
-        modules = _Modules(tuple(sorted(as_sites(sites))), gates, model.cfg.d_model)
+        if gates.directions is not None:
+            gates = replace(gates, directions=by_site(gates.directions, model))
+        modules = _Modules(tuple(sorted(as_sites(sites, model))), gates, model.cfg.d_model)
         require_varied(labels, gates.learn_b_m)
         task = Imitation(
             model, pairs, modules, scope=scope, objective=objective, labels=labels,
@@ -168,12 +170,12 @@ def name_of(n_sites: int, gated: bool, objective: str, surface: str) -> str:
 def difference_of_means(
     model: HookedModel,
     pairs: Sequence[PromptPair],
-    sites: int | Site | Sequence[int | Site],
+    sites: Sites,
     *,
     surface: Surface = "R",
 ) -> Steering:
     """S-Const_DiM: add the mean of what the prompt does to a token of the span, at each site."""
-    sites, scope = as_sites(sites), scope_of(surface)
+    sites, scope = as_sites(sites, model), scope_of(surface)
     examples = Examples.of(model, pairs, scope, aligned=True)
     require_instructions(examples.both)
     plain, prompted = (

@@ -30,7 +30,7 @@ from steerlens.activations import capture_stream
 from steerlens.directions.means import unit
 from steerlens.prompts import Encoded, PromptPair
 from steerlens.scopes import Scope, Window, everywhere
-from steerlens.sites import Site, as_sites
+from steerlens.sites import Site, Sites, as_sites
 from steerlens.steers import steer
 from steerlens.training.checkpoint import Parameters
 from steerlens.training.checks import require_latents, require_opened, require_some
@@ -62,7 +62,7 @@ class ReFTr1:
         cls,
         model: HookedModel,
         pairs: Sequence[PromptPair],
-        sites: int | Site | Sequence[int | Site],
+        sites: Sites,
         *,
         validation: Sequence[PromptPair] = (),
         negatives: Sequence[PromptPair] = (),
@@ -82,7 +82,7 @@ class ReFTr1:
         """
         require_latents(k, l1)
         require_some(pairs)
-        modules = _Modules(tuple(sorted(as_sites(sites))), model.cfg.d_model, k, scope)
+        modules = _Modules(tuple(sorted(as_sites(sites, model))), model.cfg.d_model, k, scope)
         n, every = len(pairs) + len(negatives), [*pairs, *negatives, *validation]
         objective = LL(by_token=True)
         task = Imitation(

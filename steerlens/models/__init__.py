@@ -25,6 +25,7 @@ from steerlens.models.agreement import (
 from steerlens.models.backends import BUILD, backends_to_try, require_backend
 from steerlens.models.names import DEMO, has_hooked_transformer, hub_names, local_folder
 from steerlens.models.weights import Source, Wanted, ends_of, from_model, from_name, quietly
+from steerlens.templates import Template, use_template
 from steerlens.types import HookedModel
 
 __all__ = ["DEMO", "has_hooked_transformer", "hub_names", "load", "local_folder", "quietly"]
@@ -44,7 +45,7 @@ def load(
     device_map: Any = None,
     dtype: torch.dtype | str | None = None,
     processing: Processing = "none",
-    template: str | None = None,
+    template: str | Template | None = None,
     verify: bool = True,
 ) -> HookedModel:
     """A model with its tokenizer, ready to steer.
@@ -63,7 +64,7 @@ def load(
     over devices as in transformers (bridge only). `processing="fold"` folds layer norms and centres
     weights (HookedTransformer only); its directions fit no unprocessed model. `template` is the
     chat template from now on, in place of the tokenizer's own: `steerlens.PLAIN` for a model that
-    has none.
+    has none; a `Template` also says where an instruction goes and what stands in place of one.
     """
     require_choice("backend", backend, get_args(Backend))
     require_choice("processing", processing, get_args(Processing))
@@ -83,7 +84,7 @@ def load(
     known = Loaded(name, folder, backend, processing, prints, ends)
     chosen, model = _first_that_agrees(source, backends_to_try(backend, source), expected)
     if template is not None:
-        model.tokenizer.chat_template = template
+        use_template(model, template)
     _LOADED[model] = known = _completed(known, model, chosen, source.hf_model.config)
     if expected is not None and not pads_rightly(model, expected, source.rounding):
         _LOADED[model] = replace(known, pads=False)

@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from steerlens.identity import device_of, is_bridge, loaded
+from steerlens.runtime.turns import alone_with, hooked, takes_turns
 from steerlens.scopes import Window
 from steerlens.sites import Site, require_site
 from steerlens.types import HookedModel, Residual, Tokens, Where
@@ -68,6 +69,7 @@ def _entries(model: HookedModel, batch: int, device: torch.device) -> Any:
     return TransformerLensKeyValueCache.init_cache(model.cfg, device, batch)
 
 
+@takes_turns
 def logits(
     model: HookedModel,
     tokens: Tokens,
@@ -87,6 +89,7 @@ def logits(
     return _unembed(model, top[:, -1:])
 
 
+@takes_turns
 def blocks_only(model: HookedModel, run: Callable[[], Any], last: int) -> None:
     """Call `run` and break its pass off after block `last`: no later block, no logits.
 
@@ -96,7 +99,7 @@ def blocks_only(model: HookedModel, run: Callable[[], Any], last: int) -> None:
     def enough(activation: Residual, hook: Any = None) -> None:
         raise _Enough
 
-    with model.hooks(fwd_hooks=[(Site(last).hook_name, enough)]):
+    with hooked(model, [(Site(last).hook_name, enough)]):
         try:
             run()
         except _Enough:
@@ -104,6 +107,7 @@ def blocks_only(model: HookedModel, run: Callable[[], Any], last: int) -> None:
     raise RuntimeError(f"The forward pass never met {Site(last)}.")
 
 
+@takes_turns
 def logits_where(
     model: HookedModel, run: Callable[[], Float[Tensor, "row wanted d_vocab"]], where: Where
 ) -> Float[Tensor, "token d_vocab"]:
@@ -111,10 +115,11 @@ def logits_where(
     name = UNEMBEDDED[is_bridge(model)]
     if name not in model.hook_dict:
         return run()[where]
-    with model.hooks(fwd_hooks=[(name, lambda h, hook=None: h[where][None])]):
+    with hooked(model, [(name, lambda h, hook=None: h[where][None])]):
         return run()[0]
 
 
+@takes_turns
 def logits_from(
     model: HookedModel, residual: Residual, layer: int, tokens: Tokens, window: Window
 ) -> Float[Tensor, "row wanted d_vocab"]:
@@ -131,7 +136,7 @@ def logits_from(
     if not is_bridge(model):
         options = {"attention_mask": window.mask.long(), "start_at_layer": layer}
         return model(residual, **options)  # pyright: ignore
-    with _entering(model, residual, layer):
+    with alone_with(model), _entering(model, residual, layer):
         return _bridge(model, tokens, window, None, "all")
 
 
@@ -225,6 +230,7 @@ _BEHIND: dict[tuple[type, type], int | None] = {}
 """How many things stand behind the residual in what a kind of block returns; None: no tuple."""
 
 
+@takes_turns
 def read(
     model: HookedModel,
     tokens: Tokens,
@@ -257,7 +263,7 @@ def read(
     hooks = [(site.hook_name, hook_of(site)) for site in readers]
     if attach is not None and not before:
         attach()
-    with model.hooks(fwd_hooks=hooks):
+    with hooked(model, hooks):
         if attach is not None and before:
             attach()
         try:

@@ -10,9 +10,11 @@ import torch
 
 from steerlens.checks import require_like
 from steerlens.combinators import Scaled, When, bind, innermost, masked, needs_run, parts
+from steerlens.runtime.forward import logits
+from steerlens.runtime.turns import hooked, in_turn
 from steerlens.scopes import Context, Scope, Window
-from steerlens.sites import Site, require_fit, require_writable
-from steerlens.types import Hook, HookedModel, Residual, Steer, SteeringWarning, Tokens
+from steerlens.sites import Site, require_fit, require_own_site, require_writable
+from steerlens.types import Hook, HookedModel, Residual, Steer, SteeringWarning, Tokens, Where
 
 Placements: TypeAlias = tuple[tuple[Site, Steer], ...]
 
@@ -35,7 +37,10 @@ class Placed:
     ran: bool = False
     changed: bool = False
     met: bool = False
+    reached: bool = False
     passes_left: int | None = None
+    mask: Where | None = None
+    watch: "list[Placed] | None" = None
     shape: tuple[int, ...] | None = None
     scopes: tuple[Scope, ...] = field(default=())
 
@@ -44,14 +49,14 @@ class Placed:
 
     def ready(self, window: Window) -> None:
         """Bind to the coming pass; padding keeps its activation."""
-        self.shape = tuple(window.mask.shape)
+        self.mask, self.shape, self.reached = window.mask, tuple(window.mask.shape), False
         self.now = masked(bind(self.steer, window), window.mask)
         self.met = self.met or all(bool(scope.where(window).any()) for scope in self.scopes)
 
     def hook(self, activation: Residual, hook: Hook = None) -> Residual:
         """The hook that TransformerLens calls: the bound steer, its result checked."""
         self._require_described(activation)
-        self.ran = True
+        self.ran = self.reached = True
         version = _version_of(activation)
         steered = (self.now or self.steer)(activation, hook)
         if _version_of(activation) != version:
@@ -60,9 +65,17 @@ class Placed:
                 "given. A steer returns a new tensor: write h + v, not h += v."
             )
         require_like(activation, steered, f"{type(self.steer).__name__} at {self.site}")
+        if self.watch is not None and self._overflows(activation, steered):
+            self.watch.append(self)
         if not self.changed and steered is not activation:  # compared until something changed
             self.changed = not torch.equal(steered, activation)
         return steered
+
+    def _overflows(self, activation: Residual, steered: Residual) -> bool:
+        """Whether the steer was given finite numbers and returned others, on real tokens."""
+        real = slice(None) if self.mask is None else self.mask
+        before, after = (bool(torch.isfinite(h[real]).all()) for h in (activation, steered))
+        return before and not after
 
     def _require_described(self, activation: Residual) -> None:
         """Raise an error if the pass is another one than the window describes."""
@@ -163,8 +176,33 @@ class Run:
             return
         for manager in self.around:
             self.stack.enter_context(manager)
-        self.stack.enter_context(self.model.hooks(fwd_hooks=hooks_of(self.placed)))
+        self.stack.enter_context(hooked(self.model, hooks_of(self.placed)))
         self.attached = True
+
+    def require_reached(self) -> None:
+        """Raise RuntimeError unless the pass that is over met every steer."""
+        for place in self.placed:
+            if not place.reached:
+                raise RuntimeError(
+                    f"A pass ran without the steer at {place.site}: nothing was steered there. "
+                    "Either this model never calls that hook point (take another stream), or its "
+                    "hooks were taken off meanwhile: model.reset_hooks() in a steer or in another "
+                    "thread does that."
+                )
+
+    def first_overflow(self, tokens: Tokens, window: Window) -> str:
+        """Which steer first returned a number that is not finite, in a pass over whole texts."""
+        found: list[Placed] = []
+        for place in self.placed:
+            place.watch = found
+        self.memory.clear()
+        with in_turn(self.model):
+            self.ready(tokens, window)
+            logits(self.model, tokens, window, "last")
+            self.detach()
+        if not found:
+            return "Every steer returned finite numbers, and a layer above them did not."
+        return f"{type(found[0].steer).__name__} at {found[0].site} was the first to return some."
 
     def detach(self) -> None:
         """Take the hooks off."""
@@ -228,12 +266,16 @@ def applied(model: HookedModel, steers: Placements, window: Window | None) -> It
         if window is not None:
             for manager in bound_for_one_pass(model, placed, window):
                 stack.enter_context(manager)
-        stack.enter_context(model.hooks(fwd_hooks=hooks_of(placed)))
+        stack.enter_context(hooked(model, hooks_of(placed)))
         yield model
     warn_if_idle(placed)
     if not any(place.ran for place in placed):
         sites = ", ".join(dict.fromkeys(str(place.site) for place in placed))
-        message = f"No forward pass reached {sites} inside this `with` block: nothing was steered."
+        message = (
+            f"No forward pass reached {sites} inside this `with` block: nothing was steered. A "
+            "block steers the passes of the thread (and asyncio task) that opened it, not those "
+            "of others."
+        )
         warnings.warn(message, SteeringWarning, stacklevel=3)
 
 
@@ -264,8 +306,9 @@ def renewed(window: Window, model: HookedModel | None = None) -> Window:
 
 def on_model(model: HookedModel, steers: Placements) -> list[Placed]:
     """The steers with what is to be learnt of each, checked to suit the model."""
-    placed = [Placed(site, steer) for site, steer in steers]
+    placed = [Placed(site.on(model), steer) for site, steer in steers]
     for place in placed:
+        require_own_site(place.site, place.steer)
         require_writable(model, place.site)
         require_fit(model, place.site, place.steer)
     return placed

@@ -18,6 +18,7 @@ from steerlens.combinators import bind
 from steerlens.identity import device_of, origin_of
 from steerlens.prompts import PromptPair
 from steerlens.runtime.forward import blocks_only, logits, logits_from, logits_where
+from steerlens.runtime.turns import hooked
 from steerlens.saving import digest_of
 from steerlens.scopes import Scope
 from steerlens.sites import Site
@@ -133,9 +134,9 @@ class Imitation:
     ) -> Pass:
         """One steered pass over these examples; no further than the last gate if these are all."""
         run = self._begun(parameters, examples)
-        forward, hooked = self._forward(run, examples)
+        forward, acted_on = self._forward(run, examples)
         last = max(self.sites).layer if gates_only else self.model.cfg.n_layers - 1
-        with self.model.hooks(fwd_hooks=run.hooks(hooked)):
+        with hooked(self.model, run.hooks(acted_on)):
             if self.objective.ll and not gates_only:
                 predicting = torch.nn.functional.pad(run.responses[:, 1:], (0, 1))
                 run.scores = logits_where(self.model, forward, predicting)

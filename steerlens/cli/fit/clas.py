@@ -164,7 +164,7 @@ def _directions(
 ) -> "tuple[dict[Site, Vector], str]":
     """The directions of a file or of the lines' own prompts, and what to say about them."""
     from steerlens.directions.labelled import Kind, contrast_directions
-    from steerlens.prompts import Conversation, PromptPair
+    from steerlens.prompts import PromptPair
 
     learnt = strengths.learn_directions
     if source not in get_args(Kind):
@@ -178,7 +178,7 @@ def _directions(
         model,
         "random" if learnt else source,  # pyright: ignore[reportArgumentType]  (checked above)
         [line.prompted if isinstance(line, PromptPair) else line for line in lines],
-        [line.plain if isinstance(line, PromptPair) else Conversation(line.user) for line in lines],
+        [line.plain if isinstance(line, PromptPair) else line.without_system() for line in lines],
         layers,
         seed=strengths.seed,
     )

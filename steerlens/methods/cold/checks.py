@@ -13,7 +13,7 @@ from steerlens.checks import require_choice, require_finite
 from steerlens.identity import identity_of
 from steerlens.prompts import Encoded
 from steerlens.scopes import Context, Window
-from steerlens.sites import Site, as_sites, require_writable
+from steerlens.sites import Site, Sites, as_sites, require_writable
 from steerlens.types import HookedModel
 
 Kernel = Literal["unit", "dot", "cosine", "rbf"]
@@ -22,11 +22,9 @@ Compat = Literal["released"]
 RELEASED_STEP = 1e-6
 
 
-def writable_sites(
-    model: HookedModel, sites: int | Site | Sequence[int | Site]
-) -> tuple[Site, ...]:
+def writable_sites(model: HookedModel, sites: Sites) -> tuple[Site, ...]:
     """The sites from the lowest up, each checked to be one that can be written on `model`."""
-    places = as_sites(sites)
+    places = as_sites(sites, model)
     for site in places:
         require_writable(model, site)
     return tuple(sorted(places))

@@ -31,8 +31,10 @@ from steerlens.methods.cold.tangent import (
     differentiable,
     halves,
     moving,
+    one_at_a_time,
 )
 from steerlens.runtime.forward import in_place_of
+from steerlens.runtime.turns import alone_with
 from steerlens.scopes import Window
 from steerlens.sites import Site
 from steerlens.types import HookedModel, Residual
@@ -75,6 +77,8 @@ class SharedPass:
         """Dual numbers from the embedding to the site's block of the pass inside."""
         blocks: list[Any] = list(self.model.blocks)[: self.site.layer + 1]  # pyright: ignore
         with ExitStack() as self.below:
+            self.below.enter_context(alone_with(self.model))
+            self.below.enter_context(one_at_a_time)
             self.below.enter_context(dual.dual_level())
             self.below.enter_context(standing_in(self.places, moving(self.places, self.direction)))
             for number, block in enumerate(blocks):

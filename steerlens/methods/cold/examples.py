@@ -21,7 +21,7 @@ from steerlens.methods.cold.checks import (
     require_two_sides,
 )
 from steerlens.methods.cold.losses import Example, Loss, kind_of, loss_named, name_of
-from steerlens.prompts import Encoded, Prompts, encode_all, tokenizer_of
+from steerlens.prompts import Encoded, Prompts, continuation, encode_all
 from steerlens.types import HookedModel
 
 Wish: TypeAlias = Mapping[int, float] | Mapping[str, float]
@@ -60,7 +60,7 @@ def examples_of(
     }
     kind = kind_of(loss)
     rows = list(zip(*_sides_of(kind, encoded), strict=True))
-    wishes = _wishes(model, kind, given.probabilities, len(rows))
+    wishes = _wishes(model, kind, given.probabilities, rows)
     for number, example in enumerate(rows):
         for row in example:
             require_answer(number, row, given.probabilities is not None)
@@ -77,13 +77,17 @@ def _as_examples(given: Examples | Prompted) -> Examples:
 
 
 def _wishes(
-    model: HookedModel, kind: str | Loss, probabilities: Sequence[Wish] | None, n: int
+    model: HookedModel,
+    kind: str | Loss,
+    probabilities: Sequence[Wish] | None,
+    rows: Sequence[tuple[Encoded, ...]],
 ) -> list[tuple[tuple[int, float], ...]]:
     """The wished probability of each option of each example; empty but for the loss 'options'."""
-    require_probabilities(kind, probabilities, n)
+    require_probabilities(kind, probabilities, len(rows))
     if probabilities is None:
-        return [()] * n
-    return [_options_of(model, number, wish) for number, wish in enumerate(probabilities)]
+        return [()] * len(rows)
+    both = enumerate(zip(probabilities, rows, strict=True))
+    return [_options_of(model, number, wish, row[0]) for number, (wish, row) in both]
 
 
 def _sides_of(loss: str | Loss, given: Mapping[str, list[Encoded]]) -> list[list[Encoded]]:
@@ -94,20 +98,21 @@ def _sides_of(loss: str | Loss, given: Mapping[str, list[Encoded]]) -> list[list
     return [given[name] for name in looked]
 
 
-def _options_of(model: HookedModel, number: int, wish: Wish) -> tuple[tuple[int, float], ...]:
+def _options_of(
+    model: HookedModel, number: int, wish: Wish, row: Encoded
+) -> tuple[tuple[int, float], ...]:
     """The options of one example as token ids, with their probabilities."""
     require_shares(number, wish)
-    ids = [name if isinstance(name, int) else _token(model, name, number) for name in wish]
+    ids = [name if isinstance(name, int) else _token(model, name, number, row) for name in wish]
     require_known_once(number, ids, list(wish), model.cfg.d_vocab)
     return tuple(zip(ids, wish.values(), strict=True))
 
 
-def _token(model: HookedModel, text: str, number: int) -> int:
-    """The id of the one token that `text` is."""
-    tokenizer, joined = tokenizer_of(model), " " + text.strip()
-    ids = tokenizer.encode(text, add_special_tokens=False)
+def _token(model: HookedModel, text: str, number: int, row: Encoded) -> int:
+    """The id of the one token that `text` is after the prompt."""
+    ids, joined = continuation(model, row, text), " " + text.strip()
     if len(ids) != 1:
-        better = len(tokenizer.encode(joined, add_special_tokens=False)) == 1 and joined != text
+        better = len(continuation(model, row, joined)) == 1 and joined != text
         raise ValueError(
             f"An option is one token, and {text!r} of example {number} is {len(ids)} in this "
             f"model's vocabulary. Give {repr(joined) if better else 'a shorter word'} (most "

@@ -40,7 +40,7 @@ from steerlens.methods.cold.gradients import BATCH_SIZE, mean_gradient, places_o
 from steerlens.methods.cold.losses import Loss, loss_named, name_of
 from steerlens.methods.cold.tangent import Derivative, Difference, step_size
 from steerlens.scopes import Context, Scope, Window, prompt
-from steerlens.sites import Site
+from steerlens.sites import Site, Sites
 from steerlens.steers import steer
 from steerlens.training.fit import Fit, token_ids
 from steerlens.types import Hook, HookedModel, Residual, Steer, Tokens
@@ -78,7 +78,7 @@ class ColdFD:
         cls,
         model: HookedModel,
         examples: Examples | Prompted,
-        sites: int | Site | Sequence[int | Site],
+        sites: Sites,
         *,
         loss: str | Loss = "dpo",
         eta: float = 1.0,

@@ -23,6 +23,7 @@ from steerlens.methods.cold.checks import (
 )
 from steerlens.methods.cold.losses import Example, Logits, Loss, Rows
 from steerlens.runtime.forward import logits
+from steerlens.runtime.turns import alone_with, hooked
 from steerlens.sites import Site
 from steerlens.types import Hook, HookedModel, Residual
 
@@ -66,7 +67,7 @@ def _activation_gradients(
 
         return hook
 
-    with model.hooks(fwd_hooks=[(site.hook_name, hook_of(site)) for site in sites]):
+    with hooked(model, [(site.hook_name, hook_of(site)) for site in sites]):
         values = _values(model, examples, loss)
     # A row moves the loss of its own example alone, so the sum has the gradient of each.
     found = torch.autograd.grad(torch.stack(values).sum(), [held[site] for site in sites])
@@ -101,7 +102,7 @@ def mean_gradient(
     leaves = {name: value.detach().requires_grad_() for name, value in weights_at(places).items()}
     total: dict[str, Tensor] = {}
     for some in _batches(examples, batch_size):
-        with standing_in(places, leaves):
+        with alone_with(model), standing_in(places, leaves):
             value = torch.stack(_values(model, some, loss)).sum()
         found = torch.autograd.grad(value, list(leaves.values()), allow_unused=True)
         for name, one in zip(leaves, found, strict=True):

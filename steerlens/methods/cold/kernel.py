@@ -11,8 +11,6 @@ It acts on the prompt by default, as the authors' code does. docs/methods/cold.m
 code differs, and what compat="released" brings back.
 """
 
-from collections.abc import Sequence
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -32,7 +30,7 @@ from steerlens.methods.cold.gradients import BATCH_SIZE, activation_gradients
 from steerlens.methods.cold.losses import DPO, Loss, loss_named
 from steerlens.methods.cold.released import LastTokenChange
 from steerlens.scopes import Scope, prompt
-from steerlens.sites import Site
+from steerlens.sites import Site, Sites
 from steerlens.steers import steer
 from steerlens.training.fit import Fit, token_ids
 from steerlens.types import Direction, Hook, HookedModel, Residual, Steer
@@ -67,7 +65,7 @@ class ColdKernel:
         cls,
         model: HookedModel,
         examples: Examples | Prompted,
-        sites: int | Site | Sequence[int | Site],
+        sites: Sites,
         *,
         loss: str | Loss = "dpo",
         kernel: Kernel = "unit",

@@ -10,6 +10,7 @@ key-value cache of their own: dual numbers, or one cache for each of the two set
 a generated token costs one more pass over one token (two for a difference), whatever came before.
 """
 
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -29,11 +30,14 @@ from steerlens.methods.cold.gradients import (
     weights_at,
 )
 from steerlens.runtime.forward import Cache, read
+from steerlens.runtime.turns import alone_with
 from steerlens.scopes import Window
 from steerlens.sites import Site
 from steerlens.types import HookedModel, Residual, Tokens
 
 Weights = Mapping[str, Float[Tensor, "..."]]
+one_at_a_time = threading.RLock()
+"""torch has dual numbers for one thread at a time, whatever the model."""
 
 
 @dataclass(eq=False)
@@ -70,6 +74,8 @@ class Derivative:
         # The fused attention kernels have no forward-mode derivative; the plain one has.
         plain = sdpa_kernel(SDPBackend.MATH)
         with (
+            alone_with(self.model),
+            one_at_a_time,
             differentiable(),
             dual.dual_level(),
             plain,
@@ -165,7 +171,7 @@ class Difference:
         for weights, cache in zip(self.moved[:n], self.caches, strict=True):
             found: dict[Site, Tensor] = {}
             readers = _filling({site: _keeper(found, site) for site in self.sites})
-            with standing_in(self.places, weights):
+            with alone_with(self.model), standing_in(self.places, weights):
                 read(self.model, tokens, window, readers, cache=cache)
             ends.append(found)
         return ends
