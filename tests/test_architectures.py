@@ -52,12 +52,9 @@ def test_what_is_not_refused_is_right_on_every_kind_of_architecture(
 
 
 def require_right(name: str, folder: Path) -> None:
-    """No cell is wrong or a raw error, and `auto` refuses nothing that some backend does."""
+    """No cell is wrong or a raw error, and `auto` takes what some backend takes."""
     write_folder(NAMED[name], folder)
-    tried = {
-        backend: measure.measured(folder, backend, tuple(measure.TRIALS))
-        for backend in (*BACKENDS, "auto")
-    }
+    tried = {backend: measure.measured(folder, backend) for backend in (*BACKENDS, "auto")}
     bad = [
         f"{backend}, {trial}: {cell['state']}: {cell['said']} {cell['where']}"
         for backend, cells in tried.items()
@@ -66,8 +63,8 @@ def require_right(name: str, folder: Path) -> None:
     ]
     assert not bad, "\n".join(bad)
     assert len({cells["identity"]["said"] for cells in tried.values() if "identity" in cells}) <= 1
-    whole = [all(cell["state"] != "refused" for cell in cells.values()) for cells in tried.values()]
-    assert whole[-1] == any(whole)
+    loaded = [cells["load"]["state"] == "works" for cells in tried.values()]
+    assert loaded[-1] == any(loaded)
 
 
 @pytest.mark.parametrize("name", [f"llama, {rope}" for rope in ROPES])
