@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from architectures.zoo import ZOO, write_folder
+from architectures.zoo import ZOO, build, write_folder
 from tiny_models import BACKENDS, build_tokenizer, greedy, response_rows
 
 import steerlens as sl
@@ -448,6 +448,18 @@ def test_what_else_is_given_beside_a_model_in_memory(folder_of):
     bridge = sl.load(hf_model=hf_model, tokenizer=tokenizer, backend="bridge")
     with pytest.raises(ValueError, match="inside a TransformerBridge already"):
         sl.load(hf_model=bridge.original_model, tokenizer=tokenizer)
+
+
+@needs_hooked
+@pytest.mark.parametrize("name", ["llama", "gpt2", "qwen3"])
+def test_a_model_in_memory_that_was_never_in_a_folder_becomes_a_hooked_transformer(name):
+    tokenizer = build_tokenizer("llama")
+    hf_model = build(NAMED[name], tokenizer)
+    model = sl.load(hf_model=hf_model, tokenizer=tokenizer, backend="hooked")
+    tokens, window = sl.batch(model, PROMPTS[:1])
+    with torch.no_grad():
+        expected = hf_model(input_ids=tokens).logits
+        torch.testing.assert_close(logits(model, tokens, window), expected, rtol=1e-3, atol=1e-3)
 
 
 @needs_hooked

@@ -101,8 +101,9 @@ def _by_config(source: Source) -> Any:
     cfg = HookedTransformerConfig.from_dict(fields | {"default_prepend_bos": True})
     if source.fold:
         cfg.normalization_type = f"{cfg.normalization_type}Pre"
+    # The first argument is where to look for weights that are not given: any folder will do.
     state = loading.get_pretrained_state_dict(
-        source.name, cfg, hf_model=source.hf_model, dtype=dtype
+        str(Path(__file__).parent), cfg, hf_model=source.hf_model, dtype=dtype
     )
     with quietly():
         model = HookedTransformer(cfg, tokenizer=source.tokenizer, move_to_device=False)

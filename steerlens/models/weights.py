@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from steerlens.models.names import hub_names
+
 
 @dataclass(frozen=True)
 class Wanted:
@@ -69,7 +71,7 @@ def from_name(source: str, tokenizer: Any, wanted: Wanted) -> Source:
     """The weights of a folder or a hub name, read by transformers."""
     hf_model, tokenizer = _read(source, wanted, tokenizer)
     made = _source(source, hf_model, tokenizer, wanted)
-    return replace(made, known=not Path(source).is_dir())
+    return replace(made, known=source in hub_names() and not Path(source).is_dir())
 
 
 def from_model(hf_model: Any, tokenizer: Any, wanted: Wanted) -> Source:

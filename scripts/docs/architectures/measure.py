@@ -305,9 +305,6 @@ def context(trial: Trial) -> str:
     held = next((n for name in names if (n := getattr(config, name, None))), None)
     if held is None:
         raise NotApplicable("no number of positions in the configuration")
-    rope = getattr(config, "rope_parameters", None) or {}
-    if rope.get("rope_type") == "dynamic":  # made for texts as long as its factor says
-        held = int(held * rope["factor"])
     row = torch.ones((1, held + 1), dtype=torch.long)
     steerlens.batch(trial.model, (row[:, :held], torch.ones_like(row[:, :held])))
     try:

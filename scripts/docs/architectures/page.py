@@ -41,7 +41,9 @@ block; for CLAS also the pass by which it is trained, which enters the model abo
 footnote has it). **✗** an error of another library. **≠** wrong: another result than transformers'
 (the footnote says by how many standard deviations of it). Where loading fails nothing else is
 tried; elsewhere the trials that are not named work. *auto* is the backend that `backend="auto"`,
-the default, takes.
+the default, takes. The sentences at load begin with "... cannot be loaded rightly here." and end
+with "Try another version of transformer-lens" (and, where the logits differ, "or take it all the
+same with verify=False"); here they are without.
 """
 
 
@@ -60,6 +62,7 @@ class Notes:
         return "\n".join(f"[^{number}]: {said}" for said, number in self.numbers.items())
 
 
+ADVICE = re.compile(r" Try another version of transformer-lens[^.]*\.$")
 SYMBOLS = {"WRONG": "≠", "error": "✗", "refused": "–"}
 """From the worst to the best."""
 
@@ -163,6 +166,7 @@ def _faults(cells: Cells) -> dict[str, Mapping[str, str]]:
 def _said(cell: Mapping[str, str]) -> str:
     # One footnote for all that HookedTransformer does not know, whatever their names.
     said = re.sub(r"\w+ (is not currently supported)", r"... \1", " ".join(cell["said"].split()))
+    said = ADVICE.sub("", said.replace("'the folder' cannot be loaded rightly here. ", ""))
     return said.replace("|", "\\|").replace("[", "\\[")
 
 
