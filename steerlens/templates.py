@@ -204,9 +204,10 @@ def _layout(tokenizer: Any) -> Layout:
     if not found or system not in whole:
         return Layout(before, before.removeprefix(tokenizer.bos_token or ""))
     opening, _, gap = whole.rpartition(system)
+    header = _header(tokenizer, before, gap, told, asked)
     return Layout(
         before,
-        _header(tokenizer, before, gap, told, asked),
+        header.removeprefix(tokenizer.bos_token or ""),
         default := _replaced(before, whole),
         bool(default) or _frames(before, opening, gap),
     )
