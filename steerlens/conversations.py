@@ -180,7 +180,8 @@ def _question(tokenizer: Any, conversation: Conversation, text: str) -> int:
             "Give the model another: steerlens.load(..., template=...)."
         )
     layout = layout_of(tokenizer)
-    if layout.behind and conversation.system is not None:
+    in_system = template_of(tokenizer).instruction == "system"
+    if layout.behind and conversation.system is not None and in_system:
         raise ValueError(
             "The chat template writes the system text after the user's words, so the question "
             "cannot be told from it. Put the instruction in front of them: steerlens.load(..., "
@@ -188,9 +189,9 @@ def _question(tokenizer: Any, conversation: Conversation, text: str) -> int:
         )
     # All that comes before the mark is the same without it, but for templates that count words.
     earlier = layout.earlier if marked.count(mark) > layout.earlier else 0
-    start = common_head(before_mark(marked, mark, earlier), text)
+    start = common_head(before_mark(marked, mark, earlier).replace(mark, ""), text)
     header = layout.header
-    if template_of(tokenizer).instruction == "system" and header and text[:start].endswith(header):
+    if in_system and header and text[:start].endswith(header):
         return start - len(header)
     return start
 

@@ -227,11 +227,14 @@ def before_mark(text: str, mark: str, earlier: int) -> str:
 
 
 def _bos(tokenizer: Any, asked: Message) -> str:
-    """The BOS, or "" where it opens every turn, as in SmolLM2's template."""
+    """The BOS, or "" where it opens every turn, the assistant's too, as in SmolLM2's template.
+
+    Llama-2's template writes one before every user turn, and it is a BOS all the same.
+    """
     bos = tokenizer.bos_token or ""
     answer = {"role": "assistant", "content": "-"}
     several = _attempt(tokenizer, [asked, answer, asked])
-    return bos if bos and several.count(bos) <= 1 else ""
+    return bos if bos and several.count(bos) <= 2 else ""
 
 
 def _attempt(tokenizer: Any, messages: Sequence[Message]) -> str:

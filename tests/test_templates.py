@@ -481,6 +481,61 @@ def test_no_system_turn_keeps_the_bos_and_every_turn_that_was_said():
     assert text_of(model, Conversation(ASK)).startswith("<|im_start|>user")
 
 
+def opening_turns() -> Any:
+    """A tokenizer whose BOS is what opens every turn, as SmolLM2's is."""
+    tokenizer = build_tokenizer("llama")
+    tokenizer.add_special_tokens({"bos_token": "<|im_start|>"})
+    return tokenizer
+
+
+@MAY_WARN
+@pytest.mark.parametrize("template", [SMOLLM_2, QWEN_2_5, QWEN_3])
+def test_a_bos_that_opens_every_turn_is_a_part_of_the_turn(template):
+    model = model_with(template, opening_turns())
+    user = f"<|im_start|>user\n{ASK}<|im_end|>\n<|im_start|>assistant\n"
+    for system in (None, "Be kind."):
+        assert turn(model, encode(model, Conversation(ASK, system))) == user
+    use_template(model, Template(system=None))
+    assert text_of(model, Conversation(ASK)) == user
+    talk = Conversation(ASK, history=(("user", "Hi"), ("assistant", "Ho")))
+    assert text_of(model, talk).startswith("<|im_start|>user\nHi<|im_end|>")
+    use_template(model, Template(system=None, instruction="user"))
+    told = text_of(model, Conversation(ASK, "Be kind."))
+    assert told.startswith("<|im_start|>user\nBe kind.")
+    assert "<|im_start|><|im_start|>" not in told
+
+
+TWICE = (
+    "{% for m in messages if m.role == 'user' %}# {{ m.content }}\n{% endfor %}"
+    "{% for m in messages %}<{{ m.role }}>{{ m.content }}\n{% endfor %}"
+)
+BEHIND = (
+    "{% for m in messages if m.role == 'user' %}<user> {{ m.content }} "
+    "({{ messages[0].content if messages[0].role == 'system' }}){% endfor %}"
+)
+
+
+@pytest.mark.parametrize("system", [None, "Be kind.", f"# {ASK}"])
+def test_words_that_stand_before_the_system_text_too_are_no_question_there(system):
+    model = model_with(TWICE)
+    assert turn(model, encode(model, Conversation(ASK, system))) == f"<user>{ASK}\n"
+
+
+def test_a_system_text_behind_the_users_words_is_refused():
+    model = model_with(BEHIND)
+    assert turn(model, encode(model, Conversation(ASK))).strip().startswith(ASK)
+    with pytest.raises(ValueError, match="writes the system text after the user's words"):
+        encode(model, Conversation(ASK, "Be kind."))
+    use_template(model, Template(instruction="user"))
+    assert turn(model, encode(model, Conversation(ASK, "Be kind."))).strip().startswith(ASK)
+
+
+@pytest.mark.parametrize("said", [{"user": None}, {"user": "Hi", "system": 3}, {"user": ["Hi"]}])
+def test_what_is_said_must_be_text(unchecked, said):
+    with pytest.raises(TypeError, match=r"Conversation\((user|system)=\.\.\.\) is text"):
+        Conversation(**said)
+
+
 def test_a_default_inside_the_user_turn_cannot_be_left_out_but_can_be_empty():
     model = model_with(Template(LLAMA_2_DEFAULT, system=None))
     with pytest.raises(ValueError, match=r"Template\(system=''\) puts an empty one"):
