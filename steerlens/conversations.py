@@ -10,6 +10,7 @@ from steerlens.borders import common_head
 from steerlens.templates import (
     BETWEEN,
     Message,
+    before_mark,
     default_system,
     layout_of,
     marks_for,
@@ -42,6 +43,12 @@ class Conversation:
     history: tuple[Turn, ...] = ()
 
     def __post_init__(self) -> None:
+        for name, said in (("user", self.user), ("system", self.system or "")):
+            if not isinstance(said, str):
+                raise TypeError(
+                    f"Conversation({name}=...) is text; found {type(said).__name__}. A list of "
+                    "messages is Conversation.of(messages)."
+                )
         if not self.user.strip():
             raise ValueError("Conversation(user=''): the user turn is empty. Say what is asked.")
         for role, _ in self.history:
@@ -172,9 +179,17 @@ def _question(tokenizer: Any, conversation: Conversation, text: str) -> int:
             "The chat template left the user turn out. Does it take texts, or only lists of parts? "
             "Give the model another: steerlens.load(..., template=...)."
         )
+    layout = layout_of(tokenizer)
+    if layout.behind and conversation.system is not None:
+        raise ValueError(
+            "The chat template writes the system text after the user's words, so the question "
+            "cannot be told from it. Put the instruction in front of them: steerlens.load(..., "
+            "template=steerlens.Template(instruction='user'))."
+        )
     # All that comes before the mark is the same without it, but for templates that count words.
-    start = common_head(marked[: marked.index(mark)], text)
-    header = layout_of(tokenizer).header
+    earlier = layout.earlier if marked.count(mark) > layout.earlier else 0
+    start = common_head(before_mark(marked, mark, earlier), text)
+    header = layout.header
     if template_of(tokenizer).instruction == "system" and header and text[:start].endswith(header):
         return start - len(header)
     return start
@@ -229,8 +244,7 @@ def _without_own_turn(tokenizer: Any, whole: Written) -> Written:
             "or nothing marks where that begins, so it cannot be left out. Template(system='') "
             "puts an empty one there."
         )
-    bos = tokenizer.bos_token or ""
-    kept = bos if bos and whole.text.startswith(bos) else ""
+    kept = layout.bos if layout.bos and whole.text.startswith(layout.bos) else ""
     cut = len(layout.before) - len(layout.header)
     return Written(kept + whole.text[cut:], whole.question - cut + len(kept))
 

@@ -145,7 +145,7 @@ def _encode_conversation(model: HookedModel, conversation: Conversation) -> Enco
     before, rest = split_at_word(tokenizer, asked.text, asked.question)
     ids = (*before, *rest)
     bos = ids[:1] == (tokenizer.bos_token_id,)
-    row = Encoded(ids, max(len(before), int(bos)), len(ids), bos, asked.text)
+    row = Encoded(ids, len(before), len(ids), bos, asked.text)
     return _joined(model, row, conversation.response)
 
 

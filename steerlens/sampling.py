@@ -21,16 +21,26 @@ from difflib import get_close_matches
 from numbers import Real
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from steerlens.types import converting, whole_number
 
+COLDEST = 1e-6
+"""Below this temperature the logits are lowered before they are divided by it."""
+
 
 def _counted(value: Any) -> Any:
     """A whole number of NumPy or torch as Python's, anything else as it is."""
     return value if (number := whole_number(value)) is None else number
+
+
+def _scalar(value: Any) -> Any:
+    """A number that NumPy or torch keeps in an array, as Python's; anything else as it is."""
+    single = isinstance(value, torch.Tensor | np.ndarray) and value.shape == ()
+    return value.item() if single else value
 
 
 def _several(stop: Any) -> Any:
@@ -40,7 +50,17 @@ def _several(stop: Any) -> Any:
     return (stop,) if isinstance(stop, str) else tuple(stop) if isinstance(stop, Sequence) else stop
 
 
-@converting(max_new_tokens=_counted, seed=_counted, top_k=_counted, stop=_several)
+@converting(
+    max_new_tokens=_counted,
+    temperature=_scalar,
+    top_p=_scalar,
+    frequency_penalty=_scalar,
+    seed=_counted,
+    top_k=_counted,
+    min_p=_scalar,
+    repetition_penalty=_scalar,
+    stop=_several,
+)
 @dataclass(frozen=True)
 class Sampling:
     """How completions are sampled; the same value serves `generate` and `stream`.
@@ -70,17 +90,22 @@ class Sampling:
             raise ValueError(
                 f"temperature must be 0 (greedy) or a positive number; found {self.temperature}."
             )
+        _require_number("top_p", self.top_p, "a number above 0 and at most 1")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p must be above 0 and at most 1; found {self.top_p}.")
         _require_number("frequency_penalty", self.frequency_penalty, "finite")
+        if whole_number(self.seed) is None:
+            raise ValueError(f"seed must be a whole number; found {self.seed!r}.")
         if self.top_k is not None:
             _require_count("top_k", self.top_k, 0)
+        _require_number("min_p", self.min_p, "a number from 0 (off) to 1")
         if not 0 <= self.min_p <= 1:
             raise ValueError(
                 f"min_p is a share of the likeliest token's probability, from 0 (off) to 1; found "
                 f"{self.min_p}."
             )
-        if not 0 < self.repetition_penalty < math.inf:
+        _require_number("repetition_penalty", self.repetition_penalty, "a number above 0")
+        if not self.repetition_penalty > 0:
             raise ValueError(
                 "repetition_penalty must be above 0 (1 is none, above 1 discourages repetition); "
                 f"found {self.repetition_penalty}."
@@ -122,6 +147,9 @@ def choose(
         scores = _less_repeated(scores, counts > 0, sampling.repetition_penalty)
     if sampling.temperature == 0:
         return scores.argmax(dim=1)
+    if sampling.temperature < COLDEST:
+        # The quotient may be too large for a float; what counts is the distance to the largest.
+        scores = scores - scores.max(dim=1, keepdim=True).values
     penalised = scores / sampling.temperature - sampling.frequency_penalty * counts
     return _drawn(_kept(torch.softmax(penalised.double(), dim=1), sampling), uniforms)
 
@@ -178,8 +206,8 @@ def _require_count(name: str, found: object, least: int) -> None:
 
 
 def _require_number(name: str, found: object, needed: str) -> None:
-    if not isinstance(found, Real) or not math.isfinite(found):
-        raise ValueError(f"{name} must be {needed}; found {found}.")
+    if not isinstance(found, Real) or isinstance(found, bool) or not math.isfinite(found):
+        raise ValueError(f"{name} must be {needed}; found {found!r}.")
 
 
 def _require_stops(stop: object) -> None:

@@ -157,12 +157,17 @@ class Layout:
     opens the user turn; "" where nothing does, or where the system text stands inside the turn, in
     front of the user's words. `default` is the system text that a conversation without a system
     turn gets, and that a system turn replaces; `own_turn` is whether there is a system turn then.
+    `earlier` is how often the user's words stand before the system text as well, and `behind`
+    whether they never stand after it. `bos` is the BOS that no turn but the first begins with.
     """
 
     before: str = ""
     header: str = ""
     default: str = ""
     own_turn: bool = False
+    earlier: int = 0
+    behind: bool = False
+    bos: str = ""
 
 
 _LAYOUTS: "weakref.WeakKeyDictionary[Any, dict[str, Layout]]" = weakref.WeakKeyDictionary()
@@ -199,17 +204,34 @@ def _layout(tokenizer: Any) -> Layout:
     system, user = marks_for(str(tokenizer.chat_template), 2)
     asked = {"role": "user", "content": user}
     told = {"role": "system", "content": system}
-    before = _attempt(tokenizer, [asked]).partition(user)[0]
-    whole, found, _ = _attempt(tokenizer, [told, asked]).partition(user)
-    if not found or system not in whole:
-        return Layout(before, before.removeprefix(tokenizer.bos_token or ""))
+    both, bos = _attempt(tokenizer, [told, asked]), _bos(tokenizer, asked)
+    earlier = both.rpartition(system)[0].count(user)
+    before = before_mark(_attempt(tokenizer, [asked]), user, earlier)
+    whole = before_mark(both, user, earlier)
+    behind = system in both and system not in whole
+    if not whole or behind:
+        return Layout(before, before.removeprefix(bos), behind=behind, bos=bos)
+    if system not in whole:
+        return Layout(before, before.removeprefix(bos), bos=bos)
     opening, _, gap = whole.rpartition(system)
-    return Layout(
-        before,
-        _header(tokenizer, before, gap, told, asked),
-        default := _replaced(before, whole),
-        bool(default) or _frames(before, opening, gap),
-    )
+    header = _header(tokenizer, before, gap, told, asked)
+    default = _replaced(before, whole)
+    own_turn = bool(default) or _frames(before, opening, gap)
+    return Layout(before, header.removeprefix(bos), default, own_turn, earlier, bos=bos)
+
+
+def before_mark(text: str, mark: str, earlier: int) -> str:
+    """What stands before a mark that stands `earlier` times before; "" if there is none."""
+    parts = text.split(mark)
+    return mark.join(parts[: earlier + 1]) if len(parts) > earlier + 1 else ""
+
+
+def _bos(tokenizer: Any, asked: Message) -> str:
+    """The BOS, or "" where it opens every turn, as in SmolLM2's template."""
+    bos = tokenizer.bos_token or ""
+    answer = {"role": "assistant", "content": "-"}
+    several = _attempt(tokenizer, [asked, answer, asked])
+    return bos if bos and several.count(bos) <= 1 else ""
 
 
 def _attempt(tokenizer: Any, messages: Sequence[Message]) -> str:

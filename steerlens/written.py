@@ -11,6 +11,7 @@ from steerlens.types import HookedModel
 
 BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 UNFINISHED = "\N{REPLACEMENT CHARACTER}"
+INSISTS = "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output"
 TIDIED = 8
 """More characters than a tokenizer that tidies up spaces before punctuation looks at together."""
 
@@ -128,6 +129,8 @@ def special_tokens(tokenizer: Any) -> dict[str, int]:
 
 def tidies(tokenizer: Any) -> bool:
     """Whether the tokenizer takes spaces out of a text, and so looks back at what came before."""
-    decoder = getattr(getattr(tokenizer, "backend_tokenizer", None), "decoder", None)
-    said = getattr(tokenizer, "clean_up_tokenization_spaces", False)
-    return bool(said) or "WordPiece" in repr(decoder)
+    if not getattr(tokenizer, "clean_up_tokenization_spaces", False):
+        return False
+    kind = type(getattr(getattr(tokenizer, "backend_tokenizer", None), "model", None)).__name__
+    # transformers leaves BPE alone, if it knows this way to insist; before it did, it tidied all.
+    return kind != "BPE" or bool(getattr(tokenizer, INSISTS, True))

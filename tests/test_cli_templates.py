@@ -10,6 +10,7 @@ from real_templates import GEMMA_2, QWEN_2_5, QWEN_3
 
 import steerlens
 from steerlens import Conversation, PromptPair, read_contrasts, read_prompt_pairs, read_wishes
+from steerlens.cli import inputs
 from steerlens.cli.options import RunOptions, Templating
 from steerlens.jsonl import read_labelled_pairs
 
@@ -125,6 +126,12 @@ def test_lines_of_messages_are_pairs(lines_of):
     assert read_labelled_pairs(labelled) == ([pair], [0.5])
 
 
+def test_a_line_without_a_response_is_answered_after_all_its_turns(gpt2):
+    asked = Conversation.of(TOLD)
+    (pair,) = inputs.answered(gpt2, [asked], seed=0, max_new_tokens=3)
+    assert (pair.prompted, pair.plain) == (asked, asked.without_system())
+
+
 def test_contrasts_and_wishes_may_be_messages(lines_of):
     sides = read_contrasts(lines_of({"positive": [*TOLD, SAID], "negative": "no"}))
     assert sides == ([Conversation.of([*TOLD, SAID])], ["no"])
@@ -151,7 +158,7 @@ def test_lines_that_make_no_pair_are_named(lines_of, row, said):
 
 def test_clas_takes_lines_of_messages(run, lines_of):
     talks = [[*TOLD[:-1], {"role": "user", "content": word}] for word in "abcdefgh"]
-    lines = lines_of(*({"messages": [*talk, SAID]} for talk in talks[:7]), {"messages": talks[7]})
+    lines = lines_of(*({"messages": talk} for talk in talks))
     fit = ("fit", "clas", "--pairs", lines, "--direction", "means", "--layers", 2, "--steps", 1)
     code, out, err = run(*fit, *SHORT, "--out", lines.parent / "clas", "--json")
     assert code == 0, err

@@ -230,9 +230,24 @@ def test_psr_learns_on_the_user_turn_where_the_instruction_stands_in_it(alone, t
 
 def test_other_words_in_the_user_turn_are_still_refused_on_the_user_turn(alone):
     use_template(alone, LLAMA_2)
-    pairs = [PromptPair(Conversation("What is it?"), Conversation("That is it?"), (5, 6))]
+    asked = [Conversation("The dog ran"), Conversation("I dog ran")]
+    first, second = (encode(alone, each) for each in asked)
+    assert first.ids[first.question + 1 :] == second.ids[second.question + 1 :]
     with pytest.raises(ValueError, match="they must be the same tokens"):
-        difference_of_means(alone, pairs, 1, surface="QR")
+        difference_of_means(alone, [PromptPair(*asked, (5, 6))], 1, surface="QR")
+    later = PromptPair(Conversation("I am?"), Conversation("I am!"), (5, 6))
+    with pytest.raises(ValueError, match="they must be the same tokens"):
+        difference_of_means(alone, [later], 1, surface="QR")
+
+
+def test_a_bos_before_the_user_turn_is_no_part_of_it():
+    model = model_with(
+        "{% for m in messages %}{{ bos_token if m['role'] == 'user' else 'S: ' }}"
+        "{{ 'USER: ' if m['role'] == 'user' else '' }}{{ m['content'] }}{% endfor %}"
+    )
+    rows = [encode(model, Conversation(ASK, system)) for system in (None, "A")]
+    assert [turn(model, row) for row in rows] == [f"USER: {ASK}"] * 2
+    assert [row.bos for row in rows] == [True, False]
 
 
 # -- A system turn that is left out ----------------------------------------------------------------
@@ -327,6 +342,14 @@ def test_a_token_on_the_border_is_the_responses_first(kind):
     assert model.tokenizer.decode(list(row.ids[row.response :])) == " because"
     plain, prompted = encode_pair(model, PromptPair("I beca", "You beca", "use"))
     assert plain.ids[plain.response :] == prompted.ids[prompted.response :] == row.ids[-1:]
+
+
+def test_a_response_that_took_a_token_of_the_prompt_gives_it_back_to_another():
+    model = model_with("{{ messages[-1]['content'] }}")
+    begun = Conversation("I love you beca", None, "use")
+    plain, prompted = encode_pair(model, PromptPair(begun, begun, (5, 6)))
+    bare = encode(model, replace(begun, response=""))
+    assert plain == prompted == replace(bare, ids=(*bare.ids, 5, 6))
 
 
 def test_sides_that_end_otherwise_are_refused_where_the_response_is_other_tokens():

@@ -70,7 +70,9 @@ def load(
     require_choice("processing", processing, get_args(Processing))
     with quietly():
         import transformer_lens  # noqa: F401  in a notebook its import warns about progress bars
-    require_backend(backend, processing)
+    require_backend(backend, processing, device_map)
+    if hf_model is not None and str(name_or_folder) != "demo":
+        raise ValueError(f"Give hf_model or a name, not both; found the name {name_or_folder!r}.")
     wanted = Wanted(device, device_map, dtype, fold=processing == "fold")
     folder = local_folder(name_or_folder, tokenizer=tokenizer is None) if hf_model is None else None
     if hf_model is None:

@@ -6,13 +6,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from steerlens.fingerprints import context_of
 from steerlens.models.names import has_hooked_transformer
 from steerlens.models.weights import Source, quietly
+from steerlens.runtime.forward import limit_masks
 
 
-def require_backend(backend: str, processing: str) -> None:
-    """Raise ValueError if the installed TransformerLens lacks the backend, or the processing."""
+def require_backend(backend: str, processing: str, device_map: Any = None) -> None:
+    """Raise ValueError if the backend is not here, or cannot do what is asked of it."""
+    if device_map is not None and (backend == "hooked" or processing == "fold"):
+        raise ValueError(
+            "device_map needs a bridge: a HookedTransformer is on one device. Use backend='bridge' "
+            "or 'auto' with processing='none', or leave device_map out."
+        )
     if backend == "hooked" and not has_hooked_transformer():
         raise ValueError(
             "backend='hooked' needs transformer-lens 3.x (4.0 removed HookedTransformer). Use "
@@ -161,13 +169,16 @@ def bridge(source: Source) -> Any:
 
     placed: dict[str, Any] = {} if source.spread else {"device": str(source.device)}
     with quietly():
-        return TransformerBridge.boot_transformers(
+        model = TransformerBridge.boot_transformers(
             source.name,
             hf_model=source.hf_model,
             tokenizer=source.tokenizer,
             dtype=source.dtype,
             **placed,
         )
+    if source.dtype == torch.float64:
+        limit_masks(model)  # for good, since a caller may run the model as well
+    return model
 
 
 BUILD: dict[str, Callable[[Source], Any]] = {"hooked": hooked, "bridge": bridge}

@@ -78,6 +78,7 @@ def has_hooked_transformer() -> bool:
 
 def _require_whole(folder: Path, tokenizer: bool) -> Path:
     if not (folder / "config.json").is_file():
+        _require_no_other_kind(folder)
         raise ValueError(
             f"{folder} has no config.json, so it is no Hugging Face model folder. It should hold "
             "config.json, model.safetensors, tokenizer.json and tokenizer_config.json."
@@ -90,8 +91,36 @@ def _require_whole(folder: Path, tokenizer: bool) -> Path:
             "steerlens.load(folder, tokenizer=...)."
         )
     _require_safetensors(folder)
-    _require_quantiser(folder, _config_of(folder))
+    config = _config_of(folder)
+    _require_causal(folder, config)
+    _require_quantiser(folder, config)
     return folder
+
+
+def _require_causal(folder: Path, config: Any) -> None:
+    if isinstance(config, dict) and config.get("is_encoder_decoder"):
+        raise ValueError(
+            f"{folder} holds an encoder and a decoder ({config.get('model_type', 'no type')}). "
+            "What is steered here writes text one token after the other: take a causal language "
+            "model, as GPT, Llama, Qwen or Gemma are."
+        )
+
+
+def _require_no_other_kind(folder: Path) -> None:
+    """Raise ValueError with the way to convert it if the folder holds another kind of file."""
+    if (folder / "adapter_config.json").is_file():
+        raise ValueError(
+            f"{folder} holds an adapter (LoRA), not a whole model. Put it into the model that it "
+            "was trained on: AutoPeftModelForCausalLM.from_pretrained(folder).merge_and_unload()"
+            ".save_pretrained(new_folder), with the package peft."
+        )
+    quantised = sorted(path.name for path in folder.glob("*.gguf"))
+    if quantised:
+        raise ValueError(
+            f"{folder} holds a GGUF file. Convert it with transformers and the package gguf: "
+            f"AutoModelForCausalLM.from_pretrained({str(folder)!r}, gguf_file={quantised[0]!r}), "
+            "and pass that as hf_model, with its tokenizer."
+        )
 
 
 def _require_safetensors(folder: Path) -> None:

@@ -138,6 +138,11 @@ def _with_name(tokenizer: Any, name: str) -> Any:
     TransformerLens reads a tokenizer again by its name, to have it write BOS, unless it does so
     already. steerlens never asks it to, and writes BOS itself.
     """
+    if not callable(getattr(tokenizer, "encode", None)):
+        raise TypeError(
+            "tokenizer is a tokenizer of transformers, such as AutoTokenizer.from_pretrained(name)"
+            f"; found {type(tokenizer).__name__}."
+        )
     if "name_or_path" in getattr(tokenizer, "init_kwargs", {"name_or_path": ""}):
         return tokenizer
     named = copy.deepcopy(tokenizer)
@@ -154,14 +159,22 @@ def _advice(error: Exception) -> str:
     )
 
 
+DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "float64": torch.float64,
+}
+
+
 def dtype_named(dtype: torch.dtype | str | None) -> torch.dtype | str:
     """The dtype that is meant by "bfloat16" or "torch.bfloat16"; "auto" stays; None is float32."""
     if dtype is None:
         return torch.float32
-    if isinstance(dtype, torch.dtype) or dtype == "auto":
+    if isinstance(dtype, str) and dtype == "auto":
         return dtype
-    named = getattr(torch, str(dtype).removeprefix("torch."), None)
-    if not isinstance(named, torch.dtype) or not named.is_floating_point:
+    named = DTYPES.get(str(dtype).removeprefix("torch."))
+    if named is None:
         raise ValueError(
             f"Unknown dtype {dtype!r}. Use 'float32', 'bfloat16', 'float16', 'float64', or 'auto' "
             "for the one that the weights are stored in."
@@ -188,6 +201,12 @@ def _require_plain(hf_model: Any) -> None:
         raise TypeError(
             "hf_model is a model of transformers, such as AutoModelForCausalLM.from_pretrained("
             f"name); found {type(hf_model).__name__}."
+        )
+    config = hf_model.config
+    if getattr(config, "is_encoder_decoder", False) or hf_model.get_output_embeddings() is None:
+        raise ValueError(
+            f"hf_model is a {type(hf_model).__name__}, and what is steered here writes text one "
+            "token after the other: take AutoModelForCausalLM.from_pretrained(name)."
         )
     if any("_original_component" in name for name, _ in hf_model.named_modules()):
         raise ValueError(

@@ -353,17 +353,26 @@ def _cache_name(kind: type[torch.nn.Module]) -> str:
 
 @contextmanager
 def _mask_for_float32(model: Any) -> Iterator[None]:
-    """In float64 the mask's numbers stay those of float32, in which attention takes its softmax.
+    """`limit_masks` for the length of a pass, on a bridge in float64 that `load` did not make."""
+    in_doubt = loaded(model) is None and next(model.parameters()).dtype == torch.float64
+    handles = limit_masks(model) if in_doubt else []
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def limit_masks(model: Any) -> list[Any]:
+    """Keep the numbers of a bridge's masks within float32, in which attention takes its softmax.
 
     The least number of float64 is minus infinity there, and a row of nothing else, that of a
-    padding token, becomes NaN.
+    padding token, becomes NaN. Returns handles that take this back.
     """
-    with ExitStack() as stack:
-        if next(model.parameters()).dtype == torch.float64:
-            for block in model.blocks:
-                handle = block.register_forward_pre_hook(_with_lesser_mask, with_kwargs=True)
-                stack.callback(handle.remove)
-        yield
+    return [
+        block.register_forward_pre_hook(_with_lesser_mask, with_kwargs=True)
+        for block in model.blocks
+    ]
 
 
 def _with_lesser_mask(_: Any, given: Any, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:

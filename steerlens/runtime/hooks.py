@@ -201,7 +201,7 @@ class Run:
             logits(self.model, tokens, window, "last")
             self.detach()
         if not found:
-            return "Every steer returned finite numbers, and a layer above them did not."
+            return "No steer returned such numbers of finite ones; a layer above one of them did."
         return f"{type(found[0].steer).__name__} at {found[0].site} was the first to return some."
 
     def detach(self) -> None:
