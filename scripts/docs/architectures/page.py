@@ -139,6 +139,8 @@ def _cell(row: Mapping[str, Any], backend: str, notes: Notes) -> str:
         return ""
     if backend == "auto" and not _faults(cells):
         return str(cells["load"]["said"])
+    if backend == "auto" and cells["load"]["state"] == "refused":
+        return SYMBOLS["refused"]  # for the reasons of each backend, which stand beside it
     return _short(cells, notes)
 
 
@@ -164,8 +166,10 @@ def _faults(cells: Cells) -> dict[str, Mapping[str, str]]:
 
 
 def _said(cell: Mapping[str, str]) -> str:
-    # One footnote for all that HookedTransformer does not know, whatever their names.
+    # One footnote for all classes that a backend does not know; line numbers say nothing here.
     said = re.sub(r"\w+ (is not currently supported)", r"... \1", " ".join(cell["said"].split()))
+    said = re.sub(r"transformer-lens \S+ (has no bridge for) \w+", r"transformer-lens \1 it", said)
+    said = re.sub(r" \(\w+\.py, line \d+\)", "", said)
     said = ADVICE.sub("", said.replace("'the folder' cannot be loaded rightly here. ", ""))
     return said.replace("|", "\\|").replace("[", "\\[")
 
