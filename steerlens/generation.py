@@ -33,7 +33,7 @@ from steerlens.runtime.turns import in_turn
 from steerlens.sampling import Sampling, are_usable, choose, sampled_by
 from steerlens.scopes import Window
 from steerlens.steering import Steering
-from steerlens.types import HookedModel, Tokens
+from steerlens.types import HookedModel, Tokens, whole_number
 from steerlens.written import Stops, Written
 
 
@@ -201,8 +201,8 @@ def _numbers(rows: Sequence[_Row]) -> Int[Tensor, "batch"]:
 
 
 def _rows(model: HookedModel, prompts: Prompts, n: int, max_new_tokens: int) -> list[_Row]:
-    if n < 1:
-        raise ValueError(f"n, the samples per prompt, must be at least 1; found {n}.")
+    if (whole_number(n) or 0) < 1:
+        raise ValueError(f"n, the samples per prompt, must be at least 1, and whole; found {n!r}.")
     with in_turn(model):  # a tokenizer serves one thread at a time
         encoded = encode_all(model, prompts)
     for row in encoded:

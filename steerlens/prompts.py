@@ -166,7 +166,7 @@ def _joined(model: HookedModel, row: Encoded, response: Response) -> Encoded:
     """The same, where `row.text` is the text of the prompt's tokens."""
     prompt = row.prompt_ids
     if not isinstance(response, str) or not response:
-        return replace(row, ids=(*prompt, *response))
+        return replace(row, ids=(*prompt, *map(int, response)))
     assert row.text is not None
     joint = _text_ids(model, row, row.text + response)
     if joint[: len(prompt)] == prompt:

@@ -118,6 +118,12 @@ def test_what_is_no_number_is_refused_by_name(unchecked: None, options: dict[str
         steerlens.Sampling(**options)
 
 
+@pytest.mark.parametrize("n", [2.0, 0, True, "2", None])
+def test_samples_are_counted_in_whole_numbers(unchecked: None, gpt2: Any, n: Any) -> None:
+    with pytest.raises(ValueError, match="n, the samples per prompt, must be at least 1"):
+        generate(gpt2, PROMPTS[:1], n=n)
+
+
 def test_a_value_and_keywords_say_the_same(gpt2: Any) -> None:
     sampling = Sampling(6, 0.8, seed=3, top_k=20, stop="xyz")
     wanted = generate(
