@@ -375,7 +375,7 @@ def test_rows_of_models_that_read_padding_are_run_as_they_are_alone(name, folder
     assert bool(torch.isfinite(logits(model, tokens, window)[window.mask]).all())
 
 
-@pytest.mark.parametrize("name", ["mamba", "llama", "minimax"])
+@pytest.mark.parametrize("name", ["mamba", "llama", "lfm2"])
 def test_models_that_leave_padding_out_are_padded(name, folder_of):
     assert loaded(sl.load(folder_of(name), backend="bridge")).pads
 

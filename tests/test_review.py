@@ -90,7 +90,7 @@ def test_an_alias_is_looked_up_under_its_hub_name(monkeypatch: pytest.MonkeyPatc
 
     asked: list[str] = []
 
-    def record(source: str, dtype: Any) -> Any:
+    def record(source: str, *others: Any) -> Any:
         asked.append(source)
         raise ValueError("stop here")
 

@@ -138,7 +138,9 @@ def _with_name(tokenizer: Any, name: str) -> Any:
     TransformerLens reads a tokenizer again by its name, to have it write BOS, unless it does so
     already. steerlens never asks it to, and writes BOS itself.
     """
-    if not callable(getattr(tokenizer, "encode", None)):
+    from transformers import PreTrainedTokenizerBase
+
+    if not isinstance(tokenizer, PreTrainedTokenizerBase):
         raise TypeError(
             "tokenizer is a tokenizer of transformers, such as AutoTokenizer.from_pretrained(name)"
             f"; found {type(tokenizer).__name__}."
