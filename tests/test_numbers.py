@@ -84,8 +84,8 @@ def test_a_window_of_a_batch_tells_plain_hooks_which_layer_is_the_last(gpt2: Any
 
 
 @pytest.mark.filterwarnings("ignore:1 steps")
-def test_every_fit_records_the_absolute_layer(gpt2: Any) -> None:
-    gpt2.tokenizer.chat_template = steerlens.PLAIN
+def test_every_fit_records_the_absolute_layer(monkeypatch: pytest.MonkeyPatch, gpt2: Any) -> None:
+    monkeypatch.setattr(gpt2.tokenizer, "chat_template", steerlens.PLAIN)
     pairs = [PromptPair.with_system(user, "Be kind.", " yes it is") for user in ("Hi", "So")]
     once = Schedule(epochs=1, batch_size=2, learning_rate=0.1)
     directions = {-1: V, np.int64(0): V}
@@ -125,8 +125,10 @@ def test_a_file_holds_the_absolute_layer(gpt2: Any, tmp_path: Any) -> None:
     assert load_steering(path, gpt2).sites == (Site(1), Site(LAST - 1, "attn_out"))
 
 
-def test_cold_may_be_placed_at_its_layer_from_the_end(gpt2: Any) -> None:
-    gpt2.tokenizer.chat_template = steerlens.PLAIN
+def test_cold_may_be_placed_at_its_layer_from_the_end(
+    monkeypatch: pytest.MonkeyPatch, gpt2: Any
+) -> None:
+    monkeypatch.setattr(gpt2.tokenizer, "chat_template", steerlens.PLAIN)
     sides = [[Conversation("a", response=word)] for word in (" kind", " not")]
     fit = ColdFD.fit(gpt2, (sides[0], sides[1]), -1, scope=steerlens.everywhere)
     placed = at(-1, fit.steer)
@@ -137,10 +139,10 @@ def test_cold_may_be_placed_at_its_layer_from_the_end(gpt2: Any) -> None:
         generate(gpt2, PROMPTS[:1], at(-2, fit.steer))
 
 
-def test_measures_take_layers_from_the_end(gpt2: Any) -> None:
+def test_measures_take_layers_from_the_end(monkeypatch: pytest.MonkeyPatch, gpt2: Any) -> None:
     from steerlens import analysis
 
-    gpt2.tokenizer.chat_template = steerlens.PLAIN
+    monkeypatch.setattr(gpt2.tokenizer, "chat_template", steerlens.PLAIN)
     pairs = [PromptPair.with_system(user, "Be kind.", " yes it is") for user in ("Hi", "So")]
     steering = {"CAA": at(-2, CAA(V))}
     table = analysis.coefficients(gpt2, pairs, -1, steering, {-1: V})

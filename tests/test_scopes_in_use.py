@@ -114,8 +114,10 @@ def test_a_mask_for_too_few_prompts_is_refused_before_a_pass(gpt2: Any) -> None:
         generate(gpt2, PROMPTS, steering, batch_size=2)
 
 
-def test_methods_are_trained_and_read_on_such_scopes(gpt2: Any) -> None:
-    gpt2.tokenizer.chat_template = steerlens.PLAIN
+def test_methods_are_trained_and_read_on_such_scopes(
+    monkeypatch: pytest.MonkeyPatch, gpt2: Any
+) -> None:
+    monkeypatch.setattr(gpt2.tokenizer, "chat_template", steerlens.PLAIN)
     pairs = [PromptPair.with_system(user, "Be kind.", " yes it is") for user in ("Hi", "So")]
     rows = [steerlens.encode_pair(gpt2, pair)[0] for pair in pairs]
     marks = [[False] * (len(row.ids) - n) + [True] * n for n, row in enumerate(rows, start=1)]

@@ -108,12 +108,14 @@ def test_a_stream_may_be_read_by_a_thread_for_each_piece(model: Any) -> None:
     assert [in_a_thread(lambda: next(pieces)) for _ in wanted] == wanted
 
 
-def test_cold_makes_other_threads_wait_for_its_weights(gpt2: Any) -> None:
+def test_cold_makes_other_threads_wait_for_its_weights(
+    monkeypatch: pytest.MonkeyPatch, gpt2: Any
+) -> None:
     examples = (
         [steerlens.Conversation("a", response=" kind")],
         [steerlens.Conversation("a", response=" not")],
     )
-    gpt2.tokenizer.chat_template = steerlens.PLAIN
+    monkeypatch.setattr(gpt2.tokenizer, "chat_template", steerlens.PLAIN)
     for mode in ("jvp", "fd"):
         steering = steerlens.ColdFD.fit(
             gpt2, examples, 1, eta=3.0, mode=mode, scope=steerlens.everywhere
