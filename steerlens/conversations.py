@@ -263,7 +263,8 @@ def _warn_of_default(tokenizer: Any) -> None:
         "The model's chat template puts a system prompt of its own where a conversation has no "
         f"system turn: {default!r}. What is called unprompted then holds that text, and an "
         "instruction takes its place. To choose, steerlens.load(..., "
-        "template=steerlens.Template(system=None)) for none, or a text in place of None.",
+        "template=steerlens.Template(system=None)) for none, or a text in place of None; on the "
+        "command line --default-system none, or a text.",
         SteeringWarning,
         stacklevel=2,
     )
