@@ -29,7 +29,7 @@ def of_transformers(hf_model: Any) -> str:
     """The fingerprint of a model in transformers' own class."""
     ends = (hf_model.get_input_embeddings(), hf_model.get_output_embeddings())
     outer = [end.weight for end in ends if hasattr(end, "weight")]
-    if getattr(hf_model, "hf_quantizer", None) is None:
+    if not is_quantised(hf_model):
         return _of_state(hf_model.config, hf_model.state_dict(), outer)
     # bitsandbytes' `state_dict` spoils weights that it has laid out anew.
     state = dict(hf_model.named_parameters()) | dict(hf_model.named_buffers())
@@ -83,9 +83,19 @@ def of_everything(model: torch.nn.Module) -> int:
     return sum(_raw_sum(weight) for weight in model.parameters() if weight.is_floating_point())
 
 
+def text_config(config: Any) -> Any:
+    """The part of a transformers configuration that is about text, or all of it."""
+    return config.get_text_config() if hasattr(config, "get_text_config") else config
+
+
+def is_quantised(hf_model: Any) -> bool:
+    """Whether the weights are in a quantiser's own layout, which must not be cast or moved."""
+    return getattr(hf_model, "hf_quantizer", None) is not None
+
+
 def context_of(config: Any) -> int | None:
     """How many tokens a transformers model holds, by its configuration; None where nothing says."""
-    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    text = text_config(config)
     for name in ("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx", "seq_length"):
         length = getattr(text, name, None)
         if isinstance(length, int) and length > 0:
@@ -113,7 +123,7 @@ def _of_state(config: Any, state: Mapping[str, Tensor], outer: list[Tensor]) -> 
 
 
 def _shape_of_config(config: Any) -> list[int | None]:
-    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    text = text_config(config)
     names = ("num_hidden_layers", "hidden_size", "num_attention_heads", "vocab_size")
     return [*(getattr(text, name, None) for name in names), context_of(config)]
 

@@ -110,13 +110,8 @@ def context_length(model: HookedModel) -> int | None:
     if known is not None:
         return known.context
     if is_of_transformers(model):
-        return context_of(transformers_of(model).config)
+        return context_of(model.original_model.config)  # pyright: ignore
     return model.cfg.n_ctx
-
-
-def transformers_of(model: Any) -> Any:
-    """The model of transformers that a bridge is built around."""
-    return model.original_model
 
 
 def is_of_transformers(model: HookedModel) -> bool:

@@ -449,6 +449,8 @@ def test_what_else_is_given_beside_a_model_in_memory(folder_of):
         sl.load(hf_model=hf_model.model, tokenizer=tokenizer)
     with pytest.raises(TypeError, match="tokenizer is a tokenizer of transformers"):
         sl.load(hf_model=hf_model, tokenizer=str(folder))
+    with pytest.raises(TypeError, match="tokenizer is a tokenizer of transformers"):
+        sl.load(folder, tokenizer=str(folder))
     with pytest.raises(TypeError, match="hf_model is a model of transformers"):
         sl.load(hf_model=str(folder), tokenizer=tokenizer)
     bridge = sl.load(hf_model=hf_model, tokenizer=tokenizer, backend="bridge")

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from steerlens.fingerprints import context_of
+from steerlens.fingerprints import context_of, text_config
 from steerlens.models.names import has_hooked_transformer
 from steerlens.models.weights import Source, quietly
 from steerlens.runtime.forward import limit_masks
@@ -148,7 +148,7 @@ def hooked_context(cfg: Any, hf_config: Any) -> int:
     """
     if cfg.positional_embedding_type == "standard":
         return cfg.n_ctx
-    text = hf_config.get_text_config()
+    text = text_config(hf_config)
     limits = [context_of(hf_config) or cfg.n_ctx]
     if getattr(text, "sliding_window", None) and not cfg.use_local_attn and _slides(text):
         limits.append(text.sliding_window)

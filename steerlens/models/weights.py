@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from steerlens.fingerprints import is_quantised
 from steerlens.models.names import hub_names
 
 
@@ -49,7 +50,7 @@ class Source:
     @property
     def rounding(self) -> torch.dtype:
         """The dtype whose rounding is to be expected: a coarse one for quantised weights."""
-        return torch.bfloat16 if _is_quantised(self.hf_model) else self.dtype
+        return torch.bfloat16 if is_quantised(self.hf_model) else self.dtype
 
     @property
     def processing(self) -> dict[str, Any]:
@@ -69,6 +70,7 @@ class Source:
 
 def from_name(source: str, tokenizer: Any, wanted: Wanted) -> Source:
     """The weights of a folder or a hub name, read by transformers."""
+    tokenizer = None if tokenizer is None else _with_name(tokenizer, source)
     hf_model, tokenizer = _read(source, wanted, tokenizer)
     made = _source(source, hf_model, tokenizer, wanted)
     return replace(made, known=source in hub_names() and not Path(source).is_dir())
@@ -99,7 +101,7 @@ def from_model(hf_model: Any, tokenizer: Any, wanted: Wanted) -> Source:
 
 def _source(name: str, hf_model: Any, tokenizer: Any, wanted: Wanted) -> Source:
     mapped = wanted.device_map is not None or bool(getattr(hf_model, "hf_device_map", None))
-    spread = mapped or _is_quantised(hf_model)
+    spread = mapped or is_quantised(hf_model)
     device = hf_model.device if wanted.device is None else device_named(wanted.device)
     moved = hf_model if spread else hf_model.to(device)
     return Source(name, moved, tokenizer, device, hf_model.dtype, wanted.fold, spread)
@@ -113,7 +115,6 @@ def _read(source: str, wanted: Wanted, tokenizer: Any) -> tuple[Any, Any]:
         try:
             if tokenizer is None:
                 tokenizer = AutoTokenizer.from_pretrained(source)
-            tokenizer = _with_name(tokenizer, source)
             read: Any = AutoModelForCausalLM.from_pretrained(
                 source, dtype=dtype_named(wanted.dtype), output_loading_info=True, **placed
             )
@@ -238,11 +239,6 @@ def _config_beside(model: Any) -> Any:
         return GenerationConfig.from_pretrained(name, local_files_only=True) if name else None
     except (OSError, ValueError):  # there is none, or its files are not here
         return None
-
-
-def _is_quantised(hf_model: Any) -> bool:
-    """Whether the weights are in a quantiser's own layout, which must not be cast or moved."""
-    return getattr(hf_model, "hf_quantizer", None) is not None
 
 
 @contextmanager
