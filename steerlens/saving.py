@@ -86,12 +86,21 @@ def write_steering(steering: Placing, path: str | Path, model: HookedModel | Non
     header = {
         "format": FORMAT,
         "steering": tree,
-        "origin": asdict(origin) if origin else None,
+        "origin": _written(origin) if origin else None,
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
     }
     header["digest"] = digest_over(header, body.tensors)
     write_whole(path, save(body.tensors, {KEY: json.dumps(header)}))
     return path
+
+
+def _written(origin: Origin) -> dict[str, Any]:
+    """The origin as JSON, without the fields that say nothing: older versions do not know them."""
+    tree = asdict(origin)
+    for entries, name in ((tree, "moved_from"), (tree["model"], "made_of")):
+        if not entries[name]:
+            del entries[name]
+    return tree
 
 
 def _counted_from_0(steering: Placing, origin: Origin | None) -> Placing:

@@ -532,7 +532,7 @@ def test_a_folder_with_vocab_and_merges_has_a_tokenizer(folder_of, tmp_path):
     ("file", "text", "said"),
     [
         ("adapter_config.json", "{}", "holds an adapter"),
-        ("model.Q4_1.gguf", "GGUF", "holds a GGUF file"),
+        ("model.Q4_1.gguf", "GGUF", "damaged or cut off"),
         ("notes.txt", "", "no Hugging Face model folder"),
     ],
 )
@@ -568,7 +568,12 @@ def test_pickled_weights_come_with_the_line_that_converts_them(name, folder_of, 
 def test_quantised_weights_without_their_package_are_refused_with_its_name(
     quantised, package, folder_of, tmp_path, monkeypatch
 ):
+    from safetensors.torch import load_file, save_file
+
     folder = resized(folder_of("llama"), tmp_path, {"quantization_config": quantised})
+    weights = load_file(folder / "model.safetensors")
+    packed = {name: value.to(torch.uint8) for name, value in weights.items() if value.ndim == 2}
+    save_file(weights | packed, folder / "model.safetensors", {"format": "pt"})
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ValueError, match=f"are quantised .*pip install {package}"):
         sl.load(folder)

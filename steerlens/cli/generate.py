@@ -8,7 +8,16 @@ import typer
 
 from steerlens.cli import inputs, output
 from steerlens.cli.grouped import grouped
-from steerlens.cli.options import AsJson, Backend, Device, MaxNewTokens, Model, Seed, Templating
+from steerlens.cli.options import (
+    AsJson,
+    Backend,
+    Device,
+    FittedOn,
+    MaxNewTokens,
+    Model,
+    Seed,
+    Templating,
+)
 
 if TYPE_CHECKING:
     from steerlens.steering import Steering
@@ -40,6 +49,7 @@ class Steered:
     system: Annotated[str | None, typer.Option(help="Instruction in the system turn.")] = None
     steering: Annotated[list[Path] | None, typer.Option(help="A steering file; repeatable.")] = None
     strength: Annotated[float, typer.Option(help="0 off, 1 as fitted.")] = 1.0
+    fitted_on: FittedOn = None
 
 
 @dataclass(frozen=True)
@@ -95,7 +105,8 @@ def generate(
     prompt = steered.prompt if raw else Conversation(steered.prompt, steered.system)
     runs: dict[str, Steering | None] = {"unsteered": None}
     if steered.steering:
-        runs["steered"] = inputs.together(steered.steering, model, steered.strength)
+        given, strength = steered.steering, steered.strength
+        runs["steered"] = inputs.together(given, model, strength, steered.fitted_on)
     texts = {
         name: generation.generate(model, [prompt], steering, **asdict(sampling)).texts
         for name, steering in runs.items()

@@ -61,7 +61,9 @@ def require_folder_of(out: Path) -> None:
         raise ValueError(f"Cannot write {out}: its folder does not exist. Make it first.")
 
 
-def steerings_of(paths: Sequence[Path], model: "HookedModel") -> "dict[str, Steering]":
+def steerings_of(
+    paths: Sequence[Path], model: "HookedModel", fitted_on: str | None = None
+) -> "dict[str, Steering]":
     """Each file's steering under the file's name."""
     from steerlens.reading import load_steering
 
@@ -69,7 +71,7 @@ def steerings_of(paths: Sequence[Path], model: "HookedModel") -> "dict[str, Stee
     twice = {name for name in names if names.count(name) > 1}
     if twice:
         raise ValueError(f"Two steering files are called {', '.join(twice)}. Rename one.")
-    return {path.stem: load_steering(path, model) for path in paths}
+    return {path.stem: load_steering(path, model, fitted_on=fitted_on) for path in paths}
 
 
 def answered(
@@ -94,9 +96,12 @@ def answered(
     return pairs
 
 
-def together(paths: Sequence[Path], model: "HookedModel", strength: float) -> "Steering":
+def together(
+    paths: Sequence[Path], model: "HookedModel", strength: float, fitted_on: str | None = None
+) -> "Steering":
     """The steerings of all files at once, the first acting first, each at this strength."""
     from steerlens import steering
     from steerlens.reading import load_steering
 
-    return steering.together([load_steering(path, model).scaled(strength) for path in paths])
+    parts = [load_steering(path, model, fitted_on=fitted_on) for path in paths]
+    return steering.together([part.scaled(strength) for part in parts])

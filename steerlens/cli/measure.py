@@ -14,6 +14,7 @@ from steerlens.cli.options import (
     AsJson,
     Backend,
     Device,
+    FittedOn,
     MaxNewTokens,
     Model,
     Out,
@@ -33,6 +34,7 @@ class Measured(Templating):
     """The model that is measured, and the other instructions that it is measured under."""
 
     model: Model = "demo"
+    fitted_on: FittedOn = None
     equivalent: Annotated[
         list[str] | None, typer.Option(help="The instruction in other words; repeatable.")
     ] = None
@@ -54,7 +56,7 @@ class Measured(Templating):
         lines = read_prompt_pairs(pairs)
         model = inputs.load(self.model, self.backend, self.device, self.template())
         inputs.require_folder_of(out)
-        steerings = inputs.steerings_of(steering, model)
+        steerings = inputs.steerings_of(steering, model, self.fitted_on)
         return model, inputs.answered(model, lines, self.seed, self.max_new_tokens), steerings
 
     @property

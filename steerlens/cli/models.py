@@ -13,16 +13,25 @@ def models(
     hub: Annotated[str, typer.Option(help="List hub names that contain this.")] = "",
     as_json: AsJson = False,
 ) -> None:
-    """The models that can be loaded: the embedded one, and the hub names TransformerLens knows."""
-    from steerlens.models import DEMO, has_hooked_transformer, hub_names
+    """The models that can be loaded, with size, licence, source and digest."""
+    from dataclasses import asdict
 
-    size = sum(file.stat().st_size for file in DEMO.glob("*")) / 1e6
+    from steerlens.models import DEMO, has_hooked_transformer, hub_names
+    from steerlens.models.listing import listed
+
     backends = ["hooked", "bridge"] if has_hooked_transformer() else ["bridge"]
     names = [name for name in hub_names() if hub and hub.lower() in name.lower()]
-    content = {"embedded": {"demo": str(DEMO)}, "backends": backends, "hub": names}
+    named = listed()
+    content = {
+        "embedded": {"demo": str(DEMO)},
+        "named": [asdict(one) for one in named],
+        "backends": backends,
+        "hub": names,
+    }
     text = [
-        f"demo        the embedded demonstration model ({size:.0f} MB, offline)",
+        *(str(one) for one in named),
         "FOLDER      any local Hugging Face folder (config.json, *.safetensors, tokenizer.json)",
+        "FILE.gguf   a GGUF file, or a folder with one; unpacked once into a cache",
         f"OWNER/NAME  a hub name; TransformerLens knows {len(hub_names())} (--hub TEXT searches)",
         f"Backends here: {', '.join(backends)}",
     ]
@@ -44,6 +53,8 @@ def info(
         f"{file}: format {header['format']}",
         f"model       {model.get('name') or 'not recorded'} "
         f"({model.get('n_layers', '?')} layers, d_model {model.get('d_model', '?')})",
+        *([f"weights     {model['made_of']}"] if model.get("made_of") else []),
+        *([f"moved from  {origin['moved_from']}"] if origin.get("moved_from") else []),
         f"fingerprint {model.get('fingerprint', 'not recorded')}",
         f"processing  {model.get('processing', 'not recorded')}",
         f"data        {origin.get('data') or 'not recorded'}, seed {origin.get('seed')}",

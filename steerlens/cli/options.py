@@ -11,7 +11,19 @@ if TYPE_CHECKING:
     from steerlens.templates import Template
 
 Model = Annotated[
-    str, typer.Option("--model", "-m", help="'demo', a Hugging Face folder, or a hub name.")
+    str,
+    typer.Option(
+        "--model",
+        "-m",
+        help="'demo', 'smollm2', a Hugging Face folder, a GGUF file, or a hub name.",
+    ),
+]
+FittedOn = Annotated[
+    str | None,
+    typer.Option(
+        help="The model that the steering files were fitted on, where it is --model in another "
+        "precision; how far apart the two are is measured and said."
+    ),
 ]
 Backend = Annotated[str, typer.Option(help="auto, hooked or bridge.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda or mps.")]

