@@ -3,6 +3,7 @@
 import os
 import warnings
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import jaxtyping
 import pytest
 import torch
 from hypothesis import settings
-from tiny_models import ARCHITECTURES, KINDS, Kind, load, load_reference, write_folder
+from tiny_models import ARCHITECTURES, BACKENDS, KINDS, Kind, load, load_reference, write_folder
 
 from steerlens.cli import main
 
@@ -75,6 +76,27 @@ def gpt2(folders: dict[str, Path]) -> Any:
 def bridge(folders: dict[str, Path]) -> Any:
     """The Llama on TransformerBridge, which every supported TransformerLens has."""
     return load(folders["llama"], "bridge")
+
+
+@pytest.fixture(scope="session", params=BACKENDS)
+def smollm2(request: pytest.FixtureRequest) -> Any:
+    """SmolLM2-135M-Instruct, a real model, on each backend; never changed by a test."""
+    return real_model(request.param)
+
+
+@pytest.fixture(scope="session")
+def one_smollm2() -> Any:
+    """The same on the bridge alone, for tests of what no backend can change."""
+    return real_model("bridge")
+
+
+@cache
+def real_model(backend: str) -> Any:
+    """SmolLM2, or a skipped test that says how to get it."""
+    try:
+        return load("smollm2", backend)
+    except ValueError as error:
+        pytest.skip(f"SmolLM2 could not be had: {error}")
 
 
 @pytest.fixture

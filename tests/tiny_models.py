@@ -150,7 +150,7 @@ def _spread(model: Any) -> None:
 
 
 @cache
-def load(folder: Path, backend: str, dtype: torch.dtype = torch.float32) -> Any:
+def load(folder: Path | str, backend: str, dtype: torch.dtype = torch.float32) -> Any:
     """`steerlens.load`, once a session for each argument."""
     return steerlens.load(folder, backend=backend, dtype=dtype)
 
