@@ -58,6 +58,8 @@ def test_the_tokenizer_and_the_chat_template_come_along(file, folders):
     assert sl.encode(here, CONVERSATION).ids == sl.encode(original, CONVERSATION).ids
     assert here.tokenizer.chat_template == original.tokenizer.chat_template
     assert loaded(here).ends == loaded(original).ends
+    for token in ("bos_token", "eos_token", "pad_token"):
+        assert getattr(here.tokenizer, token) == getattr(original.tokenizer, token)
 
 
 def test_a_second_load_needs_neither_the_reader_nor_the_work(file, monkeypatch):

@@ -31,6 +31,12 @@ NOTE = "steerlens.json"
 _FORMAT = 1  # of the folders below: another number makes them all anew
 _DIGITS = ("smollm", "starcoder", "refact", "command-r")
 """Vocabularies whose digits stand alone, by llama.cpp's name (`tokenizer.ggml.pre`)."""
+_SPECIAL = {
+    "bos_token": "bos",
+    "eos_token": "eos",
+    "unk_token": "unknown",
+    "pad_token": "padding",
+}
 _FLOATS = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
@@ -345,6 +351,7 @@ def _read(header: _Header, dtype: Any) -> tuple[Any, Any]:
         del model.config.quantization_config
     _warn_of_what_is_left_out(header, model)
     _split_digits(header, tokenizer)
+    _name_special_tokens(header, tokenizer)
     return model.eval(), tokenizer
 
 
@@ -385,6 +392,14 @@ def _split_digits(header: _Header, tokenizer: Any) -> None:
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
         ]
     )
+
+
+def _name_special_tokens(header: _Header, tokenizer: Any) -> None:
+    """Take the special tokens from the file; older transformers leave some out, or guess."""
+    for token, field in _SPECIAL.items():
+        number = header.fields.get(f"tokenizer.ggml.{field}_token_id")
+        if number is not None:
+            setattr(tokenizer, token, tokenizer.convert_ids_to_tokens(int(number)))
 
 
 def _say(text: str) -> None:
