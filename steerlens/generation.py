@@ -30,7 +30,7 @@ from steerlens.runtime.finite import require_usable
 from steerlens.runtime.forward import Cache, batches, logits
 from steerlens.runtime.hooks import Run, running, watching
 from steerlens.runtime.turns import in_turn
-from steerlens.sampling import Sampling, are_usable, choose, sampled_by
+from steerlens.sampling import Sampling, Unusable, choose, sampled_by
 from steerlens.scopes import Window
 from steerlens.steering import Steering
 from steerlens.types import HookedModel, Tokens, whole_number
@@ -223,7 +223,7 @@ def _steps(
     window = replace(window, row=_numbers(rows))
     tokens, window = tokens.to(device_of(model)), window.to(device_of(model))
     begun, cache = (tokens, window), Cache.empty(model, len(rows)) if use_cache else None
-    counts = _counts(tokens, window, model.cfg.d_vocab_out)
+    counts = _counts(tokens, window, model.cfg.d_vocab_out) if sampling.counts else None
     uniforms, drawn = _uniforms(sampling, rows), list[Tensor]()
     while not all(one.over for one in written):
         # Not around the yield: what the caller does between two steps is the caller's.
@@ -231,13 +231,15 @@ def _steps(
             scores = _scores(model, tokens, window, run, cache)
             if cache is not None and cache.entries is None:
                 cache = None  # this model keeps none: every pass begins anew
-            if not bool(are_usable(scores).all()):
+            try:
+                chosen = choose(scores, sampling, counts, uniforms[:, len(drawn)])
+            except Unusable:
                 whole = torch.cat([begun[0], *drawn], dim=1)
                 require_usable(model, whole, begun[1].extended(len(drawn)), run)
-            chosen = choose(scores, sampling, counts, uniforms[:, len(drawn)])
         drawn.append(chosen[:, None])
         yield {row: id_ for row, id_ in enumerate(chosen.tolist()) if not written[row].over}
-        counts.scatter_add_(1, chosen[:, None], torch.ones_like(counts[:, :1]))
+        if counts is not None:
+            counts.scatter_add_(1, chosen[:, None], torch.ones_like(counts[:, :1]))
         if cache is not None:
             tokens, window = chosen[:, None], window.next()
         else:
