@@ -18,14 +18,16 @@ from steerlens.identity import _LOADED, Loaded
 from steerlens.models.agreement import (
     Expected,
     OtherFunction,
+    activations_of,
     expected_of,
     pads_rightly,
     require_agreement,
+    require_same_activations,
 )
 from steerlens.models.backends import BUILD, backends_to_try, require_backend
 from steerlens.models.names import DEMO, has_hooked_transformer, hub_names, local_folder
 from steerlens.models.weights import Source, Wanted, ends_of, from_model, from_name, quietly
-from steerlens.runtime.bare import Bare, keep_bare
+from steerlens.runtime.bare import ALL_STREAMS, Bare, keep_bare
 from steerlens.templates import Template, use_template
 from steerlens.types import HookedModel
 
@@ -98,17 +100,21 @@ def load(
 
 
 def _made_faster(model: Any, expected: Expected, dtype: torch.dtype) -> bool:
-    """Let passes leave out the bridge's inner hook points, if that is the same function.
+    """Let passes leave out the bridge's inner hook points, where that is the same function.
 
     Returns whether a row comes out the same with padding on its left; True if nothing changed.
     """
-    try:
-        keep_bare(model, Bare.of(model))
-        require_agreement(model, expected, dtype)
-    except Exception:  # whatever is wrong with it: the bridge has agreed already
-        keep_bare(model, None)
-        return True
-    return pads_rightly(model, expected, dtype)
+    for streams in (ALL_STREAMS, ("resid_pre", "resid_post")):
+        try:
+            own = activations_of(model, expected)
+            keep_bare(model, Bare.of(model, streams))
+            require_agreement(model, expected, dtype)
+            require_same_activations(activations_of(model, expected), own, dtype)
+        except Exception:  # whatever is wrong with it: the bridge has agreed already
+            keep_bare(model, None)
+        else:
+            return pads_rightly(model, expected, dtype)
+    return True
 
 
 def _where(name_or_folder: str | Path, folder: Path | None) -> str:

@@ -2,37 +2,47 @@
 
 A TransformerBridge wraps every module of the model, down to single matrices, so that each has hook
 points; on a model of some millions of parameters these take as long as the numbers do. A pass on
-which no hook acts but at the blocks' ends has no need of them. `Bare` is the same model put
-together anew of the same modules, with only those hook points in it. It has no weights of its own:
-what changes in the bridge changes here.
+which no hook acts but at our sites has no need of them. `Bare` is the same model put together anew
+of the same modules, with only those hook points in it. It has no weights of its own: what changes
+in the bridge changes here.
 
 It is used for a pass only where nothing else could be met inside: `suits` looks through the hooks
 of all modules, and whether any was replaced. That costs 0.03 ms on six layers, 0.1 ms on thirty.
+Passes with gradients are the bridge's own.
 """
 
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import repeat
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from steerlens.runtime.turns import is_guard
+from steerlens.sites import Site, Stream
 from steerlens.types import HookedModel
 
 ORIGINAL = "_original_component"
+ALL_STREAMS: tuple[Stream, ...] = get_args(Stream)
 _LOOKS_FOR_PADDING = "warn_if_padding_and_no_attention_mask"
 _BARE: "weakref.WeakKeyDictionary[Any, Bare]" = weakref.WeakKeyDictionary()
 
 
 @dataclass(eq=False, repr=False)
 class Bare:
-    """The bare model, and what must not have changed in the bridge for it to be the same."""
+    """The bare model, and what must not have changed in the bridge for it to be the same.
+
+    `guards` are the hooks of the bridge as a whole; those that refuse other threads may be there.
+    """
 
     model: Any
+    blocks: list[Any]
+    guards: dict[Any, Any]
     quiet: tuple[dict[Any, Any], ...]
     wired: tuple[dict[Any, Any], ...]
     counts: list[int]
@@ -40,36 +50,35 @@ class Bare:
     names: tuple[str, ...]
     inside: tuple[dict[str, Any], ...]
     children: list[Any]
-    tied: tuple[dict[str, Any], ...]
-    kinds: tuple[str, ...]
-    places: list[int]
     last_hook: int = -1
 
     @classmethod
-    def of(cls, bridge: Any) -> "Bare":
-        """The bare model of a bridge; ValueError where it would not be the same function."""
-        assembly = _Assembly()
-        bare, served = assembly.of(bridge), assembly.served
+    def of(cls, bridge: Any, streams: Iterable[Stream] = ALL_STREAMS) -> "Bare":
+        """The bare model of a bridge, with hook points for these streams.
+
+        ValueError where the bridge has weights that the model inside it has not.
+        """
+        assembly = _Assembly(bridge, streams)
+        bare = assembly.whole()
+        used = {*map(id, nn.Module.modules(bare)), *assembly.served}
         everything = [*nn.Module.modules(bridge), *nn.Module.modules(bridge.original_model)]
-        used = set(map(id, nn.Module.modules(bare)))
-        watched = [one for one in dict.fromkeys(everything) if id(one) not in used | served]
-        hooks = [kind for one in watched for kind in (one._forward_hooks, one._forward_pre_hooks)]
+        watched = [one for one in dict.fromkeys(everything) if id(one) not in used]
+        hooks = [one._forward_hooks for one in watched]
+        hooks += [one._forward_pre_hooks for one in watched if one is not bridge]
         # A bridge puts a few hooks on itself, in its first pass.
         wired = tuple(kind for kind in hooks if kind)
-        states = tuple(vars(one) for one in watched if not _is_hook_point(one))
         held = [(one._modules, n, child) for one in watched for n, child in one._modules.items()]
         return cls(
-            bare,
-            tuple(kind for kind in hooks if not kind),
-            wired,
-            list(map(len, wired)),
-            states,
-            tuple(name for _, name, _ in held),
-            tuple(modules for modules, _, _ in held),
-            [child for _, _, child in held],
-            tuple(parameters for parameters, _ in assembly.tied),
-            tuple(kind for _, kind in assembly.tied),
-            [parameters[kind].data_ptr() for parameters, kind in assembly.tied],
+            model=bare,
+            blocks=[assembly.without(block) for block in bridge.blocks],
+            guards=bridge._forward_pre_hooks,
+            quiet=tuple(kind for kind in hooks if not kind),
+            wired=wired,
+            counts=list(map(len, wired)),
+            states=tuple(vars(one) for one in watched if not _is_hook_point(one)),
+            names=tuple(name for _, name, _ in held),
+            inside=tuple(modules for modules, _, _ in held),
+            children=[child for _, _, child in held],
         )
 
     def suits(self) -> bool:
@@ -81,11 +90,13 @@ class Bare:
             or list(map(len, self.wired)) != self.counts
             # By identity: a list looks at that first, and modules know no other equality.
             or list(map(dict.get, self.inside, self.names)) != self.children
-            or list(map(Tensor.data_ptr, map(dict.get, self.tied, self.kinds))) != self.places  # pyright: ignore
+            or not all(map(is_guard, self.guards.values()))
         )
 
     def logits(self, tokens: Tensor, **options: Any) -> Float[Tensor, "row wanted d_vocab"]:
         """What the bridge would return for these tokens."""
+        for guard in list(self.guards.values()):
+            guard(self.model, (tokens,))
         return self.model(input_ids=tokens, **options).logits
 
 
@@ -94,7 +105,7 @@ def bare_of(model: HookedModel, goes_on: bool = False) -> Bare | None:
 
     Amid a text that `goes_on`, it is looked at anew only after a hook was put on somewhere.
     """
-    bare = _BARE.get(model) if not torch.is_grad_enabled() else None
+    bare = _BARE.get(model) if _BARE and not torch.is_grad_enabled() else None
     if bare is None:
         return None
     last_hook = RemovableHandle.next_id  # torch numbers all hooks, of whatever module
@@ -110,22 +121,31 @@ def keep_bare(model: HookedModel, bare: Bare | None) -> None:
         _BARE[model] = bare
 
 
-class _Assembly:
-    """Puts the modules inside a bridge together without it; each only once."""
+def blocks_run(model: Any) -> list[Any]:
+    """The blocks that the coming pass runs: those of the bare model, or the model's own."""
+    bare = bare_of(model)
+    return list(model.blocks) if bare is None else bare.blocks
 
-    def __init__(self) -> None:
+
+class _Assembly:
+    """Puts the modules inside a bridge together without it, each only once."""
+
+    def __init__(self, bridge: Any, streams: Iterable[Stream]) -> None:
+        self.bridge, known = bridge, bridge.hook_dict
+        names = [
+            Site(n, stream).hook_name for n in range(bridge.cfg.n_layers) for stream in streams
+        ]
+        points = [known[name] for name in names if name in known]
+        self.wanted = {*map(id, points), id(bridge.unembed.hook_in)}
         self.made: dict[int, nn.Module] = {}
         self.served: set[int] = set()
-        self.tied: list[tuple[dict[str, Any], str]] = []
+        self.joint: list[Any] = []
 
-    def of(self, bridge: Any) -> nn.Module:
+    def whole(self) -> nn.Module:
         """The bare model; ValueError if the bridge uses weights that are not in it."""
-        self.blocks = {id(block) for block in bridge.blocks}
-        self.unembed = id(bridge.unembed)
-        bare = self.without(bridge.original_model)
+        bare = self.without(self.bridge.original_model)
         known = {id(one) for one in bare.parameters()}
-        known |= {id(parameters[kind]) for parameters, kind in self.tied}
-        if any(id(one) not in known for one in nn.Module.parameters(bridge)):
+        if any(id(one) not in known for one in nn.Module.parameters(self.bridge)):
             raise ValueError("The bridge has weights that transformers' modules do not have.")
         return bare
 
@@ -141,14 +161,16 @@ class _Assembly:
             return self._with_children(module, dict(self._children(module)))
         own = self.without(original)
         if module._modules.keys() >= {"q", "k", "v", "qkv"}:
-            self._tie(module)
-        if id(module) in self.blocks:
-            own = own if own is not original else _copy_of(own)
-            vars(own)["forward"] = self._hooked(module, own)
-        if id(module) == self.unembed:
-            own = _copy_of(own)
-            vars(own)["forward"] = self._fed(module, own)
-        return own
+            own = self._joined(module, own)
+        ends = [module._modules.get(name) for name in ("hook_in", "hook_out")]
+        enter, leave = (end if id(end) in self.wanted else None for end in ends)
+        if enter is None and leave is None:
+            return own
+        self.served |= {id(end) for end in (enter, leave) if end is not None}
+        hooked = _copy_of(own)
+        # What is in the instance hides the method of its class.
+        vars(hooked)["forward"] = partial(_between, enter, own_forward(hooked), leave)
+        return hooked
 
     def _children(self, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
         for name, child in module._modules.items():
@@ -165,50 +187,83 @@ class _Assembly:
             vars(copy)[_LOOKS_FOR_PADDING] = _nothing
         return copy
 
-    def _tie(self, bridge: Any) -> None:
-        """Lay the parts of a joint matrix for Q, K and V over it, of which the bridge has copies.
-
-        So both are changed by whatever changes one, and the copies take no memory.
-        """
+    def _joined(self, bridge: Any, own: nn.Module) -> nn.Module:
+        """Attention with one matrix for Q, K and V, of whose parts the bridge has copies."""
         joint = bridge.qkv.original_component
+        places = [name for name, child in own._modules.items() if child is joint]
         parts = [getattr(bridge, name).original_component for name in "qkv"]
-        for kind in ("weight", "bias"):
-            whole, pieces = getattr(joint, kind), [getattr(part, kind) for part in parts]
-            if whole is None:
-                continue
-            # GPT-2's Conv1D has its matrix the other way round.
-            whole = whole if isinstance(joint, nn.Linear) or kind == "bias" else whole.T
-            beside = torch.cat([piece.data for piece in pieces])
-            if beside.shape != whole.shape or not torch.equal(beside, whole):
-                raise ValueError("The parts of a joint matrix are not one beside the other.")
-            laid = whole.data.split([len(piece) for piece in pieces])
-            for part, piece, place in zip(parts, pieces, laid, strict=True):
-                piece.data = place
-                self.tied.append((part._parameters, kind))
-            self.tied.append((joint._parameters, kind))
+        if len(places) != 1:
+            raise ValueError("The joint matrix of Q, K and V is not where it was looked for.")
+        return self._with_children(own, {places[0]: _Joint(joint, parts)})
 
-    def _hooked(self, bridge: Any, own: nn.Module) -> Callable[..., Any]:
-        """What a block does between the hook points of its bridge."""
-        run, enter, leave = type(own).forward, bridge.hook_in, bridge.hook_out
-        self.served |= {id(enter), id(leave)}
 
-        def forward(*given: Any, **options: Any) -> Any:
-            if enter._forward_hooks:
-                given, options = bridge._hook_input_hidden_states(given, options)
-            found = run(own, *given, **options)
-            return bridge._apply_output_hook(found) if leave._forward_hooks else found
+def own_forward(module: nn.Module) -> Callable[..., Any]:
+    """The method of its class, whatever stands in front of it in the instance."""
+    return partial(type(module).forward, module)
 
-        return forward
 
-    def _fed(self, bridge: Any, own: nn.Module) -> Callable[..., Any]:
-        """What the unembedding does after its hook point."""
-        run, enter = type(own).forward, bridge.hook_in
-        self.served.add(id(enter))
+def _between(
+    enter: Any, run: Callable[..., Any], leave: Any, *given: Any, **options: Any
+) -> Any:
+    """What a module does between the hook points of the bridge around it."""
+    if enter is not None and enter._forward_hooks:
+        if given:
+            given = (enter(given[0]), *given[1:])
+        else:
+            options["hidden_states"] = enter(options["hidden_states"])
+    found = run(*given, **options)
+    if leave is None or not leave._forward_hooks:
+        return found
+    return (leave(found[0]), *found[1:]) if isinstance(found, tuple) else leave(found)
 
-        def forward(activation: Tensor) -> Tensor:
-            return run(own, enter(activation) if enter._forward_hooks else activation)
 
-        return forward
+class _Joint(nn.Module):
+    """One matrix for Q, K and V that is what the bridge's copies of its parts are.
+
+    The parts are laid over the joint matrix, so that whatever is written into one is in both, and
+    the copies take no memory. Where others stand in for the parts, they make the joint matrix.
+    """
+
+    def __init__(self, joint: Any, parts: list[Any]) -> None:
+        super().__init__()
+        self.joint, self.parts = joint, nn.ModuleList(parts)
+        # GPT-2's Conv1D has its matrix the other way round.
+        self.axis = {"weight": 0 if isinstance(joint, nn.Linear) else 1, "bias": 0}
+        self.kinds = [kind for kind in self.axis if getattr(joint, kind) is not None]
+        for kind in self.kinds:
+            self._lay(kind)
+        self.modules_read = [one._parameters for one in (joint, *parts) for _ in self.kinds]
+        self.kinds_read = self.kinds * (1 + len(parts))
+        # Kept alive, so that no other tensor can get the id of one of them.
+        self.known = tuple(map(dict.get, self.modules_read, self.kinds_read))
+        self.places = self._places()
+
+    def forward(self, activation: Float[Tensor, "batch pos d_in"]) -> Float[Tensor, "batch pos d"]:
+        if self._places() == self.places:
+            return self.joint(activation)
+        whole = {kind: self._together(kind) for kind in self.kinds}
+        return torch.func.functional_call(self.joint, whole, (activation,))
+
+    def _places(self) -> list[int]:
+        """Which tensors there are, and where their numbers lie: a dual number lies on its value."""
+        found: Any = list(map(dict.get, self.modules_read, self.kinds_read))
+        return [*map(id, found), *map(Tensor.data_ptr, found)]
+
+    def _together(self, kind: str) -> Tensor:
+        """The joint matrix that the parts make."""
+        axis, parts = self.axis[kind], [part._parameters[kind] for part in self.parts]
+        pieces: Any = [part.T if axis else part for part in parts]
+        return torch.cat(pieces, dim=axis)
+
+    def _lay(self, kind: str) -> None:
+        whole, axis = getattr(self.joint, kind).data, self.axis[kind]
+        parts = [part._parameters[kind] for part in self.parts]
+        together = self._together(kind)
+        if together.shape != whole.shape or not torch.equal(together, whole):
+            raise ValueError("The parts of a joint matrix are not one beside the other.")
+        sizes = [len(part) for part in parts]
+        for part, place in zip(parts, whole.split(sizes, dim=axis), strict=True):
+            part.data = place.T if axis else place
 
 
 def _copy_of(module: nn.Module) -> Any:
@@ -219,7 +274,7 @@ def _copy_of(module: nn.Module) -> Any:
 
 
 def _is_hook_point(module: nn.Module) -> bool:
-    return hasattr(module, "fwd_hooks")
+    return type(module).__name__ == "HookPoint"
 
 
 def _nothing(*_: Any, **__: Any) -> None:
