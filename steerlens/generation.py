@@ -30,11 +30,15 @@ from steerlens.runtime.finite import require_usable
 from steerlens.runtime.forward import Cache, batches, logits
 from steerlens.runtime.hooks import Run, running, watching
 from steerlens.runtime.turns import in_turn
-from steerlens.sampling import Sampling, are_usable, choose, sampled_by
+from steerlens.sampling import Sampling, Unusable, choose, sampled_by
 from steerlens.scopes import Window
 from steerlens.steering import Steering
 from steerlens.types import HookedModel, Tokens, whole_number
 from steerlens.written import Stops, Written
+
+
+SOON = 2.0
+"""Seconds of work after which a progress bar appears."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,13 +190,55 @@ def end_tokens(model: HookedModel) -> frozenset[int]:
     return listed if end is None else listed | {end}
 
 
+def responses(
+    model: HookedModel,
+    asked: Sequence[Conversation],
+    seeds: Sequence[int],
+    *,
+    max_new_tokens: int = 64,
+    batch_size: int = 32,
+    progress: bool = False,
+) -> list[tuple[int, ...]]:
+    """The ids of a response to each conversation, without the token that ended it.
+
+    Each is what `generate(model, asked[i], seed=seeds[i], max_new_tokens=...)` writes for it alone,
+    but for the rounding of a padded batch: rows of like lengths are written together.
+    """
+    sampling, ends = Sampling(max_new_tokens), end_tokens(model)
+    rows = [
+        replace(_rows(model, [one], 1, max_new_tokens)[0], seed=seed)
+        for one, seed in zip(asked, seeds, strict=True)
+    ]
+    stops = Stops.of(model, ends, ())
+    written = [Written(model.tokenizer, stops, max_new_tokens) for _ in rows]
+    order = sorted(range(len(rows)), key=lambda number: len(rows[number].encoded.ids))
+    lengths = [len(rows[number].encoded.ids) for number in order]
+    with _bar(len(rows), progress) as bar:
+        for places in batches(model, lengths, batch_size):
+            numbers = [order[place] for place in places]
+            some, texts = [rows[n] for n in numbers], [written[n] for n in numbers]
+            for step in _steps(model, some, None, sampling, texts, True):
+                for row, token in step.items():
+                    texts[row].take(token)
+                    bar.update(texts[row].over)
+    return [tuple(token for token in one.ids if token not in ends) for one in written]
+
+
+def _bar(total: int, shown: bool) -> Any:
+    """A progress bar over responses, shown once the work has taken some seconds."""
+    from tqdm.auto import tqdm
+
+    return tqdm(total=total, desc="responses", unit="text", disable=not shown, delay=SOON)
+
+
 @dataclass(frozen=True)
 class _Row:
-    """One completion to write: which prompt, which sample of it."""
+    """One completion to write: which prompt, which sample of it, with a seed of its own if any."""
 
     encoded: Encoded
     prompt: int
     sample: int
+    seed: int | None = None
 
 
 def _numbers(rows: Sequence[_Row]) -> Int[Tensor, "batch"]:
@@ -223,7 +269,7 @@ def _steps(
     window = replace(window, row=_numbers(rows))
     tokens, window = tokens.to(device_of(model)), window.to(device_of(model))
     begun, cache = (tokens, window), Cache.empty(model, len(rows)) if use_cache else None
-    counts = _counts(tokens, window, model.cfg.d_vocab_out)
+    counts = _counts(tokens, window, model.cfg.d_vocab_out) if sampling.counts else None
     uniforms, drawn = _uniforms(sampling, rows), list[Tensor]()
     while not all(one.over for one in written):
         # Not around the yield: what the caller does between two steps is the caller's.
@@ -231,13 +277,15 @@ def _steps(
             scores = _scores(model, tokens, window, run, cache)
             if cache is not None and cache.entries is None:
                 cache = None  # this model keeps none: every pass begins anew
-            if not bool(are_usable(scores).all()):
+            try:
+                chosen = choose(scores, sampling, counts, uniforms[:, len(drawn)])
+            except Unusable:
                 whole = torch.cat([begun[0], *drawn], dim=1)
                 require_usable(model, whole, begun[1].extended(len(drawn)), run)
-            chosen = choose(scores, sampling, counts, uniforms[:, len(drawn)])
         drawn.append(chosen[:, None])
         yield {row: id_ for row, id_ in enumerate(chosen.tolist()) if not written[row].over}
-        counts.scatter_add_(1, chosen[:, None], torch.ones_like(counts[:, :1]))
+        if counts is not None:
+            counts.scatter_add_(1, chosen[:, None], torch.ones_like(counts[:, :1]))
         if cache is not None:
             tokens, window = chosen[:, None], window.next()
         else:
@@ -267,11 +315,12 @@ def _counts(tokens: Tokens, window: Window, d_vocab: int) -> Float[Tensor, "batc
 
 def _uniforms(sampling: Sampling, rows: Sequence[_Row]) -> Float[Tensor, "batch step"]:
     """Numbers in [0, 1) that depend on (seed, prompt, sample, step) alone."""
-    sign = int(sampling.seed < 0)
-    streams = [
-        np.random.default_rng([abs(sampling.seed), sign, row.prompt, row.sample]) for row in rows
-    ]
-    return torch.from_numpy(np.stack([s.random(sampling.max_new_tokens) for s in streams]))
+    drawn = []
+    for row in rows:
+        seed = sampling.seed if row.seed is None else row.seed
+        stream = np.random.default_rng([abs(seed), int(seed < 0), row.prompt, row.sample])
+        drawn.append(stream.random(sampling.max_new_tokens))
+    return torch.from_numpy(np.stack(drawn))
 
 
 def _generation(

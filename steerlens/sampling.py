@@ -113,6 +113,12 @@ class Sampling:
         _require_stops(self.stop)
 
 
+    @property
+    def counts(self) -> bool:
+        """Whether it matters how often each token was there before."""
+        return self.repetition_penalty != 1 or self.frequency_penalty != 0
+
+
 def sampled_by(sampling: Sampling | None, options: dict[str, Any]) -> Sampling:
     """The sampling with these options in place of its own; TypeError for one that is none."""
     known = [item.name for item in fields(Sampling)]
@@ -131,32 +137,41 @@ def sampled_by(sampling: Sampling | None, options: dict[str, Any]) -> Sampling:
     return replace(sampling or Sampling(), **options)
 
 
+class Unusable(ValueError):
+    """Logits of which no token can be chosen."""
+
+
 def choose(
     scores: Float[Tensor, "batch d_vocab"],
     sampling: Sampling,
-    counts: Float[Tensor, "batch d_vocab"],
+    counts: Float[Tensor, "batch d_vocab"] | None,
     uniforms: Float[Tensor, "batch"],
 ) -> Int[Tensor, "batch"]:
-    """The next token of each row: the point of its distribution that `uniforms` falls on."""
+    """The next token of each row: the point of its distribution that `uniforms` falls on.
+
+    `counts` may be None where the sampling does not count (`Sampling.counts`).
+    """
     if not bool(are_usable(scores).all()):
-        raise ValueError(
+        raise Unusable(
             "The model returned no finite logit, or a NaN, for a row. Lower the strength if it is "
             "steered; if it is not, load it in float32 or bfloat16 (float16 overflows)."
         )
-    if sampling.repetition_penalty != 1:
+    if counts is not None and sampling.repetition_penalty != 1:
         scores = _less_repeated(scores, counts > 0, sampling.repetition_penalty)
     if sampling.temperature == 0:
         return scores.argmax(dim=1)
     if sampling.temperature < COLDEST:
         # The quotient may be too large for a float; what counts is the distance to the largest.
         scores = scores - scores.max(dim=1, keepdim=True).values
-    penalised = scores / sampling.temperature - sampling.frequency_penalty * counts
+    penalised = scores / sampling.temperature
+    if counts is not None:
+        penalised = penalised - sampling.frequency_penalty * counts
     return _drawn(_kept(torch.softmax(penalised.double(), dim=1), sampling), uniforms)
 
 
 def are_usable(scores: Float[Tensor, "batch d_vocab"]) -> Bool[Tensor, "batch"]:
     """Which rows have a finite logit, and none that is NaN or +inf."""
-    return ~(scores.isnan() | scores.isposinf()).any(dim=1) & ~scores.isneginf().all(dim=1)
+    return scores.amax(dim=1).isfinite()  # NaN if one is
 
 
 def _less_repeated(

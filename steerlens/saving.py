@@ -70,7 +70,11 @@ class Body:
         """What `tensor` is called in the file."""
         name = self.names.setdefault(id(tensor), f"tensor_{len(self.tensors)}")
         if name not in self.tensors:
-            self.tensors[name] = tensor.detach().cpu().contiguous().clone()
+            held = tensor.detach().cpu().contiguous()
+            # The file's format knows no two tensors in one memory, and views bring all of theirs.
+            whole = held.untyped_storage().nbytes() == held.nbytes
+            shared = held.data_ptr() in {one.data_ptr() for one in self.tensors.values()}
+            self.tensors[name] = held if whole and not shared else held.clone()
         return name
 
 

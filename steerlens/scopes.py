@@ -101,8 +101,12 @@ class Window:
 
     def next(self, n: int = 1) -> "Window":
         """The window of the following pass, of `n` real tokens in every row."""
+        first = self.first + (self.mask.sum(dim=1) if self.padded else self.mask.shape[1])
         ones = torch.ones((self.mask.shape[0], n), dtype=torch.bool, device=self.mask.device)
-        return replace(self, mask=ones, first=self.first + self.mask.sum(dim=1), context=None)
+        following = Window(ones, first, self.question, self.response, self.bos, None, self.row)
+        if n == 1:  # known without counting, and wanted for every token that is written
+            vars(following).update(positions=first[:, None], padded=False)
+        return following
 
     def extended(self, n: int = 1) -> "Window":
         """The window of the same pass with `n` real tokens more in every row."""

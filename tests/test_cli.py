@@ -173,7 +173,7 @@ def test_clas_looks_at_its_input_before_the_model_answers(
     run: Any, files: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "steerlens.generation.prompted_pairs", lambda *_, **__: pytest.fail("asked")
+        "steerlens.generation.responses", lambda *_, **__: pytest.fail("asked")
     )
     lines = tmp_path / "pairs.jsonl"
     line = json.dumps({"user": "Review a film.", "system": "Be positive."}) + "\n"

@@ -6,7 +6,7 @@ local         what a steering adds at its own site to the activation it is given
               A_l(prompted) - F_l(A_{l-1}(prompted)), with F_l the layer in the plain run.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -24,14 +24,32 @@ from steerlens.types import Hook, HookedModel, Residual, Steer, Where
 from .aligned import Aligned
 
 View = Literal["accumulated", "local"]
-Deltas: TypeAlias = dict[Site, Float[Tensor, "token d_model"]]
+Deltas: TypeAlias = Mapping[Site, Float[Tensor, "token d_model"]]
+
+
+@dataclass(frozen=True, eq=False)
+class Difference(Mapping[Site, Tensor]):
+    """`after` less `before` at a site, in float64, made each time that it is looked at.
+
+    All layers at once would take several times the memory of the activations.
+    """
+
+    after: Activations
+    before: Activations
+
+    def __getitem__(self, site: Site) -> Float[Tensor, "token d_model"]:
+        return self.after.values[site].double() - self.before.values[site].double()
+
+    def __iter__(self) -> Iterator[Site]:
+        return iter(self.after.values)
+
+    def __len__(self) -> int:
+        return len(self.after.values)
 
 
 def difference(after: Activations, before: Activations) -> Deltas:
     """`after` less `before` at every site, in float64."""
-    return {
-        site: after.values[site].double() - before.values[site].double() for site in after.values
-    }
+    return Difference(after, before)
 
 
 def prompt_deltas(model: HookedModel, aligned: Aligned, view: View = "accumulated") -> Deltas:

@@ -12,6 +12,7 @@ from steerlens.cli.options import (
     AsJson,
     Backend,
     Device,
+    Dtype,
     FittedOn,
     MaxNewTokens,
     Model,
@@ -31,12 +32,9 @@ def demo(
     backend: Backend = "auto",
 ) -> None:
     """Steer the embedded model by prompt, ActAdd and CAA; write an HTML report. Offline."""
-    import torch
-
     from steerlens.analysis import run_demo
 
-    # The model is tiny: a second thread gains nothing, and on a busy machine it waits, spinning.
-    torch.set_num_threads(1)
+    inputs.choose_threads(inputs.TINY)
     print(f"The report is at {run_demo(out, seed=seed, backend=backend)}")
 
 
@@ -89,6 +87,7 @@ def generate(
     ] = False,
     backend: Backend = "auto",
     device: Device = "cpu",
+    dtype: Dtype = "float32",
     as_json: AsJson = False,
 ) -> None:
     """Write completions, unsteered and, given a steering file, steered by it."""
@@ -101,7 +100,7 @@ def generate(
         raise ValueError("--raw has no turns, so --system has no place. Leave one of them out.")
     if raw and templating != Templating():
         raise ValueError("--raw has no template: leave out the options that are about templates.")
-    model = inputs.load(steered.model, backend, device, templating.template())
+    model = inputs.load(steered.model, backend, device, templating.template(), dtype)
     prompt = steered.prompt if raw else Conversation(steered.prompt, steered.system)
     runs: dict[str, Steering | None] = {"unsteered": None}
     if steered.steering:

@@ -1,6 +1,8 @@
 """What commands read: the model, layers, steering files, pairs."""
 
+import os
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,26 +15,45 @@ if TYPE_CHECKING:
 
 TINY = 256
 """The widest residual stream that one thread serves best."""
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+"""Whoever has set one of these has chosen the number of threads."""
 
 
 def load(
-    model: str, backend: str, device: str, template: "Template | None" = None
+    model: str,
+    backend: str,
+    device: str,
+    template: "Template | None" = None,
+    dtype: str = "float32",
 ) -> "HookedModel":
-    """The model, with a chat template in any case, and one thread where more gain nothing."""
-    import torch
-
+    """The model, with a chat template in any case, on as many threads as suit its size."""
     from steerlens import models
     from steerlens.templates import PLAIN, tokenizer_of, use_template
 
-    loaded = models.load(model, backend=backend, device=device)  # pyright: ignore[reportArgumentType]  load checks the name
+    loaded = models.load(model, backend=backend, device=device, dtype=dtype)  # pyright: ignore[reportArgumentType]  load checks the name
     if not tokenizer_of(loaded).chat_template:
         loaded.tokenizer.chat_template = PLAIN
     if template is not None:
         use_template(loaded, template)
-    if loaded.cfg.d_model <= TINY:
+    if str(device) == "cpu":
+        choose_threads(loaded.cfg.d_model)
+    return loaded
+
+
+def choose_threads(d_model: int) -> None:
+    """One thread of torch for a small model, and say so; nothing if the user has chosen."""
+    import torch
+
+    if d_model > TINY or any(os.environ.get(name) for name in THREADS):
+        return
+    if torch.get_num_threads() > 1:
         # A second thread gains nothing here, and on a busy machine it waits, spinning.
         torch.set_num_threads(1)
-    return loaded
+        print(
+            f"note: one thread, since more are slower on a model this small (d_model {d_model}); "
+            f"{THREADS[0]}=2 takes two",
+            file=sys.stderr,
+        )
 
 
 def layers_of(text: str, n_layers: int) -> list[int]:
@@ -77,23 +98,30 @@ def steerings_of(
 def answered(
     model: "HookedModel", lines: Sequence[Any], seed: int, max_new_tokens: int
 ) -> "list[PromptPair]":
-    """Every line as a pair, in order; the model answers those that came without a response."""
-    from steerlens.generation import prompted_pairs
-    from steerlens.prompts import Conversation
+    """Every line as a pair, in order; the model answers those that came without a response.
 
-    pairs = []
-    for number, line in enumerate(lines):
-        if not isinstance(line, Conversation):
-            pairs.append(line)
-            continue
-        pairs += prompted_pairs(
-            model,
-            [line.without_system()],
-            line.system or "",
-            seed=seed + number,
-            max_new_tokens=max_new_tokens,
-        )
-    return pairs
+    The noise of a response is that of `seed` + the number of its line, from 0. They are written in
+    batches.
+    """
+    from steerlens.generation import responses
+    from steerlens.prompts import Conversation, PromptPair
+
+    open_ = {n: line for n, line in enumerate(lines) if isinstance(line, Conversation)}
+    if not open_:
+        return list(lines)
+    seeds = [seed + number for number in open_]
+    written = responses(
+        model, list(open_.values()), seeds, max_new_tokens=max_new_tokens, progress=True
+    )
+    pairs = dict(enumerate(lines))
+    for (number, asked), ids in zip(open_.items(), written, strict=True):
+        if not ids:
+            raise ValueError(
+                f"The model's response to line {number + 1} of the pairs was empty: it ended its "
+                "turn at once. Try another --seed, or give that line a response."
+            )
+        pairs[number] = PromptPair.with_system(asked.without_system(), asked.system or "", ids)
+    return list(pairs.values())
 
 
 def together(

@@ -14,6 +14,7 @@ from steerlens.cli.options import (
     AsJson,
     Backend,
     Device,
+    Dtype,
     FittedOn,
     MaxNewTokens,
     Model,
@@ -45,6 +46,7 @@ class Measured(Templating):
     max_new_tokens: MaxNewTokens = 64
     backend: Backend = "auto"
     device: Device = "cpu"
+    dtype: Dtype = "float32"
     as_json: AsJson = False
 
     def inputs(
@@ -54,7 +56,7 @@ class Measured(Templating):
         from steerlens.jsonl import read_prompt_pairs
 
         lines = read_prompt_pairs(pairs)
-        model = inputs.load(self.model, self.backend, self.device, self.template())
+        model = inputs.load(self.model, self.backend, self.device, self.template(), self.dtype)
         inputs.require_folder_of(out)
         steerings = inputs.steerings_of(steering, model, self.fitted_on)
         return model, inputs.answered(model, lines, self.seed, self.max_new_tokens), steerings

@@ -27,6 +27,9 @@ FittedOn = Annotated[
 ]
 Backend = Annotated[str, typer.Option(help="auto, hooked or bridge.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda or mps.")]
+Dtype = Annotated[
+    str, typer.Option(help="float32, bfloat16, float16, float64, or auto: that of the file.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="The file to write.")]
 Pairs = Annotated[
@@ -97,9 +100,10 @@ class RunOptions(Templating):
     model: Model = "demo"
     backend: Backend = "auto"
     device: Device = "cpu"
+    dtype: Dtype = "float32"
     as_json: AsJson = False
 
     @property
-    def place(self) -> "tuple[str, str, str, Template]":
+    def place(self) -> "tuple[str, str, str, Template, str]":
         """What `inputs.load` needs."""
-        return self.model, self.backend, self.device, self.template()
+        return self.model, self.backend, self.device, self.template(), self.dtype

@@ -6,7 +6,7 @@ with the same weights.
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from jaxtyping import Float, Int
@@ -15,7 +15,7 @@ from torch import Tensor
 from steerlens.fingerprints import context_of
 from steerlens.runtime.forward import logits
 from steerlens.scopes import Window
-from steerlens.sites import Site
+from steerlens.sites import Site, Stream
 from steerlens.types import HookedModel
 
 N_TOKENS = 16
@@ -81,6 +81,34 @@ def require_agreement(model: HookedModel, expected: Expected, dtype: torch.dtype
             f"its logits differ from transformers' by {worst:.2g} times their spread "
             f"({ROUNDING[dtype]:g} would be rounding), so it computes another function"
         )
+
+
+def activations_of(
+    model: HookedModel, expected: Expected
+) -> dict[str, Float[Tensor, "pos d_model"]]:
+    """What each hook point of a site meets in a pass over the expected tokens, by its name."""
+    found: dict[str, Tensor] = {}
+
+    def keep(activation: Tensor, hook: Any, name: str) -> None:
+        found[name] = activation[0].float().cpu()
+
+    there = model.hook_dict
+    layers, streams = range(model.cfg.n_layers), get_args(Stream)
+    names = [Site(layer, stream).hook_name for layer in layers for stream in streams]
+    with model.hooks([(name, partial(keep, name=name)) for name in names if name in there]):
+        _logits(model, expected.ids, 0)
+    return found
+
+
+def require_same_activations(
+    found: dict[str, Float[Tensor, "pos d_model"]],
+    expected: dict[str, Float[Tensor, "pos d_model"]],
+    dtype: torch.dtype,
+) -> None:
+    """Raise OtherFunction unless the same hook points were met with the same activations."""
+    for name, own in expected.items():
+        if name not in found or not _difference(found[name], own, dtype) <= ROUNDING[dtype]:
+            raise OtherFunction(f"the activation at {name!r} is another one")
 
 
 def pads_rightly(model: HookedModel, expected: Expected, dtype: torch.dtype) -> bool:

@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from steerlens.identity import device_of, is_bridge, loaded
+from steerlens.runtime.bare import bare_of
 from steerlens.runtime.turns import alone_with, hooked, takes_turns
 from steerlens.scopes import Window
 from steerlens.sites import Site, require_site
@@ -297,24 +298,33 @@ def _unembed(
 def _bridge(
     model: Any, tokens: Tokens, window: Window, cache: Cache | None, wanted: Wanted
 ) -> Float[Tensor, "row wanted d_vocab"]:
-    options: dict[str, Any] = {"position_ids": window.positions.clamp(min=0), "use_cache": False}
+    positions = window.positions.clamp(min=0) if window.padded else window.positions
+    options: dict[str, Any] = {"position_ids": positions, "use_cache": False}
     _require_filled(cache)  # a pass that was broken off has not been checked yet
     seen = window.mask if cache is None else cache.grown(window)
-    with ExitStack() as stack:
-        # An all-true mask says nothing; without it transformers keeps its fast causal path.
-        if not bool(seen.all()):
-            _require_pads(model, window)
-            options["attention_mask"] = seen.long()
-            stack.enter_context(_mask_for_float32(model))
-        if cache is not None and cache.entries is not None:
-            options |= {_cache_name(type(model.original_model)): cache.entries, "use_cache": True}
-            stack.enter_context(_cache_reaches_attention(model))
-        if wanted == "last" and _keeps_logits(type(model.original_model)):
-            options["logits_to_keep"] = 1
-        scores = model(tokens, **options)
+    # An all-true mask says nothing; without it transformers keeps its fast causal path.
+    if not bool(seen.all()):
+        _require_pads(model, window)
+        options["attention_mask"] = seen.long()
+    if cache is not None and cache.entries is not None:
+        options |= {_cache_name(type(model.original_model)): cache.entries, "use_cache": True}
+    if wanted == "last" and _keeps_logits(type(model.original_model)):
+        options["logits_to_keep"] = 1
+    bare = bare_of(model, goes_on=seen.shape[1] > tokens.shape[1])
+    scores = _through(model, tokens, options) if bare is None else bare.logits(tokens, **options)
     if cache is not None and not _filled(cache):
         cache.entries = None  # this pass needed nothing of what it should have left behind
     return scores[:, -1:] if wanted == "last" else scores
+
+
+def _through(model: Any, tokens: Tokens, options: Mapping[str, Any]) -> Tensor:
+    """The bridge itself, with all of its hook points."""
+    with ExitStack() as stack:
+        if "attention_mask" in options:
+            stack.enter_context(_mask_for_float32(model))
+        if options["use_cache"]:
+            stack.enter_context(_cache_reaches_attention(model))
+        return model(tokens, **options)
 
 
 def _require_filled(cache: Cache | None) -> None:

@@ -130,6 +130,15 @@ def _left_alone() -> None:
         )
 
 
+_GUARDS: "weakref.WeakSet[Any]" = weakref.WeakSet()
+"""The hooks by which passes of other threads are refused."""
+
+
+def is_guard(hook: object) -> bool:
+    """Whether a hook of a whole model only refuses the passes of other threads."""
+    return hook in _GUARDS
+
+
 @contextmanager
 def alone_with(model: HookedModel) -> Iterator[None]:
     """`in_turn`, and a pass in another thread that does not wait is a RuntimeError inside.
@@ -154,6 +163,7 @@ def refusing_others(model: HookedModel) -> Iterator[None]:
                 "time."
             )
 
+    _GUARDS.add(refuse)
     with in_turn(model):  # passes that began before end before
         handle = torch.nn.Module.register_forward_pre_hook(model, refuse)  # pyright: ignore
     try:

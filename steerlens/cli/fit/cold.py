@@ -96,19 +96,26 @@ def fit_cold_fd(
     mode: Annotated[str, typer.Option(help="jvp (the derivative) or fd (a difference).")] = "jvp",
     eps: Annotated[float | None, typer.Option(help="The step of fd; default: automatic.")] = None,
     central: Annotated[bool, typer.Option(help="fd steps to both sides.")] = False,
+    stored: Annotated[
+        str, typer.Option(help="The file's numbers: float32, bfloat16, or auto (by its size).")
+    ] = "auto",
     step: Step,
     run: RunOptions,
 ) -> None:
     """COLD-FD: what one gradient step on the pairs would do to the activations.
 
-    The file holds the mean gradient, as many numbers as the model has up to the last layer. What is
+    The file holds the mean gradient, as many numbers as the model has up to the last of the layers,
+    in bfloat16 where these are more than 16.8 million (--stored). What is
     told at the end is how far it moves the activations of its own examples, over their length.
     """
     from steerlens.checks import require_choice
+    from steerlens.methods.cold.checks import Stored
     from steerlens.methods.cold.finite_difference import ColdFD, Mode
 
     require_choice("mode", mode, get_args(Mode))
-    _fit("COLD-FD", ColdFD, fitted, {"mode": mode, "eps": eps, "central": central}, step, run)
+    require_choice("stored", stored, get_args(Stored))
+    own = {"mode": mode, "eps": eps, "central": central, "stored": stored}
+    _fit("COLD-FD", ColdFD, fitted, own, step, run)
 
 
 def _fit(

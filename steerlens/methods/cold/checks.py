@@ -19,6 +19,7 @@ from steerlens.types import HookedModel
 Kernel = Literal["unit", "dot", "cosine", "rbf"]
 Mode = Literal["jvp", "fd"]
 Compat = Literal["released"]
+Stored = Literal["auto", "float32", "bfloat16"]
 RELEASED_STEP = 1e-6
 
 

@@ -33,6 +33,7 @@ from steerlens.methods.cold.tangent import (
     moving,
     one_at_a_time,
 )
+from steerlens.runtime.bare import blocks_run
 from steerlens.runtime.forward import in_place_of
 from steerlens.runtime.turns import alone_with
 from steerlens.scopes import Window
@@ -75,7 +76,7 @@ class SharedPass:
     @contextmanager
     def carrying(self) -> Iterator[None]:
         """Dual numbers from the embedding to the site's block of the pass inside."""
-        blocks: list[Any] = list(self.model.blocks)[: self.site.layer + 1]  # pyright: ignore
+        blocks = blocks_run(self.model)[: self.site.layer + 1]
         with ExitStack() as self.below:
             self.below.enter_context(alone_with(self.model))
             self.below.enter_context(one_at_a_time)

@@ -5,9 +5,10 @@ The rows of several examples share a pass; each example's loss sees its own rows
 had been passed by themselves.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from numbers import Integral
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from steerlens.identity import is_bridge
+from steerlens.identity import device_of, is_bridge
 from steerlens.methods.cold.checks import (
     require_differentiation,
     require_finite_gradient,
@@ -29,7 +30,13 @@ from steerlens.types import Hook, HookedModel, Residual
 
 EMBEDDING = "embed.W_E"
 BATCH_SIZE = 8
-"""Examples a pass, by default."""
+"""Examples a pass, by default and at most."""
+PASS_BYTES = {"cpu": 2**28, "cuda": 2**31}
+"""What the activations and logits of a pass may take together: no pass of several examples exceeds
+it. On a CPU larger passes are hardly faster."""
+KEPT = (32, 6)
+"""Numbers that a pass keeps for its gradients, a token: so many times the width, in each block, and
+so many times the vocabulary. Measured on Llama and GPT-2."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +56,7 @@ def activation_gradients(
 ) -> Iterator[dict[Site, Read]]:
     """For each example, at each site, the total derivative of its loss."""
     require_differentiation()
-    for some in _batches(examples, batch_size):
+    for some in _batches(model, examples, batch_size):
         yield from _activation_gradients(model, some, loss, sites)
 
 
@@ -95,28 +102,58 @@ def mean_gradient(
     """The mean gradient of the loss for the parameters that act up to block `last`.
 
     In float32, or float64 where the model is; parameters that the loss does not depend on are left
-    out. An embedding that is also the unembedding gets the gradient of both uses.
+    out. An embedding that is also the unembedding gets the gradient of both uses. It is held once,
+    besides the gradient of one parameter and what a pass keeps.
     """
     require_differentiation()
-    places = places_of(model, last)
+    places, total = places_of(model, last), dict[str, Tensor]()
     leaves = {name: value.detach().requires_grad_() for name, value in weights_at(places).items()}
-    total: dict[str, Tensor] = {}
-    for some in _batches(examples, batch_size):
+    for name, leaf in leaves.items():
+        leaf.register_post_accumulate_grad_hook(partial(_add, total, name))
+    for some in _batches(model, examples, batch_size):
         with alone_with(model), standing_in(places, leaves):
             value = torch.stack(_values(model, some, loss)).sum()
-        found = torch.autograd.grad(value, list(leaves.values()), allow_unused=True)
-        for name, one in zip(leaves, found, strict=True):
-            if one is not None:
-                wide = one.to(torch.promote_types(one.dtype, torch.float32))
-                total[name] = total[name] + wide if name in total else wide
+        value.backward()
     require_finite_gradient(total)
-    return {name: value / len(examples) for name, value in total.items()}
+    return {name: total[name].div_(len(examples)) for name in leaves if name in total}
 
 
-def _batches(examples: Sequence[Example], size: int) -> Iterable[Sequence[Example]]:
+def _add(total: dict[str, Tensor], name: str, leaf: Tensor) -> None:
+    """Add the gradient that a leaf has just got to the total, and take it off the leaf."""
+    assert leaf.grad is not None
+    found, leaf.grad = leaf.grad, None
+    if name in total:
+        total[name] += found
+        return
+    wide = found.to(torch.promote_types(found.dtype, torch.float32))
+    total[name] = wide.detach().clone() if wide is found else wide
+
+
+def _batches(
+    model: HookedModel, examples: Sequence[Example], size: int
+) -> Iterator[Sequence[Example]]:
+    """The examples of each pass: `size` of them, or fewer where their tokens are many."""
     if isinstance(size, bool) or not isinstance(size, Integral) or size < 1:
         raise ValueError(f"batch_size is the number of examples a pass, 1 or more; found {size!r}.")
-    return (examples[start : start + size] for start in range(0, len(examples), size))
+    most, some, rows = _tokens_a_pass(model), list[Example](), list[int]()
+    for example in examples:
+        lengths = [len(row.ids) for row in example.rows]
+        padded = max(rows + lengths) * (len(rows) + len(lengths))
+        if some and (len(some) == size or padded > most):
+            yield some
+            some, rows = [], []
+        some.append(example)
+        rows += lengths
+    if some:
+        yield some
+
+
+def _tokens_a_pass(model: HookedModel) -> int:
+    """How many tokens a pass may hold, so that what it keeps for its gradients stays in bounds."""
+    cfg, (of_width, of_vocabulary) = model.cfg, KEPT
+    numbers = of_width * cfg.n_layers * cfg.d_model + of_vocabulary * cfg.d_vocab_out
+    device = device_of(model).type
+    return PASS_BYTES.get(device, PASS_BYTES["cuda"]) // (4 * numbers)
 
 
 def _values(model: HookedModel, examples: Sequence[Example], loss: Loss) -> list[Float[Tensor, ""]]:
