@@ -1,15 +1,15 @@
 """The strength at which a steering has the effect that is asked for, on any model.
 
-A steering's own numbers (the eta of COLD, the c of ActAdd, the length of a CAA vector) mean something
-else on every model. What carries over is what comes of them:
+A steering's own numbers (the eta of COLD, the c of ActAdd, the length of a CAA vector) mean
+something else on every model. What carries over is what comes of them:
 
     share       median over steered tokens of |steer(h) - h|, over the median of |h| at the site
     target_kl   mean over response tokens of KL(steered || unsteered), in nats a token
     like        the same, as much as the pairs' own instruction: KL(prompted || unsteered)
 
-All runs are given the same responses. A share is proportional to the strength, so one pass tells the
-strength. A KL need not rise with the strength for long, so the smallest strength that reaches the
-target is searched for, upwards from a push of a tenth of the activations' length.
+All runs are given the same responses. A share is proportional to the strength, so one pass tells
+the strength. A KL need not rise with the strength for long, so the smallest strength that reaches
+the target is searched for, upwards from a push of a tenth of the activations' length.
 """
 
 import math
@@ -17,23 +17,25 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any, Generic, Literal, TypeAlias, TypeVar, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from steerlens.activations import capture
+from steerlens.baselines.lora import LoRA
 from steerlens.combinators import Chain, bind
 from steerlens.divergence import LogProbabilities, chunks, divergence, log_probabilities
 from steerlens.generation import generate
-from steerlens.prompts import Encoded, Prompt, PromptPair, Prompts, encode_all, encode_pair
+from steerlens.prompts import Encoded, PromptPair, Prompts, encode_all, encode_pair
 from steerlens.runtime.hooks import Watch
 from steerlens.scopes import Window
 from steerlens.sites import Site
 from steerlens.steering import Steering
 from steerlens.types import Hook, HookedModel, Residual, Steer, SteeringWarning, Where
 
+Scalable = TypeVar("Scalable", Steering, LoRA)
 Unit = Literal["share", "target_kl", "prompt"]
 Texts: TypeAlias = "Prompts | PromptPair | Sequence[PromptPair]"
 AUTO_KL = 0.5
@@ -61,14 +63,14 @@ class Tried:
 
 
 @dataclass(frozen=True, eq=False)
-class Calibration:
+class Calibration(Generic[Scalable]):
     """A steering at the strength found, what was asked for, and every strength tried.
 
     `effect` is what the strength has, in the unit of the `target`; `reached` is False where no
     strength has as much, and the strength then is the one with the largest effect.
     """
 
-    steering: Steering
+    steering: Scalable
     strength: float
     unit: Unit
     target: float
@@ -98,7 +100,7 @@ UNITS: dict[Unit, str] = {
 
 def calibrate(
     model: HookedModel,
-    steering: Steering,
+    steering: Scalable,
     texts: Texts,
     *,
     share: float | None = None,
@@ -107,25 +109,31 @@ def calibrate(
     max_new_tokens: int = 48,
     seed: int = 0,
     progress: bool | None = None,
-) -> Calibration:
+) -> Calibration[Scalable]:
     """`steering` at the smallest strength that has the effect asked for on these texts.
 
     One of `share` (of the residual norm), `target_kl` (nats a token) and `like="prompt"` (as much
     KL as the instruction of the pairs has); with none of them it is the prompt's where pairs are
     given, and else `target_kl=0.5`. Pairs are run without their instruction. A prompt without a
     response is first answered by the unsteered model, in `max_new_tokens` tokens, from `seed`.
-    What is held in memory is one distribution a response token.
+    What is held in memory is one distribution a response token. A LoRA is calibrated too: its
+    strength multiplies alpha, and it has no share, since it pushes at no site.
 
     ValueError where the steering moves no activation, or no prediction; a SteeringWarning where no
     strength reaches the target.
     """
     unit, target = _asked(share, target_kl, like, texts)
     sides = _Sides.of(model, texts, max_new_tokens, seed)
-    at_one = share_at_one(model, steering, sides.plain)
+    if isinstance(steering, LoRA):
+        at_one = _without_share(unit)
+    else:
+        at_one = share_at_one(model, steering, sides.plain)
     if unit == "share":
         strength = target / at_one
         found = Tried(strength, target)
-        return Calibration(steering.scaled(strength), strength, unit, target, target, True, (found,))
+        return Calibration(
+            steering.scaled(strength), strength, unit, target, target, True, (found,)
+        )
     measured = _Measured.of(model, sides.plain, steering, progress)
     if unit == "prompt":
         target = measured.of_prompt(sides.prompted)
@@ -184,24 +192,30 @@ class _Sides:
     prompted: list[Encoded]
 
     @classmethod
-    def of(
-        cls, model: HookedModel, texts: Texts, longest: int, seed: int
-    ) -> "_Sides":
+    def of(cls, model: HookedModel, texts: Texts, longest: int, seed: int) -> "_Sides":
         """Every text as a row with a response."""
         if _are_pairs(texts):
-            listed = cast("Sequence[PromptPair]", [texts] if isinstance(texts, PromptPair) else texts)
+            listed = cast(
+                "Sequence[PromptPair]", [texts] if isinstance(texts, PromptPair) else texts
+            )
             both = [encode_pair(model, pair) for pair in listed]
             return cls([plain for plain, _ in both], [prompted for _, prompted in both])
-        rows = encode_all(model, cast("Prompts", texts))
-        return cls([answered(model, row, longest, seed) for row in rows], [])
+        return cls(_answered(model, encode_all(model, cast("Prompts", texts)), longest, seed), [])
 
 
-def answered(model: HookedModel, row: Encoded, longest: int, seed: int) -> Encoded:
-    """The row, answered by the unsteered model if it holds no response yet."""
-    if len(row.ids) > row.response:
-        return row
-    written = generate(model, [cast("Prompt", row)], max_new_tokens=longest, seed=seed)
-    return replace(row, ids=(*row.ids, *written.response_ids(0)))
+def _answered(
+    model: HookedModel, rows: Sequence[Encoded], longest: int, seed: int
+) -> list[Encoded]:
+    """The rows, those without a response answered by the unsteered model."""
+    asked = [row for row in rows if len(row.ids) == row.response]
+    if not asked:
+        return list(rows)
+    written = generate(model, asked, max_new_tokens=longest, seed=seed)
+    answers = iter([written.response_ids(number) for number in range(len(asked))])
+    return [
+        replace(row, ids=(*row.ids, *next(answers))) if len(row.ids) == row.response else row
+        for row in rows
+    ]
 
 
 @dataclass(eq=False)
@@ -210,20 +224,26 @@ class _Measured:
 
     model: HookedModel
     rows: list[Encoded]
-    steering: Steering
+    steering: Steering | LoRA
     plain: list[Float[Tensor, "token d_vocab"]]
     bar: Any
 
     @classmethod
     def of(
-        cls, model: HookedModel, rows: list[Encoded], steering: Steering, progress: bool | None
+        cls,
+        model: HookedModel,
+        rows: list[Encoded],
+        steering: Steering | LoRA,
+        progress: bool | None,
     ) -> "_Measured":
         from tqdm.auto import tqdm
 
         begun = time.monotonic()
         plain = [_predicted(model, rows, chosen, None).float() for chosen in chunks(len(rows))]
         hidden = time.monotonic() - begun < LONG if progress is None else not progress
-        return cls(model, rows, steering, plain, tqdm(desc="calibrate", unit="trial", disable=hidden))
+        return cls(
+            model, rows, steering, plain, tqdm(desc="calibrate", unit="trial", disable=hidden)
+        )
 
     def shown(self) -> Any:
         """The progress bar, which is closed on leaving."""
@@ -244,7 +264,7 @@ class _Measured:
             )
         return kl
 
-    def _mean(self, rows: list[Encoded], steering: Steering | None) -> float:
+    def _mean(self, rows: list[Encoded], steering: Steering | LoRA | None) -> float:
         total, n = 0.0, 0
         for chosen, plain in zip(chunks(len(rows)), self.plain, strict=True):
             moved = divergence(_predicted(self.model, rows, chosen, steering), plain.double())
@@ -254,8 +274,11 @@ class _Measured:
 
 
 def _predicted(
-    model: HookedModel, rows: list[Encoded], chosen: range, steering: Steering | None
+    model: HookedModel, rows: list[Encoded], chosen: range, steering: Steering | LoRA | None
 ) -> LogProbabilities:
+    if isinstance(steering, LoRA):
+        with steering.applied(model):
+            return log_probabilities(model, rows, chosen, None, Watch())
     # A trial that does nothing is no mistake of the caller's, so its watch warns nobody.
     return log_probabilities(model, rows, chosen, steering, Watch())
 
@@ -272,7 +295,8 @@ def share_at_one(model: HookedModel, steering: Steering, rows: Sequence[Encoded]
     """
     steering, seen = steering.on(model), dict[Site, list[Tensor]]()
     probes = tuple(
-        (site, _Probe(_all_at(steering, site), seen.setdefault(site, []))) for site in steering.sites
+        (site, _Probe(_all_at(steering, site), seen.setdefault(site, [])))
+        for site in steering.sites
     )
     capture(model, rows, list(steering.sites), steering=replace(steering, placed=probes))
     shares = []
@@ -284,6 +308,16 @@ def share_at_one(model: HookedModel, steering: Steering, rows: Sequence[Encoded]
     if not shares:
         _refuse_idle(steering)
     return float(torch.cat(shares).median())
+
+
+def _without_share(unit: Unit) -> float:
+    """What stands for the share of a LoRA at strength 1; ValueError where one is asked for."""
+    if unit == "share":
+        raise ValueError(
+            "A LoRA changes weights and pushes at no site, so it has no share of a residual norm. "
+            "Give target_kl, or like='prompt'."
+        )
+    return FIRST_SHARE
 
 
 def _all_at(steering: Steering, site: Site) -> Steer:
@@ -392,9 +426,9 @@ class _Search:
         part = min(max(math.log(self.target / self.kl(low)) / whole, 0.1), 0.9)
         return low * (high / low) ** part
 
-    def result(self, steering: Steering, unit: Unit) -> Calibration:
+    def result(self, steering: Scalable, unit: Unit) -> Calibration[Scalable]:
         """What was found; ValueError where no strength moves a prediction."""
-        strength, trials = self.best, self._trials()
+        strength, trials = self.best, self._trials(pushes=isinstance(steering, Steering))
         effect, reached = self.kl(strength), self._reaches(strength)
         if not effect > 0:
             raise ValueError(
@@ -407,15 +441,16 @@ class _Search:
             steering.scaled(strength), strength, unit, self.target, effect, reached, trials
         )
 
-    def _trials(self) -> tuple[Tried, ...]:
-        return tuple(Tried(s, s * self.share_at_one, kl) for s, kl in self.tried.items())
+    def _trials(self, *, pushes: bool) -> tuple[Tried, ...]:
+        shares = {s: s * self.share_at_one if pushes else math.nan for s in self.tried}
+        return tuple(Tried(s, shares[s], kl) for s, kl in self.tried.items())
 
     def _warn(self, strength: float, effect: float) -> None:
         warnings.warn(
             f"No strength of this steering reaches {self.target:.3g} nats a token: the largest "
-            f"effect found is {effect:.3g}, at strength {strength:.3g}, a push of "
-            f"{strength * self.share_at_one:.2g} of the residual norm, and that strength is taken. "
-            "Ask for less, or steer more layers or tokens.",
+            f"effect found is {effect:.3g}, at strength {strength:.3g}, which is taken (strengths "
+            f"up to {max(self.tried):.3g} were tried; beyond, text falls apart). Ask for less, or "
+            "steer more layers or tokens.",
             SteeringWarning,
             stacklevel=4,
         )

@@ -1,18 +1,15 @@
 """The strength that has the effect asked for: for every method, in every unit."""
 
-import math
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from catalogue import CATALOGUE, LAYER, U, V
-from tiny_models import D_MODEL
+from catalogue import CATALOGUE
 
 import steerlens as sl
-from steerlens import CAA, Conversation, PromptPair, Site, SteeringWarning, at, calibrate
+from steerlens import Conversation, PromptPair, calibrate
 from steerlens.calibration import TOLERANCE, share_at_one
-from steerlens.prompts import encode, encode_pair
+from steerlens.prompts import encode
 from steerlens.runtime.forward import logits
 
 QUESTIONS = ("What is it?", "They went home, and then", "I love you because")
@@ -46,7 +43,8 @@ def test_every_method_is_calibrated_to_a_kl_and_to_a_share(name: str, gpt2: Any)
     steering = CATALOGUE[name].build(gpt2)
     target = 0.02
     found = calibrate(gpt2, steering, ANSWERED, target_kl=target)
-    assert found.reached and found.unit == "target_kl"
+    assert found.reached
+    assert found.unit == "target_kl"
     rows = [encode(gpt2, text) for text in ANSWERED]
     assert found.effect == pytest.approx(mean_kl(gpt2, rows, found.steering), rel=1e-3)
     assert found.effect >= (1 - TOLERANCE) * target

@@ -127,7 +127,7 @@ class _Plan:
     @classmethod
     def of(cls, task: Task, schedule: Schedule, split: Split | None) -> "_Plan":
         training, validation = map(list, split or schedule.split(task.size))
-        batch_size = schedule.batch_size or max(len(training), len(validation))
+        batch_size = schedule.batch(max(len(training), 1))
         epochs, n_steps = schedule.length(math.ceil(len(training) / batch_size))
         rate = schedule.rate(epochs * n_steps)
         return cls(schedule, training, validation, batch_size, epochs, n_steps, rate)
@@ -256,26 +256,28 @@ def _warn_if_worse(state: State, *, judged_alike: bool) -> None:
     that grows with the steps raises it by itself.
     """
     first, last = state.rows[min(1, state.epoch)], state.rows[-1]
-    held_back = [state.rows[0]["validation_loss"], last["validation_loss"]]
-    said = None
+    begun, ended = state.rows[0]["validation_loss"], last["validation_loss"]
     if state.epoch and state.best_epoch == 0:
         said = (
-            "No epoch had a lower validation loss than the start ({:.4g}, at the end {:.4g}), so "
-            "the start is what is kept: nothing was learnt"
-        ).format(*held_back)
-    elif held_back[1] > held_back[0]:
+            f"No epoch had a lower validation loss than the start ({begun:.4g}; at the end "
+            f"{ended:.4g}), so the start is what is kept: nothing was learnt"
+        )
+    elif ended > begun:
+        kept = state.rows[state.best_epoch]
         said = (
-            "The validation loss ended higher than it began ({:.4g}, at the start {:.4g}); kept is "
-            "epoch {}, where it was {:.4g}"
-        ).format(*held_back[::-1], state.best_epoch, state.rows[state.best_epoch]["validation_loss"])
+            f"The validation loss ended higher than it began ({ended:.4g}; at the start "
+            f"{begun:.4g}); kept is epoch {kept['epoch']}, where it was "
+            f"{kept['validation_loss']:.4g}"
+        )
     elif judged_alike and last["loss"] > first["loss"]:
         said = (
             f"The training loss ended higher ({last['loss']:.4g}) than it was in the first epoch "
             f"({first['loss']:.4g})"
         )
-    if said is not None:
-        advice = "Lower learning_rate, give more pairs, or steer a later layer."
-        warnings.warn(f"{said}. {advice}", SteeringWarning, stacklevel=4)
+    else:
+        return
+    advice = "Lower learning_rate, give more pairs, or steer a later layer."
+    warnings.warn(f"{said}. {advice}", SteeringWarning, stacklevel=4)
 
 
 @torch.no_grad()
@@ -283,8 +285,9 @@ def _validation_loss(task: Task, plan: _Plan, parameters: Parameters) -> float:
     if not plan.validation:
         return math.nan
     total = 0.0
-    for start in range(0, len(plan.validation), plan.batch_size):
-        examples = plan.validation[start : start + plan.batch_size]
+    size = plan.schedule.batch_size or len(plan.validation)
+    for start in range(0, len(plan.validation), size):
+        examples = plan.validation[start : start + size]
         total += task.loss(parameters, examples).item() * len(examples)
     return total / len(plan.validation)
 

@@ -43,8 +43,9 @@ class Schedule:
 
     `epochs` is a number of passes over the examples, `steps` one of updates, and both together are
     so many passes with so many updates at least. Without either there are 15 epochs and at least
-    240 updates, whatever the number of examples. Where updates are counted, an epoch is the share
-    of them after which the validation loss is looked at: several passes, or a part of one.
+    240 updates, whatever the number of examples, and a batch is then a quarter of them at most, so
+    that few examples cost little. Where updates are counted, an epoch is the share of them after
+    which the validation loss is looked at: several passes, or a part of one.
 
     `rates` has the learning rates of the parameters that differ, by name: `{"b": 0.1}` is for the b
     of every site, and `{"b": Share(0.01)}` follows the size of the activations. `validation` is the
@@ -114,6 +115,13 @@ class Schedule:
             clip=1.0,
             rates=rates or {},
         )
+
+    def batch(self, n_examples: int) -> int:
+        """How many of so many training examples a step sees at most."""
+        most = self.batch_size or n_examples
+        if self.batch_size is None or self.epochs is not None or self.steps is not None:
+            return most
+        return min(most, max(1, math.ceil(n_examples / 4)))
 
     def length(self, n_batches: int) -> tuple[int, int]:
         """How many epochs there are, and the updates of each, where a pass has `n_batches`."""
