@@ -37,6 +37,7 @@ _HOME = {
     ],
     "measures.matching": ["Aim", "match", "with_matched"],
     "measures.rank_share": ["rank_share"],
+    "measures.recovered": ["prompt_effect_by_token", "prompt_effect_recovered"],
     "measures.search": ["Match"],
     "measures.tradeoff": ["Scored", "Setting", "Tradeoff", "c80", "cp", "tradeoff"],
     "reports.coloured_text": ["coloured_text"],
@@ -79,6 +80,7 @@ if TYPE_CHECKING:
     )
     from .measures.matching import Aim, match, with_matched
     from .measures.rank_share import rank_share
+    from .measures.recovered import prompt_effect_by_token, prompt_effect_recovered
     from .measures.search import Match
     from .measures.tradeoff import Scored, Setting, Tradeoff, c80, cp, tradeoff
     from .reports.coloured_text import coloured_text

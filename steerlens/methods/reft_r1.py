@@ -44,8 +44,6 @@ from steerlens.types import Direction, Hook, HookedModel, Residual, Where
 
 AXBENCH = Schedule(epochs=3, batch_size=6, weight_decay=0.01, patience=None, clip=1.0)
 """The authors' schedule; the rate is their 0.01 up to 1,500 steps, and lower the more there are."""
-BY_STEPS = replace(AXBENCH, steps=72)
-"""The same, with as many updates at least as the authors' 144 examples make."""
 K, L1 = 8, 0.005
 
 
@@ -70,7 +68,7 @@ class ReFTr1:
         negatives: Sequence[PromptPair] = (),
         k: int = K,
         l1: float = L1,
-        schedule: Schedule = BY_STEPS,
+        schedule: Schedule = AXBENCH,
         scope: Scope = everywhere.without_bos,
         progress: bool = False,
     ) -> "Fit[ReFTr1]":
