@@ -48,6 +48,33 @@ def log_probabilities(
 
     One pass, in float64 on the CPU. `watch` learns which steers did something.
     """
+    return _scores(model, rows, chosen, steering, watch).cpu().double().log_softmax(dim=-1)
+
+
+@torch.no_grad()
+def response_log_p(
+    model: HookedModel, rows: Sequence[Encoded], size: int = 2 * ROWS
+) -> list[Float[Tensor, " token"]]:
+    """Log p of each response token of each row under the unsteered model, in nats."""
+    order, found = sorted(range(len(rows)), key=lambda i: len(rows[i].ids)), {}
+    for places in chunks(len(rows), size):
+        chosen = [order[place] for place in places]
+        answers = [torch.tensor(rows[i].ids[rows[i].response :]) for i in chosen]
+        log_p = _scores(model, rows, chosen, None, Watch()).float().log_softmax(dim=-1)
+        ids = torch.cat(answers).to(log_p.device)
+        pieces = log_p.gather(1, ids[:, None])[:, 0].cpu().split([len(ids) for ids in answers])
+        found |= dict(zip(chosen, pieces, strict=True))
+    return [found[number] for number in range(len(rows))]
+
+
+def _scores(
+    model: HookedModel,
+    rows: Sequence[Encoded],
+    chosen: Sequence[int],
+    steering: Steering | None,
+    watch: Watch,
+) -> Float[Tensor, "token d_vocab"]:
+    """The logits at every position that predicts a response token of the chosen rows."""
     tokens, window = stack([rows[i] for i in chosen], side="right")
     window = replace(window, row=torch.tensor(list(chosen)))
     tokens, window = tokens.to(device_of(model)), window.to(device_of(model))
@@ -56,14 +83,7 @@ def log_probabilities(
     with running(model, steering, watch) as run:
         if run is not None:
             run.ready(tokens, window)
-        scores = logits_where(model, lambda: logits(model, tokens, window), predicting)
-    return scores.cpu().double().log_softmax(dim=-1)
-
-
-def surprise(found: LogProbabilities, rows: Sequence[Encoded]) -> Float[Tensor, " token"]:
-    """-log p of the tokens that the rows' responses hold, row by row; nats."""
-    ids = torch.tensor([token for row in rows for token in row.ids[row.response :]])
-    return -found.gather(1, ids[:, None])[:, 0]
+        return logits_where(model, lambda: logits(model, tokens, window), predicting)
 
 
 def divergence(moved: LogProbabilities, plain: LogProbabilities) -> Float[Tensor, " token"]:
