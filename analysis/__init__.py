@@ -20,7 +20,7 @@ _HOME = {
         "token_views",
         "tradeoff_curve",
     ],
-    "judges": ["Coherence", "Judge", "judge_of"],
+    "judges": ["Coherence", "Judge", "Likelihood", "judge_of", "likelihood"],
     "measures.coefficients": ["coefficients", "strengths"],
     "measures.completions": ["side_by_side"],
     "measures.aligned": ["align"],
@@ -63,7 +63,7 @@ if TYPE_CHECKING:
         token_views,
         tradeoff_curve,
     )
-    from .judges import Coherence, Judge, judge_of
+    from .judges import Coherence, Judge, Likelihood, judge_of, likelihood
     from .measures.aligned import align
     from .measures.coefficients import coefficients, strengths
     from .measures.completions import side_by_side

@@ -42,6 +42,8 @@ AUTO_KL = 0.5
 """Nats a token that `strength auto` asks for where there is no instruction to match."""
 FIRST_SHARE, MOST_SHARE = 0.1, 4.0
 """Where the search for a KL begins, and the longest push that it tries, over the activations."""
+LEAST_PUSH = 2e-3
+"""A push below this share of an activation is rounding, or below the dtype's own if that is less."""
 TOLERANCE = 0.05
 """How far from the target, as a share of it, an effect may be."""
 CLOSER = 6
@@ -302,7 +304,8 @@ def share_at_one(model: HookedModel, steering: Steering, rows: Sequence[Encoded]
     shares = []
     for site in steering.sites:
         push, length = torch.cat(seen[site], dim=1)
-        steered = push > 0
+        # What rounding leaves of two steers that cancel out is no push.
+        steered = push > min(torch.finfo(model.cfg.dtype).eps, LEAST_PUSH) * length
         if bool(steered.any()):
             shares.append(push[steered] / length[steered].median().clamp(min=1e-30))
     if not shares:

@@ -56,8 +56,11 @@ def response_log_p(
     model: HookedModel, rows: Sequence[Encoded], size: int = 2 * ROWS
 ) -> list[Float[Tensor, " token"]]:
     """Log p of each response token of each row under the unsteered model, in nats."""
+    from tqdm.auto import tqdm
+
     order, found = sorted(range(len(rows)), key=lambda i: len(rows[i].ids)), {}
-    for places in chunks(len(rows), size):
+    groups = list(chunks(len(rows), size))
+    for places in tqdm(groups, desc="read", leave=False, disable=None):  # on a terminal alone
         chosen = [order[place] for place in places]
         answers = [torch.tensor(rows[i].ids[rows[i].response :]) for i in chosen]
         log_p = _scores(model, rows, chosen, None, Watch()).float().log_softmax(dim=-1)

@@ -3,7 +3,7 @@
 How much a text looks like what this model writes under an instruction, with x the question:
 
     d_t   = log p(t | instruction, x, text before t) - log p(t | neutral, x, text before t)
-    e     = mean over the text of  clip(d_t, -2, 2)   where t is new, 0 where it is not
+    e     = mean over the text of  clip(d_t, -2, 2)   where t is new, e_plain where it is not
     score = clip(100 (e - e_plain) / (e_prompted - e_plain), 0, 100)
 
 e_plain and e_prompted are means over completions of the same questions, so 0 is the plain model and
@@ -65,10 +65,14 @@ class Read:
     new: Bool[np.ndarray, " token"]
 
     @property
-    def evidence(self) -> float:
-        """The module's e; NaN for a text without tokens."""
-        d = np.clip(self.instructed - self.neutral, -CLIP, CLIP)
-        return float(np.where(self.new, d, 0.0).mean()) if len(d) else float("nan")
+    def clipped(self) -> Evidence:
+        """The module's d of every token, clipped; nats."""
+        return np.clip(self.instructed - self.neutral, -CLIP, CLIP)
+
+    def evidence(self, plain: float) -> float:
+        """The module's e, given e_plain; NaN for a text without tokens."""
+        told = np.where(self.new, self.clipped, plain)
+        return float(told.mean()) if len(told) else float("nan")
 
     @property
     def loss(self) -> float:
@@ -147,7 +151,8 @@ class Likelihood:
     name: str
 
     def __call__(self, texts: Sequence[str], prompts: Sequence[Prompt] | None = None) -> Scores:
-        e = np.array([read.evidence for read in self.sides.read(texts, _required(texts, prompts))])
+        read = self.sides.read(texts, _required(texts, prompts))
+        e = np.array([one.evidence(self.plain) for one in read])
         return np.clip(100 * (e - self.plain) / (self.prompted - self.plain), 0, 100)
 
 
@@ -190,24 +195,35 @@ def likelihood(
     if not questions:
         raise ValueError("No questions were given. Pass some user turns like those to be judged.")
     sides, sampling = Sides(model, instruction, neutral), sampling or Sampling(max_new_tokens=48)
-    asked, texts = [], {}
-    for side, system in (("plain", None), ("prompted", instruction)):
-        prompts = [Conversation(question, system) for question in questions]
-        made = generate(model, prompts, n=n, **vars(sampling))
-        asked, texts[side] = [Conversation(questions[i]) for i in made.prompt], list(made.texts)
-    plain, prompted = (
-        float(np.nanmean([read.evidence for read in sides.read(texts[side], asked)]))
-        for side in ("plain", "prompted")
+    (asked, plain), (_, prompted) = (
+        _completions(model, questions, system, n, sampling) for system in (None, instruction)
     )
-    if not prompted > plain:
+    new = [one.clipped[one.new] for one in sides.read(plain, asked)]
+    e_plain = float(np.concatenate(new).mean())
+    found = [one.evidence(e_plain) for one in sides.read(prompted, asked)]
+    e_prompted = float(np.nanmean(found))
+    if not e_prompted > e_plain:
         raise ValueError(
             f"Prompted completions are no likelier under {instruction!r} than plain ones "
-            f"({prompted:.3g} and {plain:.3g} nats a token, {len(asked)} of each), so this model "
-            "shows no effect to judge by. Does it follow the instruction? Take more questions, or "
-            "another judge."
+            f"({e_prompted:.3g} and {e_plain:.3g} nats a token, {len(asked)} of each), so this "
+            "model shows no effect to judge by. Does it follow the instruction? Take more "
+            "questions, or another judge."
         )
-    coherence = _coherence(sides, [*texts["plain"], *texts["prompted"]], [*asked, *asked])
-    return Likelihood(sides, plain, prompted, coherence, name)
+    coherence = _coherence(sides, [*plain, *prompted], [*asked, *asked])
+    return Likelihood(sides, e_plain, e_prompted, coherence, name)
+
+
+def _completions(
+    model: HookedModel,
+    questions: Sequence[str],
+    system: str | None,
+    n: int,
+    sampling: Sampling,
+) -> tuple[list[Conversation], list[str]]:
+    """The question of every completion, without the system turn that it was written under."""
+    prompts = [Conversation(question, system) for question in questions]
+    made = generate(model, prompts, n=n, **vars(sampling))
+    return [Conversation(questions[i]) for i in made.prompt], list(made.texts)
 
 
 def _coherence(
@@ -223,8 +239,13 @@ def _coherence(
         float(np.median([repetition(text) for text in some]))
         for some in (texts, [looped(text) for text in texts])
     ]
-    assert losses[0] < losses[1]
-    assert repeated[0] < repeated[1]
+    if not losses[0] < losses[1] or not repeated[0] < repeated[1]:
+        raise ValueError(
+            f"To this model its own completions are no likelier ({losses[0]:.3g} nats a token) "
+            f"than with their tokens shuffled ({losses[1]:.3g}), or they repeat themselves as much "
+            "as a loop does, so it cannot judge coherence. Ask for longer completions, "
+            "sampling=Sampling(max_new_tokens=64), or take another model."
+        )
     return LikelihoodCoherence(sides, (losses[0], losses[1]), (repeated[0], repeated[1]))
 
 
@@ -241,7 +262,7 @@ def shuffled_tokens(text: str, tokenizer, rng: random.Random) -> str:
 def looped(text: str) -> str:
     """The first eight words again and again, as many words as the text has and 32 at least."""
     words = text.split()
-    return " ".join((words[:LOOP] * (max(len(words), 4 * LOOP) // min(len(words), LOOP) + 1)))
+    return " ".join(words[:LOOP] * (max(len(words), 4 * LOOP) // min(len(words), LOOP) + 1))
 
 
 def _words(model: HookedModel, ids: Sequence[int]) -> list[str]:
