@@ -43,7 +43,8 @@ AUTO_KL = 0.5
 FIRST_SHARE, MOST_SHARE = 0.1, 4.0
 """Where the search for a KL begins, and the longest push that it tries, over the activations."""
 LEAST_PUSH = 2e-3
-"""A push below this share of an activation is rounding, or below the dtype's own if that is less."""
+"""A push below this share of an activation is rounding, or below the dtype's own if that is less.
+"""
 TOLERANCE = 0.05
 """How far from the target, as a share of it, an effect may be."""
 CLOSER = 6
@@ -227,7 +228,7 @@ class _Measured:
     model: HookedModel
     rows: list[Encoded]
     steering: Steering | LoRA
-    plain: list[Float[Tensor, "token d_vocab"]]
+    plain: list[Float[Tensor, "_ d_vocab"]]
     bar: Any
 
     @classmethod
@@ -344,7 +345,7 @@ class _Probe:
     """Leaves the activation as it is, and notes how far a steer would push each token."""
 
     steer: Steer
-    seen: list[Float[Tensor, "push_and_length token"]] = field(repr=False)
+    seen: list[Float[Tensor, "2 _"]] = field(repr=False)
     needs_window = True
     may_be_idle = True
 
@@ -362,7 +363,7 @@ class _BoundProbe:
 
     steer: Steer
     mask: Where
-    seen: list[Float[Tensor, "push_and_length token"]] = field(repr=False)
+    seen: list[Float[Tensor, "2 _"]] = field(repr=False)
 
     def __call__(self, activation: Residual, hook: Hook = None) -> Residual:
         h = activation[self.mask].double()

@@ -54,7 +54,7 @@ def log_probabilities(
 @torch.no_grad()
 def response_log_p(
     model: HookedModel, rows: Sequence[Encoded], size: int = 2 * ROWS
-) -> list[Float[Tensor, " token"]]:
+) -> list[Float[Tensor, " _"]]:
     """Log p of each response token of each row under the unsteered model, in nats."""
     from tqdm.auto import tqdm
 

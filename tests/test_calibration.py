@@ -67,6 +67,15 @@ def test_the_prompts_own_effect_is_matched_on_the_same_responses(model: Any) -> 
     assert found.effect == pytest.approx(found.target, rel=2 * TOLERANCE)
 
 
+def test_more_rows_than_a_pass_holds_are_all_counted(gpt2: Any) -> None:
+    responses = (" A very good day.", " home", " to the sea and the sun")
+    pairs = [PromptPair.with_system(q, "Be kind.", r) for q in QUESTIONS for r in responses]
+    found = calibrate(gpt2, at(LAYER, CAA(V)), pairs)
+    plain, prompted = zip(*[encode_pair(gpt2, pair) for pair in pairs], strict=True)
+    assert found.target == pytest.approx(mean_kl(gpt2, prompted, None, plain), rel=1e-3)
+    assert found.effect == pytest.approx(mean_kl(gpt2, plain, found.steering), rel=1e-3)
+
+
 def test_without_a_unit_it_is_the_prompts_where_there_is_one(gpt2: Any) -> None:
     steering = at(LAYER, CAA(V))
     assert calibrate(gpt2, steering, PAIRS).unit == "prompt"

@@ -14,9 +14,10 @@ from steerlens.runtime.forward import logits
 
 QUESTIONS = ("What is it?", "They went home, and then", "I love you because", "The dog ran")
 RESPONSES = (" A very good day indeed.", " to the sea", " you are kind.", " home")
+# More rows than one pass holds, of unequal length, two of each question.
 PAIRS = [
     PromptPair.with_system(q, "You are not kind.", r)
-    for q, r in zip(QUESTIONS, RESPONSES, strict=True)
+    for q, r in zip(2 * QUESTIONS, (*RESPONSES, *RESPONSES[::-1]), strict=True)
 ]
 STEERING = at(2, CAA(torch.from_numpy(np.random.default_rng(0).standard_normal(D_MODEL)).float()))
 
