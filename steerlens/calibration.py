@@ -38,8 +38,9 @@ from steerlens.types import Hook, HookedModel, Residual, Steer, SteeringWarning,
 Scalable = TypeVar("Scalable", Steering, LoRA)
 Unit = Literal["share", "target_kl", "prompt"]
 Texts: TypeAlias = "Prompts | PromptPair | Sequence[PromptPair]"
-AUTO_KL = 0.5
-"""Nats a token that `strength auto` asks for where there is no instruction to match."""
+AUTO_KL = 0.3
+"""Nats a token that `strength auto` asks for where there is no instruction to match: what "You are
+a pirate. Talk like a pirate." does to SmolLM2-135M-Instruct (0.32)."""
 FIRST_SHARE, MOST_SHARE = 0.1, 4.0
 """Where the search for a KL begins, and the longest push that it tries, over the activations."""
 LEAST_PUSH = 2e-3
@@ -47,6 +48,8 @@ LEAST_PUSH = 2e-3
 """
 TOLERANCE = 0.05
 """How far from the target, as a share of it, an effect may be."""
+ROUNDING = 1e-6
+"""Nats a token that two runs of the same may differ by: their plain side is kept in float32."""
 CLOSER = 6
 """Trials at most between a strength that is too weak and one that is strong enough."""
 LONG = 0.5
@@ -117,7 +120,7 @@ def calibrate(
 
     One of `share` (of the residual norm), `target_kl` (nats a token) and `like="prompt"` (as much
     KL as the instruction of the pairs has); with none of them it is the prompt's where pairs are
-    given, and else `target_kl=0.5`. Pairs are run without their instruction. A prompt without a
+    given, and else `target_kl=0.3`. Pairs are run without their instruction. A prompt without a
     response is first answered by the unsteered model, in `max_new_tokens` tokens, from `seed`.
     What is held in memory is one distribution a response token. A LoRA is calibrated too: its
     strength multiplies alpha, and it has no share, since it pushes at no site.
@@ -260,7 +263,7 @@ class _Measured:
     def of_prompt(self, prompted: list[Encoded]) -> float:
         """Of the instruction; ValueError where it changes nothing."""
         kl = self._mean(prompted, None)
-        if not kl > 0:
+        if kl <= ROUNDING:
             raise ValueError(
                 "The instruction of these pairs changes no prediction, so there is no effect to "
                 "match. Is it there? PromptPair.with_system(question, instruction, response)."
@@ -434,7 +437,7 @@ class _Search:
         """What was found; ValueError where no strength moves a prediction."""
         strength, trials = self.best, self._trials(pushes=isinstance(steering, Steering))
         effect, reached = self.kl(strength), self._reaches(strength)
-        if not effect > 0:
+        if effect <= ROUNDING:
             raise ValueError(
                 "The steering changes activations, but no prediction of the response tokens, at "
                 f"any strength up to {max(self.tried):.3g}. Steer another layer or scope."

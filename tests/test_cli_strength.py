@@ -28,7 +28,7 @@ def caa(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("options", "unit", "target"),
     [
-        (("--strength", "auto"), "target_kl", 0.5),
+        (("--strength", "auto"), "target_kl", 0.3),
         (("--strength", "auto", "--target-kl", "0.2"), "target_kl", 0.2),
         (("--share", "0.25"), "share", 0.25),
         (("--like", "Be positive."), "prompt", None),

@@ -97,4 +97,4 @@ def test_what_cannot_be_measured_is_an_error(gpt2: Any) -> None:
     with pytest.raises(ValueError, match="nothing to measure"):
         prompt_effect_recovered(gpt2, PAIRS, {})
     with pytest.raises(ValueError, match="same responses"):
-        prompt_effect_recovered(gpt2, PAIRS, {}, neutral=[PAIRS[::-1]])
+        prompt_effect_recovered(gpt2, PAIRS, {}, neutral=[PAIRS[1:] + PAIRS[:1]])

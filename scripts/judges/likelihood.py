@@ -191,14 +191,14 @@ TEXT = """\
 What it is: [`analysis/judges/likelihood.py`](../../analysis/judges/likelihood.py). Made by
 `python scripts/judges/likelihood.py --model smollm2`, on {name}, seed {seed}.
 
-The judge of "{instruction}" against "{neutral}" has its scale from {n}
-completions of each of eight questions: plain text tells {plain:.3f} nats a token, prompted text
-{prompted:.3f}. The table is of {n} texts of {tokens} tokens of each of eight *other* questions.
-AUROC is how often a prompted text scores above one of that kind (1 always, 0.5 chance), with a 95 %
-interval from {resamples} resamples of the questions; eight questions are few, and an interval that
-ends at 1 says no more than that no error was seen. "Score of 50 or more" counts false alarms (for
-prompted text: what is found). The last column is the second judge, which does not know the model: a
-list of pirate words.
+The judge of "{instruction}" against "{neutral}"
+has its scale from {n} completions of each of eight questions: plain text tells {plain:.3f} nats a
+token, prompted text {prompted:.3f}. The table is of {n} texts of {tokens} tokens of each of eight
+*other* questions. AUROC is how often a prompted text scores above one of that kind (1 always, 0.5
+chance), with a 95 % interval from {resamples} resamples of the questions; eight questions are few,
+and an interval that ends at 1 says no more than that no error was seen. "Score of 50 or more"
+counts false alarms (for prompted text: what is found). The last column is the second judge, which
+does not know the model: a list of pirate words.
 
 {first}
 

@@ -103,7 +103,7 @@ class Strength:
         str,
         typer.Option(
             help="0 off, 1 as fitted; auto: as strong as the instruction of the pairs, and where "
-            "there is none, 0.5 nats a token."
+            "there is none, 0.3 nats a token."
         ),
     ] = "1"
     target_kl: Annotated[
