@@ -36,7 +36,6 @@ from steerlens.steering import Steering
 from steerlens.types import HookedModel, Tokens, whole_number
 from steerlens.written import Stops, Written
 
-
 SOON = 2.0
 """Seconds of work after which a progress bar appears."""
 

@@ -202,9 +202,7 @@ def own_forward(module: nn.Module) -> Callable[..., Any]:
     return partial(type(module).forward, module)
 
 
-def _between(
-    enter: Any, run: Callable[..., Any], leave: Any, *given: Any, **options: Any
-) -> Any:
+def _between(enter: Any, run: Callable[..., Any], leave: Any, *given: Any, **options: Any) -> Any:
     """What a module does between the hook points of the bridge around it."""
     if enter is not None and enter._forward_hooks:
         if given:
