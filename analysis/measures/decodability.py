@@ -5,6 +5,7 @@ plain run. A gate, such as that of a PSR, is such a read-out.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -14,14 +15,23 @@ from jaxtyping import Float, Int
 
 from steerlens.prompts import PromptPair
 from steerlens.scopes import Scope, generated
+from steerlens.sinks import SINK, require_times
 from steerlens.sites import Layer
 from steerlens.types import HookedModel
 
 from .aligned import Aligned
 from .deltas import prompt_deltas
-from .folds import at_layers, folds_of, ratio_of_sums, with_counts, with_interval
+from .folds import (
+    Kept,
+    at_layers,
+    folds_of,
+    kept_at,
+    ratio_of_sums,
+    with_counts,
+    with_interval,
+)
 from .intervals import PerToken
-from .plain_side import noted
+from .plain_side import BY_TEMPLATE, noted
 
 Rows: TypeAlias = Float[np.ndarray, "token d_model"]
 Examples: TypeAlias = Int[np.ndarray, " token"]
@@ -39,27 +49,45 @@ def decodability(
     folds: int = 5,
     span: Scope = generated,
     seed: int = 0,
+    baseline: str = BY_TEMPLATE,
+    sinks: float = SINK,
 ) -> pd.DataFrame:
     """R^2, on other questions, of a token's strength as a function of its plain activation.
 
-    Columns: layer, strength, readout, r2, low, high, n_examples, n_tokens. `strength` is "along",
+    Columns: layer, strength, readout, r2, low, high, r2_with_sinks, n_sinks, n_examples,
+    n_questions, n_tokens. `strength` is "along",
     <Delta, v> / <v, v> with v the mean push on the questions fitted on, or "norm", |Delta|.
     Read-outs: "linear" (ridge regression) and "relu", max(0, w.h + b), the paper's gate. 1 is a
-    strength that is read off exactly, 0 no better than the mean strength.
+    strength that is read off exactly, 0 no better than the mean strength. `baseline` is the plain
+    side (`measures.plain_side`). Tokens whose norm is above `sinks` times the median in either run
+    are left out; `r2_with_sinks` is with them.
     """
+    require_times(sinks)
     if strength not in ("along", "norm"):
         raise ValueError(f"strength is 'along' or 'norm'; found {strength!r}.")
-    aligned = at_layers(model, pairs, layers, span)
+    aligned = at_layers(model, pairs, layers, span, folds, baseline)
     deltas = prompt_deltas(model, aligned)
     rows: list[dict[str, object]] = []
     for site in aligned.sites:
         delta, h = deltas[site].numpy(), aligned.plain.at(site).double().numpy()
-        missed = _missed(delta, h, aligned, strength, folds, seed)
+        keep = kept_at(aligned, site, sinks)
+        measured = partial(_missed, delta, h, aligned, strength, folds, seed)
+        missed = measured(keep)
+        of_all = missed if keep.all() else measured()
         for name in ("linear", "relu"):
             left, low, high = ratio_of_sums(missed[name], missed["mean"], aligned, seed)
-            r2 = with_interval("r2", 1 - left, 1 - high, 1 - low)
-            rows.append({"layer": site.layer, "strength": strength, "readout": name, **r2})
-    return noted(with_counts(rows, aligned), model)
+            left_of_all = ratio_of_sums(of_all[name], of_all["mean"], aligned, seed)[0]
+            rows.append(
+                {
+                    "layer": site.layer,
+                    "strength": strength,
+                    "readout": name,
+                    **with_interval("r2", 1 - left, 1 - high, 1 - low),
+                    "r2_with_sinks": 1 - left_of_all,
+                    "n_sinks": int((~keep).sum()),
+                }
+            )
+    return noted(with_counts(rows, aligned), model, baseline, sinks)
 
 
 def _missed(
@@ -69,10 +97,16 @@ def _missed(
     strength: Strength,
     folds: int,
     seed: int,
+    keep: Kept | None = None,
 ) -> dict[str, PerToken]:
-    """By read-out, the squared error at each token, from read-outs fitted on other questions."""
+    """By read-out, the squared error at each token, from read-outs fitted on other questions.
+
+    It is 0 at tokens that are not kept, which have no part in anything.
+    """
     missed = {name: np.zeros(len(delta)) for name in ("mean", "linear", "relu")}
-    for train, test in folds_of(aligned, folds, seed):
+    for train, test in folds_of(aligned, folds, seed, keep):
+        if len(test) == 0:
+            continue
         y = _strengths(delta, delta[train].mean(axis=0), strength)
         x = _standardised(h, train)
         linear = _ridge(x[train], y[train], aligned.question.numpy()[train])

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from steerlens.identity import device_of
-from steerlens.prompts import Encoded, PromptPair, encode_pair, stack
+from steerlens.prompts import Encoded, PromptPair, stack
 from steerlens.runtime.forward import logits
 from steerlens.runtime.hooks import running, watching
 from steerlens.scopes import response
@@ -17,22 +17,25 @@ from steerlens.steering import Steering
 from steerlens.types import HookedModel
 
 from .entries import Entry, as_entries
-from .plain_side import noted
+from .plain_side import BY_TEMPLATE, noted, require_baseline, rows_of
 
 
 def logit_shift(
     model: HookedModel,
     pairs: Sequence[PromptPair],
     steerings: Mapping[str, Steering] | Sequence[Entry],
+    *,
+    baseline: str = BY_TEMPLATE,
 ) -> pd.DataFrame:
     """How far the prompt and each steering move the predictions of the response tokens.
 
     Columns: method, strength, strength_value, mean_kl (nats, of the moved from the plain
     distribution, over predicted tokens), max_shift (largest change of a log-probability),
     top_changed (share of tokens whose likeliest next token changed), moved (whether any logit
-    did), n_tokens.
+    did), n_tokens. `baseline` is the plain side (`measures.plain_side`).
     """
-    rows = [encode_pair(model, pair) for pair in pairs]
+    require_baseline(baseline)
+    rows = [rows_of(model, pair, baseline) for pair in pairs]
     plain_rows, prompted_rows = [row for row, _ in rows], [row for _, row in rows]
     plain = _log_probabilities(model, plain_rows)
     prompted = _log_probabilities(model, prompted_rows)
@@ -40,7 +43,7 @@ def logit_shift(
     for entry in as_entries(steerings):
         moved = _log_probabilities(model, plain_rows, entry.steering)
         shifts.append(_shift(entry.method, entry.strength, entry.strength_value, moved, plain))
-    return noted(pd.DataFrame(shifts), model)
+    return noted(pd.DataFrame(shifts), model, baseline)
 
 
 @torch.no_grad()

@@ -89,7 +89,7 @@ class PSR:
     ) -> "PSR":
         """The paper's Const_DiM: the mean of what the prompt does to a token, added to all.
 
-        Tokens longer than `sinks` times the median, in either run, are left out; infinity keeps all.
+        Tokens longer than `sinks` times the median in either run are left out; infinity keeps all.
         """
         keep = ordinary_pairs(plain, prompted, sinks)
         return cls.constant(prompted[keep].float().mean(dim=0) - plain[keep].float().mean(dim=0))
