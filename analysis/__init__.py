@@ -36,6 +36,7 @@ _HOME = {
         "with_least_squares",
     ],
     "measures.matching": ["Aim", "match", "with_matched"],
+    "measures.plain_side": ["NEUTRAL"],
     "measures.rank_share": ["rank_share"],
     "measures.search": ["Match"],
     "measures.tradeoff": ["Scored", "Setting", "Tradeoff", "c80", "cp", "tradeoff"],
@@ -78,6 +79,7 @@ if TYPE_CHECKING:
         with_least_squares,
     )
     from .measures.matching import Aim, match, with_matched
+    from .measures.plain_side import NEUTRAL
     from .measures.rank_share import rank_share
     from .measures.search import Match
     from .measures.tradeoff import Scored, Setting, Tradeoff, c80, cp, tradeoff

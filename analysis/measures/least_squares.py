@@ -81,10 +81,10 @@ def least_squares_strength(
     "steered", from the lowest steered layer up; "last", the last one alone; "site", the lowest
     alone at which the steering changes tokens of the span, its own site if it acts on them.
 
-    Strengths are tried, 0 and 1 first. Between the last one and the best before it the change is
-    taken for a straight line, which says what to try next (Gauss and Newton's method with a secant
-    for the derivative); the best of all that were tried is returned. ValueError if the steering
-    changes nothing there.
+    Strengths are tried, 0 and 1 first. What to try next follows from taking the change between the
+    two last for a straight line (Gauss and Newton's method with a secant for the derivative), then
+    from the parabola through the best and the two nearest to it; the best of all is returned.
+    ValueError if the steering changes nothing there.
     """
     require_choice("layers", layers, get_args(Which))
     require_times(sinks)
@@ -150,12 +150,13 @@ def _first_changed(model: HookedModel, aligned: Aligned, steering: Steering) -> 
 
 
 def _least(missed: Callable[[float], Pushes]) -> float:
-    """The strength with the least |missed|^2 of those that the secants lead to."""
+    """The strength with the least |missed|^2 of those that secants and parabolas lead to."""
     best, other = (1.0, missed(1.0)), (0.0, missed(0.0))
     require_change(best[1] - other[1])
     errors = {strength: _square(left) for strength, left in (best, other)}
     for _ in range(MOST_TRIALS):
-        strength = _where_straight(best, other)
+        vertex = _vertex(errors)
+        strength = _where_straight(best, other) if vertex is None else vertex
         nearest = min(errors, key=lambda tried: abs(tried - strength))
         if abs(strength) > LARGEST or abs(strength - nearest) <= CLOSE * abs(strength):
             break
@@ -175,6 +176,17 @@ def _where_straight(last: tuple[float, Pushes], other: tuple[float, Pushes]) -> 
     slope = (left - left_other) / (s - s_other)
     steepness = _square(slope)
     return s if steepness == 0 else s - float((slope.double() * left).sum()) / steepness
+
+
+def _vertex(errors: Mapping[float, float]) -> float | None:
+    """The lowest point of the parabola through the best strength and the two nearest to it."""
+    if len(errors) < 3:
+        return None
+    best = min(errors, key=errors.__getitem__)
+    a, b, c = sorted(sorted(errors, key=lambda tried: abs(tried - best))[:3])
+    first, second = (errors[b] - errors[a]) / (b - a), (errors[c] - errors[b]) / (c - b)
+    bend = (second - first) / (c - a)
+    return (a + b) / 2 - first / (2 * bend) if bend > 0 else None
 
 
 def require_change(change: Pushes) -> None:
