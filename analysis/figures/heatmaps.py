@@ -54,9 +54,9 @@ def coefficient_heatmap(
     """A token x layer map of one measure, a panel per method and strength, on one scale around 0.
 
     It shows one example: name it if the table has several. Colours end at the largest |value|, or
-    at the `colour_quantile` of |value|, as the colour bar then says; sinks (`sink` in the table) are
-    marked and do not count there. What is not finite is grey. Rows get lower and labels fewer where
-    there are many tokens, and panels go below each other where there are many layers.
+    at the `colour_quantile` of |value|, as the colour bar then says; sinks (`sink` in the table)
+    are marked and do not count there. What is not finite is grey. Rows get lower and labels fewer
+    where there are many tokens, and panels go below each other where there are many layers.
     """
     require_columns(table, [*CELL, *MEASURES], "coefficient_heatmap")
     if column not in MEASURES:

@@ -157,7 +157,7 @@ def _checked(table: pd.DataFrame, name: str) -> pd.DataFrame:
         raise ValueError(
             f"{of} has several rows at position {repeated[0]}. Keep one example, layer and method."
         )
-    marks = {name: table[name] if name in table else False for name in MARKS}
+    marks = {name: table.get(name, False) for name in MARKS}
     return table.assign(**marks).astype({"value": float}).sort_values("position")
 
 

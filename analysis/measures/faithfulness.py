@@ -91,10 +91,17 @@ def faithfulness(
             entry = Entry(name, None, "", float("nan"))
             tables.append(measured.table(others, entry, **random))
     if not tables:
-        raise ValueError("No steering and no reference prompts were given: nothing to measure.")
+        raise NothingToMeasure(
+            "No steering and no reference prompts were given: nothing to measure. The neutral "
+            f"instruction is not measured either: {said}."
+        )
     table = noted(pd.concat(tables, ignore_index=True), model, baseline, sinks)
     table.attrs["any_instruction"] = said
     return table
+
+
+class NothingToMeasure(ValueError):
+    """There is neither a method nor another prompt to hold against the prompt."""
 
 
 def reworded(pairs: Sequence[PromptPair], instruction: str) -> list[PromptPair]:

@@ -1,7 +1,7 @@
 """`steerlens compare` and `faithfulness`."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -23,9 +23,12 @@ from steerlens.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from steerlens.analysis import FaithfulnessStudy
     from steerlens.prompts import PromptPair
     from steerlens.steering import Steering
     from steerlens.types import HookedModel
+
+SINK_TIMES = 4.0  # steerlens.sinks.SINK, which waits for torch; a test holds them together
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,20 @@ class Measured(Templating):
     neutral: Annotated[
         list[str] | None, typer.Option(help="An instruction that asks for nothing; repeatable.")
     ] = None
+    baseline: Annotated[
+        str,
+        typer.Option(
+            help="What the prompt is compared with: template (what the chat template puts there by "
+            "itself), none (no system turn), neutral (an instruction that asks for nothing), or "
+            "the text of an instruction."
+        ),
+    ] = "template"
+    sinks: Annotated[
+        float,
+        typer.Option(
+            help="Tokens whose norm is above so many times the median are left out; inf keeps all."
+        ),
+    ] = SINK_TIMES
     seed: Seed = 0
     max_new_tokens: MaxNewTokens = 64
     backend: Backend = "auto"
@@ -46,14 +63,27 @@ class Measured(Templating):
     as_json: AsJson = False
 
     def inputs(
-        self, pairs: Path, steering: Sequence[Path], out: Path
+        self,
+        pairs: Path,
+        steering: Sequence[Path],
+        out: Path,
+        require: "Callable[[Sequence[object]], None]",
     ) -> "tuple[HookedModel, list[PromptPair], dict[str, Steering]]":
-        """The model, every pair answered, the steerings; bad files are errors before any work."""
+        """The model, every pair answered, the steerings; bad input is an error before any work.
+
+        `require` raises ValueError for too few questions.
+        """
+        from steerlens.analysis import require_baseline
         from steerlens.jsonl import read_prompt_pairs
+        from steerlens.sinks import require_times
 
         lines = read_prompt_pairs(pairs)
-        model = inputs.load(self.model, self.backend, self.device, self.template())
+        require([inputs.question_of(line) for line in lines])
+        require_baseline(self.baseline)
+        require_times(self.sinks)
         inputs.require_folder_of(out)
+        inputs.require_steering_files(steering)
+        model = inputs.load(self.model, self.backend, self.device, self.template())
         steerings = inputs.steerings_of(steering, model)
         return model, inputs.answered(model, lines, self.seed, self.max_new_tokens), steerings
 
@@ -64,6 +94,8 @@ class Measured(Templating):
             "equivalents": self.equivalent or (),
             "neutral": self.neutral or (),
             "seed": self.seed,
+            "baseline": self.baseline,
+            "sinks": self.sinks,
         }
 
 
@@ -80,7 +112,10 @@ def compare(
     """
     from steerlens import analysis
 
-    model, answered, steerings = measured.inputs(pairs, steering, out)
+    def enough(questions: Sequence[object]) -> None:
+        analysis.require_others(len(questions))
+
+    model, answered, steerings = measured.inputs(pairs, steering, out, enough)
     compared = analysis.compare(model, answered, steerings, **measured.options)
     page = analysis.comparison_report(
         compared,
@@ -96,6 +131,10 @@ def compare(
     content = {
         "report": str(out),
         "plain_system": shift.attrs["plain_system"],
+        "baseline": compared.baseline,
+        "layer": compared.layer,
+        "measured": compared.n_test,
+        "for_strengths": compared.n_train,
         "faithfulness": output.records(compared.faithfulness),
         "logit_shift": output.records(shift),
     }
@@ -114,11 +153,16 @@ def faithfulness(
 ) -> None:
     """How unevenly the prompt pushes the tokens, and which steering files are faithful to it.
 
-    A line of the pairs file without a response is answered by the prompted model first.
+    A line of the pairs file without a response is answered by the prompted model first. With
+    steering files and at least four questions, every second question sets the least-squares
+    strengths and is not measured.
     """
     from steerlens import analysis
 
-    model, answered, steerings = measured.inputs(pairs, steering or [], out)
+    def enough(questions: Sequence[object]) -> None:
+        analysis.require_questions(len(set(questions)))
+
+    model, answered, steerings = measured.inputs(pairs, steering or [], out, enough)
     studied = analysis.faithfulness_study(model, answered, steerings, **measured.options)
     page = analysis.faithfulness_report(
         studied,
@@ -134,4 +178,21 @@ def faithfulness(
         "faithfulness": studied.faithfulness,
     }
     records = {name: output.records(table) for name, table in tables.items() if table is not None}
-    output.say({"report": str(out), **records}, measured.as_json, f"The report is at {out}")
+    content = {
+        "report": str(out),
+        "plain_system": studied.coefficients.attrs["plain_system"],
+        "baseline": studied.baseline,
+        "measured": studied.n_test,
+        "for_strengths": studied.n_train,
+    }
+    output.say({**content, **records}, measured.as_json, f"The report is at {out}{halves(studied)}")
+
+
+def halves(studied: "FaithfulnessStudy") -> str:
+    """That some pairs set the strengths and were not measured, where it is so."""
+    if not studied.n_train:
+        return ""
+    return (
+        f" ({studied.n_test} pairs measured; the other {studied.n_train} set the least-squares "
+        "strengths)"
+    )

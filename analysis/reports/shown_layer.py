@@ -5,8 +5,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-ENOUGH_QUESTIONS = 4
-"""An R^2 over fewer questions says nothing."""
+from ..figures.assumptions import ENOUGH_QUESTIONS
 
 
 @dataclass(frozen=True)
