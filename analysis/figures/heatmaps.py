@@ -78,17 +78,13 @@ def coefficient_heatmap(
     for i, panel in enumerate(panels):
         for trace in panel:
             figure.add_trace(trace, row=i // across + 1, col=i % across + 1)
-    _label_map(figure, tokens, each)
-    _label_layers(figure, layers, across)
+    _label_axes(figure, tokens, each, layers, across)
     figure.update_layout(height=down * (height + _GAP) - _GAP + 200)
     ordinary = rows.loc[~sinks_in(rows), column]
     figure.update_layout(coloraxis=_colour_axis(ordinary, column, colour_quantile))
     grey = any(trace.name == GREY for panel in panels for trace in panel)
-    subtitle = (
-        f"Example {rows['example'].iloc[0]}, {view} view, tokens against layers."
-        f"{' Grey cells: × not measured, ∞ infinite.' if grey else ''}{_sinks_said(rows)}"
-        f"{against(rows)}"
-    )
+    said = " Grey cells: × not measured, ∞ infinite." * grey + _sinks_said(rows) + against(rows)
+    subtitle = f"Example {rows['example'].iloc[0]}, {view} view, tokens against layers.{said}"
     return titled(figure, "The push on each token at each layer", subtitle, top=140)
 
 
@@ -217,6 +213,13 @@ def _colour_axis(values: pd.Series, column: str, quantile: float | None) -> dict
             "exponentformat": "power",
         },
     }
+
+
+def _label_axes(
+    figure: go.Figure, tokens: dict[int, str], each: int, layers: list[int], across: int
+) -> None:
+    _label_map(figure, tokens, each)
+    _label_layers(figure, layers, across)
 
 
 def _label_layers(figure: go.Figure, layers: list[int], across: int) -> None:

@@ -82,19 +82,26 @@ def decodability(
         missed = measured(keep)
         of_all = missed if keep.all() else measured()
         for name in readouts:
-            left, low, high = ratio_of_sums(missed[name], missed["mean"], aligned, seed)
-            left_of_all = ratio_of_sums(of_all[name], of_all["mean"], aligned, seed)[0]
-            rows.append(
-                {
-                    "layer": site.layer,
-                    "strength": strength,
-                    "readout": name,
-                    **with_interval("r2", 1 - left, 1 - high, 1 - low),
-                    "r2_with_sinks": 1 - left_of_all,
-                    "n_sinks": int((~keep).sum()),
-                }
-            )
+            found = _r2(missed[name], missed["mean"], of_all[name], of_all["mean"], aligned, seed)
+            counts = {"n_sinks": int((~keep).sum())}
+            place = {"layer": site.layer, "strength": strength, "readout": name}
+            rows.append({**place, **found, **counts})
     return noted(with_counts(rows, aligned), model, baseline, sinks)
+
+
+def _r2(
+    missed: PerToken,
+    by_mean: PerToken,
+    missed_of_all: PerToken,
+    by_mean_of_all: PerToken,
+    aligned: Aligned,
+    seed: int,
+) -> dict[str, float]:
+    """R^2 with its interval, and R^2 with sinks."""
+    left, low, high = ratio_of_sums(missed, by_mean, aligned, seed)
+    left_of_all = ratio_of_sums(missed_of_all, by_mean_of_all, aligned, seed)[0]
+    r2 = with_interval("r2", 1 - left, 1 - high, 1 - low)
+    return {**r2, "r2_with_sinks": 1 - left_of_all}
 
 
 def _missed(

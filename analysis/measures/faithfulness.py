@@ -20,6 +20,7 @@ them would be most of it; `relative_rmse_with_sinks` is over all.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import pandas as pd
 import torch
@@ -86,10 +87,8 @@ def faithfulness(
         NEUTRAL: [measured.other(model, other) for other in neutral],
         ANY_INSTRUCTION: extra,
     }
-    for name, others in references.items():
-        if others:
-            entry = Entry(name, None, "", float("nan"))
-            tables.append(measured.table(others, entry, **random))
+    without = partial(Entry, steering=None, strength="", strength_value=float("nan"))
+    tables += [measured.table(o, without(name), **random) for name, o in references.items() if o]
     if not tables:
         raise NothingToMeasure(
             "No steering and no reference prompts were given: nothing to measure. The neutral "
@@ -120,6 +119,22 @@ def reworded(pairs: Sequence[PromptPair], instruction: str) -> list[PromptPair]:
 def relative_rmse(numerator: Squares, denominator: Squares) -> float:
     """sqrt(sum numerator / sum denominator), of squared norms per token."""
     return float(torch.sqrt(numerator.sum() / denominator.sum()))
+
+
+def other_wording(
+    model: HookedModel,
+    aligned: Aligned,
+    pairs: Sequence[PromptPair],
+    baseline: str = BY_TEMPLATE,
+) -> Deltas:
+    """What other prompts do on the same responses; ValueError if these are others."""
+    other = align(model, pairs, aligned.sites, span=aligned.span, baseline=baseline)
+    if not torch.equal(other.plain.tokens, aligned.plain.tokens):
+        raise ValueError(
+            "Equivalent prompts must come with the same responses in the same order as the pairs. "
+            "Make them with reworded(pairs, instruction)."
+        )
+    return prompt_deltas(model, other)
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,14 +168,7 @@ class Pushes:
 
     def other(self, model: HookedModel, pairs: Sequence[PromptPair]) -> Deltas:
         """What other prompts do on the same responses; ValueError if these are others."""
-        span, sites = self.aligned.span, self.aligned.sites
-        other = align(model, pairs, sites, span=span, baseline=self.baseline)
-        if not torch.equal(other.plain.tokens, self.aligned.plain.tokens):
-            raise ValueError(
-                "Equivalent prompts must come with the same responses in the same order as the "
-                "pairs. Make them with reworded(pairs, instruction)."
-            )
-        return prompt_deltas(model, other)
+        return other_wording(model, self.aligned, pairs, self.baseline)
 
     def neutrally(
         self, model: HookedModel, pairs: Sequence[PromptPair]

@@ -88,24 +88,18 @@ def compare(
     entries = entries_for(model, steerings, train_pairs, **against)
     shown = _shown(model, pairs, steerings, seed, against)
     table = coefficients(model, pairs, range(model.cfg.n_layers), entries, **against)
-    views = [
-        coloured_text(model, pair, number, table, steerings, shown.layer)
-        for number, pair in enumerate(pairs[:n_shown])
-    ]
+    others = [[reworded(pairs, text) for text in wordings] for wordings in (equivalents, neutral)]
     errors = faithfulness(
-        model,
-        pairs,
-        entries,
-        equivalents=[reworded(pairs, text) for text in equivalents],
-        neutral=[reworded(pairs, text) for text in neutral],
-        seed=seed,
-        **against,
+        model, pairs, entries, equivalents=others[0], neutral=others[1], seed=seed, **against
     )
     return Comparison(
         coefficients=table,
         faithfulness=with_train(errors, len(train_pairs)),
         logit_shift=logit_shift(model, pairs, entries, baseline=baseline),
-        token_views=tuple(views),
+        token_views=tuple(
+            coloured_text(model, pair, number, table, steerings, shown.layer)
+            for number, pair in enumerate(pairs[:n_shown])
+        ),
         layer=shown.layer,
         n_train=len(train_pairs),
         n_test=len(pairs),

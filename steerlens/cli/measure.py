@@ -23,7 +23,6 @@ from steerlens.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from steerlens.analysis import FaithfulnessStudy
     from steerlens.prompts import PromptPair
     from steerlens.steering import Steering
     from steerlens.types import HookedModel
@@ -138,7 +137,8 @@ def compare(
         "faithfulness": output.records(compared.faithfulness),
         "logit_shift": output.records(shift),
     }
-    output.say(content, measured.as_json, f"The report is at {out}")
+    said = halves(compared.n_test, compared.n_train)
+    output.say(content, measured.as_json, f"The report is at {out}{said}")
 
 
 @grouped
@@ -178,6 +178,7 @@ def faithfulness(
         "faithfulness": studied.faithfulness,
     }
     records = {name: output.records(table) for name, table in tables.items() if table is not None}
+    said = halves(studied.n_test, studied.n_train)
     content = {
         "report": str(out),
         "plain_system": studied.coefficients.attrs["plain_system"],
@@ -185,14 +186,13 @@ def faithfulness(
         "measured": studied.n_test,
         "for_strengths": studied.n_train,
     }
-    output.say({**content, **records}, measured.as_json, f"The report is at {out}{halves(studied)}")
+    output.say({**content, **records}, measured.as_json, f"The report is at {out}{said}")
 
 
-def halves(studied: "FaithfulnessStudy") -> str:
+def halves(measured: int, for_strengths: int) -> str:
     """That some pairs set the strengths and were not measured, where it is so."""
-    if not studied.n_train:
+    if not for_strengths:
         return ""
     return (
-        f" ({studied.n_test} pairs measured; the other {studied.n_train} set the least-squares "
-        "strengths)"
+        f" ({measured} pairs measured; the other {for_strengths} set the least-squares strengths)"
     )
