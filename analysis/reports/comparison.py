@@ -74,10 +74,8 @@ def compare(
     methods appear as fitted only. `equivalents` are other wordings of the instruction, `neutral`
     instructions that ask for nothing of the kind. `baseline` is what the prompt is compared with:
     "template", "none", "neutral", or an instruction; tokens whose norm is above `sinks` times the
-    median are left out of directions and statistics.
-
-    Pictures of one layer show that where the prompt's push is most decodable, among those that all
-    methods reach; where that cannot be told, the first of the last third.
+    median are left out of directions and statistics. Pictures of one layer show that where the
+    prompt's push is most decodable (`shown_layer`).
     """
     if not steerings:
         raise ValueError("No steering was given. Pass at least one: {'CAA': steering}.")
