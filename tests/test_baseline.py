@@ -115,7 +115,7 @@ def test_none_leaves_out_a_text_that_was_chosen_for_the_model_too(
 
 @pytest.mark.parametrize("baseline", ["", "  ", None, 3])
 def test_a_baseline_that_is_no_text_is_an_error(gpt2: Any, baseline: Any, unchecked: None) -> None:
-    with pytest.raises(ValueError, match="'template'.*'none'.*'neutral'"):
+    with pytest.raises(ValueError, match=r"'template'.*'none'.*'neutral'"):
         coefficients(gpt2, PAIRS, [1], {}, baseline=baseline)
 
 
@@ -143,7 +143,7 @@ def test_a_default_inside_the_user_turn_cannot_be_left_out_and_the_error_says_so
     pairs = PAIRS[:2]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        with pytest.raises(ValueError, match="baseline='none'.*user turn"):
+        with pytest.raises(ValueError, match=r"baseline='none'.*user turn"):
             coefficients(model, pairs, [1], {}, baseline="none")
 
 

@@ -7,6 +7,7 @@ from typing import Literal, TypeAlias, get_args
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from steerlens.checks import require_choice
 from steerlens.prompts import PromptPair
@@ -41,7 +42,7 @@ def with_least_squares(
 ) -> list[Entry]:
     """Every steering twice: as fitted, and at the least-squares strength of `train_pairs`."""
     entries = []
-    for name, steering in steerings.items():
+    for name, steering in tqdm(steerings.items(), desc="least squares", unit="method", delay=5):
         value = least_squares_strength(
             model, steering, train_pairs, span=span, layers=layers, baseline=baseline, sinks=sinks
         )

@@ -11,6 +11,7 @@ import typer
 from steerlens.cli import inputs, output
 from steerlens.cli.grouped import grouped
 from steerlens.cli.options import (
+    SINK_TIMES,
     AsJson,
     Backend,
     Device,
@@ -19,6 +20,7 @@ from steerlens.cli.options import (
     Out,
     Pairs,
     Seed,
+    Sinks,
     Templating,
 )
 
@@ -26,8 +28,6 @@ if TYPE_CHECKING:
     from steerlens.prompts import PromptPair
     from steerlens.steering import Steering
     from steerlens.types import HookedModel
-
-SINK_TIMES = 4.0  # steerlens.sinks.SINK, which waits for torch; a test holds them together
 
 
 @dataclass(frozen=True)
@@ -49,12 +49,7 @@ class Measured(Templating):
             "the text of an instruction."
         ),
     ] = "template"
-    sinks: Annotated[
-        float,
-        typer.Option(
-            help="Tokens whose norm is above so many times the median are left out; inf keeps all."
-        ),
-    ] = SINK_TIMES
+    sinks: Sinks = SINK_TIMES
     seed: Seed = 0
     max_new_tokens: MaxNewTokens = 64
     backend: Backend = "auto"

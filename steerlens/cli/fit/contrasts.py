@@ -6,7 +6,15 @@ import typer
 
 from steerlens.cli import inputs, output
 from steerlens.cli.grouped import grouped
-from steerlens.cli.options import Contrasts, Out, Read, RunOptions, Steered
+from steerlens.cli.options import (
+    SINK_TIMES,
+    Contrasts,
+    Out,
+    Read,
+    RunOptions,
+    Sinks,
+    Steered,
+)
 
 
 @grouped
@@ -36,6 +44,7 @@ def fit_caa(
     layer: Annotated[int, typer.Option(help="The block whose output is read and written.")],
     read: Read = "",
     scope: Steered = "response",
+    sinks: Sinks = SINK_TIMES,
     run: RunOptions,
 ) -> None:
     """CAA: the mean difference over contrast pairs, added at every position of the scope."""
@@ -47,7 +56,10 @@ def fit_caa(
     reading = scope_named(read) if read else None
     steered = scope_named(scope)
     model = inputs.load(*run.place)
-    fit = CAA.fit(model, (positive, negative), layer, read=reading)
+    fit = CAA.fit(model, (positive, negative), layer, read=reading, sinks=sinks)
     fit.steering.only(steered).save(out)
+    left_out = sum(fit.sinks.values())
     content = {"file": str(out), "method": "CAA", "layer": layer, "pairs": len(positive)}
-    output.say(content, run.as_json, f"Wrote {out} (from {len(positive)} pairs)")
+    content["sinks"] = left_out
+    some = f"; {left_out} tokens left out as sinks" if left_out else ""
+    output.say(content, run.as_json, f"Wrote {out} (from {len(positive)} pairs{some})")
