@@ -21,7 +21,7 @@ _HOME = {
         "tradeoff_curve",
     ],
     "judges": ["Coherence", "Judge", "judge_of"],
-    "measures.coefficients": ["coefficients", "require_others", "strengths"],
+    "measures.coefficients": ["coefficients", "strengths"],
     "measures.completions": ["side_by_side"],
     "measures.aligned": ["align"],
     "measures.decodability": ["decodability"],
@@ -36,18 +36,13 @@ _HOME = {
         "with_least_squares",
     ],
     "measures.matching": ["Aim", "match", "with_matched"],
-    "measures.plain_side": ["NEUTRAL", "require_baseline"],
+    "measures.plain_side": ["NEUTRAL"],
     "measures.rank_share": ["rank_share"],
     "measures.search": ["Match"],
     "measures.tradeoff": ["Scored", "Setting", "Tradeoff", "c80", "cp", "tradeoff"],
     "reports.coloured_text": ["coloured_text"],
     "reports.comparison": ["Comparison", "compare", "comparison_report"],
-    "reports.faithfulness": [
-        "FaithfulnessStudy",
-        "faithfulness_report",
-        "faithfulness_study",
-        "require_questions",
-    ],
+    "reports.faithfulness": ["FaithfulnessStudy", "faithfulness_report", "faithfulness_study"],
     "reports.demo": ["run_demo"],
     "reports.page": ["Report"],
     "reports.provenance": ["provenance"],
@@ -70,7 +65,7 @@ if TYPE_CHECKING:
     )
     from .judges import Coherence, Judge, judge_of
     from .measures.aligned import align
-    from .measures.coefficients import coefficients, require_others, strengths
+    from .measures.coefficients import coefficients, strengths
     from .measures.completions import side_by_side
     from .measures.decodability import decodability
     from .measures.deltas import prompt_deltas, steering_deltas
@@ -84,19 +79,14 @@ if TYPE_CHECKING:
         with_least_squares,
     )
     from .measures.matching import Aim, match, with_matched
-    from .measures.plain_side import NEUTRAL, require_baseline
+    from .measures.plain_side import NEUTRAL
     from .measures.rank_share import rank_share
     from .measures.search import Match
     from .measures.tradeoff import Scored, Setting, Tradeoff, c80, cp, tradeoff
     from .reports.coloured_text import coloured_text
     from .reports.comparison import Comparison, compare, comparison_report
     from .reports.demo import run_demo
-    from .reports.faithfulness import (
-        FaithfulnessStudy,
-        faithfulness_report,
-        faithfulness_study,
-        require_questions,
-    )
+    from .reports.faithfulness import FaithfulnessStudy, faithfulness_report, faithfulness_study
     from .reports.page import Report
     from .reports.provenance import provenance
 

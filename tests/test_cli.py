@@ -268,6 +268,7 @@ def test_random_directions_of_few_pairs_have_no_score(run: Any, tmp_path: Path) 
         "auroc": None,
         "correlation": None,
         "held_out_pairs": 0,
+        "sinks": 0,
     }
     code, _, said = run(*command, "--kind", "means")
     assert code == 2

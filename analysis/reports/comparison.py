@@ -18,7 +18,7 @@ from ..measures.coefficients import coefficients, require_others
 from ..measures.decodability import decodability
 from ..measures.effects import logit_shift
 from ..measures.entries import as_fitted
-from ..measures.faithfulness import faithfulness, reworded
+from ..measures.faithfulness import faithfulness
 from ..measures.least_squares import entries_for, split_by_question
 from ..measures.plain_side import BY_TEMPLATE
 from .coloured_text import coloured_text
@@ -28,6 +28,7 @@ from .measured import (
     against_said,
     any_instruction_said,
     halves_said,
+    in_other_words,
     sinks_said,
     with_train,
 )
@@ -72,32 +73,31 @@ def compare(
     Least-squares strengths are found on `train_pairs`, by default those of every second question,
     which are then not measured; with fewer than four questions there is nothing to spare and
     methods appear as fitted only. `equivalents` are other wordings of the instruction, `neutral`
-    instructions that ask for nothing of the kind. `baseline` is what the prompt is compared with:
-    "template", "none", "neutral", or an instruction; tokens whose norm is above `sinks` times the
-    median are left out of directions and statistics. Pictures of one layer show that where the
-    prompt's push is most decodable (`shown_layer`).
+    ones ask for nothing of the kind. `baseline` is what the prompt is compared with: "template",
+    "none", "neutral", or an instruction; tokens longer than `sinks` times the median are left out
+    of statistics. One layer is shown where there is room for one (`shown_layer`).
     """
     if not steerings:
         raise ValueError("No steering was given. Pass at least one: {'CAA': steering}.")
     if train_pairs is None:
         train_pairs, pairs = split_by_question(pairs)
     require_others(len(pairs))
-    against: Against = {"baseline": baseline, "sinks": sinks}
+    against = Against(baseline=baseline, sinks=sinks)
     entries = entries_for(model, steerings, train_pairs, **against)
     shown = _shown(model, pairs, steerings, seed, against)
     table = coefficients(model, pairs, range(model.cfg.n_layers), entries, **against)
-    others = [[reworded(pairs, text) for text in wordings] for wordings in (equivalents, neutral)]
+    views = [
+        coloured_text(model, pair, number, table, steerings, shown.layer)
+        for number, pair in enumerate(pairs[:n_shown])
+    ]
     errors = faithfulness(
-        model, pairs, entries, equivalents=others[0], neutral=others[1], seed=seed, **against
+        model, pairs, entries, **in_other_words(pairs, equivalents, neutral), seed=seed, **against
     )
     return Comparison(
         coefficients=table,
         faithfulness=with_train(errors, len(train_pairs)),
         logit_shift=logit_shift(model, pairs, entries, baseline=baseline),
-        token_views=tuple(
-            coloured_text(model, pair, number, table, steerings, shown.layer)
-            for number, pair in enumerate(pairs[:n_shown])
-        ),
+        token_views=tuple(views),
         layer=shown.layer,
         n_train=len(train_pairs),
         n_test=len(pairs),

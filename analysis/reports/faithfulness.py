@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import pandas as pd
 
@@ -19,7 +18,7 @@ from ..measures.coefficients import coefficients
 from ..measures.decodability import decodability
 from ..measures.dispersion import dispersion
 from ..measures.entries import Entry
-from ..measures.faithfulness import NothingToMeasure, faithfulness, reworded
+from ..measures.faithfulness import NothingToMeasure, faithfulness
 from ..measures.least_squares import entries_for, split_by_question
 from ..measures.plain_side import BY_TEMPLATE
 from ..measures.rank_share import rank_share
@@ -30,6 +29,7 @@ from .measured import (
     against_said,
     any_instruction_said,
     halves_said,
+    in_other_words,
     sinks_said,
     with_train,
 )
@@ -87,7 +87,7 @@ def faithfulness_study(
     table = coefficients(model, pairs, range(n_layers), entries, **against)
     readouts = decodability(model, pairs, folds=folds, seed=seed, **against)
     shown = shown_layer(n_layers, readouts, _reached(model, steerings))
-    others = [[reworded(pairs, text) for text in wordings] for wordings in (equivalents, neutral)]
+    others = in_other_words(pairs, equivalents, neutral)
     return FaithfulnessStudy(
         coefficients=table,
         dispersion=dispersion(table, seed=seed),
@@ -116,19 +116,17 @@ def _errors_of(
     model: HookedModel,
     pairs: Sequence[PromptPair],
     entries: Sequence[Entry],
-    others: Sequence[Sequence[Sequence[PromptPair]]],
+    others: Mapping[str, Sequence[Sequence[PromptPair]]],
     n_train: int,
     seed: int,
     against: Against,
 ) -> pd.DataFrame | None:
     """The errors of all entries and references; None where there are none at all."""
-    measure = partial(faithfulness, model, pairs, entries, seed=seed, **against)
-    if entries or others[0] or others[1]:
-        return with_train(measure(equivalents=others[0], neutral=others[1]), n_train)
     try:
-        return with_train(measure(), n_train)
+        errors = faithfulness(model, pairs, entries, **others, seed=seed, **against)
     except NothingToMeasure:
         return None
+    return with_train(errors, n_train)
 
 
 def _folds(pairs: Sequence[PromptPair]) -> int:

@@ -1,9 +1,13 @@
 """What a report says of how it was measured: plain side, halves, sinks, any instruction."""
 
+from collections.abc import Sequence
 from typing import Protocol, TypedDict, runtime_checkable
 
 import pandas as pd
 
+from steerlens.prompts import PromptPair
+
+from ..measures.faithfulness import reworded
 from ..measures.least_squares import ENOUGH_TO_SPLIT
 from ..measures.plain_side import ANY_INSTRUCTION
 
@@ -35,6 +39,16 @@ class Halved(Protocol):
     def n_train(self) -> int: ...
     @property
     def n_test(self) -> int: ...
+
+
+def in_other_words(
+    pairs: Sequence[PromptPair], equivalents: Sequence[str], neutral: Sequence[str]
+) -> dict[str, list[list[PromptPair]]]:
+    """What `faithfulness` takes of other instructions, for each the pairs under it."""
+    return {
+        "equivalents": [reworded(pairs, text) for text in equivalents],
+        "neutral": [reworded(pairs, text) for text in neutral],
+    }
 
 
 def with_train(table: pd.DataFrame, n_train: int) -> pd.DataFrame:

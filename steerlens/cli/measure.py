@@ -67,7 +67,7 @@ class Measured(Templating):
 
         `require` raises ValueError for too few questions.
         """
-        from steerlens.analysis import require_baseline
+        from steerlens.analysis.measures.plain_side import require_baseline  # pyright: ignore[reportMissingImports]
         from steerlens.jsonl import read_prompt_pairs
         from steerlens.sinks import require_times
 
@@ -105,9 +105,10 @@ def compare(
     A line of the pairs file without a response is answered by the prompted model first.
     """
     from steerlens import analysis
+    from steerlens.analysis.measures.coefficients import require_others  # pyright: ignore[reportMissingImports]
 
     def enough(questions: Sequence[object]) -> None:
-        analysis.require_others(len(questions))
+        require_others(len(questions))
 
     model, answered, steerings = measured.inputs(pairs, steering, out, enough)
     compared = analysis.compare(model, answered, steerings, **measured.options)
@@ -153,9 +154,10 @@ def faithfulness(
     strengths and is not measured.
     """
     from steerlens import analysis
+    from steerlens.analysis.reports.faithfulness import require_questions  # pyright: ignore[reportMissingImports]
 
     def enough(questions: Sequence[object]) -> None:
-        analysis.require_questions(len(set(questions)))
+        require_questions(len(set(questions)))
 
     model, answered, steerings = measured.inputs(pairs, steering or [], out, enough)
     studied = analysis.faithfulness_study(model, answered, steerings, **measured.options)
