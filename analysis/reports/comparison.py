@@ -90,9 +90,8 @@ def compare(
         coloured_text(model, pair, number, table, steerings, shown.layer)
         for number, pair in enumerate(pairs[:n_shown])
     ]
-    errors = faithfulness(
-        model, pairs, entries, **in_other_words(pairs, equivalents, neutral), seed=seed, **against
-    )
+    others = in_other_words(pairs, equivalents, neutral)
+    errors = faithfulness(model, pairs, entries, seed=seed, **others, **against)
     return Comparison(
         coefficients=table,
         faithfulness=with_train(errors, len(train_pairs)),

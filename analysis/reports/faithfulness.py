@@ -26,6 +26,7 @@ from .coloured_text import coloured_text
 from .measured import (
     NUMBERS,
     Against,
+    Others,
     against_said,
     any_instruction_said,
     halves_said,
@@ -116,7 +117,7 @@ def _errors_of(
     model: HookedModel,
     pairs: Sequence[PromptPair],
     entries: Sequence[Entry],
-    others: Mapping[str, Sequence[Sequence[PromptPair]]],
+    others: Others,
     n_train: int,
     seed: int,
     against: Against,

@@ -19,6 +19,13 @@ class Against(TypedDict):
     sinks: float
 
 
+class Others(TypedDict):
+    """The keywords of `faithfulness` for the same pairs under other instructions."""
+
+    equivalents: Sequence[Sequence[PromptPair]]
+    neutral: Sequence[Sequence[PromptPair]]
+
+
 NUMBERS = (
     "relative_rmse_with_sinks",
     "n_sinks",
@@ -43,8 +50,8 @@ class Halved(Protocol):
 
 def in_other_words(
     pairs: Sequence[PromptPair], equivalents: Sequence[str], neutral: Sequence[str]
-) -> dict[str, list[list[PromptPair]]]:
-    """What `faithfulness` takes of other instructions, for each the pairs under it."""
+) -> Others:
+    """The pairs under each of the other instructions."""
     return {
         "equivalents": [reworded(pairs, text) for text in equivalents],
         "neutral": [reworded(pairs, text) for text in neutral],
