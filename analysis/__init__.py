@@ -36,6 +36,7 @@ _HOME = {
         "with_least_squares",
     ],
     "measures.matching": ["Aim", "match", "with_matched"],
+    "measures.plain_side": ["NEUTRAL"],
     "measures.rank_share": ["rank_share"],
     "measures.recovered": ["prompt_effect_by_token", "prompt_effect_recovered"],
     "measures.search": ["Match"],
@@ -79,6 +80,7 @@ if TYPE_CHECKING:
         with_least_squares,
     )
     from .measures.matching import Aim, match, with_matched
+    from .measures.plain_side import NEUTRAL
     from .measures.rank_share import rank_share
     from .measures.recovered import prompt_effect_by_token, prompt_effect_recovered
     from .measures.search import Match

@@ -1,13 +1,13 @@
 """Activations at chosen sites and tokens: batched by length, stopped early, no logits computed."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from typing import Any, Literal, get_args
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from steerlens.identity import device_of
@@ -25,6 +25,7 @@ from steerlens.runtime.forward import batches, read
 from steerlens.runtime.hooks import Watch, running, watching
 from steerlens.runtime.turns import in_turn
 from steerlens.scopes import Scope, Window, everywhere, generated, last
+from steerlens.sinks import SINK, is_sink, lengths
 from steerlens.sites import Layer, Site, Sites, as_site, as_sites
 from steerlens.steering import Steering
 from steerlens.types import HookedModel, Residual, Tokens, Where
@@ -39,6 +40,8 @@ class Activations:
 
     `row` is the index of the prompt, `position` the token's absolute position in it. `n_layers` is
     the model's number of layers, from which a layer such as -1 counts; 0 where it is not known.
+    `typical` has for each token the median norm of the activations of its whole text at the site,
+    by which sinks are known.
     """
 
     values: dict[Site, Float[Tensor, "token d_model"]]
@@ -46,22 +49,60 @@ class Activations:
     position: Int[Tensor, "token"]
     tokens: Int[Tensor, "token"]
     n_layers: int = 0
+    typical: dict[Site, Float[Tensor, "token"]] = field(default_factory=dict)
 
     def at(self, site: Layer | Site) -> Float[Tensor, "token d_model"]:
         """All activations at a site, in order of row, then position."""
-        wanted = as_site(site)
-        wanted = wanted.among(self.n_layers) if self.n_layers else wanted
+        wanted = self._place(site)
         if wanted not in self.values:
             held = ", ".join(str(site) for site in self.values)
             raise ValueError(f"Nothing was captured at {wanted}; captured: {held}.")
         return self.values[wanted]
 
+    def _place(self, site: Layer | Site) -> Site:
+        return as_site(site).among(self.n_layers) if self.n_layers else as_site(site)
+
     def of(self, row: int, site: Layer | Site) -> Float[Tensor, "token d_model"]:
         """The activations of one row at a site, in order of position."""
         return self.at(site)[self.row == row]
 
+    def sinks(self, site: Layer | Site, times: float = SINK) -> Bool[Tensor, "token"]:
+        """Which tokens are sinks at a site: their norm is above `times` the median of the texts."""
+        values, typical = self.at(site), self.typical.get(self._place(site))
+        return is_sink(values, lengths(values) if typical is None else typical, times)
+
+    def without(self, tokens: Bool[Tensor, "token"]) -> "Activations":
+        """The same without these tokens."""
+        keep = ~tokens
+        return replace(
+            self,
+            values={site: value[keep] for site, value in self.values.items()},
+            row=self.row[keep],
+            position=self.position[keep],
+            tokens=self.tokens[keep],
+            typical={site: value[keep] for site, value in self.typical.items()},
+        )
+
+    def ordinary_means(
+        self, site: Layer | Site, rows: int, times: float = SINK
+    ) -> tuple[Float[Tensor, "row d_model"], Bool[Tensor, "row"]]:
+        """The mean of each of `rows` rows over its tokens that are no sinks, and which have any.
+
+        The mean of a row that has none is over all of its tokens.
+        """
+        whole, sinks = self.row_means(site, rows), self.sinks(site, times)
+        counts = torch.bincount(self.row[~sinks], minlength=rows)
+        if not bool(sinks.any()):
+            return whole, counts > 0
+        sums = torch.zeros_like(whole).index_add(0, self.row[~sinks], self.at(site)[~sinks])
+        means = sums / counts.clamp(min=1)[:, None]
+        return torch.where((counts > 0)[:, None], means, whole), counts > 0
+
     def row_means(self, site: Layer | Site, rows: int = 0) -> Float[Tensor, "row d_model"]:
-        """The mean activation of each row at a site; `rows`, if given, is how many there are."""
+        """The mean activation of each row at a site, over all tokens that were captured of it.
+
+        `rows`, if given, is how many rows there are.
+        """
         counts = torch.bincount(self.row, minlength=rows)
         if bool((counts == 0).any()):
             raise ValueError(
@@ -156,6 +197,10 @@ def joined(pieces: Iterable[Activations]) -> Activations:
         position=torch.cat([piece.position for piece in pieces])[order],
         tokens=torch.cat([piece.tokens for piece in pieces])[order],
         n_layers=pieces[0].n_layers,
+        typical={
+            site: torch.cat([piece.typical[site] for piece in pieces])[order]
+            for site in pieces[0].typical
+        },
     )
 
 
@@ -209,13 +254,13 @@ def _one_batch(
     window = replace(window, row=torch.tensor(list(chosen)))
     inside = scope.where(window)
     given = (model, tokens, window, inside, sites)
-    values = _read_inside(*given, steering, watch, moment)
+    values, typical = _read_inside(*given, steering, watch, moment)
     if not _finite(values):
-        plain = None if steering is None else _read_inside(*given, None, watch, moment)
+        plain = None if steering is None else _read_inside(*given, None, watch, moment)[0]
         _require_finite(values, plain, without_steering(model))
     row = torch.tensor(list(chosen))[:, None].expand(tokens.shape)
     where = row[inside], window.positions[inside], tokens[inside]
-    return Activations(values, *where, n_layers=model.cfg.n_layers)
+    return Activations(values, *where, n_layers=model.cfg.n_layers, typical=typical)
 
 
 def _read_inside(
@@ -227,13 +272,18 @@ def _read_inside(
     steering: Steering | None,
     watch: Watch,
     moment: Moment,
-) -> dict[Site, Tensor]:
-    """The activations at `sites` on the tokens of `inside`, from one pass on the model's device."""
-    device, values = device_of(model), dict[Site, Tensor]()
+) -> tuple[dict[Site, Tensor], dict[Site, Tensor]]:
+    """The activations at `sites` on the tokens of `inside`, from one pass on the model's device.
+
+    With each the median norm of all tokens of its row.
+    """
+    device, values, typical = device_of(model), dict[Site, Tensor](), dict[Site, Tensor]()
+    here = inside.cpu(), window.mask.cpu()
     tokens, window, inside = tokens.to(device), window.to(device), inside.to(device)
 
     def keep(site: Site, activation: Residual) -> None:
         values[site] = activation[inside].cpu()
+        typical[site] = _typical(lengths(activation).cpu(), *here)
 
     readers = {site: partial(keep, site) for site in sites}
     with running(model, steering, watch) as run:
@@ -241,7 +291,13 @@ def _read_inside(
             run.plan(tokens, window)
         attach = None if run is None else run.attach
         read(model, tokens, window, readers, attach, before=moment == "before")
-    return values
+    return values, typical
+
+
+def _typical(norms: Float[Tensor, "batch pos"], inside: Where, real: Where) -> Tensor:
+    """For each token that is read, the median norm of the tokens of its row, padding left out."""
+    medians = norms.masked_fill(~real, torch.nan).nanmedian(dim=1).values
+    return medians[:, None].expand(norms.shape)[inside]
 
 
 def _finite(values: dict[Site, Tensor]) -> bool:

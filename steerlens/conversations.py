@@ -129,9 +129,13 @@ class Written:
     question: int
 
 
-def written(tokenizer: Any, conversation: Conversation) -> Written:
-    """The conversation by the tokenizer's chat template, checked to hold every turn."""
+def written(tokenizer: Any, conversation: Conversation, bare: bool = False) -> Written:
+    """The conversation by the tokenizer's chat template, checked to hold every turn.
+
+    Without a system turn it gets what the chosen `Template` says; with `bare`, none at all.
+    """
     chosen = template_of(tokenizer)
+    chosen = replace(chosen, system=None) if bare else chosen
     if conversation.system is None and isinstance(chosen.system, str):
         conversation = replace(conversation, system=chosen.system)
     text = _text_of(tokenizer, conversation)
@@ -241,9 +245,9 @@ def _without_own_turn(tokenizer: Any, whole: Written) -> Written:
         return whole
     if not layout.header or not whole.text.startswith(layout.before):
         raise ValueError(
-            "Template(system=None): the chat template's own system text stands in the user turn, "
-            "or nothing marks where that begins, so it cannot be left out. Template(system='') "
-            "puts an empty one there."
+            "Template(system=None), or baseline='none': the chat template's own system text stands "
+            "in the user turn, or nothing marks where that begins, so it cannot be left out. "
+            "Template(system='') puts an empty one there."
         )
     kept = layout.bos if layout.bos and whole.text.startswith(layout.bos) else ""
     cut = len(layout.before) - len(layout.header)

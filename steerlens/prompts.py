@@ -139,9 +139,11 @@ def _encode_text(model: HookedModel, text: str) -> Encoded:
     return Encoded(ids, question=int(has_bos), response=len(ids), bos=has_bos, text=text)
 
 
-def _encode_conversation(model: HookedModel, conversation: Conversation) -> Encoded:
+def _encode_conversation(
+    model: HookedModel, conversation: Conversation, bare: bool = False
+) -> Encoded:
     tokenizer = tokenizer_of(model)
-    asked = written(tokenizer, conversation)
+    asked = written(tokenizer, conversation, bare)
     before, rest = split_at_word(tokenizer, asked.text, asked.question)
     ids = (*before, *rest)
     bos = ids[:1] == (tokenizer.bos_token_id,)
@@ -189,16 +191,19 @@ def continuation(model: HookedModel, row: Encoded, text: str) -> tuple[int, ...]
     return continued(tokenizer, [context], text)
 
 
-def encode(model: HookedModel, prompt: Prompt) -> Encoded:
-    """One prompt as token ids with spans."""
+def encode(model: HookedModel, prompt: Prompt, *, bare: bool = False) -> Encoded:
+    """One prompt as token ids with spans.
+
+    `bare` leaves the system turn out that the chat template gives a conversation by itself.
+    """
     if isinstance(prompt, Encoded):
         row = prompt
     elif isinstance(prompt, Conversation):
-        row = _encode_conversation(model, prompt)
+        row = _encode_conversation(model, prompt, bare)
     elif isinstance(prompt, str):
         row = _encode_text(model, prompt)
     elif is_messages(prompt):
-        row = _encode_conversation(model, Conversation.of(prompt))
+        row = _encode_conversation(model, Conversation.of(prompt), bare)
     else:
         raise TypeError(
             "A prompt is a string, a Conversation, a list of messages or an Encoded row; found "
@@ -229,21 +234,30 @@ def require_fitting(model: HookedModel, ids: Sequence[int]) -> None:
         )
 
 
-def encode_pair(model: HookedModel, pair: PromptPair) -> tuple[Encoded, Encoded]:
-    """The (plain, prompted) rows of a pair, checked to hold the same response tokens."""
-    plain, prompted = (
-        _answered(model, side, pair.response) for side in (pair.plain, pair.prompted)
-    )
+def encode_pair(
+    model: HookedModel, pair: PromptPair, *, bare: bool = False
+) -> tuple[Encoded, Encoded]:
+    """The (plain, prompted) rows of a pair, checked to hold the same response tokens.
+
+    `bare` leaves out the system turn that the chat template itself gives the plain side, as
+    `Template(system=None)` does for all conversations; ValueError where that cannot be done.
+    """
+    plain = _answered(model, pair.plain, pair.response, bare)
+    prompted = _answered(model, pair.prompted, pair.response)
     require_fitting(model, max(plain.ids, prompted.ids, key=len))
     require_aligned(model, plain, prompted)
     same = _question_of(pair.plain) == _question_of(pair.prompted)
     return _same_question(plain, prompted) if same else (plain, prompted)
 
 
-def _answered(model: HookedModel, prompt: Prompt, response: Response) -> Encoded:
+def _answered(
+    model: HookedModel, prompt: Prompt, response: Response, bare: bool = False
+) -> Encoded:
     """The prompt with this response, whatever response it began."""
-    bare = replace(prompt, response="") if isinstance(prompt, Conversation) else prompt
-    return _joined(model, encode(model, bare), response)
+    if not isinstance(prompt, Conversation):
+        return _joined(model, encode(model, prompt), response)
+    asked = replace(prompt, response="")
+    return _joined(model, _encode_conversation(model, asked, bare), response)
 
 
 def _question_of(prompt: Prompt) -> Prompt:

@@ -390,7 +390,7 @@ def test_a_strength_linear_in_the_activation_is_read_off_linearly(plant: Plant) 
     assert table["readout"].tolist() == ["linear", "relu"]
     assert (table["r2"] > 0.99).all()
     assert (table["high"] <= 1).all()
-    assert set(table["n_tokens"]) == {QUESTIONS * TOKENS}
+    assert set(table["n_tokens"] + table["n_sinks"]) == {QUESTIONS * TOKENS}
 
 
 def test_a_gate_is_read_off_by_a_gate_and_only_in_part_linearly(plant: Plant) -> None:

@@ -270,6 +270,7 @@ def test_random_directions_of_few_pairs_have_no_score(run: Any, tmp_path: Path) 
         "auroc": None,
         "correlation": None,
         "held_out_pairs": 0,
+        "sinks": 0,
     }
     code, _, said = run(*command, "--kind", "means")
     assert code == 2
@@ -439,7 +440,11 @@ def test_compare_writes_a_report_and_its_numbers(run: Any, files: Any, tmp_path:
     )  # fmt: skip
     assert (code, err) == (0, "")
     found = json.loads(out)
-    assert {row["method"] for row in found["faithfulness"]} == {*files, "equivalent prompts"}
+    assert {row["method"] for row in found["faithfulness"]} == {
+        *files,
+        "equivalent prompts",
+        "any instruction",
+    }
     assert {row["strength"] for row in found["faithfulness"]} == {"as fitted", "least squares", ""}
     assert all(row["moved"] for row in found["logit_shift"])
     html = report.read_text(encoding="utf-8")
@@ -455,16 +460,19 @@ def test_faithfulness_of_the_prompt_alone_is_a_report_and_its_tables(
     code, out, err = run("faithfulness", "--pairs", written(2), "--out", report, "--json")
     assert (code, err) == (0, "")
     found = json.loads(out)
-    assert list(found) == ["report", "dispersion", "rank_share", "decodability"]
+    tables = ["dispersion", "rank_share", "decodability", "faithfulness"]
+    facts = ["report", "plain_system", "baseline", "measured", "for_strengths"]
+    assert list(found) == [*facts, *tables]
+    assert (found["baseline"], found["measured"], found["for_strengths"]) == ("template", 2, 0)
     assert found["report"] == str(report)
-    for name in ("dispersion", "rank_share", "decodability"):
+    for name in tables:
         rows = found[name]
         assert {row["layer"] for row in rows} == set(range(6))
         assert {row["n_examples"] for row in rows} == {2}
     assert {row["method"] for row in found["dispersion"]} == {"prompt"}
     html = report.read_text(encoding="utf-8")
-    assert html.count("data-figure=") == 3
-    assert "Who is faithful" not in html
+    assert html.count("data-figure=") == 4
+    assert {row["method"] for row in found["faithfulness"]} == {"any instruction"}
     assert run("faithfulness", "--pairs", written(2), "--out", report)[1] == (
         f"The report is at {report}\n"
     )
@@ -483,7 +491,9 @@ def test_faithfulness_of_steering_files_is_measured_on_every_other_question(
     found = json.loads(out)
     lines = {(row["method"], row["strength"]) for row in found["faithfulness"]}
     fitted = {(name, s) for name in files for s in ("as fitted", "least squares")}
-    assert lines == fitted | {("equivalent prompts", ""), ("neutral prompts", "")}
+    others = ("equivalent prompts", "neutral prompts", "any instruction")
+    assert lines == fitted | {(name, "") for name in others}
+    assert (found["measured"], found["for_strengths"]) == (3, 2)
     assert {row["n_examples"] for row in found["faithfulness"]} == {3}
     assert {(row["method"], row["strength"]) for row in found["dispersion"]} == (
         fitted | {("prompt", "")}

@@ -9,10 +9,20 @@ import torch
 
 from analysis.measures.aligned import align
 from analysis.measures.coefficients import coefficients
-from analysis.measures.deltas import acts_on, prompt_deltas
+from analysis.measures.deltas import acts_on, prompt_deltas, steering_deltas
 from analysis.measures.entries import Entry
 from analysis.measures.least_squares import least_squares_strength, with_least_squares
-from steerlens import CAA, ActAdd, PromptPair, Site, at, encode_pair, generated, response
+from steerlens import (
+    CAA,
+    ActAdd,
+    PromptPair,
+    Site,
+    at,
+    encode_pair,
+    generated,
+    positions,
+    response,
+)
 
 LAYERS = range(4)
 QUESTIONS = ("What is it?", "Do you love the dog and the cat?", "What do you think of the sea?")
@@ -179,26 +189,73 @@ def test_a_token_steering_is_measured_too(model: Any) -> None:
 
 def test_least_squares_is_the_projection_where_the_effect_is_linear(model: Any) -> None:
     v = direction(model)
-    strength = least_squares_strength(model, at(1, CAA(v)).only(response), PAIRS)
+    steering = at(1, CAA(v)).only(response)
+    strength = least_squares_strength(model, steering, PAIRS, layers="site")
     _, by_prompt, _ = oracle(model, [])
     deltas = np.concatenate([delta[1] for delta in by_prompt])
     expected = (deltas @ v.double().numpy()).mean() / float(v.double() @ v.double())
     assert strength == pytest.approx(expected, rel=1e-4)
 
 
-def test_least_squares_of_act_add_is_no_worse_than_off_or_as_fitted(model: Any) -> None:
-    steering = ActAdd.fit(model, (" love", " hate"), 1, c=1.0).steering
-    strength = least_squares_strength(model, steering, PAIRS)
-    aligned = align(model, PAIRS, [Site(1)])
-    target = prompt_deltas(model, aligned)[Site(1)]
+@pytest.mark.parametrize("which", ["steered", "last", "site"])
+def test_least_squares_adds_relative_errors_from_the_lowest_steered_layer_up(
+    model: Any, which: Any
+) -> None:
+    """Against the definition: no strength of a fine grid around it is nearer to the prompt."""
+    v = direction(model)
+    steering = sum((at(n, CAA(v * (n + 1))) for n in (1, 2, 3)), start=0)
+    layers = {"steered": [1, 2, 3], "last": [3], "site": [1]}[which]
+    aligned = align(model, PAIRS, [Site(layer) for layer in layers])
+    target = prompt_deltas(model, aligned)
 
     def error(s: float) -> float:
-        from analysis.measures.deltas import steering_deltas
+        moved = steering_deltas(model, aligned, steering.scaled(s))
+        missed = ((moved[n] - target[n]).square().sum() / target[n].square().sum() for n in target)
+        return float(sum(missed))
 
-        moved = steering_deltas(model, aligned, steering.scaled(s))[Site(1)]
-        return float((moved - target).square().sum())
+    found = least_squares_strength(model, steering, PAIRS, layers=which)
+    # The trials end at 2 % of the strength, and the error is flat there.
+    around = [found * (1 + step) for step in (-0.2, -0.1, 0.1, 0.2)]
+    assert error(found) <= min(error(s) for s in (0.0, 1.0, *around)) * (1 + 1e-6)
 
-    assert error(strength) <= min(error(0.0), error(1.0), error(-1.0)) * (1 + 1e-9)
+
+def test_least_squares_of_act_add_is_no_worse_than_off_or_as_fitted(model: Any) -> None:
+    """It does not act on the response itself, and not in proportion."""
+    steering = ActAdd.fit(model, (" love", " hate"), 1, c=1.0).steering
+    layers = [1, 2, 3]
+    aligned = align(model, PAIRS, layers)
+    target = prompt_deltas(model, aligned)
+
+    def error(s: float) -> float:
+        moved = steering_deltas(model, aligned, steering.scaled(s))
+        missed = ((moved[n] - target[n]).square().sum() / target[n].square().sum() for n in target)
+        return float(sum(missed))
+
+    strength = least_squares_strength(model, steering, PAIRS)
+    assert error(strength) <= min(error(0.0), error(1.0)) * (1 + 1e-6)
+    least_squares_strength(model, steering, PAIRS, layers="site")  # the first layer that it reaches
+
+
+def test_least_squares_of_what_never_meets_the_response_is_an_error(gpt2: Any) -> None:
+    steering = at(3, CAA(direction(gpt2))).only(positions(0, 1))
+    with pytest.raises(ValueError, match="changes no activation of the response tokens"):
+        least_squares_strength(gpt2, steering, PAIRS)
+
+
+def test_sinks_have_no_part_in_the_least_squares_strength(model: Any) -> None:
+    """With one token of three left out, the strength is that of the others."""
+    steering = at(1, CAA(direction(model))).only(response)
+    aligned = align(model, PAIRS, [Site(1)])
+    long = float((aligned.plain.at(1).norm(dim=1) / aligned.plain.typical[Site(1)].median()).max())
+    every, fewer = (
+        least_squares_strength(model, steering, PAIRS, layers="site", sinks=times)
+        for times in (float("inf"), max(1.0001, long * 0.999))
+    )
+    keep = ~aligned.sinks(Site(1), max(1.0001, long * 0.999))
+    assert 0 < int(keep.sum()) < len(keep)
+    target, v = prompt_deltas(model, aligned)[Site(1)], direction(model).double()
+    assert every == pytest.approx(float((target @ v).mean() / (v @ v)), rel=1e-4)
+    assert fewer == pytest.approx(float((target[keep] @ v).mean() / (v @ v)), rel=1e-4)
 
 
 def test_two_entries_of_one_name_are_an_error(gpt2: Any) -> None:

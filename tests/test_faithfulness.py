@@ -1,5 +1,6 @@
 """Relative RMSE: exact values where they are known, and its reference lines."""
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,8 @@ def test_it_is_the_pooled_ratio_of_the_definition(model: Any) -> None:
 
 
 def test_below_its_site_a_steering_has_exactly_the_error_of_no_steering(model: Any) -> None:
-    table = faithfulness(model, PAIRS, {"CAA": at(2, CAA(direction(model)))})
+    steerings = {"CAA": at(2, CAA(direction(model)))}
+    table = faithfulness(model, PAIRS, steerings, any_instruction=False)
     below = table[table["layer"] < 2]
     np.testing.assert_allclose(below[["relative_rmse", "low", "high", "token_median"]], 1.0)
 
@@ -50,19 +52,20 @@ def test_a_steering_that_puts_in_the_prompted_activations_is_faithful_from_there
     """Everything on the span replaced at the last layer: nothing is left of the error there."""
     aligned = align(model, PAIRS[:1], [Site(3)])
     steering = at(3, Substitute(aligned.prompted.at(3), generated))
-    table = faithfulness(model, PAIRS[:1], {"copy": steering})
+    table = faithfulness(model, PAIRS[:1], {"copy": steering}, any_instruction=False)
     at_last = table[table["layer"] == 3]["relative_rmse"].iloc[0]
     assert at_last == pytest.approx(0, abs=1e-6)
     assert (table[table["layer"] < 3]["relative_rmse"] == 1).all()
 
 
 def test_the_same_wording_is_a_perfect_equivalent_and_another_is_not(model: Any) -> None:
-    same = faithfulness(model, PAIRS, {}, equivalents=[PAIRS])
+    measure = partial(faithfulness, model, PAIRS, {}, any_instruction=False)
+    same = measure(equivalents=[PAIRS])
     assert (same["relative_rmse"] < 1e-6).all()
     assert (same["method"] == EQUIVALENT).all()
-    other = faithfulness(model, PAIRS, {}, equivalents=[reworded(PAIRS, "Hate the cat!")])
+    other = measure(equivalents=[reworded(PAIRS, "Hate the cat!")])
     assert (other["relative_rmse"] > 0.05).all()
-    both = faithfulness(model, PAIRS, {}, equivalents=[PAIRS, reworded(PAIRS, "Hate the cat!")])
+    both = measure(equivalents=[PAIRS, reworded(PAIRS, "Hate the cat!")])
     np.testing.assert_allclose(
         both["relative_rmse"] ** 2, other["relative_rmse"] ** 2 / 2, rtol=1e-5, atol=1e-9
     )
@@ -70,9 +73,10 @@ def test_the_same_wording_is_a_perfect_equivalent_and_another_is_not(model: Any)
 
 def test_neutral_prompts_are_a_reference_of_their_own(model: Any) -> None:
     neutral = [reworded(PAIRS, "Hate the cat!")]
-    table = faithfulness(model, PAIRS, {}, equivalents=[PAIRS], neutral=neutral)
+    measure = partial(faithfulness, model, PAIRS, {}, any_instruction=False)
+    table = measure(equivalents=[PAIRS], neutral=neutral)
     assert table["method"].unique().tolist() == [EQUIVALENT, NEUTRAL]
-    alone = faithfulness(model, PAIRS, {}, equivalents=neutral)
+    alone = measure(equivalents=neutral)
     mine = table[table["method"] == NEUTRAL]
     np.testing.assert_allclose(mine["relative_rmse"], alone["relative_rmse"])
 

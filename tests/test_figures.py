@@ -66,6 +66,8 @@ def faithfulness_table(layers=(0, 1, 2, 3)):
         n_examples=20,
         n_tokens=812,
         seed=7,
+        relative_rmse_with_sinks=error / 3,
+        n_sinks=3,
     )
 
 
@@ -259,7 +261,10 @@ def test_hover_says_interval_n_and_seed():
         20,
         812,
         7,
+        row["relative_rmse_with_sinks"],
+        3,
     ]
+    assert "with %{customdata[8]} sinks %{customdata[7]:.3f}" in line.hovertemplate
     assert "n = %{customdata[4]} examples, %{customdata[5]} tokens, seed %{customdata[6]}" in (
         line.hovertemplate
     )

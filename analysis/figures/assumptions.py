@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from itertools import cycle
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from .rows import require_columns
+from .rows import against, require_columns
 from .style import titled
 
 _SHARE_COLOURS = ("#d55e00", "#0072b2", "#56b4e9", "#009e73", "#cc79a7", "#e69f00")
@@ -17,6 +18,9 @@ _READOUT_COLOURS = {"linear": "#0072b2", "relu": "#d55e00"}
 _DASHES = ("solid", "dot", "dash", "dashdot")
 _SHARE = ["layer", "axes", "share", "low", "high"]
 _SPREAD = ["layer", "method", "strength", "ratio", "ratio_low", "ratio_high", "gini", "measure"]
+ENOUGH_QUESTIONS = 4
+"""Over fewer questions an R^2 says nothing."""
+LOWEST_R2 = -1.0
 _R2 = ["layer", "strength", "readout", "r2", "low", "high"]
 
 
@@ -25,7 +29,9 @@ def assumption_curves(
 ) -> go.Figure:
     """What a single vector would need, by layer: one direction, equal strengths, readable ones.
 
-    The tables are those of `rank_share`, `dispersion` and `decodability`.
+    The tables are those of `rank_share`, `dispersion` and `decodability`. An R^2 below -1 is drawn
+    at the edge, as a note says; of fewer than four questions there is none, and a note in its
+    place. Hover for the numbers with sinks.
     """
     require_columns(shares, _SHARE, "assumption_curves")
     require_columns(spread, _SPREAD, "assumption_curves")
@@ -44,13 +50,53 @@ def assumption_curves(
         for trace in traces:
             figure.add_trace(trace, row=1, col=column)
     _label(figure, shares, readouts)
+    _note(figure, _said_of(readouts))
     return titled(
         figure,
         "Would one vector do what the prompt does?",
         "A vector needs 1, 1 and nothing more; a gate needs 1 on the left and 1 on the right. "
-        "Bars: 95 % intervals.",
-        top=120,
+        f"Bars: 95 % intervals.<br>{_counts(shares)}{against(shares)}",
+        top=160,
     )
+
+
+def _counts(shares: pd.DataFrame) -> str:
+    """Over how many questions and tokens, and how many sinks were left out at most."""
+    if "n_questions" not in shares:
+        return ""
+    worst = shares.sort_values("n_sinks").iloc[-1]
+    sinks, questions = int(worst["n_sinks"]), int(worst["n_questions"])
+    tokens = int(worst["n_tokens"]) + sinks
+    left_out = f" Sinks left out: up to {sinks} of them a layer." if sinks else ""
+    return f"n = {questions} questions, {tokens} tokens.{left_out}"
+
+
+def _few(readouts: pd.DataFrame) -> int | None:
+    """The number of questions, where it is too small for an R^2."""
+    questions = int(readouts["n_questions"].iloc[0]) if "n_questions" in readouts else None
+    return questions if questions is not None and questions < ENOUGH_QUESTIONS else None
+
+
+def _said_of(readouts: pd.DataFrame) -> str:
+    """What there is to say in the picture of the read-outs; "" for nothing."""
+    few = _few(readouts)
+    if few is not None:
+        enough = f"give {ENOUGH_QUESTIONS} or more"
+        return f"not drawn: an R² over {few} questions<br>says nothing; {enough}"
+    below = readouts.loc[readouts["r2"] < LOWEST_R2, "r2"]
+    if below.empty:
+        return ""
+    return (
+        f"{len(below)} of {len(readouts)} R² lie below {LOWEST_R2:g}<br>(down to {below.min():.3g})"
+    )
+
+
+def _note(figure: go.Figure, text: str) -> None:
+    if text:
+        figure.add_annotation(
+            text=text, row=1, col=3, xref="x3 domain", yref="y3 domain", x=0.5, y=0.06,
+            showarrow=False, font={"size": 12}, bgcolor="rgba(255,255,255,0.8)",
+        )  # fmt: skip
 
 
 def _shares(shares: pd.DataFrame) -> list[go.Scatter]:
@@ -69,6 +115,13 @@ def _ratios(spread: pd.DataFrame) -> list[go.Scatter]:
 
 def _readouts(readouts: pd.DataFrame) -> list[go.Scatter]:
     traces = []
+    if _few(readouts) is not None:
+        # A picture without a line would have no axes.
+        layers = sorted(readouts["layer"].unique())
+        return [go.Scatter(x=layers, y=[None] * len(layers), showlegend=False)]
+    # What is below the edge is drawn on it: plotly would leave its line out without a word.
+    ends = {name: readouts[name].clip(lower=LOWEST_R2) for name in ("r2", "low", "high")}
+    readouts = readouts.assign(measured=readouts["r2"], **ends)
     for (strength, some), dash in _dashed(readouts, "strength"):
         for readout, part in some.groupby("readout", sort=False):
             colour = _READOUT_COLOURS.get(str(readout), "#444444")
@@ -83,7 +136,8 @@ def _label(figure: go.Figure, shares: pd.DataFrame, readouts: pd.DataFrame) -> N
     figure.update_yaxes(title="ratio of strengths", rangemode="tozero", row=1, col=2)
     figure.update_yaxes(title="R² on other questions", row=1, col=3)
     lowest = min(float(readouts["low"].min()), 0.0) if len(readouts) else 0.0
-    figure.update_yaxes(range=[max(lowest, -1.0) - 0.02, 1.02], row=1, col=3)
+    lowest = 0.0 if _few(readouts) is not None else max(lowest, LOWEST_R2)
+    figure.update_yaxes(range=[lowest - 0.02, 1.02], row=1, col=3)
     figure.update_layout(
         height=430, legend={"orientation": "h", "yref": "container", "y": 0.01, "yanchor": "bottom"}
     )
@@ -113,5 +167,15 @@ def _line(
         mode="lines+markers",
         line={"color": colour, "width": 2.2, "dash": dash},
         marker={"size": 6},
-        hovertemplate=f"<b>{name}</b><br>layer %{{x}}: %{{y:.3f}}<extra></extra>",
+        customdata=_hover(part, column),
+        hovertemplate=f"<b>{name}</b><br>layer %{{x}}: %{{customdata[0]:.3f}}<br>with "
+        "%{customdata[2]} sinks %{customdata[1]:.3f}<extra></extra>",
     )
+
+
+def _hover(part: pd.DataFrame, column: str) -> np.ndarray:
+    """The value as measured, the value with sinks, and how many these are."""
+    measured = part["measured"] if "measured" in part else part[column]
+    with_sinks = part.get(f"{column}_with_sinks", measured)
+    sinks = part.get("n_sinks", pd.Series(0, index=part.index))
+    return np.column_stack([measured, with_sinks, sinks])

@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from .rows import (
+    against,
     lines_of,
     name_of,
     of_methods,
@@ -23,13 +24,15 @@ from .style import LEGEND, REFERENCES, STRENGTH_LINES, method_colours, titled
 _FAITHFULNESS = ["method", "strength", "strength_value", "layer", "relative_rmse", "low", "high"]
 _FAITHFULNESS += ["token_median", "denominator", "n_examples", "n_tokens", "seed"]
 _HOVER_ERROR = ["strength_value", "low", "high", "token_median", "n_examples", "n_tokens", "seed"]
+_WITH_SINKS = ["relative_rmse_with_sinks", "n_sinks"]
 
 
 def relative_rmse_curve(table: pd.DataFrame, methods: Sequence[str] | None = None) -> go.Figure:
     """Relative error against layer, a line with its 95 % interval per method and strength.
 
     Beneath: the size of the prompt's own change, which the errors are relative to. Early layers
-    can lie far above 1; `figure.update_yaxes(type="log", row=1)` makes room for them.
+    can lie far above 1; `figure.update_yaxes(type="log", row=1)` makes room for them. Sinks are
+    left out, as the subtitle says; the number with them is in the hover text.
     """
     require_columns(table, _FAITHFULNESS, "relative_rmse_curve")
     rows = of_methods(table, methods)
@@ -50,20 +53,41 @@ def relative_rmse_curve(table: pd.DataFrame, methods: Sequence[str] | None = Non
     figure.update_layout(height=580, legend=LEGEND)
     undrawn = int((~np.isfinite(rows["relative_rmse"])).sum())
     gaps = f" Not drawn because not finite: {undrawn}." if undrawn else ""
-    subtitle = f"Bands: 95 % bootstrap interval over questions.{gaps}"
-    return titled(figure, "How far each method is from the prompt's effect", subtitle)
+    subtitle = f"Bands: 95 % bootstrap interval over questions.{gaps}{_left_out(table)}"
+    said = f"{against(table)}{_without_neutral(table)}"
+    title = "How far each method is from the prompt's effect"
+    return titled(figure, title, f"{subtitle}{said}", top=110)
+
+
+def _left_out(table: pd.DataFrame) -> str:
+    """How many sinks are not in the errors, of how many tokens."""
+    if "n_sinks" not in table or not table["n_sinks"].any():
+        return ""
+    worst = table.sort_values("n_sinks").iloc[-1]
+    every = int(worst["n_tokens"] + worst["n_sinks"])
+    return f" Sinks left out: up to {int(worst['n_sinks'])} of {every} tokens a layer."
+
+
+def _without_neutral(table: pd.DataFrame) -> str:
+    """Why there is no line of any instruction, where it was not to be had."""
+    said = str(table.attrs.get("any_instruction", ""))
+    if not said or "any instruction" in set(table["method"]) or said == "not asked for":
+        return ""
+    return f" No line of “any instruction”: {plain_text(said.partition(' (')[0])}."
 
 
 def _error_line(line: pd.DataFrame, colour: str) -> list[go.Scatter]:
     """The interval as a band, and the line over it."""
     require_single(line, ["layer"])
     line, name = line.sort_values("layer"), name_of(line)
+    line = line.assign(**{each: np.nan for each in _WITH_SINKS if each not in line})
     dash, symbol = STRENGTH_LINES.get(strength_of(line), ("longdash", "x"))
     is_reference = line["method"].iloc[0] in REFERENCES
     hover = (
         f"<b>{name}</b>, strength %{{customdata[0]:.3g}}<br>layer %{{x}}: %{{y:.3f}} "
         "[%{customdata[1]:.3f}, %{customdata[2]:.3f}]<br>median of tokens %{customdata[3]:.3f}<br>"
         "n = %{customdata[4]} examples, %{customdata[5]} tokens, seed %{customdata[6]}"
+        "<br>with %{customdata[8]} sinks %{customdata[7]:.3f}"
         "<extra></extra>"
     )
     values = line["relative_rmse"].to_numpy(dtype=np.float64)
@@ -79,7 +103,7 @@ def _error_line(line: pd.DataFrame, colour: str) -> list[go.Scatter]:
             marker={"symbol": "circle-open", "size": 5}
             if is_reference
             else {"symbol": symbol, "size": 7},
-            customdata=line[_HOVER_ERROR].to_numpy(dtype=object),
+            customdata=line[[*_HOVER_ERROR, *_WITH_SINKS]].to_numpy(dtype=object),
             hovertemplate=hover,
         ),
     ]

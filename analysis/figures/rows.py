@@ -63,6 +63,26 @@ def plain_text(text: str) -> str:
     return escape(visible(text), quote=False).replace("$", "&#36;")
 
 
+def sinks_in(table: pd.DataFrame) -> pd.Series:
+    """Which rows of a coefficient table are sinks; none where it does not say."""
+    return table["sink"].astype(bool) if "sink" in table else pd.Series(False, index=table.index)
+
+
+def against(table: pd.DataFrame) -> str:
+    """What the table's plain side is, short enough for a subtitle; "" where it does not say."""
+    baseline = table.attrs.get("baseline")
+    if baseline is None:
+        return ""
+    known = {
+        "template": "the chat template's own system turn, if it has one",
+        "none": "no system turn",
+        "neutral": "the neutral instruction",
+    }
+    short = str(baseline) if len(str(baseline)) <= 40 else f"{str(baseline)[:39]}…"
+    named = plain_text(known.get(str(baseline), f"“{short}”"))
+    return f"<br>Compared with: {named}."
+
+
 def strength_of(line: pd.DataFrame) -> str:
     """The label of the strength that the rows have in common; empty for none."""
     strength = line["strength"].iloc[0]

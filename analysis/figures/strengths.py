@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 
 from .rows import (
     CELL,
+    against,
     chosen,
     lines_of,
     name_of,
@@ -17,6 +18,7 @@ from .rows import (
     plain_text,
     require_columns,
     require_single,
+    sinks_in,
     strength_of,
 )
 from .style import LEGEND, STRENGTH_LINES, method_colours, titled
@@ -30,18 +32,29 @@ def sorted_strengths(
 ) -> go.Figure:
     """|along| of all tokens at one layer, sorted and divided by its maximum, a curve per method.
 
-    Flat at 1: every token is pushed alike. Steep: a few tokens carry the push.
+    Flat at 1: every token is pushed alike. Steep: a few tokens carry the push. Sinks (`sink` in the
+    table) are left out and counted.
     """
     require_columns(table, [*CELL, "along"], "sorted_strengths")
     rows = of_methods(chosen(chosen(table, "view", view), "layer", layer), methods)
+    sinks = sinks_in(rows)
+    places = rows.loc[sinks, ["example", "token_index"]].drop_duplicates()
+    rows = rows.loc[~sinks]
+    if rows.empty:
+        raise ValueError(
+            f"every token at layer {layer} is a sink: draw another layer, or measure with "
+            "sinks=inf."
+        )
     colours = method_colours(rows["method"])
     lines = [_sorted_line(line, colours[line["method"].iloc[0]]) for line in lines_of(rows)]
     figure = go.Figure(lines)
     figure.update_xaxes(title="share of the tokens, strongest first", tickformat=".0%")
     figure.update_yaxes(title="|along| / its largest value", range=[-0.02, 1.05])
     figure.update_layout(height=440, legend=LEGEND)
-    subtitle = f"Layer {layer}, {view} view. Flat at 1: every token is pushed alike."
-    return titled(figure, "How unevenly the push is spread over tokens", subtitle)
+    left_out = f" Sinks left out: {len(places)}." if len(places) else ""
+    subtitle = f"Layer {layer}, {view} view. Flat at 1: every token is pushed alike.{left_out}"
+    title = "How unevenly the push is spread over tokens"
+    return titled(figure, title, f"{subtitle}{against(rows)}", top=110)
 
 
 def _sorted_line(line: pd.DataFrame, colour: str) -> go.Scatter:

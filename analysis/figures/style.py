@@ -28,6 +28,7 @@ METHOD_COLOURS = {
     "unsteered": "#595959",
     "equivalent prompts": "#7f7f7f",
     "neutral prompts": "#b5a642",
+    "any instruction": "#8a6d3b",
 }
 SPARE_COLOURS = ("#332288", "#882255", "#999933", "#117733", "#aa4499", "#661100")
 STRENGTH_LINES = {
@@ -36,7 +37,7 @@ STRENGTH_LINES = {
     "least squares": ("dot", "square"),
     "matched": ("dashdot", "diamond"),
 }
-REFERENCES = ("equivalent prompts", "neutral prompts")
+REFERENCES = ("equivalent prompts", "neutral prompts", "any instruction")
 LEGEND = {"orientation": "h", "yref": "container", "y": 0.01, "yanchor": "bottom"}
 
 

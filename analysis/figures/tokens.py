@@ -18,6 +18,7 @@ DIVERGING = ("#2166ac", "#67a9cf", "#d1e5f0", "#f7f7f7", "#fddbc7", "#ef8a62", "
 """Colours from the most negative value over zero to the most positive; safe for colour-blind."""
 
 COLUMNS = ("position", "token", "value", "read", "steered")
+MARKS = ("sink", "template")
 
 _PAGE = (
     "display:block;background:#ffffff;color:#222222;padding:10px 14px;border-radius:6px;"
@@ -31,6 +32,8 @@ _HATCH = "#e4e4e4 repeating-linear-gradient(45deg,#bdbdbd 0 2px,#e4e4e4 2px 6px)
 _READ = "text-decoration:underline dotted 2px;text-underline-offset:3px"
 _STEERED = "border-bottom:3px solid #222222"
 _NOT_STEERED = "border-bottom:3px solid transparent"
+_SINK = "outline:2px dashed #222222;outline-offset:-2px"
+_FOLDED = "background:#f0f0f0;color:#444444;font-size:12px;padding:1px 6px 2px;border-radius:8px"
 
 
 @dataclass(frozen=True)
@@ -53,15 +56,18 @@ def token_views(
 ) -> TokenView:
     """The same text once per name, all on one colour scale centred at zero.
 
-    Each table has one row per token: `position`, `token`, `value`, `read`, `steered`. `label` says
-    what the value is, with its unit. Colours end at `limit`, by default the largest finite
-    |value| of all tables. NaN is hatched and titled "not measured".
+    Each table has one row per token: `position`, `token`, `value`, `read`, `steered`, and may have
+    `sink` (tokens that are outlined, and do not stretch the colours) and `template` (tokens that
+    are folded up where several of them follow each other and none has a value). `label` says what
+    the value is, with its unit. Colours end at `limit`, by default the largest finite |value| of
+    all tables. NaN is hatched and titled "not measured".
     """
     if not tables:
         raise ValueError("token_views got no table: pass at least one, such as {'CAA': table}.")
     rows = {name: _checked(table, name) for name, table in tables.items()}
     _require_same_text(rows)
-    limit = _limit([value for table in rows.values() for value in table["value"]], limit)
+    ordinary = [table.loc[~table["sink"], "value"] for table in rows.values()]
+    limit = _limit([value for values in ordinary for value in values], limit)
     texts = [
         (f'<span style="{_NAME}">{escape(_whole(name))}</span>' if name else "")
         + f'<span style="{_TEXT}">{_text(table, label, limit)}</span>'
@@ -151,7 +157,8 @@ def _checked(table: pd.DataFrame, name: str) -> pd.DataFrame:
         raise ValueError(
             f"{of} has several rows at position {repeated[0]}. Keep one example, layer and method."
         )
-    return table.astype({"value": float}).sort_values("position")
+    marks = {name: table.get(name, False) for name in MARKS}
+    return table.assign(**marks).astype({"value": float}).sort_values("position")
 
 
 def _require_same_text(tables: Mapping[str, pd.DataFrame]) -> None:
@@ -174,33 +181,62 @@ def _limit(values: Sequence[float], asked: float | None) -> float:
 
 
 def _text(table: pd.DataFrame, label: str, limit: float) -> str:
-    columns = [table[column].tolist() for column in COLUMNS]
+    hidden = table["template"] & table["value"].isna() & ~table["read"]
+    pieces = []
+    for _, run in table.groupby((hidden != hidden.shift()).cumsum(), sort=False):
+        folded = len(run) > 1 and bool(hidden.loc[run.index[0]])
+        pieces.append(_folded(run) if folded else _tokens(run, label, limit))
+    return "".join(pieces)
+
+
+def _tokens(table: pd.DataFrame, label: str, limit: float) -> str:
+    columns = [table[column].tolist() for column in (*COLUMNS, "sink")]
     return "".join(
-        _token(position, token, value, bool(read), bool(steered), label, limit)
-        for position, token, value, read, steered in zip(*columns, strict=True)
+        _token(position, token, value, (bool(read), bool(steered), bool(sink)), label, limit)
+        for position, token, value, read, steered, sink in zip(*columns, strict=True)
+    )
+
+
+def _folded(run: pd.DataFrame) -> str:
+    """Tokens of the template as one grey mark; their text is in its title."""
+    first, last, steered = run["position"].iloc[0], run["position"].iloc[-1], run["steered"].sum()
+    some = f", {steered} of them steered" if steered else ""
+    text = "".join(visible(token) for token in run["token"])
+    title = f"positions {first} to {last}, written by the chat template{some}: {text}"
+    line = _STEERED if steered else _NOT_STEERED
+    return (
+        f'<span style="{_FOLDED};{line}" title="{escape(_whole(title))}">'
+        f"⋯ {len(run)} template tokens</span>"
     )
 
 
 def _token(
-    position: int, token: str, value: float, read: bool, steered: bool, label: str, limit: float
+    position: int,
+    token: str,
+    value: float,
+    flags: tuple[bool, bool, bool],
+    label: str,
+    limit: float,
 ) -> str:
+    read, steered, sink = flags
     words = "not measured" if math.isnan(value) else f"{label} {value:+.3g}"
-    marks = ", read" * read + ", steered" * steered
+    marks = ", read" * read + ", steered" * steered + ", a sink" * sink
     title = f"position {position}, token “{visible(token)}”: {words}{marks}"
     shown = "⏎<br/>".join(escape(_visible_line(line)) for line in token.split("\n")) or "∅"
     # A dot offers no place to break the line where the space it stands for did.
     return (
         f"{'<wbr/>' * token.startswith(' ')}"
-        f'<span style="{_style(value, limit, read, steered)}" title="{escape(_whole(title))}">'
+        f'<span style="{_style(value, limit, flags)}" title="{escape(_whole(title))}">'
         f"{shown}</span>"
     )
 
 
-def _style(value: float, limit: float, read: bool, steered: bool) -> str:
+def _style(value: float, limit: float, flags: tuple[bool, bool, bool]) -> str:
+    read, steered, sink = flags
     background = colour_of(value, limit) if not math.isnan(value) else _HATCH
     ink = ink_on(background[:7])
     lines = ([_READ] if read else []) + [_STEERED if steered else _NOT_STEERED]
-    return ";".join([f"background:{background};color:{ink}", _TOKEN, *lines])
+    return ";".join([f"background:{background};color:{ink}", _TOKEN, *lines, *[_SINK] * sink])
 
 
 def _legend(tables: Sequence[pd.DataFrame], label: str, limit: float) -> str:
@@ -211,7 +247,7 @@ def _legend(tables: Sequence[pd.DataFrame], label: str, limit: float) -> str:
     )
     low, high = ("≤ ", "≥ ") if beyond else ("", "")
     parts = [f"{escape(_whole(label))}: {low}{-limit:+.3g} {swatches} {high}{limit:+.3g}"]
-    for column, style in (("read", _READ), ("steered", _STEERED)):
+    for column, style in (("read", _READ), ("steered", _STEERED), ("sink", _SINK)):
         if any(table[column].any() for table in tables):
             parts.append(f'<span style="{style}">{column}</span>')
     if any(map(math.isnan, values)):

@@ -5,14 +5,17 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from steerlens.activations import Activations, capture
-from steerlens.prompts import Encoded, PromptPair, Prompts, encode_all, encode_pair
+from steerlens.prompts import Encoded, PromptPair, Prompts
 from steerlens.scopes import Scope, everywhere, generated
+from steerlens.sinks import SINK
 from steerlens.sites import Site, Sites, as_sites
 from steerlens.types import HookedModel
+
+from .plain_side import BY_TEMPLATE, alone_rows, require_baseline, rows_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +34,10 @@ class Aligned:
     token_index: Int[Tensor, "token"]
     span: Scope
     questions: tuple[int, ...]
+
+    def sinks(self, site: Site, times: float = SINK) -> Bool[Tensor, "token"]:
+        """The tokens that are sinks at a site, in the plain run or in the prompted one."""
+        return self.plain.sinks(site, times) | self.prompted.sinks(site, times)
 
     @property
     def example(self) -> Int[Tensor, "token"]:
@@ -58,14 +65,18 @@ def align(
     sites: Sites,
     *,
     span: Scope = generated,
+    baseline: str = BY_TEMPLATE,
 ) -> Aligned:
     """Run every pair plain and prompted, and read both on the tokens of `span`.
 
     `generated` is the response tokens; `response` adds the last prompt token before them.
+    `baseline` is the plain side: "template", "none", "neutral", or an instruction
+    (`measures.plain_side`).
     """
+    require_baseline(baseline)
     if not pairs:
         raise ValueError("No pairs were given. steerlens.prompted_pairs(model, ...) makes some.")
-    rows = [encode_pair(model, pair) for pair in pairs]
+    rows = [rows_of(model, pair, baseline) for pair in pairs]
     plain_rows, prompted_rows = zip(*rows, strict=True)
     places = as_sites(sites, model)
     plain = capture(model, plain_rows, places, scope=span)
@@ -86,9 +97,11 @@ def alone(
     sites: Sites,
     *,
     span: Scope = everywhere,
+    baseline: str = BY_TEMPLATE,
 ) -> Aligned:
     """Texts without a prompted run, to measure steerings on: the prompt's deltas are zero."""
-    rows = tuple(encode_all(model, texts))
+    require_baseline(baseline)
+    rows = tuple(alone_rows(model, texts, baseline))
     plain = capture(model, rows, as_sites(sites, model), scope=span)
     return Aligned(rows, rows, plain, plain, _index(plain), span, tuple(range(len(rows))))
 

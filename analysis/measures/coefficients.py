@@ -9,7 +9,8 @@ For a change delta of the activation h of one token, and one vector v per site,
     rank1_share   = <delta, v>^2 / (|delta|^2 |v|^2)
 
 v is shared by all methods of a table and is never fitted on the example that it measures: by
-default it is the mean accumulated prompt delta over the span's tokens of the other examples.
+default it is the mean accumulated prompt delta over the span's tokens of the other examples. Tokens
+that are sinks in either run (`steerlens.sinks`) have no part in v, and are marked in the table.
 Nothing here asks a method: every number is measured from activations.
 """
 
@@ -23,6 +24,7 @@ from torch import Tensor
 
 from steerlens.prompts import PromptPair, Prompts, show
 from steerlens.scopes import Scope, everywhere, generated
+from steerlens.sinks import SINK, require_ordinary, require_times
 from steerlens.sites import Layer, Site, Sites, by_site
 from steerlens.steering import Steering
 from steerlens.types import Direction, HookedModel
@@ -30,7 +32,7 @@ from steerlens.types import Direction, HookedModel
 from .aligned import Aligned, align, alone
 from .deltas import Deltas, View, all_deltas, prompt_deltas, steering_deltas
 from .entries import Entry, as_entries
-from .plain_side import noted
+from .plain_side import BY_TEMPLATE, noted
 
 
 def coefficients(
@@ -42,28 +44,37 @@ def coefficients(
     view: View = "accumulated",
     *,
     span: Scope = generated,
+    baseline: str = BY_TEMPLATE,
+    sinks: float = SINK,
 ) -> pd.DataFrame:
     """One row per example, token, site and method; prompt steering is the method "prompt".
 
     Columns: example, token_index, token, layer, stream, method, strength, strength_value, view,
-    along, off_axis, norm, relative_norm, rank1_share. Prompt and methods are comparable in the
-    accumulated view; the local view says what each adds at its own site.
+    along, off_axis, norm, relative_norm, rank1_share, sink. Prompt and methods are comparable in
+    the accumulated view; the local view says what each adds at its own site. `baseline` is the
+    plain side: "template", "none", "neutral", or an instruction (`measures.plain_side`). `sink`
+    marks tokens whose norm is above `sinks` times the median in either run.
     """
     if view not in get_args(View):
         raise ValueError(f"Unknown view {view!r}. Use one of: {', '.join(get_args(View))}.")
-    aligned = align(model, pairs, sites, span=span)
-    axes = _axes(model, aligned, direction)
+    require_times(sinks)
+    if direction is None:
+        require_others(len(pairs))
+    aligned = align(model, pairs, sites, span=span, baseline=baseline)
+    axes = _axes(model, aligned, direction, sinks)
     entries = as_entries(steerings)
     acting = {entry.key: entry.steering for entry in entries if entry.steering is not None}
     measured = all_deltas(model, aligned, acting, view)
     texts = show(model, aligned.plain.tokens.tolist())
     prompt = Entry("prompt", None, "", float("nan"))
     tables = [
-        _rows(aligned, texts, entry, site, measured[entry.key], axes[site]).assign(view=view)
+        _rows(aligned, texts, entry, site, measured[entry.key], axes[site]).assign(
+            view=view, sink=aligned.sinks(site, sinks).numpy()
+        )
         for entry in (prompt, *entries)
         for site in aligned.sites
     ]
-    return noted(pd.concat(tables, ignore_index=True), model)
+    return noted(pd.concat(tables, ignore_index=True), model, baseline, sinks)
 
 
 def strengths(
@@ -73,14 +84,18 @@ def strengths(
     direction: Mapping[Site, Direction] | Mapping[Layer, Direction] | None = None,
     *,
     span: Scope = everywhere,
+    baseline: str = BY_TEMPLATE,
+    sinks: float = SINK,
 ) -> pd.DataFrame:
     """How strongly each steering acts on every token of a text, at each of its own sites.
 
     The table of `coefficients` in the local view, without a prompt. `along` counts lengths of
     `direction` at a site, such as the v of a CLAS; by default the unit vector along which most of
-    the steering's own deltas lie (no centring), with the sign that makes their sum positive.
-    `off_axis` is what no single direction tells: 0 for a gate of rank 1.
+    the steering's own deltas on tokens that are no sinks lie (no centring), with the sign that
+    makes their sum positive. `off_axis` is what no single direction tells: 0 for a gate of rank 1.
+    `baseline` is the system turn of conversations that came without one, `sinks` as above.
     """
+    require_times(sinks)
     tables = []
     entries = as_entries(steerings)
     if not entries:
@@ -91,16 +106,20 @@ def strengths(
     for entry in entries:
         if entry.steering is None:
             raise ValueError(f"{entry.method} has no steering, so there is nothing to measure.")
-        aligned = alone(model, texts, entry.steering.sites, span=span)
+        aligned = alone(model, texts, entry.steering.sites, span=span, baseline=baseline)
         deltas = steering_deltas(model, aligned, entry.steering, "local")
         pieces = show(model, aligned.plain.tokens.tolist())
         for site in aligned.sites:
             if vectors is not None and site not in vectors:
                 raise ValueError(f"No direction was given for {site}, where {entry.key} acts.")
-            v = _main_direction(deltas[site]) if vectors is None else vectors[site].double()
+            left_out = aligned.sinks(site, sinks)
+            if vectors is None:
+                require_ordinary(~left_out, f"tokens at {site}")
+            own = vectors is None
+            v = _main_direction(deltas[site][~left_out]) if own else vectors[site].double()
             rows = _rows(aligned, pieces, entry, site, deltas, v.expand(len(pieces), -1))
-            tables.append(rows.assign(view="local"))
-    return pd.concat(tables, ignore_index=True)
+            tables.append(rows.assign(view="local", sink=left_out.numpy()))
+    return noted(pd.concat(tables, ignore_index=True), model, baseline, sinks)
 
 
 def require_direction(model: HookedModel, site: Site, v: Direction) -> None:
@@ -123,10 +142,11 @@ def _axes(
     model: HookedModel,
     aligned: Aligned,
     direction: Mapping[Site, Direction] | Mapping[Layer, Direction] | None,
+    sinks: float,
 ) -> dict[Site, Float[Tensor, "token d_model"]]:
     """The vector v of every token at every site."""
     if direction is None:
-        return leave_one_out(aligned, prompt_deltas(model, aligned))
+        return leave_one_out(aligned, prompt_deltas(model, aligned), sinks)
     vectors = by_site(direction, model)
     missing = [str(site) for site in aligned.sites if site not in vectors]
     if missing:
@@ -138,22 +158,31 @@ def _axes(
     return {site: vectors[site].double().expand(len(aligned.example), -1) for site in aligned.sites}
 
 
-def leave_one_out(aligned: Aligned, deltas: Deltas) -> dict[Site, Float[Tensor, "token d_model"]]:
-    """For each token, the mean delta over the tokens of all other examples."""
-    n_examples = len(aligned.plain_rows)
-    if n_examples < 2:
+def require_others(pairs: int) -> None:
+    """Raise ValueError unless there are pairs besides the one that is measured."""
+    if pairs == 1:
         raise ValueError(
             "With one pair there are no other examples to take the direction from. Give at least "
             "two pairs, or direction={site: vector} fitted on other text."
         )
-    example = aligned.example
-    counts = torch.bincount(example, minlength=n_examples)
+
+
+def leave_one_out(
+    aligned: Aligned, deltas: Deltas, sinks: float = SINK
+) -> dict[Site, Float[Tensor, "token d_model"]]:
+    """For each token, the mean delta over the tokens of all other examples that are no sinks."""
+    n_examples = len(aligned.plain_rows)
+    require_others(n_examples)
     axes = {}
     for site, delta in deltas.items():
+        keep = ~aligned.sinks(site, sinks)
+        example = aligned.example[keep]
+        counts = torch.bincount(example, minlength=n_examples)
+        of_others = counts.sum() - counts
+        require_ordinary(keep & (of_others > 0).all(), f"tokens of the other examples at {site}")
         sums = torch.zeros((n_examples, delta.shape[1]), dtype=delta.dtype)
-        sums = sums.index_add(0, example, delta)
-        others = (sums.sum(dim=0) - sums) / (counts.sum() - counts)[:, None]
-        axes[site] = others[example]
+        sums = sums.index_add(0, example, delta[keep])
+        axes[site] = ((sums.sum(dim=0) - sums) / of_others[:, None])[aligned.example]
     return axes
 
 

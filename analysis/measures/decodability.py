@@ -5,27 +5,40 @@ plain run. A gate, such as that of a PSR, is such a read-out.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Literal, TypeAlias
+from functools import partial
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float, Int
+from tqdm.auto import tqdm
 
+from steerlens.checks import require_choice
 from steerlens.prompts import PromptPair
 from steerlens.scopes import Scope, generated
+from steerlens.sinks import SINK, require_times
 from steerlens.sites import Layer
 from steerlens.types import HookedModel
 
 from .aligned import Aligned
 from .deltas import prompt_deltas
-from .folds import at_layers, folds_of, ratio_of_sums, with_counts, with_interval
+from .folds import (
+    Kept,
+    at_layers,
+    folds_of,
+    kept_at,
+    ratio_of_sums,
+    with_counts,
+    with_interval,
+)
 from .intervals import PerToken
-from .plain_side import noted
+from .plain_side import BY_TEMPLATE, noted
 
 Rows: TypeAlias = Float[np.ndarray, "token d_model"]
 Examples: TypeAlias = Int[np.ndarray, " token"]
 Strength = Literal["along", "norm"]
+Readout = Literal["linear", "relu"]
 PENALTIES = tuple(10.0**power for power in range(-1, 6))
 """Ridge penalties that are tried, for standardised activations."""
 
@@ -39,27 +52,56 @@ def decodability(
     folds: int = 5,
     span: Scope = generated,
     seed: int = 0,
+    baseline: str = BY_TEMPLATE,
+    sinks: float = SINK,
+    readouts: Sequence[Readout] = get_args(Readout),
 ) -> pd.DataFrame:
     """R^2, on other questions, of a token's strength as a function of its plain activation.
 
-    Columns: layer, strength, readout, r2, low, high, n_examples, n_tokens. `strength` is "along",
+    Columns: layer, strength, readout, r2, low, high, r2_with_sinks, n_sinks, n_examples,
+    n_questions, n_tokens. `strength` is "along",
     <Delta, v> / <v, v> with v the mean push on the questions fitted on, or "norm", |Delta|.
     Read-outs: "linear" (ridge regression) and "relu", max(0, w.h + b), the paper's gate. 1 is a
-    strength that is read off exactly, 0 no better than the mean strength.
+    strength that is read off exactly, 0 no better than the mean strength. `baseline` is the plain
+    side (`measures.plain_side`). Tokens whose norm is above `sinks` times the median in either run
+    are left out; `r2_with_sinks` is with them. `readouts` chooses among the read-outs. It shows a
+    progress bar when it takes longer than five seconds.
     """
+    for name in readouts:
+        require_choice("read-out", name, get_args(Readout))
+    require_times(sinks)
     if strength not in ("along", "norm"):
         raise ValueError(f"strength is 'along' or 'norm'; found {strength!r}.")
-    aligned = at_layers(model, pairs, layers, span)
+    aligned = at_layers(model, pairs, layers, span, folds, baseline)
     deltas = prompt_deltas(model, aligned)
     rows: list[dict[str, object]] = []
-    for site in aligned.sites:
+    for site in tqdm(aligned.sites, desc="decodability", unit="layer", delay=5):
         delta, h = deltas[site].numpy(), aligned.plain.at(site).double().numpy()
-        missed = _missed(delta, h, aligned, strength, folds, seed)
-        for name in ("linear", "relu"):
-            left, low, high = ratio_of_sums(missed[name], missed["mean"], aligned, seed)
-            r2 = with_interval("r2", 1 - left, 1 - high, 1 - low)
-            rows.append({"layer": site.layer, "strength": strength, "readout": name, **r2})
-    return noted(with_counts(rows, aligned), model)
+        keep = kept_at(aligned, site, sinks)
+        measured = partial(_missed, delta, h, aligned, strength, folds, seed, readouts)
+        missed = measured(keep)
+        of_all = missed if keep.all() else measured()
+        for name in readouts:
+            found = _r2(missed[name], missed["mean"], of_all[name], of_all["mean"], aligned, seed)
+            counts = {"n_sinks": int((~keep).sum())}
+            place = {"layer": site.layer, "strength": strength, "readout": name}
+            rows.append({**place, **found, **counts})
+    return noted(with_counts(rows, aligned), model, baseline, sinks)
+
+
+def _r2(
+    missed: PerToken,
+    by_mean: PerToken,
+    missed_of_all: PerToken,
+    by_mean_of_all: PerToken,
+    aligned: Aligned,
+    seed: int,
+) -> dict[str, float]:
+    """R^2 with its interval, and R^2 with sinks."""
+    left, low, high = ratio_of_sums(missed, by_mean, aligned, seed)
+    left_of_all = ratio_of_sums(missed_of_all, by_mean_of_all, aligned, seed)[0]
+    r2 = with_interval("r2", 1 - left, 1 - high, 1 - low)
+    return {**r2, "r2_with_sinks": 1 - left_of_all}
 
 
 def _missed(
@@ -69,19 +111,29 @@ def _missed(
     strength: Strength,
     folds: int,
     seed: int,
+    readouts: Sequence[Readout] = get_args(Readout),
+    keep: Kept | None = None,
 ) -> dict[str, PerToken]:
-    """By read-out, the squared error at each token, from read-outs fitted on other questions."""
-    missed = {name: np.zeros(len(delta)) for name in ("mean", "linear", "relu")}
-    for train, test in folds_of(aligned, folds, seed):
+    """By read-out, the squared error at each token, from read-outs fitted on other questions.
+
+    It is 0 at tokens that are not kept, which have no part in anything.
+    """
+    missed = {name: np.zeros(len(delta)) for name in ("mean", *readouts)}
+    for train, test in folds_of(aligned, folds, seed, keep):
+        if len(test) == 0:
+            continue
         y = _strengths(delta, delta[train].mean(axis=0), strength)
         x = _standardised(h, train)
         linear = _ridge(x[train], y[train], aligned.question.numpy()[train])
         guesses = {
             "mean": np.full(len(test), y[train].mean()),
             "linear": linear[0] + x[test] @ linear[1],
-            "relu": _relu(x[train], y[train], linear)(x[test]),
         }
+        if "relu" in readouts:
+            guesses["relu"] = _relu(x[train], y[train], linear)(x[test])
         for name, guess in guesses.items():
+            if name not in missed:
+                continue
             # In units of the training questions' strengths, so that folds can be added up.
             with np.errstate(divide="ignore", invalid="ignore"):
                 missed[name][test] = np.square((y[test] - guess) / y[train].std())

@@ -13,6 +13,7 @@ from typing import Literal, TypeAlias
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from steerlens.activations import Activations, capture
 from steerlens.prompts import Encoded
@@ -76,7 +77,7 @@ def all_deltas(
 ) -> dict[str, Deltas]:
     """The prompt's deltas under the name "prompt", then every steering's under its own."""
     measured = {"prompt": prompt_deltas(model, aligned, view)}
-    for name, steering in steerings.items():
+    for name, steering in tqdm(steerings.items(), desc="methods", unit="method", delay=5):
         measured[name] = steering_deltas(model, aligned, steering, view)
     return measured
 

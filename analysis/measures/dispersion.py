@@ -1,26 +1,35 @@
 """Assumption 3.2 of vector steering (arXiv 2605.03907): a prompt pushes all tokens equally hard.
 
 How unequal the strengths of tokens are, of a coefficient table. As the table does not know
-questions, intervals come from resampling examples.
+questions, intervals come from resampling examples. Sinks, which the table marks, are left out; the
+same with them stands beside it.
 """
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from .intervals import UNKNOWN, PerToken, percentile_interval, resamples
 
 
 def dispersion(
-    table: pd.DataFrame, measure: str = "norm", *, n_bootstrap: int = 1000, seed: int = 0
+    table: pd.DataFrame,
+    measure: str = "norm",
+    *,
+    n_bootstrap: int = 1000,
+    seed: int = 0,
+    baseline: str | None = None,
 ) -> pd.DataFrame:
     """How unequal the strengths of tokens are, per layer, method and strength label.
 
     `table` is what `coefficients` returned, `measure` one of its columns, of which the size counts.
     Columns: layer, method, strength, measure, gini (0 all alike, 1 all on one token), ratio (95th
-    over 5th percentile; 1 all alike), their low and high, n_examples, n_tokens; stream and view if
-    the table has them.
+    over 5th percentile; 1 all alike), their low and high, gini_with_sinks, ratio_with_sinks,
+    n_examples, n_tokens, n_sinks (left out); stream and view if the table has them. What the push
+    is measured against is the table's own (`coefficients(..., baseline=)`); a `baseline` given
+    here is checked against it.
     """
+    _require_same_baseline(table, baseline)
     if measure not in table.columns or table.empty:
         raise ValueError(
             f"dispersion reads the column {measure!r} of a coefficient table with rows; the table "
@@ -30,17 +39,42 @@ def dispersion(
     keys = [key for key in ("layer", "stream", "method", "strength", "view") if key in table]
     for _, part in table.groupby(keys, sort=False):
         sizes = part[measure].abs().to_numpy(dtype=np.float64)
-        example = part["example"].to_numpy()
+        keep = ~_sinks(part)
+        gini_of_all, ratio_of_all = _inequality(np.sort(sizes), np.ones((1, len(sizes))))
+        example = part["example"].to_numpy()[keep]
         rows.append(
             {
                 **{key: part[key].iloc[0] for key in keys},
                 "measure": measure,
-                **_unequal(sizes, example, n_bootstrap, seed),
+                **_unequal(sizes[keep], example, n_bootstrap, seed),
+                "gini_with_sinks": float(gini_of_all[0]),
+                "ratio_with_sinks": float(ratio_of_all[0]),
                 "n_examples": len(np.unique(example)),
-                "n_tokens": len(part),
+                "n_tokens": len(example),
+                "n_sinks": int((~keep).sum()),
             }
         )
-    return pd.DataFrame(rows)
+    made = pd.DataFrame(rows)
+    made.attrs.update(table.attrs)
+    return made
+
+
+def _sinks(part: pd.DataFrame) -> Bool[np.ndarray, " token"]:
+    """The tokens that the table marks; a table made by hand may mark none."""
+    if "sink" in part:
+        return part["sink"].to_numpy(dtype=bool)
+    return np.zeros(len(part), dtype=bool)
+
+
+def _require_same_baseline(table: pd.DataFrame, baseline: str | None) -> None:
+    """Raise ValueError if the table was measured against another baseline than the one named."""
+    measured = table.attrs.get("baseline")
+    if baseline is None or baseline == measured:
+        return
+    raise ValueError(
+        f"The table was measured against the baseline {measured!r}, and {baseline!r} is asked for. "
+        f"Measure it so: dispersion(coefficients(..., baseline={baseline!r}))."
+    )
 
 
 def gini(sizes: PerToken) -> float:
@@ -49,6 +83,10 @@ def gini(sizes: PerToken) -> float:
 
 
 def _unequal(sizes: PerToken, example: np.ndarray, n_bootstrap: int, seed: int) -> dict[str, float]:
+    if len(sizes) == 0:  # every token is a sink
+        return dict.fromkeys(
+            ("gini", "gini_low", "gini_high", "ratio", "ratio_low", "ratio_high"), float("nan")
+        )
     order = np.argsort(sizes)
     ordered = sizes[order]
     names, place = np.unique(example, return_inverse=True)

@@ -13,7 +13,7 @@ from steerlens.steering import Steering
 from steerlens.types import HookedModel
 
 from .entries import Entry, as_entries
-from .plain_side import noted
+from .plain_side import BY_TEMPLATE, noted, require_baseline
 from .responses import Responses, Run
 
 
@@ -21,6 +21,8 @@ def logit_shift(
     model: HookedModel,
     pairs: Sequence[PromptPair],
     steerings: Mapping[str, Steering] | Sequence[Entry],
+    *,
+    baseline: str = BY_TEMPLATE,
 ) -> pd.DataFrame:
     """How far the prompt and each steering move the predictions of the response tokens.
 
@@ -28,9 +30,10 @@ def logit_shift(
     distribution, over predicted tokens), recovered (the share of the prompt's effect that the run
     has too, see `prompt_effect_recovered`), max_shift (largest change of a log-probability),
     top_changed (share of tokens whose likeliest next token changed), moved (whether any logit
-    did), n_tokens.
+    did), n_tokens. `baseline` is the plain side (`measures.plain_side`).
     """
-    responses, entries = Responses.of(model, pairs), as_entries(steerings)
+    require_baseline(baseline)
+    responses, entries = Responses.of(model, pairs, baseline), as_entries(steerings)
     prompt = Entry("prompt", None, "", float("nan"))
     runs: list[Run] = [(responses.plain, None), (responses.prompted, None)]
     runs += [(responses.plain, entry.steering) for entry in entries]
@@ -45,7 +48,7 @@ def logit_shift(
         }
         for entry, shift in zip((prompt, *entries), shifts, strict=True)
     ]
-    return noted(pd.DataFrame(rows), model)
+    return noted(pd.DataFrame(rows), model, baseline)
 
 
 KL, LEFT, LARGEST, TOP, MOVED = range(5)

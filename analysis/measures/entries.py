@@ -13,7 +13,7 @@ import pandas as pd
 from steerlens.steering import Steering
 
 AS_FITTED, LEAST_SQUARES, MATCHED = "as fitted", "least squares", "matched"
-RESERVED = ("prompt", "unsteered", "equivalent prompts", "neutral prompts")
+RESERVED = ("prompt", "unsteered", "equivalent prompts", "neutral prompts", "any instruction")
 
 
 @dataclass(frozen=True, eq=False)

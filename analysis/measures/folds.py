@@ -1,18 +1,23 @@
 """Questions in folds: what is fitted on some is measured on others."""
 
 from collections.abc import Iterator, Sequence
+from typing import TypeAlias
 
 import numpy as np
 import pandas as pd
 import torch
+from jaxtyping import Bool
 
 from steerlens.prompts import PromptPair
 from steerlens.scopes import Scope
-from steerlens.sites import Layer
+from steerlens.sites import Layer, Site
 from steerlens.types import HookedModel
 
 from .aligned import Aligned, align
 from .intervals import PerToken, interval_of_ratio
+from .plain_side import BY_TEMPLATE
+
+Kept: TypeAlias = Bool[np.ndarray, " token"]
 
 
 def at_layers(
@@ -20,24 +25,52 @@ def at_layers(
     pairs: Sequence[PromptPair],
     layers: Sequence[Layer] | None,
     span: Scope,
+    folds: int,
+    baseline: str = BY_TEMPLATE,
 ) -> Aligned:
     """The pairs, read at the outputs of these layers, by default of all."""
+    require_folds(folds, len({pair.plain for pair in pairs}))
     sites = range(model.cfg.n_layers) if layers is None else layers
-    return align(model, pairs, sites, span=span)
+    return align(model, pairs, sites, span=span, baseline=baseline)
 
 
-def folds_of(aligned: Aligned, folds: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """(training, test) tokens: every question is tested once, with all of its responses."""
-    n = max(aligned.questions) + 1
-    if folds < 2 or n < folds:
+def require_folds(folds: int, questions: int) -> None:
+    """Raise ValueError unless every fold has a question."""
+    if folds < 2 or questions < folds:
         raise ValueError(
-            f"{folds} folds of {n} questions: what is fitted on some is measured on "
+            f"{folds} folds of {questions} questions: what is fitted on some is measured on "
             "others, so at least two folds and as many questions are needed."
         )
+
+
+def folds_of(
+    aligned: Aligned, folds: int, seed: int, keep: Kept | None = None
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """(training, test) tokens: every question is tested once, with all of its responses.
+
+    `keep` are the tokens that count, by default all; ValueError where none is left to fit on.
+    """
+    n = max(aligned.questions) + 1
+    require_folds(folds, n)
+    keep = np.ones(len(aligned.question), dtype=bool) if keep is None else keep
     fold_of = np.random.default_rng(seed).permutation(np.arange(n) % folds)
     fold = fold_of[aligned.question.numpy()]
     for number in range(folds):
-        yield np.flatnonzero(fold != number), np.flatnonzero(fold == number)
+        train, test = (
+            np.flatnonzero(keep & (fold != number)),
+            np.flatnonzero(keep & (fold == number)),
+        )
+        if len(train) == 0:
+            raise ValueError(
+                "Every token of the questions that would be fitted on is a sink. Give more "
+                "questions or longer responses; sinks=inf counts sinks like other tokens."
+            )
+        yield train, test
+
+
+def kept_at(aligned: Aligned, site: Site, sinks: float) -> Kept:
+    """The tokens that are no sinks at a site."""
+    return ~aligned.sinks(site, sinks).numpy()
 
 
 def ratio_of_sums(
@@ -58,6 +91,10 @@ def with_interval(name: str, value: float, low: float, high: float) -> dict[str,
 
 
 def with_counts(rows: list[dict[str, object]], aligned: Aligned) -> pd.DataFrame:
-    """The table of these rows, with the numbers of examples and tokens behind it."""
-    counts = {"n_examples": len(aligned.plain_rows), "n_tokens": len(aligned.example)}
-    return pd.DataFrame(rows).assign(**counts)
+    """The table of these rows, with the numbers of examples, questions and tokens behind each."""
+    table = pd.DataFrame(rows)
+    return table.assign(
+        n_examples=len(aligned.plain_rows),
+        n_questions=max(aligned.questions) + 1,
+        n_tokens=len(aligned.example) - table["n_sinks"],
+    )

@@ -9,7 +9,8 @@ mean push and along the best r axes, fitted on some questions and measured on ot
 from resampling questions.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import TypeAlias
 
 import numpy as np
@@ -18,12 +19,14 @@ from jaxtyping import Float
 
 from steerlens.prompts import PromptPair
 from steerlens.scopes import Scope, generated
+from steerlens.sinks import SINK, require_times
 from steerlens.sites import Layer
 from steerlens.types import HookedModel
 
 from .deltas import prompt_deltas
-from .folds import at_layers, folds_of, ratio_of_sums, with_counts, with_interval
-from .plain_side import noted
+from .folds import at_layers, folds_of, kept_at, ratio_of_sums, with_counts, with_interval
+from .intervals import PerToken
+from .plain_side import BY_TEMPLATE, noted
 
 Rows: TypeAlias = Float[np.ndarray, "token d_model"]
 MEAN_PUSH = "mean push"
@@ -38,31 +41,55 @@ def rank_share(
     folds: int = 5,
     span: Scope = generated,
     seed: int = 0,
+    baseline: str = BY_TEMPLATE,
+    sinks: float = SINK,
 ) -> pd.DataFrame:
     """The share of the prompt's squared push that lies along few directions of other questions.
 
-    Columns: layer, axes, share, low, high, n_examples, n_tokens. `axes` is "mean push" (the mean
-    Delta, the most that a difference of means can hold) or "best r" (the r directions with the
-    largest share on the other questions). 1 is all of it.
+    Columns: layer, axes, share, low, high, share_with_sinks, n_sinks, n_examples, n_questions,
+    n_tokens. `axes` is "mean push" (the mean Delta, the most that a difference of means can hold)
+    or "best r" (the r directions with the largest share on the other questions). 1 is all of it.
+    `baseline` is the plain side (`measures.plain_side`). Tokens whose norm is above `sinks` times
+    the median in either run are left out; `share_with_sinks` is the share with them.
     """
-    aligned = at_layers(model, pairs, layers, span)
+    require_times(sinks)
+    aligned = at_layers(model, pairs, layers, span, folds, baseline)
     deltas = prompt_deltas(model, aligned)
-    rows = []
+    rows: list[dict[str, object]] = []
     for site in aligned.sites:
-        delta = deltas[site].numpy()
-        kept: dict[str, np.ndarray] = {}
-        for train, test in folds_of(aligned, folds, seed):
-            axes = {MEAN_PUSH: _orthonormal(delta[train].mean(axis=0)[None])}
-            best = np.linalg.svd(delta[train], full_matrices=False)[2]
-            axes |= {f"best {rank}": best[:rank] for rank in ranks}
-            for name, basis in axes.items():
-                part = kept.setdefault(name, np.zeros(len(delta)))
-                part[test] = np.square(delta[test] @ basis.T).sum(axis=1)
+        delta, keep = deltas[site].numpy(), kept_at(aligned, site, sinks)
+        folding = partial(folds_of, aligned, folds, seed)
+        held = _held(delta, folding(keep), ranks)
+        of_all = held if keep.all() else _held(delta, folding(), ranks)
         whole = np.square(delta).sum(axis=1)
-        for name, part in kept.items():
-            share = ratio_of_sums(part, whole, aligned, seed)
-            rows.append({"layer": site.layer, "axes": name, **with_interval("share", *share)})
-    return noted(with_counts(rows, aligned), model)
+        for name, part in held.items():
+            share = ratio_of_sums(part, np.where(keep, whole, 0), aligned, seed)
+            with_sinks = float(of_all[name].sum() / whole.sum())
+            rows.append(
+                {
+                    "layer": site.layer,
+                    "axes": name,
+                    **with_interval("share", *share),
+                    "share_with_sinks": with_sinks,
+                    "n_sinks": int((~keep).sum()),
+                }
+            )
+    return noted(with_counts(rows, aligned), model, baseline, sinks)
+
+
+def _held(
+    delta: Rows, splits: Iterable[tuple[np.ndarray, np.ndarray]], ranks: Sequence[int]
+) -> dict[str, PerToken]:
+    """By name of the axes, the squared push of each token along them; 0 where it is not tested."""
+    held: dict[str, np.ndarray] = {}
+    for train, test in splits:
+        axes = {MEAN_PUSH: _orthonormal(delta[train].mean(axis=0)[None])}
+        best = np.linalg.svd(delta[train], full_matrices=False)[2]
+        axes |= {f"best {rank}": best[:rank] for rank in ranks}
+        for name, basis in axes.items():
+            part = held.setdefault(name, np.zeros(len(delta)))
+            part[test] = np.square(delta[test] @ basis.T).sum(axis=1)
+    return held
 
 
 def _orthonormal(v: Rows) -> Rows:

@@ -14,10 +14,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from steerlens.divergence import LogProbabilities, chunks, log_probabilities
-from steerlens.prompts import Encoded, PromptPair, encode_pair
+from steerlens.prompts import Encoded, PromptPair
 from steerlens.runtime.hooks import watching
 from steerlens.steering import Steering
 from steerlens.types import HookedModel
+
+from .plain_side import BY_TEMPLATE, rows_of
 
 Run: TypeAlias = "tuple[list[Encoded], Steering | None]"
 """Rows, and what steers them."""
@@ -34,13 +36,15 @@ class Responses:
     question: Int[np.ndarray, " token"]
 
     @classmethod
-    def of(cls, model: HookedModel, pairs: Sequence[PromptPair]) -> "Responses":
+    def of(
+        cls, model: HookedModel, pairs: Sequence[PromptPair], baseline: str = BY_TEMPLATE
+    ) -> "Responses":
         """The rows; responses to the same plain prompt are of one question."""
         if not pairs:
             raise ValueError(
                 "No pairs were given. steerlens.prompted_pairs(model, ...) makes some."
             )
-        both = [encode_pair(model, pair) for pair in pairs]
+        both = [rows_of(model, pair, baseline) for pair in pairs]
         plain, prompted = ([pair[side] for pair in both] for side in (0, 1))
         number = {asked: i for i, asked in enumerate(dict.fromkeys(pair.plain for pair in pairs))}
         lengths = [len(row.ids) - row.response for row in plain]

@@ -4,13 +4,17 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from steerlens.prompts import Encoded, PromptPair, encode_pair, show
+from steerlens.borders import split_at
+from steerlens.conversations import Conversation
+from steerlens.prompts import Encoded, PromptPair, show
 from steerlens.steering import Steering
+from steerlens.templates import tokenizer_of
 from steerlens.types import HookedModel
 
 from ..figures.tokens import TokenView, token_views
 from ..measures.deltas import acts_on
 from ..measures.entries import as_fitted
+from ..measures.plain_side import BY_TEMPLATE, rows_of
 
 
 def coloured_text(
@@ -21,19 +25,23 @@ def coloured_text(
     steerings: Mapping[str, Steering],
     layer: int,
     unit: str = "the mean push of the prompt",
+    baseline: str | None = None,
 ) -> TokenView:
     """The unprompted text of one example, coloured by each method's `along` at `layer`, as fitted.
 
-    Read are the tokens that were measured; steered those whose activation a method changes. `unit`
-    says what 1 is where the table was made with other directions than its own.
+    Read are the tokens that were measured; steered those whose activation a method changes; what
+    the chat template writes around the user's words is folded up. `unit` says what 1 is where the
+    table was made with other directions than its own. `baseline` is the table's unless given.
     """
-    row, _ = encode_pair(model, pair)
-    texts = show(model, row.ids)
+    against = table.attrs.get("baseline", BY_TEMPLATE) if baseline is None else baseline
+    row, _ = rows_of(model, pair, against)
+    texts, folded = show(model, row.ids), _of_template(model, row, pair)
     of_layer = table.loc[(table["example"] == example) & (table["layer"] == layer)]
     drawn = {}
     for method in ("prompt", *steerings):
         rows = as_fitted(of_layer.loc[of_layer["method"] == method])
-        values = rows.sort_values("token_index")["along"].tolist()
+        rows = rows.sort_values("token_index")
+        values = rows["along"].tolist()
         drawn[method] = pd.DataFrame(
             {
                 "position": range(len(texts)),
@@ -41,9 +49,34 @@ def coloured_text(
                 "value": [float("nan")] * row.response + values,
                 "read": [place >= row.response for place in range(len(texts))],
                 "steered": _where(model, row, steerings.get(method)),
+                "sink": [False] * row.response + _sinks(rows),
+                "template": folded,
             }
         )
     return token_views(drawn, f"along (1 = {unit}), layer {layer}")
+
+
+def _sinks(rows: pd.DataFrame) -> list[bool]:
+    """What the table marks as sinks; a table made by hand may mark none."""
+    return rows["sink"].tolist() if "sink" in rows else [False] * len(rows)
+
+
+def _of_template(model: HookedModel, row: Encoded, pair: PromptPair) -> list[bool]:
+    """Which tokens of a row the template wrote: before the response, all but the user's words.
+
+    The turns before the question count as written by the template. Where the words cannot be found
+    again, or there are no turns, no token counts.
+    """
+    words = pair.plain.user.strip() if isinstance(pair.plain, Conversation) else ""
+    start = (row.text or "").rfind(words) if words else -1
+    if row.text is None or start < 0:
+        return [False] * len(row.ids)
+    ends = (start, start + len(words))
+    first, after = (len(split_at(tokenizer_of(model), row.text, end)[0]) for end in ends)
+    return [
+        place < min(first, row.response) or after <= place < row.response
+        for place in range(len(row.ids))
+    ]
 
 
 def _where(model: HookedModel, row: Encoded, steering: Steering | None) -> list[bool] | bool:

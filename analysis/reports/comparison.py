@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from steerlens.prompts import PromptPair
+from steerlens.sinks import SINK
 from steerlens.steering import Steering
 from steerlens.types import HookedModel
 
@@ -13,18 +14,34 @@ from ..figures.faithfulness import relative_rmse_curve
 from ..figures.heatmaps import coefficient_heatmap
 from ..figures.strengths import sorted_strengths
 from ..figures.tokens import TokenView
-from ..measures.coefficients import coefficients
+from ..measures.coefficients import coefficients, require_others
+from ..measures.decodability import decodability
 from ..measures.effects import logit_shift
 from ..measures.entries import as_fitted
-from ..measures.faithfulness import faithfulness, reworded
+from ..measures.faithfulness import faithfulness
 from ..measures.least_squares import entries_for, split_by_question
+from ..measures.plain_side import BY_TEMPLATE
 from .coloured_text import coloured_text
+from .measured import (
+    NUMBERS,
+    Against,
+    against_said,
+    any_instruction_said,
+    halves_said,
+    in_other_words,
+    sinks_said,
+    with_train,
+)
 from .page import Report
+from .shown_layer import ENOUGH_QUESTIONS, ShownLayer, shown_layer
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Every table of one comparison. `layer` is shown where a picture shows a single layer."""
+    """Every table of one comparison. `layer` is shown where a picture shows a single layer.
+
+    `layer_reason` says why it is that one, and `baseline` what the plain side of every pair is.
+    """
 
     coefficients: pd.DataFrame
     faithfulness: pd.DataFrame
@@ -34,6 +51,8 @@ class Comparison:
     n_train: int
     n_test: int
     seed: int
+    layer_reason: str = ""
+    baseline: str = BY_TEMPLATE
 
 
 def compare(
@@ -46,43 +65,63 @@ def compare(
     neutral: Sequence[str] = (),
     n_shown: int = 2,
     seed: int = 0,
+    baseline: str = BY_TEMPLATE,
+    sinks: float = SINK,
 ) -> Comparison:
     """Coefficients, faithfulness and logit shifts of the prompt and of every steering.
 
     Least-squares strengths are found on `train_pairs`, by default those of every second question,
     which are then not measured; with fewer than four questions there is nothing to spare and
     methods appear as fitted only. `equivalents` are other wordings of the instruction, `neutral`
-    instructions that ask for nothing of the kind.
+    ones ask for nothing of the kind. `baseline` is what the prompt is compared with: "template",
+    "none", "neutral", or an instruction; tokens longer than `sinks` times the median are left out
+    of statistics. One layer is shown where there is room for one (`shown_layer`).
     """
     if not steerings:
         raise ValueError("No steering was given. Pass at least one: {'CAA': steering}.")
     if train_pairs is None:
         train_pairs, pairs = split_by_question(pairs)
-    entries = entries_for(model, steerings, train_pairs)
-    layer = min(site.layer for steering in steerings.values() for site in steering.on(model).sites)
-    table = coefficients(model, pairs, range(model.cfg.n_layers), entries)
+    require_others(len(pairs))
+    against = Against(baseline=baseline, sinks=sinks)
+    entries = entries_for(model, steerings, train_pairs, **against)
+    shown = _shown(model, pairs, steerings, seed, against)
+    table = coefficients(model, pairs, range(model.cfg.n_layers), entries, **against)
     views = [
-        coloured_text(model, pair, number, table, steerings, layer)
+        coloured_text(model, pair, number, table, steerings, shown.layer)
         for number, pair in enumerate(pairs[:n_shown])
     ]
-    errors = faithfulness(
-        model,
-        pairs,
-        entries,
-        equivalents=[reworded(pairs, text) for text in equivalents],
-        neutral=[reworded(pairs, text) for text in neutral],
-        seed=seed,
-    )
+    others = in_other_words(pairs, equivalents, neutral)
+    errors = faithfulness(model, pairs, entries, seed=seed, **others, **against)
     return Comparison(
         coefficients=table,
-        faithfulness=errors,
-        logit_shift=logit_shift(model, pairs, entries),
+        faithfulness=with_train(errors, len(train_pairs)),
+        logit_shift=logit_shift(model, pairs, entries, baseline=baseline),
         token_views=tuple(views),
-        layer=layer,
+        layer=shown.layer,
         n_train=len(train_pairs),
         n_test=len(pairs),
         seed=seed,
+        layer_reason=shown.reason,
+        baseline=baseline,
     )
+
+
+def _shown(
+    model: HookedModel,
+    pairs: Sequence[PromptPair],
+    steerings: Mapping[str, Steering],
+    seed: int,
+    against: Against,
+) -> ShownLayer:
+    """The layer of the pictures that show one, from the lowest that all methods have reached up."""
+    lowest = max(min(s.layer for s in steering.on(model).sites) for steering in steerings.values())
+    layers, questions = range(lowest, model.cfg.n_layers), len({pair.plain for pair in pairs})
+    if questions < ENOUGH_QUESTIONS:
+        return shown_layer(model.cfg.n_layers, None, lowest)
+    readouts = decodability(
+        model, pairs, layers, folds=min(5, questions), seed=seed, readouts=("linear",), **against
+    )
+    return shown_layer(model.cfg.n_layers, readouts, lowest)
 
 
 def comparison_report(
@@ -107,7 +146,8 @@ def comparison_report(
 
 def _per_token(page: Report, comparison: Comparison) -> Report:
     table, layer = comparison.coefficients, comparison.layer
-    page = page.heading("What it does to each token").paragraph(
+    page = page.heading("What it does to each token").paragraph(halves_said(comparison))
+    page = page.paragraph(against_said(table)).paragraph(
         "Prompt steering is an activation intervention: run the same response with and without the "
         "instruction and subtract. Each number says how far that moved one token at one layer, in "
         "units of the mean push of the prompt there (1 = the mean push), measured on the same "
@@ -120,11 +160,12 @@ def _per_token(page: Report, comparison: Comparison) -> Report:
         page = page.tokens(
             view,
             f"Example {number}, unprompted text. Red tokens are pushed the way the prompt "
-            "pushes, blue ones against it. Dotted: measured. Underlined: steered by the method.",
+            "pushes, blue ones against it. Dotted: measured. Underlined: steered by the method. "
+            f"Grey: written by the chat template. {comparison.layer_reason}",
         ).figure(
             figure,
             "Rows are the tokens of the response, columns are layers. A method that steers one "
-            "layer is blank below it.",
+            f"layer is blank below it. {sinks_said(table)}",
         )
     return page.figure(
         sorted_strengths(shown, layer),
@@ -146,7 +187,7 @@ def _per_layer(page: Report, comparison: Comparison) -> Report:
         "tokens. 1 is the error of doing nothing; below 1 is closer to the prompt than nothing. "
         "Each method is shown as fitted and at the least-squares strength found on other pairs. "
         "Equivalent prompts say the same in other words; neutral ones are instructions that ask "
-        "for nothing of the kind, so what lies between them and 1 is what any instruction does.",
+        f"for nothing of the kind. {any_instruction_said(table)} {sinks_said(table)}",
     )
     shift = comparison.logit_shift
     still = shift.loc[~shift["moved"], "method"].tolist()
@@ -162,7 +203,8 @@ def _per_layer(page: Report, comparison: Comparison) -> Report:
     )
     columns = ["method", "strength", "strength_value", "layer", "relative_rmse", "low", "high"]
     return page.heading("The numbers behind the curve").table(
-        table.loc[:, [*columns, "token_median", "denominator", "n_examples", "n_tokens"]],
-        "Relative RMSE with its 95 % bootstrap interval over questions, the median over tokens, "
-        "and the root mean square norm of the prompt's own change.",
+        table.loc[:, [*columns, *NUMBERS]],
+        "Relative RMSE with its 95 % bootstrap interval over questions, without sinks and with "
+        "them, the median over tokens, the root mean square norm of the prompt's own change, and "
+        "how many examples are measured and how many set the least-squares strengths.",
     )

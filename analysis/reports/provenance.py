@@ -5,8 +5,9 @@ from typing import Protocol, runtime_checkable
 
 from steerlens import __version__
 from steerlens.identity import identity_of
-from steerlens.templates import plain_system
 from steerlens.types import HookedModel
+
+from ..measures.plain_side import BY_TEMPLATE, plain_side
 
 
 @runtime_checkable
@@ -24,6 +25,7 @@ class Measured(Protocol):
 def provenance(model: HookedModel, comparison: Measured, command: str) -> dict[str, object]:
     """How a comparison or a study came about, for the report's last box."""
     identity = identity_of(model)
+    baseline = getattr(comparison, "baseline", BY_TEMPLATE)
     versions = ("transformer-lens", "torch", "transformers", "plotly")
     return {
         "command": command,
@@ -31,7 +33,8 @@ def provenance(model: HookedModel, comparison: Measured, command: str) -> dict[s
         "model fingerprint": identity.fingerprint,
         "model class": type(model).__name__,
         "weight processing": identity.processing,
-        "system text of the plain prompts": plain_system(model),
+        "baseline": baseline,
+        "system text of the plain prompts": plain_side(model, baseline),
         "seed": comparison.seed,
         "pairs": f"{comparison.n_test} measured, {comparison.n_train} for least-squares strengths",
         "versions": ", ".join(

@@ -82,16 +82,33 @@ def require_folder_of(out: Path) -> None:
         raise ValueError(f"Cannot write {out}: its folder does not exist. Make it first.")
 
 
+def question_of(line: Any) -> Any:
+    """What a line of a pairs file asks, without its instruction and response."""
+    from steerlens.prompts import Conversation
+
+    return line.without_system() if isinstance(line, Conversation) else line.plain
+
+
+def require_steering_files(paths: Sequence[Path]) -> None:
+    """Raise an error where a steering file is not there, or two have one name."""
+    names = [path.stem for path in paths]
+    twice = {name for name in names if names.count(name) > 1}
+    if twice:
+        raise ValueError(f"Two steering files are called {', '.join(twice)}. Rename one.")
+    for path in paths:
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"There is no steering file {path}. steering.save(path) makes one."
+            )
+
+
 def steerings_of(
     paths: Sequence[Path], model: "HookedModel", fitted_on: str | None = None
 ) -> "dict[str, Steering]":
     """Each file's steering under the file's name."""
     from steerlens.reading import load_steering
 
-    names = [path.stem for path in paths]
-    twice = {name for name in names if names.count(name) > 1}
-    if twice:
-        raise ValueError(f"Two steering files are called {', '.join(twice)}. Rename one.")
+    require_steering_files(paths)
     return {path.stem: load_steering(path, model, fitted_on=fitted_on) for path in paths}
 
 

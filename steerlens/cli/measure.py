@@ -1,7 +1,7 @@
 """`steerlens compare` and `faithfulness`."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +12,7 @@ from steerlens.cli import inputs, output
 from steerlens.cli.grouped import grouped
 from steerlens.cli.options import (
     FOUND_ON,
+    SINK_TIMES,
     AsJson,
     Backend,
     Device,
@@ -22,6 +23,7 @@ from steerlens.cli.options import (
     Out,
     Pairs,
     Seed,
+    Sinks,
     Strength,
     Templating,
 )
@@ -44,6 +46,15 @@ class Measured(Templating, Strength):
     neutral: Annotated[
         list[str] | None, typer.Option(help="An instruction that asks for nothing; repeatable.")
     ] = None
+    baseline: Annotated[
+        str,
+        typer.Option(
+            help="What the prompt is compared with: template (what the chat template puts there by "
+            "itself), none (no system turn), neutral (an instruction that asks for nothing), or "
+            "the text of an instruction."
+        ),
+    ] = "template"
+    sinks: Sinks = SINK_TIMES
     seed: Seed = 0
     max_new_tokens: MaxNewTokens = 64
     backend: Backend = "auto"
@@ -52,14 +63,27 @@ class Measured(Templating, Strength):
     as_json: AsJson = False
 
     def inputs(
-        self, pairs: Path, steering: Sequence[Path], out: Path
+        self,
+        pairs: Path,
+        steering: Sequence[Path],
+        out: Path,
+        require: "Callable[[Sequence[object]], None]",
     ) -> "tuple[HookedModel, list[PromptPair], dict[str, Steering]]":
-        """The model, every pair answered, the steerings; bad files are errors before any work."""
+        """The model, every pair answered, the steerings; bad input is an error before any work.
+
+        `require` raises ValueError for too few questions.
+        """
+        from steerlens.analysis.measures.plain_side import require_baseline  # pyright: ignore[reportMissingImports]
         from steerlens.jsonl import read_prompt_pairs
+        from steerlens.sinks import require_times
 
         lines = read_prompt_pairs(pairs)
-        model = inputs.load(self.model, self.backend, self.device, self.template(), self.dtype)
+        require([inputs.question_of(line) for line in lines])
+        require_baseline(self.baseline)
+        require_times(self.sinks)
         inputs.require_folder_of(out)
+        inputs.require_steering_files(steering)
+        model = inputs.load(self.model, self.backend, self.device, self.template(), self.dtype)
         steerings = inputs.steerings_of(steering, model, self.fitted_on)
         answered = inputs.answered(model, lines, self.seed, self.max_new_tokens)
         return model, answered, self._at_strength(model, answered, steerings)
@@ -96,6 +120,8 @@ class Measured(Templating, Strength):
             "equivalents": self.equivalent or (),
             "neutral": self.neutral or (),
             "seed": self.seed,
+            "baseline": self.baseline,
+            "sinks": self.sinks,
         }
 
 
@@ -111,8 +137,12 @@ def compare(
     A line of the pairs file without a response is answered by the prompted model first.
     """
     from steerlens import analysis
+    from steerlens.analysis.measures.coefficients import require_others  # pyright: ignore[reportMissingImports]
 
-    model, answered, steerings = measured.inputs(pairs, steering, out)
+    def enough(questions: Sequence[object]) -> None:
+        require_others(len(questions))
+
+    model, answered, steerings = measured.inputs(pairs, steering, out, enough)
     compared = analysis.compare(model, answered, steerings, **measured.options)
     page = analysis.comparison_report(
         compared,
@@ -128,10 +158,15 @@ def compare(
     content = {
         "report": str(out),
         "plain_system": shift.attrs["plain_system"],
+        "baseline": compared.baseline,
+        "layer": compared.layer,
+        "measured": compared.n_test,
+        "for_strengths": compared.n_train,
         "faithfulness": output.records(compared.faithfulness),
         "logit_shift": output.records(shift),
     }
-    output.say(content, measured.as_json, f"The report is at {out}")
+    said = halves(compared.n_test, compared.n_train)
+    output.say(content, measured.as_json, f"The report is at {out}{said}")
 
 
 @grouped
@@ -146,11 +181,17 @@ def faithfulness(
 ) -> None:
     """How unevenly the prompt pushes the tokens, and which steering files are faithful to it.
 
-    A line of the pairs file without a response is answered by the prompted model first.
+    A line of the pairs file without a response is answered by the prompted model first. With
+    steering files and at least four questions, every second question sets the least-squares
+    strengths and is not measured.
     """
     from steerlens import analysis
+    from steerlens.analysis.reports.faithfulness import require_questions  # pyright: ignore[reportMissingImports]
 
-    model, answered, steerings = measured.inputs(pairs, steering or [], out)
+    def enough(questions: Sequence[object]) -> None:
+        require_questions(len(set(questions)))
+
+    model, answered, steerings = measured.inputs(pairs, steering or [], out, enough)
     studied = analysis.faithfulness_study(model, answered, steerings, **measured.options)
     page = analysis.faithfulness_report(
         studied,
@@ -166,4 +207,21 @@ def faithfulness(
         "faithfulness": studied.faithfulness,
     }
     records = {name: output.records(table) for name, table in tables.items() if table is not None}
-    output.say({"report": str(out), **records}, measured.as_json, f"The report is at {out}")
+    said = halves(studied.n_test, studied.n_train)
+    content = {
+        "report": str(out),
+        "plain_system": studied.coefficients.attrs["plain_system"],
+        "baseline": studied.baseline,
+        "measured": studied.n_test,
+        "for_strengths": studied.n_train,
+    }
+    output.say({**content, **records}, measured.as_json, f"The report is at {out}{said}")
+
+
+def halves(measured: int, for_strengths: int) -> str:
+    """That some pairs set the strengths and were not measured, where it is so."""
+    if not for_strengths:
+        return ""
+    return (
+        f" ({measured} pairs measured; the other {for_strengths} set the least-squares strengths)"
+    )

@@ -50,6 +50,13 @@ Layers = Annotated[
 ]
 Read = Annotated[str, typer.Option(help="Scope whose activations are read (their mean).")]
 Steered = Annotated[str, typer.Option(help="Scope that is steered.")]
+Sinks = Annotated[
+    float,
+    typer.Option(
+        help="Tokens whose norm is above so many times the median are left out; inf keeps all."
+    ),
+]
+SINK_TIMES = 4.0  # steerlens.sinks.SINK, which waits for torch; a test holds them together
 Seed = Annotated[int, typer.Option(help="Seed of the sampling noise.")]
 MaxNewTokens = Annotated[int, typer.Option(help="The most tokens that a completion may have.")]
 

@@ -20,8 +20,8 @@ of the same templates does not show that the direction is the concept and not th
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from math import nan
+from dataclasses import dataclass, replace
+from math import inf, nan
 from typing import Literal, get_args
 
 import torch
@@ -47,8 +47,10 @@ from steerlens.directions.checks import (
 )
 from steerlens.directions.means import principal_direction, unit
 from steerlens.directions.rfm import CLAS_RFM, RFM, auroc, best_direction, correlation
+from steerlens.directions.token_means import alternating_means, counted
 from steerlens.prompts import Prompt, encode_all
 from steerlens.scopes import Scope
+from steerlens.sinks import SINK, Kept, ordinary, require_ordinary
 from steerlens.sites import Site, Sites, as_sites
 from steerlens.types import Direction, HookedModel
 
@@ -63,7 +65,8 @@ class FittedDirection:
 
     `setting` says what the held-out rows chose (a penalty, a bandwidth), if anything; where they
     chose, their scores flatter a little. `n_held_out` is how many rows the scores rest on; where
-    these do not have both labels, as may be for "random", the scores are nan.
+    these do not have both labels, as may be for "random", the scores are nan. `n_sinks` is how many
+    rows (of `fit_direction`) or tokens (of `contrast_directions`) were left out as sinks.
     """
 
     kind: str
@@ -72,6 +75,7 @@ class FittedDirection:
     auroc: float
     setting: str = ""
     n_held_out: int = 0
+    n_sinks: int = 0
 
 
 def fit_direction(
@@ -82,17 +86,30 @@ def fit_direction(
     held_out: float = 0.2,
     rfm: RFM = CLAS_RFM,
     seed: int = 0,
+    sinks: float = SINK,
 ) -> FittedDirection:
     """Fit one direction; the last `held_out` share of the rows (in pairs) is held out.
 
     Labels are 0 and 1. Shuffle the rows first if they are sorted; keep partners together for pca.
-    "random" asks for no more than one row.
+    "random" asks for no more than one row. Rows longer than `sinks` times the median are left out,
+    for pca with their partners; infinity keeps all.
     """
     options = _Options(kind, held_out, rfm, seed)
-    split = options.split(activations, labels)
-    fitted = options.fitted(split)
+    require_labelled(activations, labels, "activations")
+    keep = _ordinary_rows(activations, paired=kind == "pca", times=sinks)
+    split = options.split(activations[keep], labels[keep])
+    fitted = replace(options.fitted(split), n_sinks=int((~keep).sum()))
     warn_of_repeated(options.repeated(split), fitted.n_held_out)
     return fitted
+
+
+def _ordinary_rows(activations: Rows, *, paired: bool, times: float) -> Kept:
+    """The rows that are no sinks; in pairs the partner of a sink goes too."""
+    (keep,) = ordinary([activations], times)
+    require_ordinary(keep, "activations")
+    if paired and len(keep) % 2 == 0:
+        keep = (keep[0::2] & keep[1::2]).repeat_interleave(2)
+    return keep
 
 
 def contrast_directions(
@@ -106,12 +123,14 @@ def contrast_directions(
     held_out: float = 0.2,
     rfm: RFM = CLAS_RFM,
     seed: int = 0,
+    sinks: float = SINK,
 ) -> dict[Site, FittedDirection]:
     """A direction at each site from prompts with (label 1) and without the behaviour (label 0).
 
     Prompt i of one list is the partner of prompt i of the other; the pairs are shuffled by the
     seed before the last are held out. A row is the mean over the tokens of `read`: by default
-    those of the response where all prompts have one, else the last prompt token.
+    those of the response where all prompts have one, else the last prompt token. Tokens whose norm
+    is above `sinks` times the median are left out.
     """
     require_model_first(model, "contrast_directions(model, kind, positive, negative, sites)")
     options, sites = _Options(kind, held_out, rfm, seed), as_sites(sites, model)
@@ -120,14 +139,17 @@ def contrast_directions(
     prompts = [side[number] for number in order for side in (negative, positive)]
     rows = encode_all(model, prompts)
     captured = capture(model, rows, sites, scope=read or default_read(rows))
-    labels = (torch.arange(len(rows)) % 2).float()
     splits: dict[Site, _Split] = {}
     for site in sites:
-        means = captured.row_means(site, len(rows)).float()
+        means = alternating_means(captured, site, len(rows), sinks).float()
         if kind != "random":
             require_apart(means, site)
-        splits[site] = options.split(means, labels)
-    fitted = {site: options.fitted(split) for site, split in splits.items()}
+        splits[site] = options.split(means, (torch.arange(len(means)) % 2).float())
+    left_out = counted([captured], sites, sinks)
+    fitted = {
+        site: replace(options.fitted(split), n_sinks=left_out[site])
+        for site, split in splits.items()
+    }
     repeated = max(options.repeated(split) for split in splits.values())
     warn_of_repeated(repeated, len(rows) - n_fitted(len(rows), held_out))
     return fitted
@@ -227,7 +249,7 @@ def _means(rows: _Split, options: _Options) -> tuple[Tensor, str]:
 
 def _pca(rows: _Split, options: _Options) -> tuple[Tensor, str]:
     require_alternating(rows.y)
-    return principal_direction(rows.x[1::2], rows.x[0::2]), ""
+    return principal_direction(rows.x[1::2], rows.x[0::2], sinks=inf), ""
 
 
 def _random(rows: _Split, options: _Options) -> tuple[Tensor, str]:

@@ -28,6 +28,7 @@ from steerlens.directions.means import difference_of_means, unit
 from steerlens.methods.caa import CAA
 from steerlens.prompts import Prompts
 from steerlens.scopes import Scope
+from steerlens.sinks import SINK
 from steerlens.sites import Sites
 from steerlens.steers import steer
 from steerlens.training.fit import Fit
@@ -55,13 +56,14 @@ class Angular:
         *,
         angle: float = 30.0,
         read: Scope | None = None,
+        sinks: float = SINK,
     ) -> "Fit[Angular]":
         """Fit from positive and negative prompts; `angle` is in degrees, negative ones turn away.
 
-        `read` is the scope whose activations are read, as in CAA.
+        `read` is the scope whose activations are read, and `sinks` what is left out, as in CAA.
         """
         require_two_sides(prompts, "Angular")
-        fit = CAA.fit(model, prompts, sites, read=read)
+        fit = CAA.fit(model, prompts, sites, read=read, sinks=sinks)
         return fit.mapped(lambda caa: cls(caa.direction, angle))
 
     @classmethod
@@ -70,9 +72,11 @@ class Angular:
         positive: Float[Tensor, "positive d_model"],
         negative: Float[Tensor, "negative d_model"],
         angle: float,
+        *,
+        sinks: float = SINK,
     ) -> "Angular":
-        """Fit from activations of positive and negative examples."""
-        return cls(difference_of_means(positive, negative), angle)
+        """Fit from activations of positive and negative examples, as `difference_of_means` does."""
+        return cls(difference_of_means(positive, negative, sinks=sinks), angle)
 
     def across(self, h: Residual) -> Residual:
         """The vector w of each token; 0 where it has none."""

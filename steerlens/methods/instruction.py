@@ -15,16 +15,19 @@ layer by validation, which is the caller's work here.
 
 from collections.abc import Sequence
 from dataclasses import replace
+from math import inf
 
 from jaxtyping import Float
 from torch import Tensor
 
 from steerlens.activations import capture
 from steerlens.directions.checks import require_instruction_seen, require_unit
-from steerlens.directions.means import unit
+from steerlens.directions.means import ordinary_pairs, unit
+from steerlens.directions.token_means import counted, pairs_of_means
 from steerlens.methods.caa import CAA
 from steerlens.prompts import Encoded, PromptPair, encode_pair
 from steerlens.scopes import last
+from steerlens.sinks import SINK
 from steerlens.sites import Site, Sites, as_sites
 from steerlens.steering import Steering
 from steerlens.steers import steer
@@ -45,11 +48,19 @@ class InstructionVector:
 
     @classmethod
     def from_activations(
-        cls, plain: Float[Tensor, "pair d_model"], prompted: Float[Tensor, "pair d_model"]
+        cls,
+        plain: Float[Tensor, "pair d_model"],
+        prompted: Float[Tensor, "pair d_model"],
+        *,
+        sinks: float = SINK,
     ) -> "InstructionVector":
-        """Fit from activations at the last prompt token, without and with the instruction."""
-        u = unit((prompted - plain).mean(dim=0))
-        return cls(u, float((prompted @ u).mean()))
+        """Fit from activations at the last prompt token, without and with the instruction.
+
+        A pair with a row longer than `sinks` times the median is left out; infinity keeps all.
+        """
+        keep = ordinary_pairs(plain, prompted, sinks)
+        u = unit((prompted - plain)[keep].mean(dim=0))
+        return cls(u, float((prompted[keep] @ u).mean()))
 
     @classmethod
     def fit(
@@ -57,10 +68,13 @@ class InstructionVector:
         model: HookedModel,
         pairs: Sequence[PromptPair],
         sites: Sites,
+        *,
+        sinks: float = SINK,
     ) -> "Fit[InstructionVector]":
         """Fit each site by itself from the two prompts of each pair; responses are not read.
 
-        The steering adjusts; `InstructionVector.adding(fit)` is the one that adds.
+        The steering adjusts; `InstructionVector.adding(fit)` is the one that adds. Pairs whose last
+        prompt token has a norm above `sinks` times the median are left out.
         """
         sites = as_sites(sites, model)
         plain, prompted = (
@@ -69,10 +83,13 @@ class InstructionVector:
         before, after = (capture(model, rows, sites, scope=last) for rows in (plain, prompted))
         steers: dict[Site, InstructionVector] = {}
         for site in sites:
-            h, h_prompted = before.at(site).float(), after.at(site).float()
+            h, h_prompted = (
+                side.float() for side in pairs_of_means([before, after], site, len(plain), sinks)
+            )
             require_instruction_seen(h, h_prompted, site)
-            steers[site] = cls.from_activations(h, h_prompted)
-        return Fit.of(model, steers, token_ids([*plain, *prompted]))
+            steers[site] = cls.from_activations(h, h_prompted, sinks=inf)
+        left_out = counted([before, after], sites, sinks)
+        return Fit.of(model, steers, token_ids([*plain, *prompted]), sinks=left_out)
 
     @staticmethod
     def adding(fit: "Fit[InstructionVector]") -> Steering:

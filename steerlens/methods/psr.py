@@ -18,6 +18,7 @@ the same response: its residual stream at the lowest steered layer and all above
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import inf
 from pathlib import Path
 from typing import Literal
 
@@ -26,8 +27,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from steerlens.activations import capture
+from steerlens.directions.means import ordinary_pairs
 from steerlens.prompts import PromptPair
 from steerlens.scopes import Scope, question_and_response, response
+from steerlens.sinks import SINK, require_ordinary
 from steerlens.sites import Site, Sites, as_sites, by_site
 from steerlens.steering import Steering
 from steerlens.steers import steer
@@ -78,10 +81,18 @@ class PSR:
 
     @classmethod
     def from_activations(
-        cls, plain: Float[Tensor, "token d_model"], prompted: Float[Tensor, "token d_model"]
+        cls,
+        plain: Float[Tensor, "token d_model"],
+        prompted: Float[Tensor, "token d_model"],
+        *,
+        sinks: float = SINK,
     ) -> "PSR":
-        """The paper's Const_DiM: the mean of what the prompt does to a token, added to all."""
-        return cls.constant(prompted.float().mean(dim=0) - plain.float().mean(dim=0))
+        """The paper's Const_DiM: the mean of what the prompt does to a token, added to all.
+
+        Tokens longer than `sinks` times the median in either run are left out; infinity keeps all.
+        """
+        keep = ordinary_pairs(plain, prompted, sinks)
+        return cls.constant(prompted[keep].float().mean(dim=0) - plain[keep].float().mean(dim=0))
 
     @classmethod
     def fit(
@@ -173,15 +184,24 @@ def difference_of_means(
     sites: Sites,
     *,
     surface: Surface = "R",
+    sinks: float = SINK,
 ) -> Steering:
-    """S-Const_DiM: add the mean of what the prompt does to a token of the span, at each site."""
+    """S-Const_DiM: add the mean of what the prompt does to a token of the span, at each site.
+
+    Tokens whose norm is above `sinks` times the median, in either run, are left out.
+    """
     sites, scope = as_sites(sites, model), scope_of(surface)
     examples = Examples.of(model, pairs, scope, aligned=True)
     require_instructions(examples.both)
     plain, prompted = (
         capture(model, rows, sites, scope=scope) for rows in (examples.plain, examples.prompted)
     )
-    steers = {site: PSR.from_activations(plain.at(site), prompted.at(site)) for site in sites}
+    steers: dict[Site, PSR] = {}
+    for site in sites:
+        keep = ~(plain.sinks(site, sinks) | prompted.sinks(site, sinks))
+        require_ordinary(keep, f"tokens of the span at {site}")
+        sides = plain.at(site)[keep], prompted.at(site)[keep]
+        steers[site] = PSR.from_activations(*sides, sinks=inf)
     rows = [row for pair in examples.both for row in pair]
     return Fit.of(model, steers, token_ids(rows), scope=scope).steering
 

@@ -27,7 +27,8 @@ class Fit(Generic[AnySteer]):
     `trained` says how training went, and is None where nothing is trained. Its epoch 0 is the
     start: the model without steering, or for PSR and ReFT-r1 random parameters. `name` is the
     method's in its paper's scheme, where there is one, and `firing` how often each gate is open on
-    the tokens that it was fitted on.
+    the tokens that it was fitted on. `sinks` says how many tokens were left out at each site as
+    sinks (`steerlens.sinks`), for methods that average activations.
     """
 
     steering: Steering
@@ -35,6 +36,7 @@ class Fit(Generic[AnySteer]):
     trained: Trained | None = None
     name: str = ""
     firing: dict[Site, Float[Tensor, " rank"]] = field(default_factory=dict)
+    sinks: dict[Site, int] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -48,16 +50,18 @@ class Fit(Generic[AnySteer]):
         trained: Trained | None = None,
         name: str = "",
         firing: Mapping[Site, Float[Tensor, " rank"]] | None = None,
+        sinks: Mapping[Site, int] | None = None,
     ) -> "Fit[AnySteer]":
         """The steers, placed on the tokens of `scope`, and what they were fitted on."""
         steering = Steering(tuple(steers.items()), origin_of(model, seed, data))
         placed = steering if scope == everywhere else steering.only(scope)
-        return cls(placed, dict(steers), trained, name, dict(firing or {}))
+        return cls(placed, dict(steers), trained, name, dict(firing or {}), dict(sinks or {}))
 
     def mapped(self, make: Callable[[AnySteer], OtherSteer]) -> "Fit[OtherSteer]":
         """The same fit with `make(steer)` in place of each steer, at every token."""
         steers = {site: make(steer) for site, steer in self.steers.items()}
-        return Fit(Steering(tuple(steers.items()), self.steering.origin), steers, self.trained)
+        steering = Steering(tuple(steers.items()), self.steering.origin)
+        return Fit(steering, steers, self.trained, sinks=self.sinks)
 
     def __mul__(self, strength: object) -> Steering:
         raise TypeError(f"A Fit has no strength. Multiply its steering: {strength} * fit.steering.")

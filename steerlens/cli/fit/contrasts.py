@@ -6,7 +6,17 @@ import typer
 
 from steerlens.cli import inputs, output
 from steerlens.cli.grouped import grouped
-from steerlens.cli.options import QUESTIONS, Contrasts, Out, Read, RunOptions, Steered, Strength
+from steerlens.cli.options import (
+    QUESTIONS,
+    SINK_TIMES,
+    Contrasts,
+    Out,
+    Read,
+    RunOptions,
+    Sinks,
+    Steered,
+    Strength,
+)
 
 
 @grouped
@@ -41,6 +51,7 @@ def fit_caa(
     layer: Annotated[int, typer.Option(help="The block whose output is read and written.")],
     read: Read = "",
     scope: Steered = "response",
+    sinks: Sinks = SINK_TIMES,
     strength: Strength,
     run: RunOptions,
 ) -> None:
@@ -53,8 +64,11 @@ def fit_caa(
     reading = scope_named(read) if read else None
     steered = scope_named(scope)
     model = inputs.load(*run.place)
-    fit = CAA.fit(model, (positive, negative), layer, read=reading)
+    fit = CAA.fit(model, (positive, negative), layer, read=reading, sinks=sinks)
     steering, found, text = strength.fitted(model, fit.steering.only(steered), negative)
     steering.save(out)
+    left_out = sum(fit.sinks.values())
     content = {"file": str(out), "method": "CAA", "layer": layer, "pairs": len(positive), **found}
-    output.say(content, run.as_json, f"Wrote {out} (from {len(positive)} pairs){text}")
+    content["sinks"] = left_out
+    some = f"; {left_out} tokens left out as sinks" if left_out else ""
+    output.say(content, run.as_json, f"Wrote {out} (from {len(positive)} pairs{some}){text}")

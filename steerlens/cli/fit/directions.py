@@ -9,7 +9,16 @@ import typer
 from steerlens.cli import inputs, output
 from steerlens.cli.fit.outcome import scores_of
 from steerlens.cli.grouped import grouped
-from steerlens.cli.options import Contrasts, Layers, Out, Read, RunOptions, Steered
+from steerlens.cli.options import (
+    SINK_TIMES,
+    Contrasts,
+    Layers,
+    Out,
+    Read,
+    RunOptions,
+    Sinks,
+    Steered,
+)
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -29,6 +38,7 @@ def fit_direction(
     read: Read = "",
     scope: Steered = "everywhere",
     seed: Annotated[int, typer.Option(help="Seed of the order of the pairs.")] = 0,
+    sinks: Sinks = SINK_TIMES,
     run: RunOptions,
 ) -> None:
     """A unit direction at each layer that tells the positive from the negative prompts.
@@ -56,6 +66,7 @@ def fit_direction(
         inputs.layers_of(layers, model.cfg.n_layers),
         read=reading,
         seed=seed,
+        sinks=sinks,
     )
     placed = tuple((site, CLAS.fixed(v.direction, 1.0)) for site, v in directions.items())
     Steering(placed, origin_of(model, seed)).only(steered).save(out)

@@ -39,13 +39,16 @@ def scores_of(
     for site, v in directions.items():
         scored, pairs = v.auroc == v.auroc, v.n_held_out // 2  # nan where none was held out
         score = f"held-out AUROC {v.auroc:.2f} (on {pairs} pair{'s' * (pairs != 1)})"
-        lines.append(f"\n{site}: {score if scored else 'not scored, no pair was held out'}")
+        some = f"; {v.n_sinks} tokens left out as sinks" if v.n_sinks else ""
+        said = score if scored else "not scored, no pair was held out"
+        lines.append(f"\n{site}: {said}{some}")
         table.append(
             {
                 "site": str(site),
                 "auroc": v.auroc if scored else None,
                 "correlation": v.correlation if scored else None,
                 "held_out_pairs": pairs,
+                "sinks": v.n_sinks,
             }
         )
     return table, "".join(lines)
