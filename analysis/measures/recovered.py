@@ -29,7 +29,7 @@ from steerlens.types import HookedModel
 from .entries import Entry, as_entries
 from .faithfulness import EQUIVALENT, NEUTRAL
 from .intervals import interval_of_ratio
-from .plain_side import noted
+from .plain_side import BY_TEMPLATE, noted, require_baseline
 from .responses import Responses, Run
 
 PerToken: TypeAlias = Float[np.ndarray, " token"]
@@ -46,6 +46,7 @@ def prompt_effect_recovered(
     *,
     equivalents: Sequence[Sequence[PromptPair]] = (),
     neutral: Sequence[Sequence[PromptPair]] = (),
+    baseline: str = BY_TEMPLATE,
     n_bootstrap: int = 1000,
     seed: int = 0,
 ) -> pd.DataFrame:
@@ -56,9 +57,10 @@ def prompt_effect_recovered(
     of KL(prompted || method) and KL(prompted || plain), nats a token), tiny (share of tokens),
     n_examples, n_tokens, n_bootstrap, seed. "unsteered" is 0 by definition. `equivalents` and
     `neutral` hold the same pairs under other instructions, `reworded(pairs, instruction)`; of
-    several the mean counts.
+    several the mean counts. `baseline` is the plain side (`measures.plain_side`).
     """
-    found = _Left.of(model, pairs, steerings, {EQUIVALENT: equivalents, NEUTRAL: neutral})
+    wordings = {EQUIVALENT: equivalents, NEUTRAL: neutral}
+    found = _Left.of(model, pairs, steerings, wordings, baseline)
     rows = [
         {
             "method": entry.method,
@@ -73,18 +75,22 @@ def prompt_effect_recovered(
         }
         for entry, kl in found.left
     ]
-    return noted(pd.DataFrame(rows), model)
+    return noted(pd.DataFrame(rows), model, baseline)
 
 
 def prompt_effect_by_token(
-    model: HookedModel, pairs: Sequence[PromptPair], steerings: Steerings
+    model: HookedModel,
+    pairs: Sequence[PromptPair],
+    steerings: Steerings,
+    *,
+    baseline: str = BY_TEMPLATE,
 ) -> pd.DataFrame:
     """One row per method, strength and response token.
 
     Columns: example, token_index, token, method, strength, strength_value, kl_prompt, kl_left,
     recovered, tiny (whether kl_prompt is below 1 % of its mean, so that the share says little).
     """
-    found = _Left.of(model, pairs, steerings, {})
+    found = _Left.of(model, pairs, steerings, {}, baseline)
     ids = [row.ids[row.response :] for row in found.responses.plain]
     places = pd.DataFrame(
         {
@@ -105,7 +111,7 @@ def prompt_effect_by_token(
         )
         for entry, kl in found.left[1:]
     ]
-    return noted(pd.concat(tables, ignore_index=True), model)
+    return noted(pd.concat(tables, ignore_index=True), model, baseline)
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,9 +128,11 @@ class _Left:
         pairs: Sequence[PromptPair],
         steerings: Steerings,
         wordings: Mapping[str, Sequence[Sequence[PromptPair]]],
+        baseline: str,
     ) -> "_Left":
         """All runs; ValueError where there are none, or the prompt changes no prediction."""
-        responses, entries = Responses.of(model, pairs), as_entries(steerings)
+        require_baseline(baseline)
+        responses, entries = Responses.of(model, pairs, baseline), as_entries(steerings)
         others = {name: [responses.worded(model, w) for w in ws] for name, ws in wordings.items()}
         if not entries and not any(others.values()):
             raise ValueError("No steering and no reference prompts were given: nothing to measure.")

@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+from steerlens.checks import require_choice
 from steerlens.generation import prompted_pairs
 from steerlens.methods.act_add import ActAdd
 from steerlens.methods.caa import CAA
 from steerlens.models import load
+from steerlens.models.released import how_to_get, is_here
 from steerlens.prompts import Conversation
 from steerlens.scopes import generated, response
 from steerlens.steering import Steering
@@ -14,6 +16,7 @@ from steerlens.types import HookedModel
 from ..measures.completions import side_by_side
 from ..measures.entries import as_entries
 from .comparison import compare, comparison_report
+from .pirate_demo import run_pirate
 from .provenance import provenance
 
 INSTRUCTION = "Be positive."
@@ -81,12 +84,26 @@ def demo_steerings(model: HookedModel, layer: int) -> dict[str, Steering]:
     }
 
 
-def run_demo(out: Path, *, seed: int = 0, backend: str = "auto") -> Path:
-    """Write `out/report.html` and the two steering files; returns the report's path."""
+def run_demo(out: Path, *, model: str = "auto", seed: int = 0, backend: str = "auto") -> Path:
+    """Write `out/report.html`; returns its path.
+
+    `model` is "smollm2", a pirate on a real model; "demo", film reviews on the embedded one, with
+    its two steering files; or "auto", which takes SmolLM2 where it is on this machine.
+    """
+    require_choice("model", model, ("auto", "smollm2", "demo"))
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OSError(f"Cannot make the folder {out}: {error.strerror}. Choose another.") from error
+    if model == "smollm2" or (model == "auto" and is_here("smollm2")):
+        return run_pirate(out, seed=seed, backend=backend)
+    if model == "auto":
+        print(f"SmolLM2 is not here, so the embedded model serves. {how_to_get('smollm2')}")
+    return run_reviews(out, seed=seed, backend=backend)
+
+
+def run_reviews(out: Path, *, seed: int = 0, backend: str = "auto") -> Path:
+    """The report on the embedded model, and its two steering files."""
     model = load("demo", backend=backend)  # pyright: ignore[reportArgumentType]  load checks it
     layer = model.cfg.n_layers // 2
     steerings = demo_steerings(model, layer)
@@ -104,7 +121,7 @@ def run_demo(out: Path, *, seed: int = 0, backend: str = "auto") -> Path:
     )
     page = comparison_report(
         comparison,
-        provenance(model, comparison, f"steerlens demo --seed {seed}"),
+        provenance(model, comparison, f"steerlens demo --model demo --seed {seed}"),
         title=f"What “{INSTRUCTION}” does to a language model, and what activation steering does",
         intro=_intro(model, layer),
         generations=generations,

@@ -32,14 +32,22 @@ def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the report.")] = Path(
         "demo-report"
     ),
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model",
+            "-m",
+            help="smollm2: a pirate on a real model; demo: film reviews on the embedded one; "
+            "auto: the first, where it is on this machine.",
+        ),
+    ] = "auto",
     seed: Seed = 0,
     backend: Backend = "auto",
 ) -> None:
-    """Steer the embedded model by prompt, ActAdd and CAA; write an HTML report. Offline."""
+    """Steer a model by prompt and by activation methods; write an HTML report. Offline."""
     from steerlens.analysis import run_demo
 
-    inputs.choose_threads(inputs.TINY)
-    print(f"The report is at {run_demo(out, seed=seed, backend=backend)}")
+    print(f"The report is at {run_demo(out, model=model, seed=seed, backend=backend)}")
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ INSTRUCTION = "You are a pirate. Talk like a pirate."
 NEUTRAL = "You are a person. Talk like a person."
 EQUIVALENT = "Play the part of a pirate, and speak as one."
 MODEL = "smollm2"
+METHODS = ("CAA", "ActAdd", "S-PSR", "A-PSR", "CLAS")
 FITTED = Path(__file__).parent / "pirate"
 """The folder of the steering files, named by method."""
 

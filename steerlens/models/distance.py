@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from steerlens.activations import capture
+from steerlens.divergence import divergence
 from steerlens.identity import context_length, device_of
 from steerlens.prompts import tokenizer_of
 from steerlens.runtime.forward import logits
@@ -46,7 +47,7 @@ def distance(first: HookedModel, second: HookedModel, sites: Iterable[Site]) -> 
     """How far `second` is from `first`: KL(first || second), and the activations at `sites`."""
     ids = _ids(first, second)
     log_p, log_q = (_log_probabilities(model, ids) for model in (first, second))
-    kl = (log_p.exp() * (log_p - log_q)).sum(dim=-1).mean()
+    kl = divergence(log_p, log_q).mean()
     places = list(dict.fromkeys(sites))
     rows = (ids[None], torch.ones_like(ids[None], dtype=torch.bool))
     before, after = (capture(model, rows, places) for model in (first, second))

@@ -2,11 +2,10 @@
 
 import hashlib
 from dataclasses import dataclass
-from pathlib import Path
 
 from steerlens.models import gguf
 from steerlens.models.names import DEMO
-from steerlens.models.released import RELEASED, Released
+from steerlens.models.released import RELEASED, Released, is_here
 
 
 @dataclass(frozen=True)
@@ -45,8 +44,6 @@ def _demo() -> Listed:
 
 
 def _released(model: Released) -> Listed:
-    unpacked = gguf.kept(model.sha256, Path(model.file).stem) is not None
-    here = unpacked or model.installed is not None
     return Listed(
         name=model.name,
         what=f"{model.title}, {model.quantisation} of {model.hub}",
@@ -54,7 +51,7 @@ def _released(model: Released) -> Listed:
         licence=model.licence,
         source=f"in the package {model.package}; {model.install}",
         sha256=model.sha256,
-        here=here,
+        here=is_here(model.name),
     )
 
 

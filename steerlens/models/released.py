@@ -78,6 +78,12 @@ def released_folder(name: str, dtype: torch.dtype | str | None = None) -> Path |
     return None
 
 
+def is_here(name: str) -> bool:
+    """Whether a released model is on this machine, in its package or unpacked."""
+    model = RELEASED[name]
+    return model.installed is not None or gguf.kept(model.sha256, Path(model.file).stem) is not None
+
+
 def how_to_get(name_or_hub: str) -> str:
     """The sentence that says how to get a released model; empty for other names."""
     for model in RELEASED.values():
