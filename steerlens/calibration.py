@@ -392,8 +392,9 @@ class _Search:
         strength = FIRST_SHARE / self.share_at_one
         while self._reaches(strength) and strength * self.share_at_one > FIRST_SHARE / 1e6:
             strength *= self._stride(strength, 0.25, 0.8)
-        while not self._reaches(strength) and strength * self.share_at_one < MOST_SHARE:
+        while not self._reaching and strength * self.share_at_one < MOST_SHARE:
             strength *= self._stride(strength, 1.25, 2.0)
+            self.kl(strength)
         for _ in range(CLOSER):
             if self.kl(self.best) <= (1 + TOLERANCE) * self.target:
                 return
@@ -408,12 +409,16 @@ class _Search:
     @property
     def best(self) -> float:
         """The smallest strength with the target's effect, or the one with the most."""
-        enough = [strength for strength in self.tried if self._reaches(strength)]
-        if enough:
-            return min(enough)
+        if self._reaching:
+            return min(self._reaching)
         finite = {s: kl for s, kl in self.tried.items() if math.isfinite(kl)}
         most = max(finite.values())
         return min(s for s, kl in finite.items() if kl >= (1 - TOLERANCE) * most)
+
+    @property
+    def _reaching(self) -> list[float]:
+        """The strengths tried that have the target's effect."""
+        return [strength for strength in self.tried if self._reaches(strength)]
 
     def _reaches(self, strength: float) -> bool:
         return self.kl(strength) >= (1 - TOLERANCE) * self.target

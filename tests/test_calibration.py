@@ -155,6 +155,21 @@ def test_of_an_effect_that_falls_again_the_first_rise_is_taken() -> None:
     assert len(tried) == len(set(tried))
 
 
+@pytest.mark.parametrize("scale", [1e-4, 0.03, 1.0, 30.0])
+def test_no_strength_is_tried_twice_or_beside_one_that_was(scale: float) -> None:
+    tried: list[float] = []
+
+    def kl_at(strength: float) -> float:
+        tried.append(strength)
+        return (strength / scale) ** 2
+
+    search = _Search(kl_at, share_at_one=1.0, target=0.3)
+    search.run()
+    assert search.best == pytest.approx(scale * 0.3**0.5, rel=0.05) or max(tried) < scale / 4
+    steps = np.diff(np.log(sorted(tried)))
+    assert (steps > 0.001).all()
+
+
 def test_what_no_strength_reaches_is_said_with_the_largest_effect(gpt2: Any) -> None:
     with pytest.warns(SteeringWarning, match=r"No strength .* reaches 1e\+03 .* largest effect"):
         found = calibrate(gpt2, at(LAYER, CAA(V)), ANSWERED, target_kl=1000.0)
