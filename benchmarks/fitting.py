@@ -24,7 +24,7 @@ from steerlens.training.gates import revive
 from steerlens.training.schedule import Schedule
 
 N_PAIRS, REGULARISE = 24, 0.1
-SCHEDULE = Schedule(batch_size=8, validation=0.0, patience=None)
+SCHEDULE = Schedule(epochs=15, batch_size=8, validation=0.0, patience=None)
 
 
 def measure(job: Job) -> dict[str, Any]:

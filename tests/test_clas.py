@@ -319,6 +319,7 @@ def test_sites_choose_among_the_directions(gpt2: Any) -> None:
         assert steer.b.any()
 
 
+@pytest.mark.filterwarnings("ignore:No epoch had a lower validation loss")
 def test_where_every_step_harms_the_model_itself_is_kept(model: Any) -> None:
     other = [steerlens.PromptPair.with_system("What is it?", "", "the the the cat")]
     found = fit(model, bias_rate=1e4, validation=other)

@@ -225,6 +225,7 @@ def test_the_adapted_model_has_the_loss_that_was_chosen(
     assert float(torch.cat(losses).mean()) == pytest.approx(chosen, abs=near)
 
 
+@pytest.mark.filterwarnings("ignore:No epoch had a lower validation loss")
 def test_where_every_step_harms_the_model_itself_is_kept(bridged: Any) -> None:
     asked = Conversation("What is it?")
     own = generate(bridged, [asked], max_new_tokens=8, temperature=0.0).response_ids(0)

@@ -128,6 +128,7 @@ def test_fitting_makes_the_responses_likelier_and_keeps_rows_orthonormal(
     assert float(mean_surprise(model, hooks)) == pytest.approx(min(losses), abs=1e-4)
 
 
+@pytest.mark.filterwarnings("ignore:No epoch had a lower validation loss")
 def test_where_every_step_harms_the_model_itself_is_kept(gpt2: Any) -> None:
     other = [steerlens.PromptPair.with_system("What is it?", "", "the the the cat")]
     found = fit(gpt2, rate=3.0, steps=2, validation=other)

@@ -189,6 +189,7 @@ def test_gradients_below_the_intervention_are_zero(unfrozen: Any) -> None:
     assert not task._entered([0, 1, 2], max(map(len, (r.ids for r in rows)))).requires_grad
 
 
+@pytest.mark.filterwarnings("ignore:.*(validation|training) loss")
 @pytest.mark.parametrize("reuse", [True, False])
 def test_fitting_leaves_no_gradient_in_the_model(unfrozen: Any, reuse: bool) -> None:
     PSR.fit(unfrozen, PAIRS, 1, schedule=QUICK, storage=Storage(reuse=reuse))

@@ -1,6 +1,7 @@
 """The training loop of the learned methods, on a problem whose solution is known."""
 
 import math
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, pairwise
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from steerlens import SteeringWarning
-from steerlens.training.loop import train
+from steerlens.training.loop import _Plan, train
 from steerlens.training.schedule import Schedule, Share
 
 TRUE = torch.tensor([1.0, -2.0, 0.5])
@@ -86,7 +87,8 @@ def test_the_best_parameters_are_kept_and_the_start_is_a_candidate() -> None:
         def start(self, generator: torch.Generator) -> dict[str, Tensor]:
             return {"w": TRUE.clone(), "c": torch.full((1,), 3.0)}
 
-    found = train(Worse(noise=0.0), Schedule(epochs=4, learning_rate=0.5, patience=None))
+    with pytest.warns(SteeringWarning, match="No epoch had a lower validation loss"):
+        found = train(Worse(noise=0.0), Schedule(epochs=4, learning_rate=0.5, patience=None))
     assert found.best_epoch == 0
     assert torch.equal(found.parameters["w"], TRUE)
     best = found.table["validation_loss"].idxmin()
@@ -98,7 +100,8 @@ def test_it_stops_when_nothing_gets_better() -> None:
         def start(self, generator: torch.Generator) -> dict[str, Tensor]:
             return {"w": TRUE.clone(), "c": torch.full((1,), 3.0)}
 
-    found = train(Solved(), Schedule(epochs=50, learning_rate=0.5, patience=3))
+    with pytest.warns(SteeringWarning, match="so the start is what is kept"):
+        found = train(Solved(), Schedule(epochs=50, learning_rate=0.5, patience=3))
     assert found.stopped_early
     assert found.table["epoch"].max() == 3
 
@@ -175,10 +178,10 @@ def test_without_a_rate_it_is_chosen_by_its_reach(steps: int, rate: float) -> No
 @pytest.mark.parametrize(
     ("rate", "steps", "reach", "advice"),
     [
-        (1e-3, 900, r"0\.45", "Take more epochs or a higher rate, or leave learning_rate=None"),
-        (1e-3, 199, r"0\.1", "Take more epochs, more examples or smaller batches: from 200 steps"),
-        (None, 20, r"0\.1", "Take more epochs, more examples or smaller batches: from 200 steps"),
-        (None, 199, r"0\.99", "Take more epochs, more examples or smaller batches"),
+        (1e-3, 900, r"0\.45", "Take more steps or a higher rate, or leave learning_rate=None"),
+        (1e-3, 199, r"0\.1", "Take more steps .steps=200, more epochs or smaller batches"),
+        (None, 20, r"0\.1", "Take more steps .steps=200, more epochs or smaller batches"),
+        (None, 199, r"0\.99", "Take more steps"),
     ],
 )
 def test_steps_that_reach_nowhere_are_warned_about(
@@ -240,7 +243,8 @@ def test_what_changes_after_each_epoch_is_trained_on() -> None:
         seen.append(epoch)
         parameters["c"].fill_(9.0)
 
-    found = train(Line(), Schedule(epochs=3, validation=0.0), after_epoch=change)
+    with pytest.warns(SteeringWarning, match="The training loss ended higher"):
+        found = train(Line(), Schedule(epochs=3, validation=0.0), after_epoch=change)
     assert seen == [1, 2]  # nothing follows the last epoch that could train what was mended
     assert found.parameters["c"].item() == pytest.approx(9, abs=0.1)  # one epoch of steps away
 
@@ -280,3 +284,105 @@ def test_parameters_are_projected_after_every_step() -> None:
     assert lengths[1:] == pytest.approx([1.0] * 7)
     assert abs(lengths[0] - 1) > 0.01
     assert found.parameters["w"].norm().item() == pytest.approx(1)
+
+
+# -- How long, in steps ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("schedule", "n_batches", "epochs", "steps"),
+    [
+        (Schedule(), 1, 15, 16),  # a few examples: several passes an epoch
+        (Schedule(), 125, 15, 125),  # many: as ever
+        (Schedule(epochs=15), 1, 15, 1),
+        (Schedule(steps=200), 1, 15, 14),
+        (Schedule(steps=200), 1000, 15, 14),  # a part of one pass
+        (Schedule(steps=4), 3, 4, 1),
+        (Schedule(epochs=3, steps=72), 2, 3, 24),
+        (Schedule(epochs=3, steps=72), 30, 3, 30),
+        (Schedule.full_batch(8), 1, 8, 1),
+    ],
+)
+def test_a_training_is_as_long_in_steps_whatever_the_number_of_examples(
+    schedule: Schedule, n_batches: int, epochs: int, steps: int
+) -> None:
+    assert schedule.length(n_batches) == (epochs, steps)
+
+
+def test_an_epoch_of_several_passes_sees_every_example_once_a_pass() -> None:
+    task = Line(n=10)
+    found = train(task, Schedule(steps=30, batch_size=4, validation=0.2, patience=None))
+    trained_on = [asked for asked in task.asked if len(asked) == 4]
+    assert len(trained_on) == 30
+    for first in range(0, 30, 2):
+        assert len(set(trained_on[first] + trained_on[first + 1])) == 8
+    assert found.table["steps"].tolist() == list(range(0, 31, 2))
+
+
+def test_passes_given_as_such_are_trained_as_ever() -> None:
+    """The same parameters as version 0.1.0, whose epochs were passes."""
+    schedule = Schedule(epochs=3, batch_size=8, validation=0.0)
+    assert [list(batch) for batch, _ in _batches(schedule)] == _batches_of_0_1_0(schedule)
+
+
+def _batches(schedule: Schedule) -> list[tuple[list[int], float]]:
+    plan = _Plan.of(Line(n=20), schedule, None)
+    return [batch for epoch in range(1, plan.epochs + 1) for batch in plan.batches(epoch)]
+
+
+def _batches_of_0_1_0(schedule: Schedule) -> list[list[int]]:
+    batches = []
+    for epoch in (1, 2, 3):
+        order = random.Random(f"epoch {epoch} of {schedule.seed}").sample(range(20), 20)
+        batches += [order[start : start + 8] for start in (0, 8, 16)]
+    return batches
+
+
+@pytest.mark.parametrize("name", ["epochs", "steps", "batch_size"])
+@pytest.mark.parametrize("wrong", [0, -1])
+def test_counts_are_whole_and_at_least_one(name: str, wrong: Any) -> None:
+    with pytest.raises(ValueError, match=f"{name} must be at least 1, and whole"):
+        Schedule(**{name: wrong})
+
+
+@pytest.mark.parametrize(
+    ("schedule", "size"),
+    [
+        (Schedule(), 2),
+        (Schedule(epochs=15), 8),
+        (Schedule(steps=100), 8),
+        (Schedule(batch_size=1), 1),
+        (Schedule(batch_size=None), 6),
+    ],
+)
+def test_of_few_examples_a_batch_is_a_quarter_unless_a_length_is_given(
+    schedule: Schedule, size: int
+) -> None:
+    assert schedule.batch(6) == size
+    assert Schedule().batch(1) == 1
+    assert Schedule().batch(100) == 8
+
+
+# -- A loss that gets worse ------------------------------------------------------------------------
+
+
+def test_a_validation_loss_that_ends_higher_than_it_began_is_said() -> None:
+    class Spoilt(Line):
+        def loss(self, parameters: dict[str, Tensor], examples: Sequence[int]) -> Tensor:
+            # Better for a while, then worse: w runs past its best.
+            near = (parameters["w"].sum() - 1).square()
+            return near if not torch.is_grad_enabled() else -parameters["w"].sum()
+
+        def start(self, generator: torch.Generator) -> dict[str, Tensor]:
+            return {"w": torch.zeros(3), "c": torch.zeros(1)}
+
+    schedule = Schedule(epochs=12, batch_size=32, learning_rate=0.2, patience=None)
+    with pytest.warns(SteeringWarning, match=r"ended higher than it began .* kept is epoch [1-9]"):
+        train(Spoilt(), replace(schedule, falling=False))
+
+
+def test_a_penalty_that_grows_with_the_steps_is_no_loss_that_got_worse() -> None:
+    def cost(parameters: dict[str, Tensor], examples: Sequence[int], done: float) -> Tensor:
+        return done + 0 * parameters["c"].sum()
+
+    train(Line(), Schedule(epochs=3, validation=0.0), cost=cost)

@@ -8,6 +8,7 @@ in one go or resumed.
 
 import math
 import random
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +22,7 @@ from torch import Tensor
 from steerlens.training import checkpoint as checkpoints
 from steerlens.training.checkpoint import Parameters, Row, State
 from steerlens.training.schedule import Schedule
+from steerlens.types import SteeringWarning
 
 Cost: TypeAlias = Callable[[Parameters, Sequence[int], float], Tensor]
 Split: TypeAlias = tuple[Sequence[int], Sequence[int]]
@@ -89,7 +91,7 @@ def train(
     state = checkpoints.read(path, digest) if path and path.exists() else _begun(task, plan)
     optimiser = _optimiser(state, plan)
     with _bar(plan, state, progress) as bar:
-        while state.epoch < schedule.epochs and not _stopped(state, schedule):
+        while state.epoch < plan.epochs and not _stopped(state, schedule):
             epoch, losses = state.epoch + 1, []
             for examples, done in plan.batches(epoch):
                 price = partial(_price, task, cost, done)
@@ -98,11 +100,12 @@ def train(
                 bar.update()
             _judge(task, plan, state, sum(losses) / len(losses))
             bar.set_postfix({name: f"{state.rows[-1][name]:.4g}" for name in LOSSES})
-            if epoch < schedule.epochs:
+            if epoch < plan.epochs:
                 _changed(after_epoch, state.parameters, epoch)
             if path is not None:
                 checkpoints.write(path, state, optimiser, digest)
-    stopped_early = state.epoch < schedule.epochs
+    _warn_if_worse(state, judged_alike=cost is None)
+    stopped_early = state.epoch < plan.epochs
     return Trained(state.best, tuple(state.rows), state.best_epoch, stopped_early)
 
 
@@ -117,31 +120,38 @@ class _Plan:
     training: list[int]
     validation: list[int]
     batch_size: int
+    epochs: int
+    n_steps: int
     rate: float
 
     @classmethod
     def of(cls, task: Task, schedule: Schedule, split: Split | None) -> "_Plan":
         training, validation = map(list, split or schedule.split(task.size))
-        batch_size = schedule.batch_size or max(len(training), len(validation))
-        steps = schedule.epochs * math.ceil(len(training) / batch_size)
-        return cls(schedule, training, validation, batch_size, schedule.rate(steps))
+        batch_size = schedule.batch(max(len(training), 1))
+        epochs, n_steps = schedule.length(math.ceil(len(training) / batch_size))
+        rate = schedule.rate(epochs * n_steps)
+        return cls(schedule, training, validation, batch_size, epochs, n_steps, rate)
 
     @property
     def n_batches(self) -> int:
-        """How many steps an epoch has."""
+        """How many steps a pass over the training examples has."""
         return math.ceil(len(self.training) / self.batch_size)
 
     @property
     def steps(self) -> int:
-        return self.schedule.epochs * self.n_batches
+        return self.epochs * self.n_steps
 
     def batches(self, epoch: int) -> Iterator[tuple[list[int], float]]:
         """The examples of each step of an epoch, and the share of all steps before it."""
-        drawn = random.Random(f"epoch {epoch} of {self.schedule.seed}")
-        order = drawn.sample(self.training, len(self.training))
-        for number in range(self.n_batches):
-            examples = order[number * self.batch_size : (number + 1) * self.batch_size]
-            yield examples, ((epoch - 1) * self.n_batches + number) / self.steps
+        for step in range((epoch - 1) * self.n_steps, epoch * self.n_steps):
+            number, place = divmod(step, self.n_batches)
+            order = self._order(number + 1)
+            yield order[place * self.batch_size : (place + 1) * self.batch_size], step / self.steps
+
+    def _order(self, number: int) -> list[int]:
+        """The training examples in the order of their `number`-th pass."""
+        drawn = random.Random(f"epoch {number} of {self.schedule.seed}")
+        return drawn.sample(self.training, len(self.training))
 
     def rate_at(self, done: float) -> float:
         """The learning rate once this share of the steps is done."""
@@ -187,7 +197,7 @@ def _judge(task: Task, plan: _Plan, state: State, loss: float) -> None:
     """Add the row of the epoch that has ended, and keep its parameters if they are the best."""
     epoch = state.epoch + 1
     validation_loss = _validation_loss(task, plan, state.parameters)
-    state.rows.append(_row(epoch, epoch * plan.n_batches, plan.rate, loss, validation_loss))
+    state.rows.append(_row(epoch, epoch * plan.n_steps, plan.rate, loss, validation_loss))
     if state.best_epoch == epoch:
         state.best = _copied(state.parameters)
 
@@ -225,7 +235,7 @@ def _optimiser(state: State, plan: _Plan) -> torch.optim.AdamW:
         for name, value in state.parameters.items()
     ]
     optimiser = torch.optim.AdamW(groups, lr=0.0, weight_decay=plan.schedule.weight_decay)
-    step = torch.tensor(float(state.epoch * plan.n_batches))
+    step = torch.tensor(float(state.epoch * plan.n_steps))
     for name, (first, second) in state.moments.items():
         moments = {"step": step.clone(), "exp_avg": first, "exp_avg_sq": second}
         optimiser.state[state.parameters[name]] = moments
@@ -235,8 +245,39 @@ def _optimiser(state: State, plan: _Plan) -> torch.optim.AdamW:
 def _bar(plan: _Plan, state: State, progress: bool) -> Any:
     from tqdm.auto import tqdm
 
-    done = state.epoch * plan.n_batches
+    done = state.epoch * plan.n_steps
     return tqdm(total=plan.steps, initial=done, desc="fit", disable=not progress)
+
+
+def _warn_if_worse(state: State, *, judged_alike: bool) -> None:
+    """Warn where a loss ended higher than it began.
+
+    That of training counts only where every epoch is `judged_alike`, by the loss alone: a penalty
+    that grows with the steps raises it by itself.
+    """
+    first, last = state.rows[min(1, state.epoch)], state.rows[-1]
+    begun, ended = state.rows[0]["validation_loss"], last["validation_loss"]
+    if state.epoch and state.best_epoch == 0:
+        said = (
+            f"No epoch had a lower validation loss than the start ({begun:.4g}; at the end "
+            f"{ended:.4g}), so the start is what is kept: nothing was learnt"
+        )
+    elif ended > begun:
+        kept = state.rows[state.best_epoch]
+        said = (
+            f"The validation loss ended higher than it began ({ended:.4g}; at the start "
+            f"{begun:.4g}); kept is epoch {kept['epoch']}, where it was "
+            f"{kept['validation_loss']:.4g}"
+        )
+    elif judged_alike and last["loss"] > first["loss"]:
+        said = (
+            f"The training loss ended higher ({last['loss']:.4g}) than it was in the first epoch "
+            f"({first['loss']:.4g})"
+        )
+    else:
+        return
+    advice = "Lower learning_rate, give more pairs, or steer a later layer."
+    warnings.warn(f"{said}. {advice}", SteeringWarning, stacklevel=4)
 
 
 @torch.no_grad()
@@ -244,8 +285,9 @@ def _validation_loss(task: Task, plan: _Plan, parameters: Parameters) -> float:
     if not plan.validation:
         return math.nan
     total = 0.0
-    for start in range(0, len(plan.validation), plan.batch_size):
-        examples = plan.validation[start : start + plan.batch_size]
+    size = plan.schedule.batch_size or len(plan.validation)
+    for start in range(0, len(plan.validation), size):
+        examples = plan.validation[start : start + size]
         total += task.loss(parameters, examples).item() * len(examples)
     return total / len(plan.validation)
 

@@ -6,7 +6,8 @@ at all. So where no rate is given it is the one with the same reach, within boun
 
     rate = clip(2 x 7.5 / steps, 1e-3, 1e-2)
 
-A reach below 1, by a low rate or by few steps, is warned about.
+A reach below 1, by a low rate or by few steps, is warned about. How long is counted in steps: so
+many passes over eight pairs are so many steps, and over a thousand pairs a hundred times as many.
 """
 
 import math
@@ -15,11 +16,13 @@ import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from steerlens.types import SteeringWarning
+from steerlens.types import SteeringWarning, whole_number
 
 REACH = 7.5
 SHORT_REACH = 1.0
 RATES = (1e-3, 1e-2)
+EPOCHS, LEAST_STEPS = 15, 240
+"""How long a training lasts that is told nothing else: so many epochs, and steps at least."""
 STEPS, RATE = 8, 3e-3
 """How CLAS and what it is compared with are fitted: so many updates on all pairs, at this rate."""
 
@@ -38,6 +41,12 @@ class Share:
 class Schedule:
     """How long and how fast. `learning_rate=None` chooses it from the number of steps.
 
+    `epochs` is a number of passes over the examples, `steps` one of updates, and both together are
+    so many passes with so many updates at least. Without either there are 15 epochs and at least
+    240 updates, whatever the number of examples, and a batch is then a quarter of them at most, so
+    that few examples cost little. Where updates are counted, an epoch is the share of them after
+    which the validation loss is looked at: several passes, or a part of one.
+
     `rates` has the learning rates of the parameters that differ, by name: `{"b": 0.1}` is for the b
     of every site, and `{"b": Share(0.01)}` follows the size of the activations. `validation` is the
     share of examples that is held back; after `patience` epochs without a better validation loss
@@ -45,7 +54,7 @@ class Schedule:
     unless `falling` is False; `clip` bounds the norm of the gradient.
     """
 
-    epochs: int = 15
+    epochs: int | None = None
     batch_size: int | None = 8
     learning_rate: float | None = None
     weight_decay: float = 1e-6
@@ -55,13 +64,13 @@ class Schedule:
     falling: bool = True
     clip: float | None = None
     rates: Mapping[str, float | Share] = field(default_factory=dict, hash=False)
+    steps: int | None = None
 
     def __post_init__(self) -> None:
-        if self.epochs < 1 or (self.batch_size is not None and self.batch_size < 1):
-            raise ValueError(
-                "epochs and batch_size must be at least 1; found "
-                f"{self.epochs} and {self.batch_size}."
-            )
+        for name in ("epochs", "steps", "batch_size"):
+            given = getattr(self, name)
+            if given is not None and (whole_number(given) or 0) < 1:
+                raise ValueError(f"{name} must be at least 1, and whole; found {given!r}.")
         if not 0 <= self.validation < 1:
             raise ValueError(
                 "validation is the share of the examples held back, from 0 to below 1; found "
@@ -106,6 +115,22 @@ class Schedule:
             clip=1.0,
             rates=rates or {},
         )
+
+    def batch(self, n_examples: int) -> int:
+        """How many of so many training examples a step sees at most."""
+        most = self.batch_size or n_examples
+        if self.batch_size is None or self.epochs is not None or self.steps is not None:
+            return most
+        return min(most, max(1, math.ceil(n_examples / 4)))
+
+    def length(self, n_batches: int) -> tuple[int, int]:
+        """How many epochs there are, and the updates of each, where a pass has `n_batches`."""
+        if self.epochs is None and self.steps is not None:
+            epochs = min(EPOCHS, self.steps)
+            return epochs, math.ceil(self.steps / epochs)
+        epochs = EPOCHS if self.epochs is None else self.epochs
+        least = LEAST_STEPS if self.epochs is None else self.steps or 0
+        return epochs, max(n_batches, math.ceil(least / epochs))
 
     def split(self, size: int) -> tuple[list[int], list[int]]:
         """(training, validation) examples; ValueError if nothing is left to train on."""
@@ -159,10 +184,10 @@ class Schedule:
         enough = math.ceil(2 * SHORT_REACH / RATES[1])
         if self.learning_rate is None or steps < enough:
             return (
-                f"Take more epochs, more examples or smaller batches: from {enough} steps on the "
-                "rate that learning_rate=None chooses is enough."
+                f"Take more steps (steps={enough}, more epochs or smaller batches): from {enough} "
+                "steps on the rate that learning_rate=None chooses is enough."
             )
-        return "Take more epochs or a higher rate, or leave learning_rate=None."
+        return "Take more steps or a higher rate, or leave learning_rate=None."
 
 
 def _means(name: str, parameter: str) -> bool:

@@ -20,6 +20,7 @@ from steerlens.training.schedule import Schedule
 
 SCHEDULE = {
     "epochs": "Passes over the pairs.",
+    "steps": "Updates, whatever the number of pairs; default: as the method has it.",
     "batch_size": "Pairs a step; default: as the method has it.",
     "learning_rate": "Default: as the method has it.",
     "seed": "Seed of the fit and of the sampling noise.",
@@ -107,11 +108,18 @@ def _schedule(name: str, default: Any) -> Keyword:
     options = (
         _option(name, kinds[name], text, getattr(whole, name)) for name, text in SCHEDULE.items()
     )
-    return Keyword(
-        name,
-        tuple(options),
-        lambda *given: replace(whole, **dict(zip(SCHEDULE, given, strict=True))),
-    )
+    return Keyword(name, tuple(options), lambda *given: _scheduled(whole, given))
+
+
+def _scheduled(whole: Schedule, given: Sequence[Any]) -> Schedule:
+    """The schedule with the values of its options.
+
+    Steps alone take the place of the method's own passes; with other passes they are the least.
+    """
+    values = dict(zip(SCHEDULE, given, strict=True))
+    if values["steps"] != whole.steps and values["epochs"] == whole.epochs:
+        values["epochs"] = None
+    return replace(whole, **values)
 
 
 def _file_of_pairs(name: str, text: str, default: Any) -> Keyword:
