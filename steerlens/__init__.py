@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 _HOME = {
     "activations": ["Activations", "capture", "capture_stream"],
     "baselines.lora": ["LoRA"],
+    "calibration": ["Calibration", "calibrate"],
     "combinators": ["Chain", "Only", "Scaled", "When"],
     "directions.labelled": ["contrast_directions", "fit_direction"],
     "directions.means": ["difference_of_means", "principal_direction", "unit"],
@@ -57,6 +58,7 @@ __all__ = sorted(_MODULE_OF)  # pyright: ignore[reportUnsupportedDunderAll]
 if TYPE_CHECKING:
     from steerlens.activations import Activations, capture, capture_stream
     from steerlens.baselines.lora import LoRA
+    from steerlens.calibration import Calibration, calibrate
     from steerlens.combinators import Chain, Only, Scaled, When
     from steerlens.conversations import Conversation
     from steerlens.directions.labelled import contrast_directions, fit_direction

@@ -69,7 +69,9 @@ def written(tmp_path: Path) -> Any:
 # These fits are too short on purpose.
 SHORT_FIT = ["--epochs", "2", "--max-new-tokens", "8"]
 hurried = pytest.mark.filterwarnings(
-    "ignore:.* opened on no token", "ignore:.* can move a parameter"
+    "ignore:.* opened on no token",
+    "ignore:.* can move a parameter",
+    "ignore:.*(validation|training) loss",
 )
 
 
@@ -147,6 +149,7 @@ def test_clas_finds_directions_in_the_prompts_themselves(run: Any, tmp_path: Pat
     assert len({float(steer.b) for steer in steers}) == 1
 
 
+@hurried
 def test_clas_that_no_step_improves_says_that_it_does_nothing(run: Any, tmp_path: Path) -> None:
     code, said, _ = run(
         *("fit", "clas", "--pairs", EXAMPLES / "pairs.jsonl", *SHORT, "--limit", "1e-12"),
@@ -158,6 +161,7 @@ def test_clas_that_no_step_improves_says_that_it_does_nothing(run: Any, tmp_path
     assert "this steering does nothing" in said
 
 
+@hurried
 def test_clas_learns_its_directions_or_takes_them_from_a_file(
     run: Any, files: Any, tmp_path: Path
 ) -> None:
@@ -748,6 +752,7 @@ def test_mistakes_are_found_before_the_model_answers(
 # -- COLD ------------------------------------------------------------------------------------------
 
 COLD = ("--pairs", EXAMPLES / "contrasts.jsonl", "--layers", "2")
+AS_IT_IS = ("--eta", "1")
 
 
 @pytest.mark.parametrize(
@@ -775,11 +780,11 @@ def test_cold_is_fitted_and_says_how_far_it_moves(
 def test_options_of_cold_reach_the_fit(run: Any, tmp_path: Path) -> None:
     out = tmp_path / "cold.safetensors"
     command = ("fit", "cold-kernel", *COLD, "--kernel", "rbf", "--width", "40", "--out", out)
-    assert run(*command, "--batch-size", "2")[0] == 0
+    assert run(*command, *AS_IT_IS, "--batch-size", "2")[0] == 0
     placed = cast(Steering, load_steering(out, steerlens.load("demo"))).placed
     assert cast(Any, placed[0][1]).steer.width == 40
     command = ("fit", "cold-fd", *COLD, "--mode", "fd", "--eps", "0.01", "--central", "--out", out)
-    assert run(*command)[0] == 0
+    assert run(*command, *AS_IT_IS)[0] == 0
     cold = cast(Any, load_steering(out, steerlens.load("demo")).placed[0][1]).steer
     assert (cold.mode, cold.eps, cold.central) == ("fd", 0.01, True)
 

@@ -8,7 +8,7 @@ at the matrix that each MLP writes with (`down_proj`, `c_proj`), rank 1 and alph
 (arXiv 2604.24693) is compared with it: learnt by the likelihood of the responses, in eight steps,
 A random and B zero at the start, so that step 0 is the model itself.
 
-A steering is hooks on a model that stays as it is; this is another model. So it has no strength, no
+A steering is hooks on a model that stays as it is; this is another model. So it has no
 scope, no sites and no sum with a steering: it is there inside `with fit.lora.applied(model):`,
 where everything else works as ever, and afterwards the model's own modules are back, their weights
 never touched. `peft` does the adapting, which needs a model made of transformers' modules: a
@@ -17,7 +17,7 @@ TransformerBridge. A steering that is fitted inside is recorded as fitted on the
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -94,6 +94,10 @@ class LoRA:
             )
         A, B = ({n: trained.parameters[_key(n, side)].cpu() for n in names} for side in "AB")
         return LoRAFit(cls(A, B, alpha), trained)
+
+    def scaled(self, strength: float) -> "LoRA":
+        """The same change of the weights, so many times as large: alpha times the strength."""
+        return replace(self, alpha=strength * self.alpha)
 
     @contextmanager
     def applied(self, model: HookedModel) -> Iterator[HookedModel]:

@@ -1,17 +1,30 @@
 """`steerlens demo` and `generate`."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from steerlens.cli import inputs, output
 from steerlens.cli.grouped import grouped
-from steerlens.cli.options import AsJson, Backend, Device, MaxNewTokens, Model, Seed, Templating
+from steerlens.cli.options import (
+    AsJson,
+    Backend,
+    Device,
+    MaxNewTokens,
+    Model,
+    Seed,
+    Strength,
+    Templating,
+    found_content,
+)
 
 if TYPE_CHECKING:
+    from steerlens.calibration import Calibration, Texts
     from steerlens.steering import Steering
+    from steerlens.types import HookedModel
 
 
 def demo(
@@ -39,7 +52,41 @@ class Steered:
     model: Model = "demo"
     system: Annotated[str | None, typer.Option(help="Instruction in the system turn.")] = None
     steering: Annotated[list[Path] | None, typer.Option(help="A steering file; repeatable.")] = None
-    strength: Annotated[float, typer.Option(help="0 off, 1 as fitted.")] = 1.0
+
+
+@dataclass(frozen=True)
+class HowStrong(Strength):
+    """The strength, which may be that of an instruction."""
+
+    like: Annotated[
+        str | None, typer.Option(help="As strong as this instruction is on this prompt.")
+    ] = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.like is not None and (self.target_kl is not None or self.share is not None):
+            raise ValueError("--like chooses the strength. Leave out --target-kl and --share.")
+        if self.like is not None and self.strength not in (Strength.strength, "auto"):
+            raise ValueError(f"--like chooses the strength. Leave out --strength {self.strength}.")
+
+    @property
+    def by_effect(self) -> bool:
+        """Whether the strength has to be found."""
+        return self.like is not None or super().by_effect
+
+    def texts(self, model: "HookedModel", prompt: Any, seed: int) -> "Texts":
+        """What the strength is found on: a few answers to the prompt."""
+        from steerlens.generation import prompted_pairs
+
+        if self.like is None:
+            return [prompt] * ANSWERS
+        return prompted_pairs(
+            model, [prompt], self.like, n=ANSWERS, max_new_tokens=LONGEST, seed=seed
+        )
+
+
+ANSWERS, LONGEST = 4, 48
+"""How many answers to the prompt a strength is found on, and the tokens of each."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +119,7 @@ class Sampling:
 def generate(
     *,
     steered: Steered,
+    strength: HowStrong,
     templating: Templating,
     sampling: Sampling,
     raw: Annotated[
@@ -87,23 +135,48 @@ def generate(
     from steerlens import generation
     from steerlens.prompts import Conversation
 
-    if raw and steered.system is not None:
-        raise ValueError("--raw has no turns, so --system has no place. Leave one of them out.")
-    if raw and templating != Templating():
-        raise ValueError("--raw has no template: leave out the options that are about templates.")
+    if raw:
+        _require_no_turns(steered, strength, templating)
+    if strength != HowStrong() and not steered.steering:
+        raise ValueError("A strength was given, and no steering: add --steering FILE.")
     model = inputs.load(steered.model, backend, device, templating.template())
     prompt = steered.prompt if raw else Conversation(steered.prompt, steered.system)
     runs: dict[str, Steering | None] = {"unsteered": None}
+    found: Calibration[Any] | None = None
     if steered.steering:
-        runs["steered"] = inputs.together(steered.steering, model, steered.strength)
+        runs["steered"], found = _steering(steered.steering, strength, model, prompt, sampling.seed)
     texts = {
         name: generation.generate(model, [prompt], steering, **asdict(sampling)).texts
         for name, steering in runs.items()
     }
     asked = {"model": steered.model, "prompt": steered.prompt, "seed": sampling.seed}
+    about = {"strength": strength.number} if found is None else found_content(found)
+    heads = {"unsteered": "unsteered", "steered": f"steered, at {found}" if found else "steered"}
     shown = [
-        f"── {name} {number}\n{text}"
+        f"── {heads[name]} {number}\n{text}"
         for name, written in texts.items()
         for number, text in enumerate(written, start=1)
     ]
-    output.say({**asked, "strength": steered.strength, **texts}, as_json, "\n".join(shown))
+    output.say({**asked, **about, **texts}, as_json, "\n".join(shown))
+
+
+def _require_no_turns(steered: Steered, strength: HowStrong, templating: Templating) -> None:
+    """Raise ValueError where raw text is asked for, and something that only turns have."""
+    if steered.system is not None:
+        raise ValueError("--raw has no turns, so --system has no place. Leave one of them out.")
+    if strength.like is not None:
+        raise ValueError("--raw has no turns, so --like has no place. Give --target-kl instead.")
+    if templating != Templating():
+        raise ValueError("--raw has no template: leave out the options that are about templates.")
+
+
+def _steering(
+    files: "Sequence[Path]", strength: HowStrong, model: "HookedModel", prompt: Any, seed: int
+) -> "tuple[Steering, Calibration[Any] | None]":
+    """The files' steerings together, and how their strength was found, unless it is a number."""
+    if not strength.by_effect:
+        return inputs.together(files, model, strength.number), None
+    together = inputs.together(files, model, 1.0)
+    found = strength.found(model, together, strength.texts(model, prompt, seed), seed)
+    assert found is not None
+    return found.steering, found

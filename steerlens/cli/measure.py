@@ -11,6 +11,7 @@ import typer
 from steerlens.cli import inputs, output
 from steerlens.cli.grouped import grouped
 from steerlens.cli.options import (
+    FOUND_ON,
     AsJson,
     Backend,
     Device,
@@ -19,6 +20,7 @@ from steerlens.cli.options import (
     Out,
     Pairs,
     Seed,
+    Strength,
     Templating,
 )
 
@@ -29,8 +31,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Measured(Templating):
-    """The model that is measured, and the other instructions that it is measured under."""
+class Measured(Templating, Strength):
+    """The model that is measured, how it is steered, and what other instructions it is given."""
 
     model: Model = "demo"
     equivalent: Annotated[
@@ -55,7 +57,33 @@ class Measured(Templating):
         model = inputs.load(self.model, self.backend, self.device, self.template())
         inputs.require_folder_of(out)
         steerings = inputs.steerings_of(steering, model)
-        return model, inputs.answered(model, lines, self.seed, self.max_new_tokens), steerings
+        answered = inputs.answered(model, lines, self.seed, self.max_new_tokens)
+        return model, answered, self._at_strength(model, answered, steerings)
+
+    def _at_strength(
+        self,
+        model: "HookedModel",
+        pairs: "list[PromptPair]",
+        steerings: "dict[str, Steering]",
+    ) -> "dict[str, Steering]":
+        """The steerings at the strength asked for, which is then part of their names.
+
+        One that has to be found is found on the pairs that are not measured, if there are some.
+        """
+        from steerlens.analysis import split_by_question
+
+        if not self.by_effect and self.number == 1:
+            return steerings
+        spare, _ = split_by_question(pairs)
+        found = {
+            name: self.found(model, steering, list(spare or pairs)[:FOUND_ON])
+            for name, steering in steerings.items()
+        }
+        strengths = {n: self.number if one is None else one.strength for n, one in found.items()}
+        return {
+            f"{name} at {strengths[name]:.3g}": steering.scaled(strengths[name])
+            for name, steering in steerings.items()
+        }
 
     @property
     def options(self) -> dict[str, Any]:

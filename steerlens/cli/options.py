@@ -1,6 +1,8 @@
 """The options that several commands take, and those of them that go together."""
 
 import json
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -8,7 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from steerlens.calibration import Calibration, Texts
+    from steerlens.steering import Steering
     from steerlens.templates import Template
+    from steerlens.types import HookedModel
 
 Model = Annotated[
     str, typer.Option("--model", "-m", help="'demo', a Hugging Face folder, or a hub name.")
@@ -76,6 +81,97 @@ def _argument(text: str) -> tuple[str, Any]:
         return name, json.loads(written)
     except ValueError:
         return name, value
+
+
+AUTO = "auto"
+FOUND_ON = 8
+"""So many of the pairs a strength is found on, at most."""
+QUESTIONS = (
+    "What did you do today?",
+    "Tell me about yourself.",
+    "Describe a place that you like.",
+    "What should I eat tonight?",
+)
+"""What a strength is found on where a method is fitted on no texts to be continued."""
+
+
+@dataclass(frozen=True)
+class Strength:
+    """How strong a steering is: as a number, or by the effect that it is to have."""
+
+    strength: Annotated[
+        str,
+        typer.Option(
+            help="0 off, 1 as fitted; auto: as strong as the instruction of the pairs, and where "
+            "there is none, 0.3 nats a token."
+        ),
+    ] = "1"
+    target_kl: Annotated[
+        float | None,
+        typer.Option(help="As strong as moves the predictions by so many nats a token (KL)."),
+    ] = None
+    share: Annotated[
+        float | None,
+        typer.Option(help="As strong as pushes by this share of the residual norm."),
+    ] = None
+
+    def __post_init__(self) -> None:
+        units = {"--target-kl": self.target_kl, "--share": self.share}
+        given = [name for name, value in units.items() if value is not None]
+        if self.strength not in (Strength.strength, AUTO):
+            given.insert(0, "--strength")
+        if len(given) > 1:
+            raise ValueError(f"{' and '.join(given)} each choose the strength. Leave one in.")
+        for name, value in units.items():
+            if value is not None and not 0 < value < math.inf:
+                raise ValueError(f"{name} must be a number above 0; found {value}.")
+        if not self.by_effect and not math.isfinite(self.number):
+            raise ValueError(f"--strength is a finite number, or auto; found {self.strength}.")
+
+    @property
+    def by_effect(self) -> bool:
+        """Whether the strength has to be found."""
+        return self.strength == AUTO or self.target_kl is not None or self.share is not None
+
+    @property
+    def number(self) -> float:
+        """The strength that was given as a number."""
+        try:
+            return float(self.strength)
+        except ValueError as error:
+            raise ValueError(
+                f"--strength is a number, or auto; found {self.strength!r}."
+            ) from error
+
+    def found(
+        self, model: "HookedModel", steering: "Steering", texts: "Texts", seed: int = 0
+    ) -> "Calibration[Steering] | None":
+        """The strength with the effect asked for, on these texts; None where it is a number."""
+        from steerlens.calibration import calibrate
+
+        if not self.by_effect:
+            return None
+        options = {"share": self.share, "target_kl": self.target_kl, "seed": seed}
+        return calibrate(model, steering, texts, **options)
+
+    def fitted(
+        self, model: "HookedModel", steering: "Steering", texts: "Sequence[Any]", seed: int = 0
+    ) -> "tuple[Steering, dict[str, Any], str]":
+        """The steering to write, its strength for `--json`, and in words."""
+        found = self.found(model, steering, list(texts)[:FOUND_ON], seed)
+        if found is not None:
+            content = {"strength": found_content(found)}
+            return found.steering, content, f", at {found}"
+        if self.number == 1:
+            return steering, {}, ""
+        scaled = steering.scaled(self.number)
+        return scaled, {"strength": {"strength": self.number}}, f", at strength {self.number:g}"
+
+
+def found_content(found: "Calibration[Any]") -> dict[str, Any]:
+    """A strength that was found, for `--json`."""
+    names = ("strength", "unit", "target", "effect", "reached")
+    return {name: getattr(found, name) for name in names}
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from steerlens.cli import inputs, output
 from steerlens.cli.fit.directions import stored_directions
 from steerlens.cli.fit.outcome import scores_of, validation_losses
 from steerlens.cli.grouped import grouped
-from steerlens.cli.options import Layers, MaxNewTokens, Out, RunOptions, Steered
+from steerlens.cli.options import Layers, MaxNewTokens, Out, RunOptions, Steered, Strength
 
 if TYPE_CHECKING:
     from steerlens.prompts import Conversation, PromptPair
@@ -104,6 +104,7 @@ def fit_clas(
     layers: Layers = "all",
     strengths: Strengths,
     max_new_tokens: MaxNewTokens = 64,
+    strength: Strength,
     run: RunOptions,
 ) -> None:
     """CLAS: a strength for each token, read off its activation, from about ten completions.
@@ -125,17 +126,19 @@ def fit_clas(
     pairs, validation = answered[: len(fitted)], answered[len(fitted) :]
     options |= {"directions": directions, "validation": validation}
     fit = CLAS.fit(model, pairs, **options, progress=not run.as_json)
-    fit.steering.save(files.out)
+    steering, found, at_strength = strength.fitted(model, fit.steering, pairs, strengths.seed)
+    steering.save(files.out)
     (first, best), kept = validation_losses(fit.trained)
-    content = {"file": str(files.out), "kind": strengths.kind}
+    content = {"file": str(files.out), "kind": strengths.kind, **found}
     content |= {"validation_loss": [first, best], "step": kept}
     text = (
-        f"Wrote {files.out}: {strengths.kind}, {len(pairs)} pairs, validation loss {first:.3g} -> "
-        f"{best:.3g} at step {kept} of {strengths.steps}{shown}"
+        f"Wrote {files.out}{at_strength}: {strengths.kind}, {len(pairs)} pairs, validation loss "
+        f"{first:.3g} -> {best:.3g} at step {kept} of {strengths.steps}{shown}"
     )
-    if kept == 0:
-        text += "\nNo step was better than the model itself, so this steering does nothing."
-    output.say(content, run.as_json, text)
+    output.say(content, run.as_json, text + (NOTHING if kept == 0 else ""))
+
+
+NOTHING = "\nNo step was better than the model itself, so this steering does nothing."
 
 
 def _require_instructions(path: Path, lines: "Sequence[Line]", source: str) -> None:

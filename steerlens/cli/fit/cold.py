@@ -8,7 +8,7 @@ import typer
 
 from steerlens.cli import inputs, output
 from steerlens.cli.grouped import grouped
-from steerlens.cli.options import Contrasts, Layers, Out, RunOptions, Steered
+from steerlens.cli.options import AUTO, Contrasts, Layers, Out, RunOptions, Steered, Strength
 
 if TYPE_CHECKING:
     from steerlens.prompts import Prompt
@@ -58,12 +58,23 @@ class Fitted:
 class Step:
     """The step of gradient descent: its size, where it acts, how it is computed."""
 
-    eta: Annotated[float, typer.Option(help="The paper's step size.")] = 1.0
+    eta: Annotated[
+        float | None,
+        typer.Option(
+            help="The paper's step size; what it does differs a million times from model to model. "
+            "Default: 1, at the strength that --strength auto finds."
+        ),
+    ] = None
     scope: Steered = "prompt"
     compat: Annotated[
         str | None, typer.Option("--compat", help='"released": as the authors\' code does.')
     ] = None
     batch_size: Annotated[int, typer.Option("--batch-size", help="Examples a pass.")] = 8
+
+    @property
+    def size(self) -> float:
+        """Eta as the fit takes it."""
+        return 1.0 if self.eta is None else self.eta
 
 
 @grouped
@@ -75,6 +86,7 @@ def fit_cold_kernel(
         float | None, typer.Option(help="Of rbf; default: the median distance of the examples.")
     ] = None,
     step: Step,
+    strength: Strength,
     run: RunOptions,
 ) -> None:
     """COLD-Kernel: the gradients of a loss for the activations, weighted by a kernel.
@@ -86,7 +98,7 @@ def fit_cold_kernel(
     from steerlens.methods.cold.kernel import ColdKernel, Kernel
 
     require_choice("kernel", kernel, get_args(Kernel))
-    _fit("COLD-Kernel", ColdKernel, fitted, {"kernel": kernel, "width": width}, step, run)
+    _fit("COLD-Kernel", ColdKernel, fitted, {"kernel": kernel, "width": width}, step, strength, run)
 
 
 @grouped
@@ -97,6 +109,7 @@ def fit_cold_fd(
     eps: Annotated[float | None, typer.Option(help="The step of fd; default: automatic.")] = None,
     central: Annotated[bool, typer.Option(help="fd steps to both sides.")] = False,
     step: Step,
+    strength: Strength,
     run: RunOptions,
 ) -> None:
     """COLD-FD: what one gradient step on the pairs would do to the activations.
@@ -108,11 +121,25 @@ def fit_cold_fd(
     from steerlens.methods.cold.finite_difference import ColdFD, Mode
 
     require_choice("mode", mode, get_args(Mode))
-    _fit("COLD-FD", ColdFD, fitted, {"mode": mode, "eps": eps, "central": central}, step, run)
+    _fit(
+        "COLD-FD",
+        ColdFD,
+        fitted,
+        {"mode": mode, "eps": eps, "central": central},
+        step,
+        strength,
+        run,
+    )
 
 
 def _fit(
-    name: str, method: Any, fitted: Fitted, own: dict[str, Any], step: Step, run: RunOptions
+    name: str,
+    method: Any,
+    fitted: Fitted,
+    own: dict[str, Any],
+    step: Step,
+    strength: Strength,
+    run: RunOptions,
 ) -> None:
     """Fit by `method`, whose `own` options these are; bad options are errors before any work."""
     from steerlens.checks import require_choice
@@ -122,25 +149,27 @@ def _fit(
 
     if step.compat is not None:
         require_choice("compat", step.compat, get_args(Compat))
-    sides, shares = fitted.examples()
-    scope = scope_named(step.scope)
+    (sides, shares), scope = fitted.examples(), scope_named(step.scope)
     inputs.require_folder_of(fitted.out)
     model = inputs.load(*run.place)
-    options = {**own, "eta": step.eta, "compat": step.compat, "batch_size": step.batch_size}
-    steering = method.fit(
+    options = {**own, "eta": step.size, "compat": step.compat, "batch_size": step.batch_size}
+    fit = method.fit(
         model,
         Examples(**sides, probabilities=shares),
         inputs.layers_of(fitted.layers, model.cfg.n_layers),
         **options,
         loss=fitted.loss,
         scope=scope,
-    ).steering
+    )
+    examples = next(iter(sides.values()))
+    by_effect = Strength(AUTO) if step.eta is None and strength == Strength() else strength
+    steering, found, shown = by_effect.fitted(model, fit.steering, examples)
     steering.save(fitted.out)
-    push = _push(model, next(iter(sides.values())), name, steering)
-    content = {"file": str(fitted.out), "method": name, "loss": fitted.loss, "push": push}
+    push = _push(model, examples, name, steering)
+    content = {"file": str(fitted.out), "method": name, "loss": fitted.loss, "push": push, **found}
     text = (
-        f"Wrote {fitted.out}: {name} with eta {step.eta:g} moves the activations of its own "
-        f"examples by {push:.2g} of their length"
+        f"Wrote {fitted.out}{shown}: {name} with eta {step.size:g} moves the activations of its "
+        f"own examples by {push:.2g} of their length"
     )
     output.say(content | options, run.as_json, text)
 

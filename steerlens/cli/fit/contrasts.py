@@ -6,7 +6,7 @@ import typer
 
 from steerlens.cli import inputs, output
 from steerlens.cli.grouped import grouped
-from steerlens.cli.options import Contrasts, Out, Read, RunOptions, Steered
+from steerlens.cli.options import QUESTIONS, Contrasts, Out, Read, RunOptions, Steered, Strength
 
 
 @grouped
@@ -17,15 +17,20 @@ def fit_act_add(
     layer: Annotated[int, typer.Option(help="The block whose input is read and written.")],
     negative: Annotated[str, typer.Option(help="The prompt to steer away from.")] = "",
     coefficient: Annotated[float, typer.Option(help="The paper's c.")] = 1.0,
+    strength: Strength,
     run: RunOptions,
 ) -> None:
     """ActAdd: two prompts make a vector for each position."""
+    from steerlens.conversations import Conversation
     from steerlens.methods.act_add import ActAdd
 
     model = inputs.load(*run.place)
-    ActAdd.fit(model, (positive, negative), layer, c=coefficient).steering.save(out)
-    content = {"file": str(out), "method": "ActAdd", "layer": layer}
-    output.say(content, run.as_json, f"Wrote {out}")
+    fit = ActAdd.fit(model, (positive, negative), layer, c=coefficient)
+    questions = [Conversation(question) for question in QUESTIONS]
+    steering, found, text = strength.fitted(model, fit.steering, questions)
+    steering.save(out)
+    content = {"file": str(out), "method": "ActAdd", "layer": layer, **found}
+    output.say(content, run.as_json, f"Wrote {out}{text}")
 
 
 @grouped
@@ -36,6 +41,7 @@ def fit_caa(
     layer: Annotated[int, typer.Option(help="The block whose output is read and written.")],
     read: Read = "",
     scope: Steered = "response",
+    strength: Strength,
     run: RunOptions,
 ) -> None:
     """CAA: the mean difference over contrast pairs, added at every position of the scope."""
@@ -48,6 +54,7 @@ def fit_caa(
     steered = scope_named(scope)
     model = inputs.load(*run.place)
     fit = CAA.fit(model, (positive, negative), layer, read=reading)
-    fit.steering.only(steered).save(out)
-    content = {"file": str(out), "method": "CAA", "layer": layer, "pairs": len(positive)}
-    output.say(content, run.as_json, f"Wrote {out} (from {len(positive)} pairs)")
+    steering, found, text = strength.fitted(model, fit.steering.only(steered), negative)
+    steering.save(out)
+    content = {"file": str(out), "method": "CAA", "layer": layer, "pairs": len(positive), **found}
+    output.say(content, run.as_json, f"Wrote {out} (from {len(positive)} pairs){text}")

@@ -23,6 +23,7 @@ from steerlens.cli.options import (
     Pairs,
     RunOptions,
     Steered,
+    Strength,
 )
 from steerlens.exports import title_of
 from steerlens.jsonl import read_contrasts, read_prompt_pairs
@@ -63,6 +64,7 @@ class Generated:
             *(item for keyword in self.keywords for item in keyword.options),
             *scope,
             *longest,
+            option("strength", Strength),
             option("run", RunOptions),
         ]
 
@@ -81,10 +83,13 @@ class Generated:
         if "progress" in inspect.signature(self.method.fit).parameters:
             values["progress"] = not run.as_json
         fit = self.method.fit(model, data, sites, **values)
-        (fit.steering if scope is None else fit.steering.only(scope)).save(out)
-        n_pairs = len(data[0] if self.contrasts else data)
-        content, text = self._outcome(fit, sites, n_pairs)
-        output.say({"file": str(out), **content}, run.as_json, f"Wrote {out}: {text}")
+        placed = fit.steering if scope is None else fit.steering.only(scope)
+        texts, strength = data[-1] if self.contrasts else data, given["strength"]
+        steering, found, shown = strength.fitted(model, placed, texts, given.get("seed", 0))
+        steering.save(out)
+        content, text = self._outcome(fit, sites, len(texts))
+        content = {"file": str(out), **content, **found}
+        output.say(content, run.as_json, f"Wrote {out}{shown}: {text}")
 
     def _answered(
         self, model: HookedModel, data: Sequence[Any], values: dict[str, Any], given: dict[str, Any]

@@ -12,7 +12,7 @@ from steerlens.cli import inputs, output
 from steerlens.cli.fit.directions import directions_of_rank
 from steerlens.cli.fit.outcome import outcome_of
 from steerlens.cli.grouped import grouped
-from steerlens.cli.options import Layers, MaxNewTokens, Out, RunOptions, Seed
+from steerlens.cli.options import Layers, MaxNewTokens, Out, RunOptions, Seed, Strength
 
 if TYPE_CHECKING:
     from steerlens.methods.psr import Gates
@@ -67,6 +67,13 @@ class Module:
         if self.constant and self.regularise != Module.regularise:
             raise ValueError("--constant has no gates: leave out --regularise.")
 
+    def options(self) -> dict[str, Any]:
+        """What is imitated, and on which tokens, as `PSR.fit` takes it."""
+        from steerlens.training.objectives import objective_named
+
+        objective = objective_named(self.objective, self.ll_weight)
+        return {"objective": objective, "surface": self.surface}
+
     def gates(self, model: "HookedModel", layers: Sequence[int]) -> "Gates":
         """What is learnt at each layer; the file of --direction is read."""
         from steerlens.methods.psr import Gates
@@ -88,7 +95,15 @@ class Module:
 class Training:
     """How the modules are trained."""
 
-    epochs: Annotated[int, typer.Option(help="Passes over the pairs.")] = 15
+    epochs: Annotated[
+        int | None, typer.Option(help="Passes over the pairs; default: see --steps.")
+    ] = None
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            help="Updates, with --epochs at least; default: 240, or 15 passes over many pairs."
+        ),
+    ] = None
     batch_size: Annotated[int, typer.Option(help="Pairs a step.")] = 8
     learning_rate: Annotated[
         float | None, typer.Option(help="By default chosen from the number of steps.")
@@ -106,7 +121,9 @@ class Training:
         """The schedule of the training loop."""
         from steerlens.training.schedule import Schedule
 
-        return Schedule(self.epochs, self.batch_size, self.learning_rate, seed=self.seed)
+        return Schedule(
+            self.epochs, self.batch_size, self.learning_rate, seed=self.seed, steps=self.steps
+        )
 
 
 @grouped
@@ -118,6 +135,7 @@ def fit_psr(
     module: Module,
     training: Training,
     max_new_tokens: MaxNewTokens = 64,
+    strength: Strength,
     run: RunOptions,
 ) -> None:
     """PSR: a gate and a direction for each layer, trained to do what the instruction does.
@@ -126,7 +144,6 @@ def fit_psr(
     """
     from steerlens.jsonl import read_labelled_pairs
     from steerlens.methods.psr import PSR
-    from steerlens.training.objectives import objective_named
 
     schedule = training.schedule()
     lines, labels = read_labelled_pairs(pairs)
@@ -138,22 +155,22 @@ def fit_psr(
     gates = module.gates(model, sites)
     answered = inputs.answered(model, lines, training.seed, max_new_tokens)
     if module.objective == DIM:
-        return _fit_means(out, model, answered, sites, module.surface, run.as_json)
+        return _fit_means(out, model, answered, sites, module.surface, strength, run)
     fit = PSR.fit(
         model,
         answered,
         sites,
-        objective=objective_named(module.objective, module.ll_weight),
-        surface=module.surface,  # pyright: ignore[reportArgumentType]  (checked above)
+        **module.options(),
         gates=gates,
         labels=labels,
         schedule=schedule,
         checkpoint=training.checkpoint,
         progress=not run.as_json,
     )
-    fit.steering.save(out)
+    steering, found, shown = strength.fitted(model, fit.steering, answered, training.seed)
+    steering.save(out)
     content, text = outcome_of(fit)
-    output.say({"file": str(out), **content}, run.as_json, f"Wrote {out}: {text}")
+    output.say({"file": str(out), **content, **found}, run.as_json, f"Wrote {out}{shown}: {text}")
 
 
 def _fit_means(
@@ -162,14 +179,18 @@ def _fit_means(
     pairs: "Sequence[PromptPair]",
     layers: Sequence[int],
     surface: Any,
-    as_json: bool,
+    strength: Strength,
+    run: RunOptions,
 ) -> None:
     """S-Const_DiM, which is not trained."""
     from steerlens.methods.psr import difference_of_means
 
-    difference_of_means(model, pairs, layers, surface=surface).save(out)
+    means = difference_of_means(model, pairs, layers, surface=surface)
+    steering, found, shown = strength.fitted(model, means, pairs)
+    steering.save(out)
     name = f"S-Const_DiM|{surface}"
-    output.say({"file": str(out), "method": name}, as_json, f"Wrote {out}: {name}")
+    content = {"file": str(out), "method": name, **found}
+    output.say(content, run.as_json, f"Wrote {out}{shown}: {name}")
 
 
 def _layers(model: "HookedModel", text: str, module: Module) -> list[int]:
@@ -196,7 +217,8 @@ def _require_untrained(module: Module, training: Training, labels: Sequence[floa
         "--direction": module.direction is not None,
         "--checkpoint": training.checkpoint is not None,
         "--regularise": module.regularise != Module.regularise,
-        "--epochs": training.epochs != Training.epochs,
+        "--epochs": training.epochs is not None,
+        "--steps": training.steps is not None,
         "--batch-size": training.batch_size != Training.batch_size,
         "--learning-rate": training.learning_rate is not None,
         "the labels of the pairs file": labels is not None,
