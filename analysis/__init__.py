@@ -20,7 +20,7 @@ _HOME = {
         "token_views",
         "tradeoff_curve",
     ],
-    "judges": ["Coherence", "Judge", "judge_of"],
+    "judges": ["Coherence", "Judge", "Likelihood", "judge_of", "likelihood"],
     "measures.coefficients": ["coefficients", "strengths"],
     "measures.completions": ["side_by_side"],
     "measures.aligned": ["align"],
@@ -37,6 +37,7 @@ _HOME = {
     ],
     "measures.matching": ["Aim", "match", "with_matched"],
     "measures.rank_share": ["rank_share"],
+    "measures.recovered": ["prompt_effect_by_token", "prompt_effect_recovered"],
     "measures.search": ["Match"],
     "measures.tradeoff": ["Scored", "Setting", "Tradeoff", "c80", "cp", "tradeoff"],
     "reports.coloured_text": ["coloured_text"],
@@ -62,7 +63,7 @@ if TYPE_CHECKING:
         token_views,
         tradeoff_curve,
     )
-    from .judges import Coherence, Judge, judge_of
+    from .judges import Coherence, Judge, Likelihood, judge_of, likelihood
     from .measures.aligned import align
     from .measures.coefficients import coefficients, strengths
     from .measures.completions import side_by_side
@@ -79,6 +80,7 @@ if TYPE_CHECKING:
     )
     from .measures.matching import Aim, match, with_matched
     from .measures.rank_share import rank_share
+    from .measures.recovered import prompt_effect_by_token, prompt_effect_recovered
     from .measures.search import Match
     from .measures.tradeoff import Scored, Setting, Tradeoff, c80, cp, tradeoff
     from .reports.coloured_text import coloured_text

@@ -2,6 +2,7 @@
 
 from .coherence import Coherence
 from .formats import FormatJudge
+from .likelihood import Likelihood, LikelihoodCoherence, likelihood
 from .linear import ClassJudge, register, sentiment
 from .protocol import Judge
 
@@ -37,7 +38,10 @@ __all__ = [
     "Coherence",
     "FormatJudge",
     "Judge",
+    "Likelihood",
+    "LikelihoodCoherence",
     "judge_of",
+    "likelihood",
     "register",
     "sentiment",
 ]

@@ -1,23 +1,20 @@
 """Did it do anything? How far a steering moves the next-token distribution on given text."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from steerlens.identity import device_of
-from steerlens.prompts import Encoded, PromptPair, encode_pair, stack
-from steerlens.runtime.forward import logits
-from steerlens.runtime.hooks import running, watching
-from steerlens.scopes import response
+from steerlens.divergence import LogProbabilities, divergence
+from steerlens.prompts import PromptPair
 from steerlens.steering import Steering
 from steerlens.types import HookedModel
 
 from .entries import Entry, as_entries
 from .plain_side import noted
+from .responses import Responses, Run
 
 
 def logit_shift(
@@ -28,56 +25,49 @@ def logit_shift(
     """How far the prompt and each steering move the predictions of the response tokens.
 
     Columns: method, strength, strength_value, mean_kl (nats, of the moved from the plain
-    distribution, over predicted tokens), max_shift (largest change of a log-probability),
+    distribution, over predicted tokens), recovered (the share of the prompt's effect that the run
+    has too, see `prompt_effect_recovered`), max_shift (largest change of a log-probability),
     top_changed (share of tokens whose likeliest next token changed), moved (whether any logit
     did), n_tokens.
     """
-    rows = [encode_pair(model, pair) for pair in pairs]
-    plain_rows, prompted_rows = [row for row, _ in rows], [row for _, row in rows]
-    plain = _log_probabilities(model, plain_rows)
-    prompted = _log_probabilities(model, prompted_rows)
-    shifts = [_shift("prompt", "", float("nan"), prompted, plain)]
-    for entry in as_entries(steerings):
-        moved = _log_probabilities(model, plain_rows, entry.steering)
-        shifts.append(_shift(entry.method, entry.strength, entry.strength_value, moved, plain))
-    return noted(pd.DataFrame(shifts), model)
+    responses, entries = Responses.of(model, pairs), as_entries(steerings)
+    prompt = Entry("prompt", None, "", float("nan"))
+    runs: list[Run] = [(responses.plain, None), (responses.prompted, None)]
+    runs += [(responses.plain, entry.steering) for entry in entries]
+    unsteered, *shifts = responses.each(model, runs, _compared)
+    of_prompt = float(unsteered[:, LEFT].sum())
+    rows = [
+        {
+            "method": entry.method,
+            "strength": entry.strength,
+            "strength_value": entry.strength_value,
+            **_row(shift, of_prompt),
+        }
+        for entry, shift in zip((prompt, *entries), shifts, strict=True)
+    ]
+    return noted(pd.DataFrame(rows), model)
 
 
-@torch.no_grad()
-def _log_probabilities(
-    model: HookedModel, rows: Sequence[Encoded], steering: Steering | None = None
-) -> Float[Tensor, "token d_vocab"]:
-    """Log-probabilities at every position that predicts a response token, rows in order."""
-    by_row = []
-    with watching() as watch:
-        for number, row in enumerate(rows):
-            tokens, window = stack([row])
-            window = replace(window, row=torch.tensor([number]))
-            tokens, window = tokens.to(device_of(model)), window.to(device_of(model))
-            with running(model, steering, watch) as run:
-                if run is not None:
-                    run.ready(tokens, window)
-                scores = logits(model, tokens, window)
-            predicts = response.where(window)[0][:-1]
-            by_row.append(scores[0, :-1][predicts].double().log_softmax(dim=-1).cpu())
-    return torch.cat(by_row)
+KL, LEFT, LARGEST, TOP, MOVED = range(5)
+"""The columns of what is compared."""
 
 
-def _shift(
-    method: str,
-    strength: str,
-    value: float,
-    moved: Float[Tensor, "token d_vocab"],
-    plain: Float[Tensor, "token d_vocab"],
-) -> dict[str, object]:
-    kl = (moved.exp() * (moved - plain)).sum(dim=-1)
+def _compared(
+    plain: LogProbabilities, prompted: LogProbabilities, moved: LogProbabilities
+) -> Float[Tensor, "token 5"]:
+    shift = (moved - plain).abs().max(dim=-1).values
+    changed = moved.argmax(-1) != plain.argmax(-1)
+    numbers = (divergence(moved, plain), divergence(prompted, moved), shift, changed, shift > 0)
+    return torch.stack([number.double() for number in numbers], dim=1)
+
+
+def _row(shift: Float[Tensor, "token 5"], of_prompt: float) -> dict[str, object]:
+    left = float(shift[:, LEFT].sum())
     return {
-        "method": method,
-        "strength": strength,
-        "strength_value": value,
-        "mean_kl": float(kl.mean()),
-        "max_shift": float((moved - plain).abs().max()),
-        "top_changed": float((moved.argmax(-1) != plain.argmax(-1)).double().mean()),
-        "moved": not torch.equal(moved, plain),
-        "n_tokens": len(plain),
+        "mean_kl": float(shift[:, KL].mean()),
+        "recovered": 1 - left / of_prompt if of_prompt > 0 else float("nan"),
+        "max_shift": float(shift[:, LARGEST].max()),
+        "top_changed": float(shift[:, TOP].mean()),
+        "moved": bool(shift[:, MOVED].any()),
+        "n_tokens": len(shift),
     }

@@ -155,7 +155,9 @@ def _per_layer(page: Report, comparison: Comparison) -> Report:
         f"These moved no logit: {', '.join(still)}. Check their scope and layer."
         if still
         else "Mean KL divergence from the unsteered predictions of the response tokens, in nats; "
-        "the largest change of a log-probability; the share of tokens whose likeliest successor "
+        "the share of the prompt's effect that is recovered (1 less KL from the prompted "
+        "predictions over that of the unsteered ones, so that 0 is no steering); the largest "
+        "change of a log-probability; the share of tokens whose likeliest successor "
         "changed.",
     )
     columns = ["method", "strength", "strength_value", "layer", "relative_rmse", "low", "high"]
