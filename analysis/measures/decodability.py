@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float, Int
-from tqdm.auto import tqdm
 
 from steerlens.checks import require_choice
 from steerlens.prompts import PromptPair
@@ -34,6 +33,7 @@ from .folds import (
 )
 from .intervals import PerToken
 from .plain_side import BY_TEMPLATE, noted
+from .progress import watched
 
 Rows: TypeAlias = Float[np.ndarray, "token d_model"]
 Examples: TypeAlias = Int[np.ndarray, " token"]
@@ -75,7 +75,7 @@ def decodability(
     aligned = at_layers(model, pairs, layers, span, folds, baseline)
     deltas = prompt_deltas(model, aligned)
     rows: list[dict[str, object]] = []
-    for site in tqdm(aligned.sites, desc="decodability", unit="layer", delay=5):
+    for site in watched(aligned.sites, "decodability", "layer"):
         delta, h = deltas[site].numpy(), aligned.plain.at(site).double().numpy()
         keep = kept_at(aligned, site, sinks)
         measured = partial(_missed, delta, h, aligned, strength, folds, seed, readouts)

@@ -13,7 +13,6 @@ from typing import Literal, TypeAlias
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from steerlens.activations import Activations, capture
 from steerlens.prompts import Encoded
@@ -23,6 +22,7 @@ from steerlens.steering import Steering, at
 from steerlens.types import Hook, HookedModel, Residual, Steer, Where
 
 from .aligned import Aligned
+from .progress import watched
 
 View = Literal["accumulated", "local"]
 Deltas: TypeAlias = Mapping[Site, Float[Tensor, "token d_model"]]
@@ -77,7 +77,7 @@ def all_deltas(
 ) -> dict[str, Deltas]:
     """The prompt's deltas under the name "prompt", then every steering's under its own."""
     measured = {"prompt": prompt_deltas(model, aligned, view)}
-    for name, steering in tqdm(steerings.items(), desc="methods", unit="method", delay=5):
+    for name, steering in watched(steerings.items(), "methods", "method"):
         measured[name] = steering_deltas(model, aligned, steering, view)
     return measured
 

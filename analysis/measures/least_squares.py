@@ -7,7 +7,6 @@ from typing import Literal, TypeAlias, get_args
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from steerlens.checks import require_choice
 from steerlens.prompts import PromptPair
@@ -21,6 +20,7 @@ from .aligned import Aligned, align
 from .deltas import Deltas, prompt_deltas, steering_deltas
 from .entries import LEAST_SQUARES, Entry, as_entries
 from .plain_side import BY_TEMPLATE
+from .progress import watched
 
 Which = Literal["steered", "last", "site"]
 Pushes: TypeAlias = Float[Tensor, "_ d_model"]
@@ -42,7 +42,7 @@ def with_least_squares(
 ) -> list[Entry]:
     """Every steering twice: as fitted, and at the least-squares strength of `train_pairs`."""
     entries = []
-    for name, steering in tqdm(steerings.items(), desc="least squares", unit="method", delay=5):
+    for name, steering in watched(steerings.items(), "least squares", "method"):
         value = least_squares_strength(
             model, steering, train_pairs, span=span, layers=layers, baseline=baseline, sinks=sinks
         )
