@@ -15,6 +15,7 @@ from steerlens.demo import pirate
 
 LAYER = 12
 LONGEST = 48
+ADDED = (" Arrr, matey, I am a pirate captain", " Hello, sir, I am a polite assistant")
 
 
 def main() -> None:
@@ -39,27 +40,23 @@ def main() -> None:
 
 def fits(model, pairs, sides) -> Iterator[tuple[str, Callable[[], sl.Steering]]]:
     """Every method by name, and what fits it."""
-    response = sl.scope.response
+    response, all_layers = sl.scope.response, range(model.cfg.n_layers)
     yield "CAA", lambda: sl.CAA.fit(model, sides, LAYER, read=sl.generated).steering.only(response)
-    yield "ActAdd", lambda: sl.ActAdd.fit(model, (" Arrr, matey!", " Hello, sir!"), LAYER).steering
-    schedule = sl.Schedule(epochs=60, batch_size=4, patience=None)
-    yield (
-        "S-PSR",
-        lambda: sl.PSR.fit(model, pairs, LAYER, schedule=schedule, progress=True).steering,
-    )
-    yield (
-        "A-PSR",
-        lambda: sl.PSR.fit(model, pairs, range(30), schedule=schedule, progress=True).steering,
-    )
+    yield "ActAdd", lambda: sl.ActAdd.fit(model, ADDED, LAYER // 2).steering
+    yield "S-PSR", lambda: sl.PSR.fit(model, pairs, LAYER, progress=True).steering
+    yield "CLAS", lambda: clas(model, pairs, sides)
+    yield "A-PSR", lambda: sl.PSR.fit(model, pairs, all_layers, progress=True).steering
 
-    def clas() -> sl.Steering:
-        directions = sl.contrast_directions(model, "means", *sides, range(8, 24))
-        v = {site: found.direction for site, found in directions.items()}
-        return sl.CLAS.fit(
-            model, pairs[:12], directions=v, validation=pairs[12:], progress=True
-        ).steering
 
-    yield "CLAS", clas
+def clas(model, pairs, sides) -> sl.Steering:
+    """CLAS along mean differences, at the layers between a quarter and three quarters."""
+    n = model.cfg.n_layers
+    found = sl.contrast_directions(
+        model, "means", *sides, range(n // 4, 3 * n // 4), read=sl.generated
+    )
+    v = {site: one.direction for site, one in found.items()}
+    fit = sl.CLAS.fit(model, pairs[:12], directions=v, validation=pairs[12:], progress=True)
+    return fit.steering
 
 
 if __name__ == "__main__":
