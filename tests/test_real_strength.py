@@ -1,6 +1,5 @@
 """Strengths, and the judge of any instruction, on a model whose text one can read."""
 
-import re
 from typing import Any
 
 import numpy as np
@@ -11,9 +10,11 @@ from analysis import likelihood, prompt_effect_recovered
 
 PIRATE, PERSON = "You are a pirate. Talk like a pirate.", "You are a person. Talk like a person."
 QUESTIONS = ("What did you do today?", "Tell me about yourself.", "Describe the weather.")
-WORDS = re.compile(r"\b(arr\w*|ahoy|mate\w*|ye|aye|pirat\w*|ships?|seas?|sail\w*|treasure)\b", re.I)
 
-pytestmark = pytest.mark.real
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.filterwarnings("ignore:The model's chat template puts a system prompt"),
+]
 
 
 @pytest.fixture(scope="module")
