@@ -313,7 +313,9 @@ def _counts(tokens: Tokens, window: Window, d_vocab: int) -> Float[Tensor, "batc
 
 
 def _uniforms(sampling: Sampling, rows: Sequence[_Row]) -> Float[Tensor, "batch step"]:
-    """Numbers in [0, 1) that depend on (seed, prompt, sample, step) alone."""
+    """Numbers in [0, 1) that depend on (seed, prompt, sample, step) alone; zeros if none is used."""
+    if sampling.temperature == 0:
+        return torch.zeros((len(rows), sampling.max_new_tokens), dtype=torch.double)
     drawn = []
     for row in rows:
         seed = sampling.seed if row.seed is None else row.seed

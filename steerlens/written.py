@@ -98,8 +98,9 @@ class Written:
     @property
     def cut_text(self) -> str:
         """`text`, up to the first stop string."""
-        cut = self.stops.cut(self.text)
-        return self.text if cut is None else cut
+        text = self.text
+        cut = self.stops.cut(text)
+        return text if cut is None else cut
 
     def _certain(self) -> str:
         """The part of the text that no later token can change."""

@@ -169,7 +169,10 @@ class _Assembly:
         self.served |= {id(end) for end in (enter, leave) if end is not None}
         hooked = _copy_of(own)
         # What is in the instance hides the method of its class.
-        vars(hooked)["forward"] = partial(_between, enter, own_forward(hooked), leave)
+        run = partial(type(hooked).forward, hooked)
+        if module is self.bridge.unembed:
+            run = partial(_of_contiguous, run)
+        vars(hooked)["forward"] = partial(_between, enter, run, leave)
         return hooked
 
     def _children(self, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
@@ -197,9 +200,13 @@ class _Assembly:
         return self._with_children(own, {places[0]: _Joint(joint, parts)})
 
 
-def own_forward(module: nn.Module) -> Callable[..., Any]:
-    """The method of its class, whatever stands in front of it in the instance."""
-    return partial(type(module).forward, module)
+def _of_contiguous(run: Callable[[Tensor], Tensor], activation: Tensor) -> Tensor:
+    """The unembedding, to which a bridge has given a bias of zeros.
+
+    With a bias, and of a slice such as the last position, torch would copy the whole matrix once
+    for every row of the batch.
+    """
+    return run(activation.contiguous())
 
 
 def _between(enter: Any, run: Callable[..., Any], leave: Any, *given: Any, **options: Any) -> Any:
