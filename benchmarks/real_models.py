@@ -3,8 +3,8 @@
     python -m benchmarks.real_models smollm2 --dtype float32
 
 Every task runs in a process of its own, on one thread. Memory is what the process held at most,
-less what it held with the model loaded and 16 answers written; of "load" it is all of it. What every
-process imports is not timed.
+less what it held with the model loaded and 16 answers written; of "load" it is all of it. What
+every process imports is not timed.
 """
 
 import argparse
