@@ -74,10 +74,12 @@ def halves_said(measured: Halved) -> str:
             "of every second question, set the least-squares strengths of the methods and are "
             "measured nowhere."
         )
-    return (
-        f"All {every} pairs are measured. Methods appear as fitted only: least-squares strengths "
-        f"are found on every second question, and that takes at least {ENOUGH_TO_SPLIT} questions."
+    spare = (
+        f": least-squares strengths are found on every second question, and that takes at least "
+        f"{ENOUGH_TO_SPLIT} questions"
     )
+    few = every < ENOUGH_TO_SPLIT
+    return f"All {every} pairs are measured, and methods appear as fitted only{spare * few}."
 
 
 def against_said(table: pd.DataFrame) -> str:
