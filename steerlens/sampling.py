@@ -112,7 +112,6 @@ class Sampling:
             )
         _require_stops(self.stop)
 
-
     @property
     def counts(self) -> bool:
         """Whether it matters how often each token was there before."""

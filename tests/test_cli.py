@@ -172,9 +172,7 @@ def test_clas_learns_its_directions_or_takes_them_from_a_file(
 def test_clas_looks_at_its_input_before_the_model_answers(
     run: Any, files: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        "steerlens.generation.responses", lambda *_, **__: pytest.fail("asked")
-    )
+    monkeypatch.setattr("steerlens.generation.responses", lambda *_, **__: pytest.fail("asked"))
     lines = tmp_path / "pairs.jsonl"
     line = json.dumps({"user": "Review a film.", "system": "Be positive."}) + "\n"
     command = ("fit", "clas", "--pairs", lines, "--out", tmp_path / "clas.safetensors")

@@ -27,7 +27,7 @@ from steerlens.models.agreement import (
 from steerlens.models.backends import BUILD, backends_to_try, require_backend
 from steerlens.models.names import DEMO, has_hooked_transformer, hub_names, local_folder
 from steerlens.models.weights import Source, Wanted, ends_of, from_model, from_name, quietly
-from steerlens.runtime.bare import ALL_STREAMS, Bare, keep_bare
+from steerlens.runtime.bare import ALL_STREAMS, RESIDUAL_ENDS, Bare, keep_bare
 from steerlens.templates import Template, use_template
 from steerlens.types import HookedModel
 
@@ -105,7 +105,7 @@ def _made_faster(model: Any, expected: Expected, dtype: torch.dtype) -> bool:
 
     Returns whether a row comes out the same with padding on its left; True if nothing changed.
     """
-    for streams in (ALL_STREAMS, ("resid_pre", "resid_post")):
+    for streams in (ALL_STREAMS, RESIDUAL_ENDS):
         try:
             own = activations_of(model, expected)
             keep_bare(model, Bare.of(model, streams))

@@ -48,7 +48,6 @@ from steerlens.steers import steer
 from steerlens.training.fit import Fit, token_ids
 from steerlens.types import Hook, HookedModel, Residual, Steer, Tokens
 
-
 MANY = 2**24
 """From so many numbers on, 64 MB in float32, the gradient is stored in half of that."""
 
@@ -216,9 +215,7 @@ class MovedFrom:
         return Z - eta * dZ
 
 
-def _stored(
-    g: dict[str, Float[Tensor, "..."]], stored: Stored
-) -> tuple[Float[Tensor, "..."], ...]:
+def _stored(g: dict[str, Float[Tensor, "..."]], stored: Stored) -> tuple[Float[Tensor, "..."], ...]:
     """The gradients in the dtype in which they are kept, each taken out of `g` as it is done."""
     many = sum(one.numel() for one in g.values()) >= MANY
     half = stored == "bfloat16" or (stored == "auto" and many)
