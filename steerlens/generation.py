@@ -313,8 +313,8 @@ def _counts(tokens: Tokens, window: Window, d_vocab: int) -> Float[Tensor, "batc
 
 
 def _uniforms(sampling: Sampling, rows: Sequence[_Row]) -> Float[Tensor, "batch step"]:
-    """Numbers in [0, 1) that depend on (seed, prompt, sample, step) alone; zeros if none is used."""
-    if sampling.temperature == 0:
+    """Numbers in [0, 1) that depend on (seed, prompt, sample, step) alone."""
+    if sampling.temperature == 0:  # none of them is looked at
         return torch.zeros((len(rows), sampling.max_new_tokens), dtype=torch.double)
     drawn = []
     for row in rows:

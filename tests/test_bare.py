@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_models import write_folder
 
 import steerlens
 from steerlens import CAA, Site, at, capture, generate
@@ -13,7 +14,6 @@ from steerlens.models.agreement import Expected, activations_of
 from steerlens.runtime import bare
 from steerlens.runtime.bare import ALL_STREAMS, Bare, bare_of, keep_bare
 from steerlens.runtime.forward import logits
-from tests.tiny_models import write_folder
 
 PROMPTS = ["The film was", "It", "A long time ago there lived a king"]
 
@@ -84,15 +84,13 @@ def test_a_hook_inside_is_met(model: Any) -> None:
 
 
 def test_a_hook_put_on_between_two_tokens_is_met(model: Any) -> None:
-    options: dict[str, Any] = {"max_new_tokens": 6, "temperature": 0}
-    plain = [piece.token for piece in steerlens.stream(model, PROMPTS[0], **options)]
+    plain = list(steerlens.stream(model, PROMPTS[0], max_new_tokens=6, temperature=0))
     point, seen = model.hook_dict["blocks.1.mlp.hook_in"], []
-    for piece in steerlens.stream(model, PROMPTS[0], **options):
-        if not seen:
-            point.add_hook(lambda h, hook: seen.append(h.shape[1]))
-            seen.append(0)
-    assert seen == [0, *[1] * (len(plain) - 1)]
-    assert piece.token == plain[-1]
+    pieces = steerlens.stream(model, PROMPTS[0], max_new_tokens=6, temperature=0)
+    first = next(pieces)
+    point.add_hook(lambda h, hook: seen.append(h.shape[1]))
+    assert [first, *pieces] == plain
+    assert seen == [1] * (len(plain) - 1)
 
 
 def hook_on_an_original(model: Any) -> Any:
@@ -185,3 +183,12 @@ def test_a_model_that_nobody_holds_is_freed(tmp_path: Any) -> None:
     del gone
     gc.collect()
     assert known() is None
+
+
+def test_dropout_that_alone_is_in_training_is_seen(tmp_path: Any) -> None:
+    model: Any = steerlens.load(write_folder(tmp_path, "gpt2"), backend="bridge")
+    dropouts = [one for one in model.original_model.modules() if type(one) is torch.nn.Dropout]
+    assert dropouts
+    assert in_use(model)
+    dropouts[0].train()
+    assert not in_use(model)

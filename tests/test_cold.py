@@ -1070,3 +1070,39 @@ def test_what_was_kept_of_one_text_is_gone_when_another_begins(exact: Any) -> No
     carried.begin(window)
     assert carried.begins
     assert not carried.tangents
+
+
+def test_a_large_gradient_is_kept_in_half_of_the_numbers(
+    model: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("steerlens.methods.cold.finite_difference.MANY", 100)
+    steers = {
+        stored: ColdFD.fit(model, (POSITIVE, NEGATIVE), 1, stored=stored).steering
+        for stored in ("auto", "float32")
+    }
+    kinds = [{g.dtype for g in step_of(steering).gradients} for steering in steers.values()]
+    assert kinds == [{torch.bfloat16}, {torch.float32}]
+    tokens, window = batched(model, PROMPTS[:2])
+    half, whole = (derivative(model, s).of(tokens, window)[Site(1)] for s in steers.values())
+    assert 0 < distance(half, whole) < 5e-3
+    path = steers["auto"].save(tmp_path / "half.safetensors")
+    again = derivative(model, steerlens.load_steering(path, model)).of(tokens, window)[Site(1)]
+    assert torch.equal(again, half)
+
+
+def test_a_pass_holds_no_more_tokens_than_fit(gpt2: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    examples = examples_of(gpt2, "sft", (POSITIVE, ()))
+    widths: list[int] = []
+    run = steerlens.methods.cold.gradients.logits
+
+    def counted(model: Any, tokens: Any, window: Any) -> Any:
+        widths.append(len(tokens))
+        return run(model, tokens, window)
+
+    monkeypatch.setattr("steerlens.methods.cold.gradients.logits", counted)
+    whole = mean_gradient(gpt2, examples, loss_named("sft"), 1)
+    monkeypatch.setattr("steerlens.methods.cold.gradients.PASS_BYTES", {"cpu": 1, "cuda": 1})
+    alone = mean_gradient(gpt2, examples, loss_named("sft"), 1)
+    assert widths == [len(examples), *[1] * len(examples)]
+    for name in whole:
+        torch.testing.assert_close(whole[name], alone[name], rtol=1e-4, atol=1e-6)

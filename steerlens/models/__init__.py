@@ -38,7 +38,7 @@ from steerlens.models.weights import (
     from_name,
     quietly,
 )
-from steerlens.runtime.bare import ALL_STREAMS, Bare, keep_bare
+from steerlens.runtime.bare import ALL_STREAMS, RESIDUAL_ENDS, Bare, keep_bare
 from steerlens.templates import Template, use_template
 from steerlens.types import HookedModel, SteeringWarning
 
@@ -121,7 +121,7 @@ def _made_faster(model: Any, expected: Expected, dtype: torch.dtype) -> bool:
 
     Returns whether a row comes out the same with padding on its left; True if nothing changed.
     """
-    for streams in (ALL_STREAMS, ("resid_pre", "resid_post")):
+    for streams in (ALL_STREAMS, RESIDUAL_ENDS):
         try:
             own = activations_of(model, expected)
             keep_bare(model, Bare.of(model, streams))

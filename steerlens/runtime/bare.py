@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import repeat
+from operator import is_
 from typing import Any, get_args
 
 import torch
@@ -29,6 +30,8 @@ from steerlens.types import HookedModel
 
 ORIGINAL = "_original_component"
 ALL_STREAMS: tuple[Stream, ...] = get_args(Stream)
+RESIDUAL_ENDS: tuple[Stream, ...] = ("resid_pre", "resid_post")
+LISTED = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 _LOOKS_FOR_PADDING = "warn_if_padding_and_no_attention_mask"
 _BARE: "weakref.WeakKeyDictionary[Any, Bare]" = weakref.WeakKeyDictionary()
 
@@ -181,10 +184,18 @@ class _Assembly:
                 yield name, self.without(child)
 
     def _with_children(self, module: nn.Module, children: dict[str, nn.Module]) -> nn.Module:
-        if all(child is module._modules[name] for name, child in children.items()):
+        idle = (
+            []
+            if isinstance(module, LISTED)
+            else [name for name, child in children.items() if type(child) is nn.Dropout]
+        )
+        if not idle and all(child is module._modules[name] for name, child in children.items()):
             return module
         copy = _copy_of(module)
         copy._modules = {**module._modules, **children}
+        for name in idle:  # in training the bridge itself is run
+            del copy._modules[name]
+            vars(copy)[name] = _itself
         if hasattr(copy, _LOOKS_FOR_PADDING):
             # Of every pass that has no mask. Ours have one where there is any padding.
             vars(copy)[_LOOKS_FOR_PADDING] = _nothing
@@ -239,30 +250,34 @@ class _Joint(nn.Module):
             self._lay(kind)
         self.modules_read = [one._parameters for one in (joint, *parts) for _ in self.kinds]
         self.kinds_read = self.kinds * (1 + len(parts))
-        # Kept alive, so that no other tensor can get the id of one of them.
-        self.known = tuple(map(dict.get, self.modules_read, self.kinds_read))
-        self.places = self._places()
+        self.known = self._found()
+        self.places = list(map(Tensor.data_ptr, self.known))
 
     def forward(self, activation: Float[Tensor, "batch pos d_in"]) -> Float[Tensor, "batch pos d"]:
-        if self._places() == self.places:
+        if self._are_laid():
             return self.joint(activation)
         whole = {kind: self._together(kind) for kind in self.kinds}
         return torch.func.functional_call(self.joint, whole, (activation,))
 
-    def _places(self) -> list[int]:
-        """Which tensors there are, and where their numbers lie: a dual number lies on its value."""
-        found: Any = list(map(dict.get, self.modules_read, self.kinds_read))
-        return [*map(id, found), *map(Tensor.data_ptr, found)]
+    def _found(self) -> tuple[Any, ...]:
+        """The tensors as they are now."""
+        return tuple(map(dict.get, self.modules_read, self.kinds_read))
+
+    def _are_laid(self) -> bool:
+        """Whether all are as they were laid: the same ones, since a dual one lies on its value."""
+        found = self._found()
+        same = all(map(is_, found, self.known))
+        return same and list(map(Tensor.data_ptr, found)) == self.places
 
     def _together(self, kind: str) -> Tensor:
         """The joint matrix that the parts make."""
-        axis, parts = self.axis[kind], [part._parameters[kind] for part in self.parts]
-        pieces: Any = [part.T if axis else part for part in parts]
-        return torch.cat(pieces, dim=axis)
+        axis = self.axis[kind]
+        parts: list[Any] = [part._parameters[kind] for part in self.parts]
+        return torch.cat([part.T if axis else part for part in parts], dim=axis)
 
     def _lay(self, kind: str) -> None:
         whole, axis = getattr(self.joint, kind).data, self.axis[kind]
-        parts = [part._parameters[kind] for part in self.parts]
+        parts: list[Any] = [part._parameters[kind] for part in self.parts]
         together = self._together(kind)
         if together.shape != whole.shape or not torch.equal(together, whole):
             raise ValueError("The parts of a joint matrix are not one beside the other.")
@@ -280,6 +295,11 @@ def _copy_of(module: nn.Module) -> Any:
 
 def _is_hook_point(module: nn.Module) -> bool:
     return type(module).__name__ == "HookPoint"
+
+
+def _itself(activation: Tensor) -> Tensor:
+    """What dropout does where nothing is trained."""
+    return activation
 
 
 def _nothing(*_: Any, **__: Any) -> None:
