@@ -179,8 +179,11 @@ def capture_stream(
 
 
 def joined(pieces: Iterable[Activations]) -> Activations:
-    """All pieces as one, ordered by row, then position."""
-    pieces = list(pieces)
+    """All pieces as one, ordered by row, then position.
+
+    The pieces of an iterator are taken apart as they are joined, so that no site is held twice.
+    """
+    ours, pieces = isinstance(pieces, Iterator), list(pieces)
     row = torch.cat([piece.row for piece in pieces])
     order = torch.argsort(row, stable=True)
     if len(order) == 0:
@@ -188,11 +191,12 @@ def joined(pieces: Iterable[Activations]) -> Activations:
             "The scope holds no token of these prompts, so nothing was captured. Choose another "
             "scope: `last` and `everywhere` hold some of every prompt."
         )
+    values: dict[Site, Tensor] = {}
+    for site in list(pieces[0].values):
+        taken = [piece.values.pop(site) if ours else piece.values[site] for piece in pieces]
+        values[site] = torch.cat(taken)[order]
     return Activations(
-        values={
-            site: torch.cat([piece.values[site] for piece in pieces])[order]
-            for site in pieces[0].values
-        },
+        values=values,
         row=row[order],
         position=torch.cat([piece.position for piece in pieces])[order],
         tokens=torch.cat([piece.tokens for piece in pieces])[order],
