@@ -18,6 +18,7 @@ REVIEW, JOB = "Review a movie you watched.", "Who are you?"
 POSITIVE, PIRATE = "Be positive.", "You are a pirate. Talk like a pirate."
 CONTRASTS = ["--pairs", "examples/contrasts.jsonl"]
 WORDS = ["--positive", " wonderful", "--negative", " terrible"]
+SAMPLING = ["--temperature", "0.7", "--max-new-tokens", "48"]
 AUTO = ["--strength", "auto"]
 FITS = {
     "caa": ["fit", "caa", *CONTRASTS, "--layer", "12", *AUTO],
@@ -53,8 +54,8 @@ def main() -> None:
 
 
 WHAT = """Made by `python scripts/pirate/samples.py`, which runs `steerlens fit` and `steerlens
-generate` on SmolLM2-135M-Instruct (4-bit weights) with their default sampling (temperature 1) and
-48 tokens. Nothing is chosen: seeds 0, 1 and 2 are all there are. A model of 135 M parameters writes
+generate` on SmolLM2-135M-Instruct (4-bit weights) at temperature 0.7, 48 tokens. (At 1, the default, a model of this size often falls
+apart without any steering.) Nothing is chosen: seeds 0, 1 and 2 are all there are. A model of 135 M parameters writes
 much that is not so. Texts end where the tokens do."""
 
 
@@ -62,7 +63,7 @@ def section(
     name: str, question: str, options: list[str], key: str, fit: list[str] | None = None
 ) -> list[str]:
     """A heading, the commands, and three samples."""
-    command = ["generate", *MODEL, "--prompt", question, *options, "--max-new-tokens", "48"]
+    command = ["generate", *MODEL, "--prompt", question, *options, *SAMPLING]
     lines = ["", f"## {name}, “{question}”", "", "```bash"]
     lines += [shown(fit)] if fit else []
     lines += [shown([*command, "--seed", "SEED"]), "```", ""]
