@@ -150,11 +150,17 @@ def choose(
 
     `counts` may be None where the sampling does not count (`Sampling.counts`).
     """
-    if not bool(are_usable(scores).all()):
+    greedy = sampling.temperature == 0 and sampling.repetition_penalty == 1
+    likeliest = scores.argmax(dim=1) if greedy else None
+    # NaN is larger than any number to torch, so that of the likeliest token tells of all.
+    seen = scores if likeliest is None else scores.gather(1, likeliest[:, None])
+    if not bool(are_usable(seen).all()):
         raise Unusable(
             "The model returned no finite logit, or a NaN, for a row. Lower the strength if it is "
             "steered; if it is not, load it in float32 or bfloat16 (float16 overflows)."
         )
+    if likeliest is not None:
+        return likeliest
     if counts is not None and sampling.repetition_penalty != 1:
         scores = _less_repeated(scores, counts > 0, sampling.repetition_penalty)
     if sampling.temperature == 0:

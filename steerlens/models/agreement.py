@@ -14,6 +14,7 @@ from torch import Tensor
 
 from steerlens.fingerprints import context_of
 from steerlens.runtime.forward import logits
+from steerlens.runtime.turns import hooked
 from steerlens.scopes import Window
 from steerlens.sites import Site, Stream
 from steerlens.types import HookedModel
@@ -67,7 +68,7 @@ def require_agreement(model: HookedModel, expected: Expected, dtype: torch.dtype
 
     there = model.hook_dict
     hooks = [(name, partial(meet, name=name)) for name in names if name in there]
-    with model.hooks(fwd_hooks=hooks):
+    with hooked(model, hooks):
         scores = _logits(model, expected.ids, 0)
     missed = [name for name in names if name not in met]
     if missed:
@@ -95,7 +96,7 @@ def activations_of(
     there = model.hook_dict
     layers, streams = range(model.cfg.n_layers), get_args(Stream)
     names = [Site(layer, stream).hook_name for layer in layers for stream in streams]
-    with model.hooks([(name, partial(keep, name=name)) for name in names if name in there]):
+    with hooked(model, [(name, partial(keep, name=name)) for name in names if name in there]):
         _logits(model, expected.ids, 0)
     return found
 
