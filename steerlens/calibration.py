@@ -46,7 +46,7 @@ FIRST_SHARE, MOST_SHARE = 0.1, 4.0
 LEAST_PUSH = 2e-3
 """A push below this share of an activation is rounding, or below the dtype's own if that is less.
 """
-TOLERANCE = 0.05
+TOLERANCE, JUMP = 0.05, 2.0
 """How far from the target, as a share of it, an effect may be."""
 ROUNDING = 1e-6
 """Nats a token that two runs of the same may differ by: their plain side is kept in float32."""
@@ -411,6 +411,11 @@ class _Search:
         """The smallest strength with the target's effect, or the one with the most."""
         if self._reaching:
             return min(self._reaching)
+        return self._strongest
+
+    @property
+    def _strongest(self) -> float:
+        """The smallest strength with nearly the largest effect that is finite."""
         finite = {s: kl for s, kl in self.tried.items() if math.isfinite(kl)}
         most = max(finite.values())
         return min(s for s, kl in finite.items() if kl >= (1 - TOLERANCE) * most)
@@ -440,8 +445,11 @@ class _Search:
 
     def result(self, steering: Scalable, unit: Unit) -> Calibration[Scalable]:
         """What was found; ValueError where no strength moves a prediction."""
-        strength, trials = self.best, self._trials(pushes=isinstance(steering, Steering))
-        effect, reached = self.kl(strength), self._reaches(strength)
+        trials = self._trials(pushes=isinstance(steering, Steering))
+        # Where a steering breaks the model, the KL is infinite: no effect that anybody asked for.
+        usable = [one for one in self._reaching if math.isfinite(self.kl(one))]
+        strength, reached = min(usable) if usable else self._strongest, bool(usable)
+        effect = self.kl(strength)
         if effect <= ROUNDING:
             raise ValueError(
                 "The steering changes activations, but no prediction of the response tokens, at "
@@ -449,6 +457,8 @@ class _Search:
             )
         if not reached:
             self._warn(strength, effect)
+        elif effect > JUMP * self.target:
+            self._warn_of_jump(strength, effect)
         return Calibration(
             steering.scaled(strength), strength, unit, self.target, effect, reached, trials
         )
@@ -456,6 +466,15 @@ class _Search:
     def _trials(self, *, pushes: bool) -> tuple[Tried, ...]:
         shares = {s: s * self.share_at_one if pushes else math.nan for s in self.tried}
         return tuple(Tried(s, shares[s], kl) for s, kl in self.tried.items())
+
+    def _warn_of_jump(self, strength: float, effect: float) -> None:
+        warnings.warn(
+            "The effect of this steering jumps: the smallest strength found that reaches "
+            f"{self.target:.3g} nats a token, {strength:.3g}, has {effect:.3g}, and nothing "
+            "between. Look at the trials (.table()); take less if the text falls apart.",
+            SteeringWarning,
+            stacklevel=4,
+        )
 
     def _warn(self, strength: float, effect: float) -> None:
         warnings.warn(

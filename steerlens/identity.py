@@ -158,7 +158,8 @@ def joint_origin(first: Origin | None, second: Origin | None) -> Origin | None:
             f"({differences(first.model, second.model)}) and cannot act together. Fit both on the "
             "same model."
         )
-    return first if first == second else Origin(first.model)
+    moved = dict.fromkeys(one.moved_from for one in (first, second) if one.moved_from)
+    return first if first == second else Origin(first.model, moved_from="; ".join(moved))
 
 
 def differences(first: ModelIdentity, second: ModelIdentity) -> str:

@@ -273,3 +273,30 @@ def test_in_half_precision_it_reaches_the_same_share(bfloat16_model: Any) -> Non
     rows = [encode(bfloat16_model, text) for text in ANSWERED]
     assert share_at_one(bfloat16_model, found.steering, rows) == pytest.approx(0.3, rel=0.05)
     assert calibrate(bfloat16_model, at(LAYER, CAA(V)), ANSWERED, target_kl=0.1).reached
+
+
+# -- Effects that jump, or are no numbers ---------------------------------------------------------
+
+
+def _searched(kl_at: Any) -> Any:
+    search = _Search(kl_at, share_at_one=0.1, target=0.3)
+    search.run()
+    return search
+
+
+def _result(search: Any) -> Any:
+    return search.result(at(0, CAA(torch.ones(4))), "target_kl")
+
+
+def test_an_infinite_effect_is_none_that_was_asked_for() -> None:
+    search = _searched(lambda strength: 0.01 * strength if strength < 2 else float("inf"))
+    with pytest.warns(SteeringWarning, match="No strength of this steering reaches"):
+        found = _result(search)
+    assert not found.reached
+    assert found.effect < 0.1
+
+
+def test_an_effect_far_above_the_target_is_warned_of() -> None:
+    search = _searched(lambda strength: 0.01 if strength < 2 else 5.0)
+    with pytest.warns(SteeringWarning, match=r"jumps.* has 5, and nothing between"):
+        assert _result(search).effect == 5.0

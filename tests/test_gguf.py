@@ -181,8 +181,9 @@ def test_missing_tensors_are_refused(file, monkeypatch):
 def test_numbers_that_transformers_leaves_out_are_warned_of(folders, tmp_path):
     extra = {"rope_freqs.weight": np.ones(4, dtype=np.float32)}
     file = write_gguf(tmp_path / "x.gguf", folders["llama"], extra=extra)
-    with pytest.warns(sl.SteeringWarning, match=r"holds 4 numbers .*\(rope_freqs\.weight\)"):
-        sl.load(file)
+    for _ in range(2):  # from the file, and from the cache
+        with pytest.warns(sl.SteeringWarning, match=r"holds 4 numbers \(rope_freqs\.weight\)"):
+            sl.load(file)
 
 
 def test_the_missing_package_comes_with_its_command(file, monkeypatch):
@@ -407,3 +408,30 @@ def test_plain_weights_that_are_said_to_be_quantised_are_refused(way, folders, t
     folder = resized(folders["llama"], tmp_path / "model", options)
     with pytest.raises(ValueError, match=rf"are quantised \({way}\), and they are plain numbers"):
         sl.load(folder)
+
+
+def test_weights_in_a_quantisers_layout_are_not_called_plain(recwarn):
+    from types import SimpleNamespace
+
+    from steerlens.models.weights import _warn_of_plain_weights
+
+    model = torch.nn.Linear(2, 2)
+    model.config = SimpleNamespace(quantization_config=SimpleNamespace(quant_method="gptq"))
+    with pytest.warns(sl.SteeringWarning, match=r"quantised \(gptq\), and what transformers loa"):
+        _warn_of_plain_weights("owner/name", model)
+    model.register_buffer("qweight", torch.ones(2, 2, dtype=torch.int32))
+    _warn_of_plain_weights("owner/name", model)
+
+
+def test_a_damaged_folder_of_the_cache_is_to_be_deleted(file):
+    (loaded(sl.load(file)).folder / "tokenizer.json").write_text("{")
+    with pytest.raises(ValueError, match=r"Delete the folder .*: it is made again"):
+        sl.load(file)
+
+
+def test_a_sum_of_steerings_says_what_was_moved(fitted, file, folders):
+    full = sl.load(folders["llama"])
+    with pytest.warns(sl.SteeringWarning, match="nats a token"):
+        moved = sl.load_steering(fitted, full, fitted_on=sl.load(file))
+    own = sl.CAA.fit(full, (["The dog"], ["The cat"]), 2).steering
+    assert (moved + own).origin.moved_from == moved.origin.moved_from != ""

@@ -298,6 +298,8 @@ def test_parameters_are_projected_after_every_step() -> None:
         (Schedule(steps=200), 1, 15, 14),
         (Schedule(steps=200), 1000, 15, 14),  # a part of one pass
         (Schedule(steps=4), 3, 4, 1),
+        (Schedule(steps=16), 3, 8, 2),  # no more than were asked for
+        (Schedule(steps=100), 3, 15, 7),
         (Schedule(epochs=3, steps=72), 2, 3, 24),
         (Schedule(epochs=3, steps=72), 30, 3, 30),
         (Schedule.full_batch(8), 1, 8, 1),
@@ -352,6 +354,7 @@ def test_counts_are_whole_and_at_least_one(name: str, wrong: Any) -> None:
         (Schedule(epochs=15), 8),
         (Schedule(steps=100), 8),
         (Schedule(batch_size=1), 1),
+        (Schedule(batch_size=6), 6),  # what is asked for is taken
         (Schedule(batch_size=None), 6),
     ],
 )

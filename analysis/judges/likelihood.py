@@ -6,7 +6,7 @@ How much a text looks like what this model writes under an instruction, with x t
     e     = mean over the text of  clip(d_t, -2, 2)   where t is new, e_plain where it is not
     score = clip(100 (e - e_plain) / (e_prompted - e_plain), 0, 100)
 
-e_plain and e_prompted are means over completions of the same questions, so 0 is the plain model and
+e_plain is the mean over tokens of plain completions, e_prompted over prompted ones, so 0 is the plain model and
 100 the prompted one. A token is new unless it belongs to three words in a row that the instruction
 holds too (an echo), or ends three that the text has had before (a loop): both are likely under the
 instruction and show nothing. The clip keeps a single word (" Arrr") from deciding alone.
@@ -199,6 +199,11 @@ def likelihood(
         _completions(model, questions, system, n, sampling) for system in (None, instruction)
     )
     new = [one.clipped[one.new] for one in sides.read(plain, asked)]
+    if not sum(map(len, new)):
+        raise ValueError(
+            "No plain completion has a token that is not said before, so there is nothing to set "
+            "the scale by. Take other questions, or longer completions."
+        )
     e_plain = float(np.concatenate(new).mean())
     found = [one.evidence(e_plain) for one in sides.read(prompted, asked)]
     e_prompted = float(np.nanmean(found))

@@ -49,7 +49,6 @@ def run_pirate(out: Path, *, seed: int = 0, backend: str = "auto") -> Path:
             steerings,
             train_pairs=(),
             equivalents=(pirate.EQUIVALENT,),
-            neutral=(pirate.NEUTRAL,),
             seed=seed,
         )
         _next(bar, "Each method answers")
@@ -89,8 +88,8 @@ def _intro(model: HookedModel, steerings: Mapping[str, Steering]) -> str:
         f"asked {len(pirate.TEST)} questions that no steering was fitted on. It is told "
         f"“{pirate.INSTRUCTION}”, or is steered instead, without being told: {where}. All were "
         f"fitted on {len(pirate.TRAIN)} other questions and the prompted model's own answers "
-        "(ActAdd on two words), and each is as strong as changes the predictions on those "
-        "questions as much as the prompt does, or as much as it can "
+        "(ActAdd on two openings, a pirate's and an assistant's), and each is as strong as changes "
+        "the predictions on those questions as much as the prompt does "
         "(`python scripts/pirate/fit.py`).\n\n"
         "The model is small and its weights have 4 bits: read its answers for their manner, not "
         "for what they say."

@@ -2,9 +2,10 @@
 
     python scripts/pirate/fit.py
 
-Half an hour on a busy machine. Every steering is fitted on the questions of `steerlens.demo.pirate.TRAIN`
-and the answers that the prompted model gave to them (seed 0), and is saved at the strength at which
-it changes the predictions on those answers as much as the instruction does (`sl.calibrate`).
+Half an hour on a busy machine. Every steering is fitted on the questions of
+`steerlens.demo.pirate.TRAIN` and the answers that the prompted model gave to them (seed 0), and is
+saved at the strength at which it changes the predictions on those answers as much as the
+instruction does (`sl.calibrate`).
 """
 
 import time

@@ -54,9 +54,10 @@ def main() -> None:
 
 
 WHAT = """Made by `python scripts/pirate/samples.py`, which runs `steerlens fit` and `steerlens
-generate` on SmolLM2-135M-Instruct (4-bit weights) at temperature 0.7, 48 tokens. (At 1, the default, a model of this size often falls
-apart without any steering.) Nothing is chosen: seeds 0, 1 and 2 are all there are. A model of 135 M parameters writes
-much that is not so. Texts end where the tokens do."""
+generate` on SmolLM2-135M-Instruct (4-bit weights) at temperature 0.7, 48 tokens. (At 1, the
+default, a model of this size often falls apart without any steering.) Nothing is chosen: seeds 0, 1
+and 2 are all there are. A model of 135 M parameters writes much that is not so. Texts end where the
+tokens do."""
 
 
 def section(

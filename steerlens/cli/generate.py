@@ -73,7 +73,7 @@ class HowStrong(Strength):
         super().__post_init__()
         if self.like is not None and (self.target_kl is not None or self.share is not None):
             raise ValueError("--like chooses the strength. Leave out --target-kl and --share.")
-        if self.like is not None and self.strength not in (Strength.strength, "auto"):
+        if self.like is not None and self.strength not in (None, "auto"):
             raise ValueError(f"--like chooses the strength. Leave out --strength {self.strength}.")
 
     @property

@@ -80,6 +80,7 @@ class Measured(Templating, Strength):
         lines = read_prompt_pairs(pairs)
         require([inputs.question_of(line) for line in lines])
         require_baseline(self.baseline)
+        self._require_other_instructions()
         require_times(self.sinks)
         inputs.require_folder_of(out)
         inputs.require_steering_files(steering)
@@ -87,6 +88,17 @@ class Measured(Templating, Strength):
         steerings = inputs.steerings_of(steering, model, self.fitted_on)
         answered = inputs.answered(model, lines, self.seed, self.max_new_tokens)
         return model, answered, self._at_strength(model, answered, steerings)
+
+    def _require_other_instructions(self) -> None:
+        """Raise ValueError if what the prompt is compared with is asked for as a reference too."""
+        from steerlens.analysis.measures.plain_side import instruction_of  # pyright: ignore[reportMissingImports]
+
+        same = instruction_of(self.baseline)
+        if same is not None and same in (*(self.neutral or ()), *(self.equivalent or ())):
+            raise ValueError(
+                f"--baseline is {same!r} already, so it cannot be --neutral or --equivalent too. "
+                "Leave it out there."
+            )
 
     def _at_strength(
         self,
@@ -96,7 +108,8 @@ class Measured(Templating, Strength):
     ) -> "dict[str, Steering]":
         """The steerings at the strength asked for, which is then part of their names.
 
-        One that has to be found is found on the pairs that are not measured, if there are some.
+        One that has to be found is found on the pairs that are not measured, if there are some,
+        against the plain side that the pairs came with, whatever `--baseline` is.
         """
         from steerlens.analysis import split_by_question
 
@@ -104,7 +117,7 @@ class Measured(Templating, Strength):
             return steerings
         spare, _ = split_by_question(pairs)
         found = {
-            name: self.found(model, steering, list(spare or pairs)[:FOUND_ON])
+            name: self.found(model, steering, list(spare or pairs)[:FOUND_ON], self.seed)
             for name, steering in steerings.items()
         }
         strengths = {n: self.number if one is None else one.strength for n, one in found.items()}

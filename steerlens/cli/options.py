@@ -122,12 +122,12 @@ class Strength:
     """How strong a steering is: as a number, or by the effect that it is to have."""
 
     strength: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="0 off, 1 as fitted; auto: as strong as the instruction of the pairs, and where "
-            "there is none, 0.3 nats a token."
+            help="0 off, 1 as fitted (the default); auto: as strong as the instruction of the "
+            "pairs, and where there is none, 0.3 nats a token."
         ),
-    ] = "1"
+    ] = None
     target_kl: Annotated[
         float | None,
         typer.Option(help="As strong as moves the predictions by so many nats a token (KL)."),
@@ -140,7 +140,7 @@ class Strength:
     def __post_init__(self) -> None:
         units = {"--target-kl": self.target_kl, "--share": self.share}
         given = [name for name, value in units.items() if value is not None]
-        if self.strength not in (Strength.strength, AUTO):
+        if self.strength is not None:
             given.insert(0, "--strength")
         if len(given) > 1:
             raise ValueError(f"{' and '.join(given)} each choose the strength. Leave one in.")
@@ -159,7 +159,7 @@ class Strength:
     def number(self) -> float:
         """The strength that was given as a number."""
         try:
-            return float(self.strength)
+            return 1.0 if self.strength is None else float(self.strength)
         except ValueError as error:
             raise ValueError(
                 f"--strength is a number, or auto; found {self.strength!r}."
@@ -169,11 +169,13 @@ class Strength:
         self, model: "HookedModel", steering: "Steering", texts: "Texts", seed: int = 0
     ) -> "Calibration[Steering] | None":
         """The strength with the effect asked for, on these texts; None where it is a number."""
-        from steerlens.calibration import calibrate
+        from steerlens.calibration import AUTO_KL, calibrate
 
         if not self.by_effect:
             return None
         options = {"share": self.share, "target_kl": self.target_kl, "seed": seed}
+        if not options["share"] and not options["target_kl"] and not _instructed(texts):
+            options["target_kl"] = AUTO_KL
         return calibrate(model, steering, texts, **options)
 
     def fitted(
@@ -188,6 +190,12 @@ class Strength:
             return steering, {}, ""
         scaled = steering.scaled(self.number)
         return scaled, {"strength": {"strength": self.number}}, f", at strength {self.number:g}"
+
+
+def _instructed(texts: "Texts") -> bool:
+    """Whether some of the texts are pairs with an instruction, whose effect can be matched."""
+    listed = texts if isinstance(texts, list) else []
+    return any(getattr(one, "plain", 0) != getattr(one, "prompted", 0) for one in listed)
 
 
 def found_content(found: "Calibration[Any]") -> dict[str, Any]:

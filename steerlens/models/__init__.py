@@ -161,6 +161,14 @@ def _made_of(folder: Path | None, fingerprint: str) -> str:
             f"The weights in {folder} are not those that were unpacked from {note.file}. Delete "
             "the folder: it is made again from the file."
         )
+    if note.left_out:
+        warnings.warn(
+            f"{note.file} holds {note.left_out} that transformers has no place for, so the model "
+            "may not compute quite what llama.cpp computes. Compare with the Hugging Face model "
+            "that the file was made of.",
+            SteeringWarning,
+            stacklevel=3,
+        )
     return str(note)
 
 

@@ -13,7 +13,6 @@ import os
 import shutil
 import sys
 import tempfile
-import warnings
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,8 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-
-from steerlens.types import SteeringWarning
 
 MAGIC = b"GGUF"
 INSTALL = 'pip install "gguf>=0.18"'
@@ -45,7 +42,8 @@ class Unpacked:
     """What a folder of the cache was made of: the file, its digest, and how its weights were kept.
 
     `quantisation` is llama.cpp's name, as "Q4_1" or "Q4_K_M"; `name` is what the file calls its
-    model; `fingerprint` is that of the weights as they were written.
+    model; `fingerprint` is that of the weights as they were written; `left_out` says what of the
+    file has no place in transformers' model.
     """
 
     file: str
@@ -56,6 +54,7 @@ class Unpacked:
     converter: str
     fingerprint: str
     licence: str = ""
+    left_out: str = ""
 
     def __str__(self) -> str:
         return f"{self.quantisation} of {self.name}"
@@ -300,12 +299,16 @@ def _unpack(file: Path, digest: str, target: Path, wanted: torch.dtype | str | N
         converter=_converter(),
         fingerprint=of_transformers(model),
         licence=str(header.fields.get("general.license") or ""),
+        left_out=_left_out(header, model),
     )
     draft = Path(tempfile.mkdtemp(prefix=f".{target.name}.part-", dir=target.parent))
     try:
         model.save_pretrained(draft)
         tokenizer.save_pretrained(draft)
         (draft / NOTE).write_text(json.dumps(asdict(note), indent=1), encoding="utf-8")
+        umask = os.umask(0)
+        os.umask(umask)
+        draft.chmod(0o777 & ~umask)  # a cache may be shared; a temporary folder is for one user
         draft.rename(target)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
@@ -349,7 +352,6 @@ def _read(header: _Header, dtype: Any) -> tuple[Any, Any]:
     model.hf_quantizer = None
     if hasattr(model.config, "quantization_config"):  # the weights written below are plain numbers
         del model.config.quantization_config
-    _warn_of_what_is_left_out(header, model)
     _split_digits(header, tokenizer)
     _name_special_tokens(header, tokenizer)
     return model.eval(), tokenizer
@@ -364,20 +366,13 @@ def _plain() -> dict[str, Any]:
     return {"quantization_config": GgufConfig(dequantize=True)}
 
 
-def _warn_of_what_is_left_out(header: _Header, model: Any) -> None:
-    """Warn of numbers in the file that have no place in transformers' model."""
+def _left_out(header: _Header, model: Any) -> str:
+    """The numbers in the file that have no place in transformers' model, in words."""
     held = {parameter.data_ptr(): parameter.numel() for parameter in model.parameters()}
     beyond = sum(number for _, number in header.tensors.values()) - sum(held.values())
     lost = [name for name in header.tensors if name.startswith("rope_freqs") or ".nextn." in name]
-    if beyond > 0:
-        which = ", ".join(lost) if lost else "which ones, transformers does not say"
-        warnings.warn(
-            f"{header.file.name} holds {beyond} numbers that transformers has no place for "
-            f"({which}), so the model may not compute quite what llama.cpp computes. Compare with "
-            "the Hugging Face model that the file was made of.",
-            SteeringWarning,
-            stacklevel=2,
-        )
+    which = ", ".join(lost) if lost else "which ones, transformers does not say"
+    return f"{beyond} numbers ({which})" if beyond > 0 else ""
 
 
 def _split_digits(header: _Header, tokenizer: Any) -> None:

@@ -10,7 +10,7 @@ from steerlens.models.released import RELEASED, Released, is_here
 
 @dataclass(frozen=True)
 class Listed:
-    """One model: `size` in bytes as it is distributed, `sha256` of its weights' file."""
+    """One model: `size` in bytes (unpacked, for a file of the user's), `sha256` of its file."""
 
     name: str
     what: str

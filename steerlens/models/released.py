@@ -79,9 +79,11 @@ def released_folder(name: str, dtype: torch.dtype | str | None = None) -> Path |
 
 
 def is_here(name: str) -> bool:
-    """Whether a released model is on this machine, in its package or unpacked."""
+    """Whether a released model can be loaded here: it is unpacked, or its package can be read."""
     model = RELEASED[name]
-    return model.installed is not None or gguf.kept(model.sha256, Path(model.file).stem) is not None
+    if gguf.kept(model.sha256, Path(model.file).stem) is not None:
+        return True
+    return model.installed is not None and importlib.util.find_spec("gguf") is not None
 
 
 def how_to_get(name_or_hub: str) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from steerlens.fingerprints import is_quantised
+from steerlens.models.gguf import note_in
 from steerlens.models.names import hub_names
 from steerlens.models.released import how_to_get
 from steerlens.types import SteeringWarning
@@ -159,6 +160,8 @@ def _with_name(tokenizer: Any, name: str) -> Any:
 def _advice(error: Exception, source: str) -> str:
     if isinstance(error, ImportError):
         return "Install what it names, or load a model that does not need it."
+    if note_in(Path(source)) is not None:
+        return f"Delete the folder {source}: it is made again from its GGUF file."
     if Path(source).is_dir():
         return "Look whether its files are complete."
     if not isinstance(error, OSError):  # so the model was found
@@ -169,10 +172,20 @@ def _advice(error: Exception, source: str) -> str:
     return advice
 
 
+def _is_packed(model: Any) -> bool:
+    """Whether some matrix is in a quantiser's layout: of other numbers, or of its own class."""
+    plain = {*DTYPES.values(), torch.bool}
+    tensors = [*model.parameters(), *model.buffers()]
+    return any(
+        type(weight.data) is not torch.Tensor or (weight.dim() > 1 and weight.dtype not in plain)
+        for weight in tensors
+    )
+
+
 def _warn_of_plain_weights(source: str, model: Any) -> None:
     """Warn where a configuration says quantised, and what was loaded are plain numbers."""
     quantised = getattr(model.config, "quantization_config", None)
-    if quantised and all(weight.is_floating_point() for weight in model.parameters()):
+    if quantised and not _is_packed(model):
         way = getattr(quantised, "quant_method", None) or "in some way"
         warnings.warn(
             f"The configuration of {source!r} says that its weights are quantised ({way}), and "

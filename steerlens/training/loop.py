@@ -21,7 +21,7 @@ from torch import Tensor
 
 from steerlens.training import checkpoint as checkpoints
 from steerlens.training.checkpoint import Parameters, Row, State
-from steerlens.training.schedule import Schedule
+from steerlens.training.schedule import BATCH, Schedule
 from steerlens.types import SteeringWarning
 
 Cost: TypeAlias = Callable[[Parameters, Sequence[int], float], Tensor]
@@ -285,7 +285,8 @@ def _validation_loss(task: Task, plan: _Plan, parameters: Parameters) -> float:
     if not plan.validation:
         return math.nan
     total = 0.0
-    size = plan.schedule.batch_size or len(plan.validation)
+    size = plan.schedule.batch_size
+    size = BATCH if size == "auto" else size or len(plan.validation)
     for start in range(0, len(plan.validation), size):
         examples = plan.validation[start : start + size]
         total += task.loss(parameters, examples).item() * len(examples)

@@ -15,6 +15,7 @@ import random
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from steerlens.types import SteeringWarning, whole_number
 
@@ -22,6 +23,7 @@ REACH = 7.5
 SHORT_REACH = 1.0
 RATES = (1e-3, 1e-2)
 EPOCHS, LEAST_STEPS = 15, 240
+BATCH = 8
 """How long a training lasts that is told nothing else: so many epochs, and steps at least."""
 STEPS, RATE = 8, 3e-3
 """How CLAS and what it is compared with are fitted: so many updates on all pairs, at this rate."""
@@ -41,10 +43,11 @@ class Share:
 class Schedule:
     """How long and how fast. `learning_rate=None` chooses it from the number of steps.
 
-    `epochs` is a number of passes over the examples, `steps` one of updates, and both together are
-    so many passes with so many updates at least. Without either there are 15 epochs and at least
-    240 updates, whatever the number of examples, and a batch is then a quarter of them at most, so
-    that few examples cost little. Where updates are counted, an epoch is the share of them after
+    `epochs` is a number of passes over the examples, `steps` one of updates (rounded up to whole
+    epochs of equally many), and both together are so many passes with so many updates at least.
+    Without either there are 15 epochs and at least 240 updates, whatever the number of examples,
+    and a `batch_size` of "auto" is then a quarter of them at most, so that few examples cost
+    little; else it is 8. Where updates are counted, an epoch is the share of them after
     which the validation loss is looked at: several passes, or a part of one.
 
     `rates` has the learning rates of the parameters that differ, by name: `{"b": 0.1}` is for the b
@@ -55,7 +58,7 @@ class Schedule:
     """
 
     epochs: int | None = None
-    batch_size: int | None = 8
+    batch_size: int | Literal["auto"] | None = "auto"
     learning_rate: float | None = None
     weight_decay: float = 1e-6
     validation: float = 0.2
@@ -69,7 +72,7 @@ class Schedule:
     def __post_init__(self) -> None:
         for name in ("epochs", "steps", "batch_size"):
             given = getattr(self, name)
-            if given is not None and (whole_number(given) or 0) < 1:
+            if given not in (None, "auto") and (whole_number(given) or 0) < 1:
                 raise ValueError(f"{name} must be at least 1, and whole; found {given!r}.")
         if not 0 <= self.validation < 1:
             raise ValueError(
@@ -118,16 +121,17 @@ class Schedule:
 
     def batch(self, n_examples: int) -> int:
         """How many of so many training examples a step sees at most."""
-        most = self.batch_size or n_examples
-        if self.batch_size is None or self.epochs is not None or self.steps is not None:
-            return most
-        return min(most, max(1, math.ceil(n_examples / 4)))
+        if self.batch_size != "auto":
+            return self.batch_size or n_examples
+        if self.epochs is not None or self.steps is not None:
+            return BATCH
+        return min(BATCH, max(1, math.ceil(n_examples / 4)))
 
     def length(self, n_batches: int) -> tuple[int, int]:
         """How many epochs there are, and the updates of each, where a pass has `n_batches`."""
         if self.epochs is None and self.steps is not None:
-            epochs = min(EPOCHS, self.steps)
-            return epochs, math.ceil(self.steps / epochs)
+            each = math.ceil(self.steps / EPOCHS)
+            return math.ceil(self.steps / each), each
         epochs = EPOCHS if self.epochs is None else self.epochs
         least = LEAST_STEPS if self.epochs is None else self.steps or 0
         return epochs, max(n_batches, math.ceil(least / epochs))

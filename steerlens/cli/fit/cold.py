@@ -161,7 +161,9 @@ def _fit(
         scope=scope,
     )
     examples = next(iter(sides.values()))
-    by_effect = Strength(AUTO) if step.eta is None and strength == Strength() else strength
+    unsaid = strength.strength is None and not strength.by_effect
+    by_effect = Strength(AUTO) if step.eta is None and unsaid else strength
+    fit.steering.save(fitted.out)  # kept, whatever the search for a strength says
     steering, found, shown = by_effect.fitted(model, fit.steering, examples)
     steering.save(fitted.out)
     push = _push(model, examples, name, steering)

@@ -85,6 +85,7 @@ class Generated:
         fit = self.method.fit(model, data, sites, **values)
         placed = fit.steering if scope is None else fit.steering.only(scope)
         texts, strength = data[-1] if self.contrasts else data, given["strength"]
+        placed.save(out)  # kept, whatever the search for a strength says
         steering, found, shown = strength.fitted(model, placed, texts, given.get("seed", 0))
         steering.save(out)
         content, text = self._outcome(fit, sites, len(texts))

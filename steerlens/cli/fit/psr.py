@@ -104,7 +104,10 @@ class Training:
             help="Updates, with --epochs at least; default: 240, or 15 passes over many pairs."
         ),
     ] = None
-    batch_size: Annotated[int, typer.Option(help="Pairs a step.")] = 8
+    batch_size: Annotated[
+        int | None,
+        typer.Option(help="Pairs a step; default: 8, and at most a quarter without a length."),
+    ] = None
     learning_rate: Annotated[
         float | None, typer.Option(help="By default chosen from the number of steps.")
     ] = None
@@ -122,7 +125,11 @@ class Training:
         from steerlens.training.schedule import Schedule
 
         return Schedule(
-            self.epochs, self.batch_size, self.learning_rate, seed=self.seed, steps=self.steps
+            self.epochs,
+            self.batch_size or "auto",
+            self.learning_rate,
+            seed=self.seed,
+            steps=self.steps,
         )
 
 
@@ -167,6 +174,7 @@ def fit_psr(
         checkpoint=training.checkpoint,
         progress=not run.as_json,
     )
+    fit.steering.save(out)  # kept, whatever the search for a strength says
     steering, found, shown = strength.fitted(model, fit.steering, answered, training.seed)
     steering.save(out)
     content, text = outcome_of(fit)
