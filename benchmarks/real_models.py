@@ -29,7 +29,7 @@ TASKS = (
     "fit CLAS, 8 steps of all pairs",
     "fit COLD-Kernel",
     "fit COLD-FD",
-    "calibrate, one trial",
+    "calibrate",
     "faithfulness of CAA",
 )
 
@@ -84,34 +84,37 @@ def most() -> float:
 def prepared(task: str, model: Any) -> tuple[Callable[[], Any], int]:
     """What is to be timed, and by how much its time is divided."""
     import steerlens as sl
-    from steerlens.analysis import faithfulness
     from steerlens.demo import pirate
 
-    layer, questions = model.cfg.n_layers * 2 // 5, pirate.TRAIN[:N_PAIRS]
+    questions = pirate.TRAIN[:N_PAIRS]
     options: dict[str, Any] = {"max_new_tokens": LONGEST, "temperature": 0.8, "seed": 0}
     pairs = sl.prompted_pairs(model, questions, pirate.INSTRUCTION, **options)
     asked = [sl.Conversation(question) for question in questions]
-    short = sl.Schedule(steps=STEPS, batch_size=2, validation=0.0, patience=None)
     answers = sl.generate(model, asked, **options).texts
     told = [model.tokenizer.decode(list(pair.response)) for pair in pairs]
     sides = tuple(
         [sl.Conversation(q, response=text) for q, text in zip(questions, texts, strict=True)]
         for texts in (told, answers)
     )
-    caa = sl.CAA.fit(model, sides, layer, read=sl.generated).steering.only(sl.scope.response)
+    return (fits(model, pairs, sides) | runs(model, pairs, sides, asked))[task]
 
-    def calibrated() -> None:
-        sl.calibrate(model, caa, pairs, like="prompt")
+
+Tasks = dict[str, tuple[Callable[[], Any], int]]
+
+
+def fits(model: Any, pairs: Any, sides: Any) -> Tasks:
+    """Every method's fit."""
+    import steerlens as sl
+
+    layer, layers = model.cfg.n_layers * 2 // 5, range(model.cfg.n_layers)
+    short = sl.Schedule(steps=STEPS, batch_size=2, validation=0.0, patience=None)
 
     def clas() -> None:
         found = sl.contrast_directions(model, "means", *sides, [layer], read=sl.generated)
         v = {site: one.direction for site, one in found.items()}
         sl.CLAS.fit(model, pairs[2:], directions=v, validation=pairs[:2])
 
-    tokens = {"max_new_tokens": LONGEST, "stop_at_end": False}
-    tasks: dict[str, tuple[Callable[[], Any], int]] = {
-        "generate, a token": (lambda: sl.generate(model, asked[:1], **tokens), LONGEST),
-        "generate 8 rows, a token": (lambda: sl.generate(model, asked, **tokens), LONGEST),
+    return {
         "fit CAA": (lambda: sl.CAA.fit(model, sides, layer, read=sl.generated), 1),
         "fit ActAdd": (lambda: sl.ActAdd.fit(model, (" pirate", " person"), layer), 1),
         "fit S-PSR, a step of 2 pairs": (
@@ -119,16 +122,28 @@ def prepared(task: str, model: Any) -> tuple[Callable[[], Any], int]:
             STEPS,
         ),
         "fit A-PSR, a step of 2 pairs": (
-            lambda: sl.PSR.fit(model, pairs, range(model.cfg.n_layers), schedule=short),
+            lambda: sl.PSR.fit(model, pairs, layers, schedule=short),
             STEPS,
         ),
         "fit CLAS, 8 steps of all pairs": (clas, 1),
         "fit COLD-Kernel": (lambda: sl.ColdKernel.fit(model, sides, layer), 1),
         "fit COLD-FD": (lambda: sl.ColdFD.fit(model, sides, layer), 1),
-        "calibrate, one trial": (calibrated, 5),
+    }
+
+
+def runs(model: Any, pairs: Any, sides: Any, asked: Any) -> Tasks:
+    """Writing, and measuring a steering."""
+    import steerlens as sl
+    from steerlens.analysis import faithfulness
+
+    layer, tokens = model.cfg.n_layers * 2 // 5, {"max_new_tokens": LONGEST, "stop_at_end": False}
+    caa = sl.CAA.fit(model, sides, layer, read=sl.generated).steering.only(sl.scope.response)
+    return {
+        "generate, a token": (lambda: sl.generate(model, asked[:1], **tokens), LONGEST),
+        "generate 8 rows, a token": (lambda: sl.generate(model, asked, **tokens), LONGEST),
+        "calibrate": (lambda: sl.calibrate(model, caa, pairs, like="prompt"), 1),
         "faithfulness of CAA": (lambda: faithfulness(model, pairs, {"CAA": caa}), 1),
     }
-    return tasks[task]
 
 
 if __name__ == "__main__":

@@ -156,6 +156,7 @@ def test_lines_that_make_no_pair_are_named(lines_of, row, said):
         read_prompt_pairs(lines_of(row))
 
 
+@pytest.mark.filterwarnings("ignore:No epoch had a lower validation loss")
 def test_clas_takes_lines_of_messages(run, lines_of):
     talks = [[*TOLD[:-1], {"role": "user", "content": word}] for word in "abcdefgh"]
     lines = lines_of(*({"messages": talk} for talk in talks))

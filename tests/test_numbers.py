@@ -83,7 +83,7 @@ def test_a_window_of_a_batch_tells_plain_hooks_which_layer_is_the_last(gpt2: Any
     assert at(-1, CAA(V)).hooks(window)[0][0] == f"blocks.{LAST}.hook_resid_post"
 
 
-@pytest.mark.filterwarnings("ignore:1 steps")
+@pytest.mark.filterwarnings("ignore:1 steps", "ignore:No epoch had a lower validation loss")
 def test_every_fit_records_the_absolute_layer(monkeypatch: pytest.MonkeyPatch, gpt2: Any) -> None:
     monkeypatch.setattr(gpt2.tokenizer, "chat_template", steerlens.PLAIN)
     pairs = [PromptPair.with_system(user, "Be kind.", " yes it is") for user in ("Hi", "So")]

@@ -79,7 +79,7 @@ def halves_said(measured: Halved) -> str:
         f"{ENOUGH_TO_SPLIT} questions"
     )
     few = every < ENOUGH_TO_SPLIT
-    return f"All {every} pairs are measured, and methods appear as fitted only{spare * few}."
+    return f"All {every} pairs are measured. Methods appear as fitted only{spare * few}."
 
 
 def against_said(table: pd.DataFrame) -> str:

@@ -30,42 +30,23 @@ def pirate_steerings(model: HookedModel) -> dict[str, Steering]:
 
 def run_pirate(out: Path, *, seed: int = 0, backend: str = "auto") -> Path:
     """Write `out/report.html`; returns its path. The steerings come with the package."""
+    sampled = {"max_new_tokens": LONGEST, "temperature": 0.8, "seed": seed}
     with tqdm(total=4, desc="Loading SmolLM2", leave=False) as bar:
         model = load(pirate.MODEL, backend=backend)  # pyright: ignore[reportArgumentType]  load checks it
-        steerings = pirate_steerings(model)
+        steerings, told = pirate_steerings(model), pirate.INSTRUCTION
         _next(bar, "The prompted model answers")
-        pairs = prompted_pairs(
-            model,
-            pirate.TEST,
-            pirate.INSTRUCTION,
-            max_new_tokens=LONGEST,
-            temperature=0.8,
-            seed=seed,
-        )
+        pairs = prompted_pairs(model, pirate.TEST, told, **sampled)
         _next(bar, "Measuring")
-        comparison = compare(
-            model,
-            pairs,
-            steerings,
-            train_pairs=(),
-            equivalents=(pirate.EQUIVALENT,),
-            seed=seed,
-        )
+        others = (pirate.EQUIVALENT,)
+        comparison = compare(model, pairs, steerings, train_pairs=(), equivalents=others, seed=seed)
         _next(bar, "Each method answers")
-        generations = side_by_side(
-            model,
-            pirate.TEST[:SHOWN],
-            pirate.INSTRUCTION,
-            as_entries(steerings),
-            seed=seed,
-            max_new_tokens=LONGEST,
-            temperature=0.8,
-        )
+        questions, entries = pirate.TEST[:SHOWN], as_entries(steerings)
+        generations = side_by_side(model, questions, told, entries, **sampled)
         _next(bar, "Writing")
     page = comparison_report(
         comparison,
         provenance(model, comparison, f"steerlens demo --seed {seed}"),
-        title=f"What “{pirate.INSTRUCTION}” does to a language model, and what steering does",
+        title=f"What “{told}” does to a language model, and what steering does",
         intro=_intro(model, steerings),
         generations=generations,
     )

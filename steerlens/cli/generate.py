@@ -159,13 +159,17 @@ def generate(
     }
     asked = {"model": steered.model, "prompt": steered.prompt, "seed": sampling.seed}
     about = {"strength": strength.number} if found is None else found_content(found)
+    output.say({**asked, **about, **texts}, as_json, _shown(texts, found))
+
+
+def _shown(texts: "dict[str, tuple[str, ...]]", found: "Calibration[Any] | None") -> str:
+    """The completions, each under a line that says what steered it."""
     heads = {"unsteered": "unsteered", "steered": f"steered, at {found}" if found else "steered"}
-    shown = [
+    return "\n".join(
         f"── {heads[name]} {number}\n{text}"
         for name, written in texts.items()
         for number, text in enumerate(written, start=1)
-    ]
-    output.say({**asked, **about, **texts}, as_json, "\n".join(shown))
+    )
 
 
 def _require_no_turns(steered: Steered, strength: HowStrong, templating: Templating) -> None:

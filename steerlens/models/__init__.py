@@ -90,13 +90,7 @@ def load(
     if hf_model is not None and str(name_or_folder) != "demo":
         raise ValueError(f"Give hf_model or a name, not both; found the name {name_or_folder!r}.")
     wanted = Wanted(device, device_map, dtype, fold=processing == "fold")
-    folder = None
-    if hf_model is None:
-        kind = None if dtype is None else dtype_named(dtype)
-        folder = local_folder(name_or_folder, tokenizer=tokenizer is None, dtype=kind)
-        source = from_name(_where(name_or_folder, folder), tokenizer, wanted)
-    else:
-        source = from_model(hf_model, tokenizer, wanted)
+    folder, source = _source_of(name_or_folder, hf_model, tokenizer, wanted)
     name = str(name_or_folder) if hf_model is None else source.name
     # In this order: some quantised weights are laid out anew by their first pass.
     prints, ends = of_transformers(source.hf_model), ends_of(source.hf_model)
@@ -114,6 +108,17 @@ def load(
             pads = _made_faster(model, expected, source.rounding) and pads
         _LOADED[model] = replace(known, pads=pads)
     return model
+
+
+def _source_of(
+    name_or_folder: str | Path, hf_model: Any, tokenizer: Any, wanted: Wanted
+) -> tuple[Path | None, Source]:
+    """The folder of a model, if it has one here, and its weights as transformers reads them."""
+    if hf_model is not None:
+        return None, from_model(hf_model, tokenizer, wanted)
+    dtype = None if wanted.dtype is None else dtype_named(wanted.dtype)
+    folder = local_folder(name_or_folder, tokenizer=tokenizer is None, dtype=dtype)
+    return folder, from_name(_where(name_or_folder, folder), tokenizer, wanted)
 
 
 def _made_faster(model: Any, expected: Expected, dtype: torch.dtype) -> bool:

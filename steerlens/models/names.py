@@ -67,8 +67,8 @@ def local_folder(
         return None
     near = difflib.get_close_matches(name, ["demo", *RELEASED, *known], n=5, cutoff=0.3)
     raise ValueError(
-        f"Unknown model {name!r}: it is none of {', '.join(['demo', *RELEASED])}, nor a GGUF "
-        "file or folder that exists, nor a hub name ('owner/name', or one that TransformerLens "
+        f"Unknown model {name!r}: it is none of {', '.join(['demo', *RELEASED])}, nor a folder "
+        "that exists, nor a GGUF file, nor a hub name ('owner/name', or one that TransformerLens "
         f"knows). Close to it: {', '.join(near) or 'demo'}."
     )
 
