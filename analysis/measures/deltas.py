@@ -55,7 +55,7 @@ def _give_back() -> None:
     """Give memory that is free to the system, where the C library is glibc.
 
     It keeps freed blocks of some megabytes, and small things that last, such as a table's columns,
-    are put into them. So every layer would take new ones: 2.8 GB in place of 0.9 for 24 pairs on SmolLM2.
+    are put into them. So every layer would take new ones: 2.8 GB for 24 pairs on SmolLM2, not 0.9.
     """
     trim = _glibc_trim()
     if trim is not None:
