@@ -269,7 +269,7 @@ def _steps(
     tokens, window = tokens.to(device_of(model)), window.to(device_of(model))
     begun, cache = (tokens, window), Cache.empty(model, len(rows)) if use_cache else None
     counts = _counts(tokens, window, model.cfg.d_vocab_out) if sampling.counts else None
-    uniforms, drawn = _uniforms(sampling, rows), list[Tensor]()
+    uniforms, drawn = _uniforms(sampling, rows).to(device_of(model)), list[Tensor]()
     while not all(one.over for one in written):
         # Not around the yield: what the caller does between two steps is the caller's.
         with torch.no_grad():

@@ -6,8 +6,11 @@ local         what a steering adds at its own site to the activation it is given
               A_l(prompted) - F_l(A_{l-1}(prompted)), with F_l the layer in the plain run.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import ctypes
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal, TypeAlias
 
 import torch
@@ -39,6 +42,7 @@ class Difference(Mapping[Site, Tensor]):
     before: Activations
 
     def __getitem__(self, site: Site) -> Float[Tensor, "token d_model"]:
+        _give_back()
         return self.after.values[site].double() - self.before.values[site].double()
 
     def __iter__(self) -> Iterator[Site]:
@@ -46,6 +50,24 @@ class Difference(Mapping[Site, Tensor]):
 
     def __len__(self) -> int:
         return len(self.after.values)
+
+
+def _give_back() -> None:
+    """Give memory that is free to the system, where the C library is glibc.
+
+    It keeps freed blocks of some megabytes, and small things that last, such as a table's columns,
+    are put into them. So every layer would take new ones: 2.8 GB for 24 pairs on SmolLM2, not 0.9.
+    """
+    trim = _glibc_trim()
+    if trim is not None:
+        trim(0)
+
+
+@cache
+def _glibc_trim() -> Callable[[int], int] | None:
+    if not sys.platform.startswith("linux"):
+        return None
+    return getattr(ctypes.CDLL(None), "malloc_trim", None)
 
 
 def difference(after: Activations, before: Activations) -> Deltas:
