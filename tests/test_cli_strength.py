@@ -164,8 +164,31 @@ def test_comparisons_take_a_strength_and_name_it(
 
 
 def test_a_strength_that_is_to_be_found_says_so() -> None:
-    assert [Strength(*given).by_effect for given in (("1",), ("auto",), ("1", 0.5))] == [
+    assert [Strength(*given).by_effect for given in (("1",), ("auto",), (None, 0.5))] == [
         False,
         True,
         True,
     ]
+
+
+def test_a_strength_of_1_is_a_strength_too(run: Any, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="--strength and --share each choose the strength"):
+        Strength("1", share=0.2)
+    out = tmp_path / "cold.safetensors"
+    fit = ("fit", "cold-kernel", "--pairs", CONTRASTS, "--layers", 3, "--loss", "sft")
+    code, said, _ = run(*fit, "--strength", 1, "--out", out, "--json")
+    assert code == 0
+    assert "strength" not in json.loads(said)  # as fitted, with the method's own eta
+
+
+def test_a_search_that_finds_no_strength_loses_no_fit(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*given: Any, **options: Any) -> None:
+        raise ValueError("no strength has an effect")
+
+    monkeypatch.setattr("steerlens.calibration.calibrate", refuse)
+    out = tmp_path / "caa.safetensors"
+    fit = ("fit", "caa", "--pairs", CONTRASTS, "--layer", 3, "--strength", "auto", "--out", out)
+    assert run(*fit)[0] == 2
+    assert out.is_file()

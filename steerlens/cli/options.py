@@ -140,7 +140,7 @@ class Strength:
     def __post_init__(self) -> None:
         units = {"--target-kl": self.target_kl, "--share": self.share}
         given = [name for name, value in units.items() if value is not None]
-        if self.strength is not None:
+        if self.strength not in (None, AUTO):
             given.insert(0, "--strength")
         if len(given) > 1:
             raise ValueError(f"{' and '.join(given)} each choose the strength. Leave one in.")
@@ -178,10 +178,26 @@ class Strength:
             options["target_kl"] = AUTO_KL
         return calibrate(model, steering, texts, **options)
 
-    def fitted(
-        self, model: "HookedModel", steering: "Steering", texts: "Sequence[Any]", seed: int = 0
+    def written(
+        self,
+        model: "HookedModel",
+        steering: "Steering",
+        texts: "Sequence[Any]",
+        out: Path,
+        seed: int = 0,
     ) -> "tuple[Steering, dict[str, Any], str]":
-        """The steering to write, its strength for `--json`, and in words."""
+        """The steering in the file `out`, its strength for `--json`, and in words.
+
+        It is written as it is first, so that a search that finds no strength loses no fit.
+        """
+        steering.save(out)
+        steering, content, shown = self._fitted(model, steering, texts, seed)
+        steering.save(out)
+        return steering, content, shown
+
+    def _fitted(
+        self, model: "HookedModel", steering: "Steering", texts: "Sequence[Any]", seed: int
+    ) -> "tuple[Steering, dict[str, Any], str]":
         found = self.found(model, steering, list(texts)[:FOUND_ON], seed)
         if found is not None:
             content = {"strength": found_content(found)}

@@ -126,9 +126,7 @@ def fit_clas(
     pairs, validation = answered[: len(fitted)], answered[len(fitted) :]
     options |= {"directions": directions, "validation": validation}
     fit = CLAS.fit(model, pairs, **options, progress=not run.as_json)
-    fit.steering.save(files.out)  # kept, whatever the search for a strength says
-    steering, found, at_strength = strength.fitted(model, fit.steering, pairs, strengths.seed)
-    steering.save(files.out)
+    _, found, at_strength = strength.written(model, fit.steering, pairs, files.out, strengths.seed)
     (first, best), kept = validation_losses(fit.trained)
     content = {"file": str(files.out), "kind": strengths.kind, **found}
     content |= {"validation_loss": [first, best], "step": kept}

@@ -163,9 +163,7 @@ def _fit(
     examples = next(iter(sides.values()))
     unsaid = strength.strength is None and not strength.by_effect
     by_effect = Strength(AUTO) if step.eta is None and unsaid else strength
-    fit.steering.save(fitted.out)  # kept, whatever the search for a strength says
-    steering, found, shown = by_effect.fitted(model, fit.steering, examples)
-    steering.save(fitted.out)
+    steering, found, shown = by_effect.written(model, fit.steering, examples, fitted.out)
     push = _push(model, examples, name, steering)
     content = {"file": str(fitted.out), "method": name, "loss": fitted.loss, "push": push, **found}
     text = (

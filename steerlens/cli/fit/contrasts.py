@@ -37,8 +37,7 @@ def fit_act_add(
     model = inputs.load(*run.place)
     fit = ActAdd.fit(model, (positive, negative), layer, c=coefficient)
     questions = [Conversation(question) for question in QUESTIONS]
-    steering, found, text = strength.fitted(model, fit.steering, questions)
-    steering.save(out)
+    _, found, text = strength.written(model, fit.steering, questions, out)
     content = {"file": str(out), "method": "ActAdd", "layer": layer, **found}
     output.say(content, run.as_json, f"Wrote {out}{text}")
 
@@ -65,8 +64,7 @@ def fit_caa(
     steered = scope_named(scope)
     model = inputs.load(*run.place)
     fit = CAA.fit(model, (positive, negative), layer, read=reading, sinks=sinks)
-    steering, found, text = strength.fitted(model, fit.steering.only(steered), negative)
-    steering.save(out)
+    _, found, text = strength.written(model, fit.steering.only(steered), negative, out)
     left_out = sum(fit.sinks.values())
     content = {"file": str(out), "method": "CAA", "layer": layer, "pairs": len(positive), **found}
     content["sinks"] = left_out

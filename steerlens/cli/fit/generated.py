@@ -85,9 +85,7 @@ class Generated:
         fit = self.method.fit(model, data, sites, **values)
         placed = fit.steering if scope is None else fit.steering.only(scope)
         texts, strength = data[-1] if self.contrasts else data, given["strength"]
-        placed.save(out)  # kept, whatever the search for a strength says
-        steering, found, shown = strength.fitted(model, placed, texts, given.get("seed", 0))
-        steering.save(out)
+        _, found, shown = strength.written(model, placed, texts, out, given.get("seed", 0))
         content, text = self._outcome(fit, sites, len(texts))
         content = {"file": str(out), **content, **found}
         output.say(content, run.as_json, f"Wrote {out}{shown}: {text}")

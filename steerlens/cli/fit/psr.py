@@ -126,7 +126,7 @@ class Training:
 
         return Schedule(
             self.epochs,
-            self.batch_size or "auto",
+            "auto" if self.batch_size is None else self.batch_size,
             self.learning_rate,
             seed=self.seed,
             steps=self.steps,
@@ -174,9 +174,7 @@ def fit_psr(
         checkpoint=training.checkpoint,
         progress=not run.as_json,
     )
-    fit.steering.save(out)  # kept, whatever the search for a strength says
-    steering, found, shown = strength.fitted(model, fit.steering, answered, training.seed)
-    steering.save(out)
+    _, found, shown = strength.written(model, fit.steering, answered, out, training.seed)
     content, text = outcome_of(fit)
     output.say({"file": str(out), **content, **found}, run.as_json, f"Wrote {out}{shown}: {text}")
 
@@ -194,8 +192,7 @@ def _fit_means(
     from steerlens.methods.psr import difference_of_means
 
     means = difference_of_means(model, pairs, layers, surface=surface)
-    steering, found, shown = strength.fitted(model, means, pairs)
-    steering.save(out)
+    _, found, shown = strength.written(model, means, pairs, out)
     name = f"S-Const_DiM|{surface}"
     content = {"file": str(out), "method": name, **found}
     output.say(content, run.as_json, f"Wrote {out}{shown}: {name}")
