@@ -517,7 +517,7 @@ s = float((delta * target).sum() / (delta * delta).sum())
 # %%
 error_at = {x: float((x * delta - target).square().sum()) for x in (0, s - 0.05, s, s + 0.05)}
 assert error_at[s] == min(error_at.values()), "another strength comes closer"
-library_s = least_squares_strength(model, caa, train_pairs)
+library_s = least_squares_strength(model, caa, train_pairs, layers="site")
 assert abs(s - library_s) < 1e-3 * max(1, abs(library_s)), "not the library's strength"
 print(f"s = {s:.3f}, relative RMSE there {(error_at[s] / error_at[0]) ** 0.5:.3f}")
 
@@ -529,7 +529,8 @@ print(f"s = {s:.3f}, relative RMSE there {(error_at[s] / error_at[0]) ** 0.5:.3f
 # `INSTRUCTION`, and measure with `faithfulness` how close it comes to `INSTRUCTION` on `test_pairs`,
 # as if it were an equivalent prompt. Put the text into `neutral` and the table into `moved_only`.
 #
-# `faithfulness` takes an empty dict for "no steerings".
+# `faithfulness` takes an empty dict for "no steerings", and `any_instruction=False` leaves its own
+# neutral instruction out.
 
 # %%
 # solution
@@ -540,6 +541,7 @@ moved_only = faithfulness(
     test_pairs,
     {},
     equivalents=[reworded(test_pairs, neutral)],
+    any_instruction=False,
     seed=SEED,
 )
 
