@@ -155,7 +155,7 @@ def test_one_sink_does_not_blank_a_heat_map_and_is_marked() -> None:
     assert len(marks) == 3
     assert int((np.array(marks[0].text) == "◇").sum()) == 7
     assert "1 sink (layers 2 to 8)" in figure.layout.title.subtitle.text
-    plain = coefficient_heatmap(long_table(30, 30).drop(columns="sink"))
+    plain = coefficient_heatmap(long_table(30, 30).drop(columns="sink"), colour_quantile=1.0)
     assert plain.layout.coloraxis.cmax == 39.0
 
 
@@ -254,3 +254,16 @@ def test_what_cannot_be_measured_is_refused_before_the_model_is_loaded(
     code, _, err = run(command, "--pairs", pairs, *steering, *options, "--out", tmp_path / "x.html")
     assert code == 2
     assert says in err
+
+
+def test_one_cell_far_off_does_not_leave_a_heat_map_pale() -> None:
+    from analysis.figures.heatmaps import _colour_axis
+
+    values = pd.Series([*np.linspace(-1, 1, 200), 40.0])
+    axis: Any = _colour_axis(values, "along", None)
+    assert axis["cmax"] < 1.1
+    assert "98 % quantile" in axis["colorbar"]["title"]["text"]
+    even: Any = _colour_axis(values[:-1], "along", None)
+    assert even["cmax"] == 1
+    whole: Any = _colour_axis(values, "along", 1.0)
+    assert whole["cmax"] == 40

@@ -41,6 +41,9 @@ NOT_FINITE = "#a6a6a6"
 GREY = "not finite"
 _HOVER_CELL = "<b>“%{hovertext}”</b><br>position %{y:d}, layer %{x}<br>"
 
+NEARLY_ALL, SPOILS = 0.98, 3.0
+"""Colours end at this quantile where the largest value is over so many times as far from 0."""
+
 
 def coefficient_heatmap(
     table: pd.DataFrame,
@@ -54,9 +57,11 @@ def coefficient_heatmap(
     """A token x layer map of one measure, a panel per method and strength, on one scale around 0.
 
     It shows one example: name it if the table has several. Colours end at the largest |value|, or
-    at the `colour_quantile` of |value|, as the colour bar then says; sinks (`sink` in the table)
-    are marked and do not count there. What is not finite is grey. Rows get lower and labels fewer
-    where there are many tokens, and panels go below each other where there are many layers.
+    at the `colour_quantile` of |value|, as the colour bar then says; without one they end at the
+    98 % quantile where the largest is over three times as far and would leave the rest pale. Sinks
+    (`sink` in the table) are marked and do not count there. What is not finite is grey. Rows get
+    lower and labels fewer where there are many tokens, and panels go below each other where there
+    are many layers.
     """
     require_columns(table, [*CELL, *MEASURES], "coefficient_heatmap")
     if column not in MEASURES:
@@ -200,6 +205,12 @@ def _colour_axis(values: pd.Series, column: str, quantile: float | None) -> dict
         raise ValueError(f"colour_quantile={quantile} is no share: pass one above 0, at most 1.")
     sizes = np.abs(values.to_numpy(dtype=np.float64))
     sizes = sizes[np.isfinite(sizes)]
+    if (
+        quantile is None
+        and sizes.size
+        and sizes.max() > SPOILS * np.quantile(sizes, NEARLY_ALL) > 0
+    ):
+        quantile = NEARLY_ALL
     limit = float(np.quantile(sizes, quantile or 1.0)) if sizes.size else 0.0
     ends = f"<br>colours end at the {100 * quantile:g} % quantile" if quantile else ""
     return {

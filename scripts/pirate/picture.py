@@ -3,7 +3,7 @@
     python scripts/pirate/picture.py heatmap.html
 
 Then a browser makes the image: chromium --headless --screenshot=docs/images/heatmap.png
---window-size=1200,760 heatmap.html
+--window-size=1200,1250 heatmap.html
 """
 
 import sys
@@ -25,7 +25,7 @@ def main() -> None:
     steerings = {name: fitted[name] for name in SHOWN}
     table = coefficients(model, pairs, range(model.cfg.n_layers), steerings)
     figure = coefficient_heatmap(table, example=0)
-    figure.update_layout(width=1180, height=740)
+    figure.update_layout(width=1180)
     figure.write_html(sys.argv[1], include_plotlyjs=True)
 
 
