@@ -104,10 +104,10 @@ def _chosen(name: str, given: str, choices: tuple[str, ...]) -> str:
 
 def _schedule(name: str, default: Any) -> Keyword:
     whole = Schedule() if default is Parameter.empty else default
-    kinds = {item.name: item.type for item in fields(Schedule)}
-    options = (
-        _option(name, kinds[name], text, getattr(whole, name)) for name, text in SCHEDULE.items()
-    )
+    kinds = {item.name: item.type for item in fields(Schedule)} | {"batch_size": int | None}
+    usual = {item: getattr(whole, item) for item in SCHEDULE}
+    usual["batch_size"] = None if whole.batch_size == "auto" else whole.batch_size
+    options = (_option(name, kinds[name], text, usual[name]) for name, text in SCHEDULE.items())
     return Keyword(name, tuple(options), lambda *given: _scheduled(whole, given))
 
 
@@ -119,6 +119,8 @@ def _scheduled(whole: Schedule, given: Sequence[Any]) -> Schedule:
     values = dict(zip(SCHEDULE, given, strict=True))
     if values["steps"] != whole.steps and values["epochs"] == whole.epochs:
         values["epochs"] = None
+    if values["batch_size"] is None:  # not given
+        values["batch_size"] = whole.batch_size
     return replace(whole, **values)
 
 
