@@ -46,13 +46,18 @@ apart = sorted(str(path) for path in halves
                if cells(path.with_suffix(".py")) != cells(path.with_suffix(".ipynb")))
 sys.exit(f"The .py and the .ipynb differ: {', '.join(apart)}. Edit the .py, then 'make notebooks'." if apart else 0)
 endef
-# nbmake writes down when each cell ran, which would be a difference in every run.
+# nbmake writes down when each cell ran, which would be a difference in every run; a warning names the
+# file that it comes from, which on every machine lies elsewhere.
 define UNTIMED
-import nbformat, sys
+import nbformat, pathlib, sys
+here = f"{pathlib.Path.cwd()}/"
 for path in sys.argv[1:]:
     notebook = nbformat.read(path, 4)
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
+        for output in cell.get("outputs", ()):
+            if output.output_type == "stream":
+                output.text = output.text.replace(here, "")
     nbformat.write(notebook, path)
 endef
 export PAIRED UNTIMED

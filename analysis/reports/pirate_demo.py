@@ -2,8 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-
-from tqdm.auto import tqdm
+from typing import Any
 
 from steerlens.demo import pirate
 from steerlens.generation import prompted_pairs
@@ -30,6 +29,8 @@ def pirate_steerings(model: HookedModel) -> dict[str, Steering]:
 
 def run_pirate(out: Path, *, seed: int = 0, backend: str = "auto") -> Path:
     """Write `out/report.html`; returns its path. The steerings come with the package."""
+    from tqdm.auto import tqdm  # warns when it is imported in a notebook without widgets
+
     sampled = {"max_new_tokens": LONGEST, "temperature": 0.8, "seed": seed}
     with tqdm(total=4, desc="Loading SmolLM2", leave=False) as bar:
         model = load(pirate.MODEL, backend=backend)  # pyright: ignore[reportArgumentType]  load checks it
@@ -57,7 +58,7 @@ def _order(file: Path) -> int:
     return pirate.METHODS.index(file.stem)
 
 
-def _next(bar: tqdm, what: str) -> None:
+def _next(bar: Any, what: str) -> None:
     bar.update()
     bar.set_description(what)
 
