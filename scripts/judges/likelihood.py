@@ -22,11 +22,11 @@ import numpy as np
 import steerlens
 from analysis.judges.likelihood import Likelihood, Read, likelihood, looped
 from analysis.measures.intervals import percentile_interval, resamples
+from analysis.measures.plain_side import NEUTRAL
 from steerlens import Conversation
+from steerlens.demo.pirate import INSTRUCTION
 from steerlens.types import HookedModel
 
-INSTRUCTION = "You are a pirate. Talk like a pirate."
-NEUTRAL = "You are a person. Talk like a person."
 PERSONAS = {
     "poet": "You are a poet. Talk like Shakespeare.",
     "robot": "You are a robot. Talk like a robot.",

@@ -7,7 +7,6 @@ Questions to fit on and others to look at, and the steerings that were fitted be
 from pathlib import Path
 
 INSTRUCTION = "You are a pirate. Talk like a pirate."
-NEUTRAL = "You are a person. Talk like a person."
 EQUIVALENT = "Play the part of a pirate, and speak as one."
 MODEL = "smollm2"
 METHODS = ("CAA", "ActAdd", "S-PSR", "A-PSR", "CLAS")

@@ -51,7 +51,7 @@ def local_folder(
     if path.is_dir():
         file = _gguf_in(path)
         return _require_whole(path, tokenizer) if file is None else gguf.unpacked(file, dtype)
-    if path.suffix.lower() == ".gguf" or gguf.is_gguf(path):
+    if gguf.is_gguf(path):
         return gguf.unpacked(path, dtype)
     if str(name_or_folder) in RELEASED:
         return released_folder(str(name_or_folder), dtype)
