@@ -31,7 +31,7 @@ NOTEBOOKS   := $(wildcard notebooks/*.ipynb)
 # The newest versions are others every day, so that environment is brought up to date at each call.
 LATEST      := $(if $(filter newest,$(TL)),--upgrade --upgrade-strategy eager)
 # What meets every dependency soon: models, caches, tokenizers, files, tables, figures, the terminal.
-TELLING     := $(patsubst %,tests/test_%.py,forward generation laws models prompts saving lora)
+TELLING     := $(patsubst %,tests/test_%.py,forward generation gguf laws models prompts saving lora)
 
 # Nothing here may reach for the hub; one thread a worker, or the workers fight over the cores.
 OFFLINE := HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false

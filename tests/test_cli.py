@@ -816,3 +816,15 @@ def test_names_that_cold_does_not_know_are_errors_before_the_model_is_loaded(
     code, _, said = run("fit", command, *COLD, *rest, "--out", tmp_path / "x.safetensors")
     assert code == 2
     assert message in said
+
+
+@pytest.mark.parametrize("option", ["--neutral", "--equivalent"])
+def test_the_baseline_is_no_reference_too(option: str, run: Any, tmp_path: Path) -> None:
+    """Said before the model answers, and of the option, not of the pairs."""
+    pairs = tmp_path / "pairs.jsonl"
+    lines = [{"user": f"What is {n}?", "system": "Be positive."} for n in range(4)]
+    pairs.write_text("\n".join(map(json.dumps, lines)))
+    asked = ("faithfulness", "--model", "nowhere", "--pairs", pairs, "--out", tmp_path / "x.html")
+    code, _, said = run(*asked, "--baseline", "Be kind.", option, "Be kind.")
+    assert code == 2
+    assert "--baseline is 'Be kind.' already" in " ".join(said.split())

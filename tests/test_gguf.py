@@ -435,3 +435,19 @@ def test_a_sum_of_steerings_says_what_was_moved(fitted, file, folders):
         moved = sl.load_steering(fitted, full, fitted_on=sl.load(file))
     own = sl.CAA.fit(full, (["The dog"], ["The cat"]), 2).steering
     assert (moved + own).origin.moved_from == moved.origin.moved_from != ""
+
+
+def test_a_package_that_cannot_be_read_is_not_here(packaged, monkeypatch):
+    assert released.is_here("smollm2")
+    find = gguf.importlib.util.find_spec
+    monkeypatch.setattr(
+        gguf.importlib.util, "find_spec", lambda name: None if name == "gguf" else find(name)
+    )
+    assert not released.is_here("smollm2")
+
+
+def test_an_unpacked_model_is_for_all_who_may_read_what_the_user_writes(file):
+    folder = gguf.unpacked(file)
+    umask = os.umask(0)
+    os.umask(umask)
+    assert folder.stat().st_mode & 0o777 == 0o777 & ~umask

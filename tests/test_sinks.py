@@ -34,7 +34,7 @@ from steerlens import (
     response,
 )
 from steerlens.methods.psr import difference_of_means as const_dim
-from steerlens.sinks import SINK
+from steerlens.sinks import SINK, is_sink
 
 WIDTH, SUNK = 32, " the"
 ANSWERS = (
@@ -307,3 +307,8 @@ def test_the_command_lines_default_is_the_modules() -> None:
     from steerlens.cli.measure import SINK_TIMES
 
     assert SINK_TIMES == SINK
+
+
+def test_nothing_is_long_beside_nothing() -> None:
+    activation, typical = torch.tensor([[0.0, 0.0], [3.0, 4.0]]), torch.zeros(2)
+    assert not is_sink(activation, typical).any()
