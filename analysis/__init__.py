@@ -42,7 +42,8 @@ _HOME = {
     "measures.search": ["Match"],
     "measures.tradeoff": ["Scored", "Setting", "Tradeoff", "c80", "cp", "tradeoff"],
     "reports.coloured_text": ["coloured_text"],
-    "reports.comparison": ["Comparison", "compare", "comparison_report"],
+    "reports.compared": ["Comparison"],
+    "reports.comparison": ["compare", "comparison_report"],
     "reports.faithfulness": ["FaithfulnessStudy", "faithfulness_report", "faithfulness_study"],
     "reports.demo": ["run_demo"],
     "reports.page": ["Report"],
@@ -86,7 +87,8 @@ if TYPE_CHECKING:
     from .measures.search import Match
     from .measures.tradeoff import Scored, Setting, Tradeoff, c80, cp, tradeoff
     from .reports.coloured_text import coloured_text
-    from .reports.comparison import Comparison, compare, comparison_report
+    from .reports.compared import Comparison
+    from .reports.comparison import compare, comparison_report
     from .reports.demo import run_demo
     from .reports.faithfulness import FaithfulnessStudy, faithfulness_report, faithfulness_study
     from .reports.page import Report

@@ -1,12 +1,16 @@
 """What a caller may get wrong, in one place: each check raises an error that says what to do."""
 
+import warnings
 from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from steerlens.types import Residual
+from steerlens.types import Residual, SteeringWarning
+
+FEW = 8
+"""Statistics over fewer examples warn."""
 
 
 def require_choice(what: str, found: str, known: tuple[str, ...]) -> None:
@@ -92,3 +96,14 @@ def require_texts(prompts: Sequence[object], method: str) -> None:
             raise TypeError(
                 f"{method} is fitted on two texts, each a string; found a {type(prompt).__name__}."
             )
+
+
+def warn_if_few(n: int, of: str, what: str = "question") -> None:
+    """A SteeringWarning where the statistics `of` are over fewer than `FEW` examples."""
+    if n < FEW:
+        warnings.warn(
+            f"{of}: over {n} {what}{'s' * (n != 1)}. Of fewer than {FEW} a score can be perfect by "
+            "chance, and a bootstrap interval is too narrow. Give more, or read it as an anecdote.",
+            SteeringWarning,
+            stacklevel=3,
+        )

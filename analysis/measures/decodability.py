@@ -86,7 +86,7 @@ def decodability(
             counts = {"n_sinks": int((~keep).sum())}
             place = {"layer": site.layer, "strength": strength, "readout": name}
             rows.append({**place, **found, **counts})
-    return noted(with_counts(rows, aligned), model, baseline, sinks)
+    return noted(with_counts(rows, aligned, "decodability"), model, baseline, sinks)
 
 
 def _r2(

@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
+from steerlens.checks import warn_if_few
+
 from .intervals import UNKNOWN, PerToken, percentile_interval, resamples
 
 
@@ -35,6 +37,7 @@ def dispersion(
             f"dispersion reads the column {measure!r} of a coefficient table with rows; the table "
             f"has {len(table)} rows and the columns {list(table.columns)}."
         )
+    warn_if_few(table["example"].nunique(), "dispersion", "example")
     rows = []
     keys = [key for key in ("layer", "stream", "method", "strength", "view") if key in table]
     for _, part in table.groupby(keys, sort=False):

@@ -27,6 +27,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from steerlens.checks import warn_if_few
 from steerlens.prompts import Conversation, PromptPair
 from steerlens.scopes import Scope, generated
 from steerlens.sinks import SINK, require_ordinary, require_times
@@ -73,6 +74,7 @@ def faithfulness(
     `table.attrs["any_instruction"]` says why; otherwise that is the instruction's text.
     """
     require_times(sinks)
+    warn_if_few(len({pair.plain for pair in pairs}), "faithfulness")
     sites = range(model.cfg.n_layers) if layers is None else layers
     measured = Pushes.of(model, pairs, sites, span, baseline, sinks)
     random = {"n_bootstrap": n_bootstrap, "seed": seed}

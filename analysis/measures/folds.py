@@ -8,6 +8,7 @@ import pandas as pd
 import torch
 from jaxtyping import Bool
 
+from steerlens.checks import warn_if_few
 from steerlens.prompts import PromptPair
 from steerlens.scopes import Scope
 from steerlens.sites import Layer, Site
@@ -90,8 +91,12 @@ def with_interval(name: str, value: float, low: float, high: float) -> dict[str,
     return {name: value, "low": low, "high": high}
 
 
-def with_counts(rows: list[dict[str, object]], aligned: Aligned) -> pd.DataFrame:
-    """The table of these rows, with the numbers of examples, questions and tokens behind each."""
+def with_counts(rows: list[dict[str, object]], aligned: Aligned, of: str) -> pd.DataFrame:
+    """The table of these rows, with the numbers of examples, questions and tokens behind each.
+
+    Over few questions there is a warning, in which the table is called `of`.
+    """
+    warn_if_few(max(aligned.questions) + 1, of)
     table = pd.DataFrame(rows)
     return table.assign(
         n_examples=len(aligned.plain_rows),

@@ -74,7 +74,7 @@ def rank_share(
                     "n_sinks": int((~keep).sum()),
                 }
             )
-    return noted(with_counts(rows, aligned), model, baseline, sinks)
+    return noted(with_counts(rows, aligned, "rank_share"), model, baseline, sinks)
 
 
 def _held(

@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
+from steerlens.checks import warn_if_few
 from steerlens.divergence import divergence
 from steerlens.prompts import PromptPair, show
 from steerlens.steering import Steering
@@ -60,6 +61,7 @@ def prompt_effect_recovered(
     several the mean counts. `baseline` is the plain side (`measures.plain_side`).
     """
     wordings = {EQUIVALENT: equivalents, NEUTRAL: neutral}
+    warn_if_few(len({pair.plain for pair in pairs}), "prompt_effect_recovered")
     found = _Left.of(model, pairs, steerings, wordings, baseline)
     rows = [
         {

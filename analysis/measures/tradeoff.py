@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from steerlens.checks import warn_if_few
 from steerlens.generation import Sampling, generate
 from steerlens.prompts import Conversation
 from steerlens.steering import Steering
@@ -213,6 +214,7 @@ def tradeoff(
     taken = sorted({UNSTEERED, PROMPT} & set(steerings))
     if taken:
         raise ValueError(f"{', '.join(taken)}: this name is taken. Call the steering otherwise.")
+    warn_if_few(len(setting.questions), "tradeoff")
     no_strength = float("nan")
     rows = [{"method": UNSTEERED, "strength": no_strength, **setting.score().row()}]
     if instruction is not None:

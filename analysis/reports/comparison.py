@@ -1,7 +1,6 @@
 """Prompt steering and activation methods on the same tokens: all tables, and their report."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import pandas as pd
 
@@ -13,7 +12,6 @@ from steerlens.types import HookedModel
 from ..figures.faithfulness import relative_rmse_curve
 from ..figures.heatmaps import coefficient_heatmap
 from ..figures.strengths import sorted_strengths
-from ..figures.tokens import TokenView
 from ..measures.coefficients import coefficients, require_others
 from ..measures.decodability import decodability
 from ..measures.effects import logit_shift
@@ -22,6 +20,8 @@ from ..measures.faithfulness import faithfulness
 from ..measures.least_squares import entries_for, split_by_question
 from ..measures.plain_side import BY_TEMPLATE
 from .coloured_text import coloured_text
+from .compared import Comparison
+from .found import found
 from .measured import (
     NUMBERS,
     Against,
@@ -34,25 +34,6 @@ from .measured import (
 )
 from .page import Report
 from .shown_layer import ENOUGH_QUESTIONS, ShownLayer, shown_layer
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Every table of one comparison. `layer` is shown where a picture shows a single layer.
-
-    `layer_reason` says why it is that one, and `baseline` what the plain side of every pair is.
-    """
-
-    coefficients: pd.DataFrame
-    faithfulness: pd.DataFrame
-    logit_shift: pd.DataFrame
-    token_views: tuple[TokenView, ...]
-    layer: int
-    n_train: int
-    n_test: int
-    seed: int
-    layer_reason: str = ""
-    baseline: str = BY_TEMPLATE
 
 
 def compare(
@@ -133,7 +114,7 @@ def comparison_report(
     generations: pd.DataFrame | None = None,
 ) -> Report:
     """All tables and pictures of a comparison as one page."""
-    page = Report(title=title, intro=intro, made=made_by)
+    page = Report(title=title, intro=intro, made=made_by).found(found(comparison))
     if generations is not None:
         page = page.heading("What the model writes").generations(
             generations,

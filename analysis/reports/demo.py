@@ -1,16 +1,19 @@
-"""`steerlens demo`: one instruction, two activation methods, one report on the embedded model."""
+"""`steerlens demo`: one instruction, three activation methods, one report on the embedded model."""
 
 from pathlib import Path
 
+from steerlens.calibration import calibrate
 from steerlens.checks import require_choice
 from steerlens.generation import prompted_pairs
 from steerlens.methods.act_add import ActAdd
 from steerlens.methods.caa import CAA
+from steerlens.methods.psr import PSR
 from steerlens.models import load
 from steerlens.models.released import how_to_get, is_here
 from steerlens.prompts import Conversation
 from steerlens.scopes import generated, response
 from steerlens.steering import Steering
+from steerlens.training.schedule import Schedule
 from steerlens.types import HookedModel
 
 from ..measures.completions import side_by_side
@@ -18,6 +21,7 @@ from ..measures.entries import as_entries
 from .comparison import compare, comparison_report
 from .pirate_demo import run_pirate
 from .provenance import provenance
+from .stages import stages
 
 INSTRUCTION = "Be positive."
 # As many tokens as the instruction, since positions are learned: see docs/design-notes.md.
@@ -45,6 +49,19 @@ QUESTIONS = (
     "Should I watch this movie?",
     "Recommend a film, or do not.",
 )
+TRAIN = (
+    "What do you think of films?",
+    "Write about a movie you like.",
+    "Give a short review of a film.",
+    "Describe the last movie you saw.",
+    "How good was the film?",
+    "Tell me your opinion of this movie.",
+    "Write a sentence about a film.",
+    "Say something about a movie.",
+)
+"""Questions that S-PSR is fitted on and strengths are found on; `QUESTIONS` has none of them."""
+LONGEST = 40
+"""The tokens of a response."""
 PRAISE = (
     "This is a wonderful film. I loved every minute of it.",
     "A great movie with excellent acting. One of the best I have seen.",
@@ -74,13 +91,24 @@ def contrast(question: str = QUESTIONS[0]) -> tuple[list[Conversation], list[Con
     return positive, negative
 
 
-def demo_steerings(model: HookedModel, layer: int) -> dict[str, Steering]:
-    """ActAdd (" wonderful" less " terrible") and CAA (praise less blame), both at `layer`."""
-    positive, negative = contrast()
-    caa = CAA.from_prompts(model, positive, negative, layer, read=generated)
-    return {
+def demo_steerings(model: HookedModel, layer: int, seed: int = 0) -> dict[str, Steering]:
+    """ActAdd (" wonderful" less " terrible"), CAA (praise less blame) and S-PSR, all at `layer`.
+
+    S-PSR is fitted on what the prompted model answers to `TRAIN`. Each is as strong as changes the
+    predictions there as much as the prompt does.
+    """
+    pairs = prompted_pairs(
+        model, TRAIN, INSTRUCTION, max_new_tokens=LONGEST, temperature=0.8, seed=seed
+    )
+    caa = CAA.from_prompts(model, *contrast(), layer, read=generated)
+    fitted = {
         "ActAdd": ActAdd.fit(model, (" wonderful", " terrible"), layer, c=4.0).steering,
         "CAA": caa.only(response),
+        "S-PSR": PSR.fit(model, pairs, layer, schedule=Schedule(seed=seed)).steering,
+    }
+    return {
+        name: calibrate(model, steering, pairs, like="prompt").steering
+        for name, steering in fitted.items()
     }
 
 
@@ -103,22 +131,26 @@ def run_demo(out: Path, *, model: str = "auto", seed: int = 0, backend: str = "a
 
 
 def run_reviews(out: Path, *, seed: int = 0, backend: str = "auto") -> Path:
-    """The report on the embedded model, and its two steering files."""
-    model = load("demo", backend=backend)  # pyright: ignore[reportArgumentType]  load checks it
-    layer = model.cfg.n_layers // 2
-    steerings = demo_steerings(model, layer)
-    for name, steering in steerings.items():
-        steering.save(out / f"{name}.safetensors")  # pyright: ignore[reportAttributeAccessIssue]
-    # One response a question, so that no question is both measured and fitted on.
-    pairs = prompted_pairs(
-        model, QUESTIONS, INSTRUCTION, max_new_tokens=40, temperature=0.8, seed=seed
-    )
-    comparison = compare(
-        model, pairs, steerings, equivalents=EQUIVALENTS, neutral=NEUTRAL, seed=seed
-    )
-    generations = side_by_side(
-        model, QUESTIONS[:3], INSTRUCTION, as_entries(steerings), seed=seed, temperature=0.8
-    )
+    """The report on the embedded model, and its three steering files."""
+    with stages("Loading", "Fitting", "Measuring", "Each method answers", "Writing") as next_stage:
+        model = load("demo", backend=backend)  # pyright: ignore[reportArgumentType]  load checks it
+        layer = model.cfg.n_layers // 2
+        next_stage()
+        steerings = demo_steerings(model, layer, seed)
+        for name, steering in steerings.items():
+            steering.save(out / f"{name}.safetensors")  # pyright: ignore[reportAttributeAccessIssue]
+        next_stage()
+        # One response a question, so that no question is both measured and fitted on.
+        pairs = prompted_pairs(
+            model, QUESTIONS, INSTRUCTION, max_new_tokens=LONGEST, temperature=0.8, seed=seed
+        )
+        others = {"equivalents": EQUIVALENTS, "neutral": NEUTRAL}
+        comparison = compare(model, pairs, steerings, train_pairs=(), **others, seed=seed)
+        next_stage()
+        generations = side_by_side(
+            model, QUESTIONS[:3], INSTRUCTION, as_entries(steerings), seed=seed, temperature=0.8
+        )
+        next_stage()
     page = comparison_report(
         comparison,
         provenance(model, comparison, f"steerlens demo --model demo --seed {seed}"),
@@ -132,11 +164,14 @@ def run_reviews(out: Path, *, seed: int = 0, backend: str = "auto") -> Path:
 def _intro(model: HookedModel, layer: int) -> str:
     return (
         f"The embedded demonstration model ({model.cfg.n_layers} layers, d_model "
-        f"{model.cfg.d_model}) is asked for movie reviews. It is steered in three ways: by the "
+        f"{model.cfg.d_model}) is asked for movie reviews. It is steered in four ways: by the "
         f"instruction “{INSTRUCTION}”; by ActAdd, which adds the difference between “ wonderful” "
-        f"and “ terrible” to the first tokens of the question at the input of layer {layer}; and "
-        "by CAA, which adds the mean difference between praising and blaming reviews to every "
-        f"token of the response at the output of layer {layer}.\n\n"
+        f"and “ terrible” to the first tokens of the question at the input of layer {layer}; by "
+        "CAA, which adds the mean difference between praising and blaming reviews to every "
+        f"token of the response at the output of layer {layer}; and by S-PSR, which learned there "
+        f"from the prompted model's answers to {len(TRAIN)} other questions how hard to push each "
+        "token. Each is as strong as changes the predictions on those questions as much as the "
+        "prompt does.\n\n"
         "The model has learned absolute positions, so the instruction also moves the response to "
         "later positions; some of what the prompt does to the activations is that shift. The "
         "equivalent and neutral prompts have as many tokens as the instruction, so they share it."

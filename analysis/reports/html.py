@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from ..figures.style import method_colours
+from .columns import named
 
 PLAIN_METHODS = ("unsteered", "prompt")
 """Have no strength: their columns come first, without one."""
@@ -42,7 +43,8 @@ def require_rows(table: pd.DataFrame, part: str) -> None:
         raise ValueError(f"the {part} of the report got a table without rows: leave it out.")
 
 
-def _cell(value: Any) -> str:
+def cell_of(value: Any) -> str:
+    """A value of a table as it is shown: numbers to three significant digits, nothing as a dash."""
     if not pd.api.types.is_scalar(value):
         return escaped(str(value))
     if pd.isna(value):
@@ -55,51 +57,79 @@ def _cell(value: Any) -> str:
     return escaped(str(value))
 
 
-def column_of(values: pd.Series) -> tuple[str, list[str]]:
-    """The class attribute of a column, and its cells."""
-    is_number = pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
-    return ' class="number"' if is_number else "", [_cell(value) for value in values]
+LONG = 12
+"""A table of more rows is folded up."""
 
 
-def table_of(kind: str, says: str, heads: Iterable[str], rows: Iterable[str]) -> str:
-    """A table that scrolls sideways, with its caption beneath."""
-    # The caption stays outside: a wide table scrolls, and its caption should not.
-    return (
-        f'<figure><div class="scroll" tabindex="0"><table{kind} aria-label="{escaped(says)}">'
-        f"<thead><tr>{''.join(heads)}</tr></thead>"
-        f"<tbody>{''.join(f'<tr>{row}</tr>' for row in rows)}</tbody></table></div>"
-        f"<figcaption>{escaped(says)}</figcaption></figure>"
+def table_of(table: pd.DataFrame, says: str) -> str:
+    """A table that scrolls sideways and is sorted by a click on a head, with its caption beneath.
+
+    A long one is folded: its caption and the number of its rows are seen, and a click opens it.
+    """
+    columns = [_column(table[name]) for name in table.columns]
+    heads = "".join(
+        f'<th scope="col"{kind} data-column="{escaped(str(name))}" aria-sort="none">'
+        f'<button type="button">{escaped(named(str(name)))}</button></th>'
+        for name, (kind, _) in zip(table.columns, columns, strict=True)
     )
+    rows = "".join(f"<tr>{''.join(row)}</tr>" for row in zip(*(c for _, c in columns), strict=True))
+    # The caption stays outside: a wide table scrolls, and its caption should not.
+    whole = (
+        f'<div class="scroll" tabindex="0"><table class="sortable" aria-label="{escaped(says)}">'
+        f"<thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>"
+    )
+    caption = f"<figcaption>{escaped(says)}</figcaption>"
+    if len(table) <= LONG:
+        return f"<figure>{whole}{caption}</figure>"
+    summary = f"<summary>Table of {len(table)} rows</summary>"
+    return f"<figure><details>{summary}{whole}</details>{caption}</figure>"
 
 
-def side_by_side(table: pd.DataFrame) -> tuple[list[str], list[str]]:
-    """The column heads of a comparison, and its rows."""
+def _column(values: pd.Series) -> tuple[str, list[str]]:
+    """The class attribute of a column, and its cells; numbers keep all digits in `data-value`."""
+    is_number = pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
+    if not is_number:
+        return "", [f"<td>{cell_of(value)}</td>" for value in values]
+    cells = [f'<td class="number" data-value="{value}">{cell_of(value)}</td>' for value in values]
+    return ' class="number"', cells
+
+
+def answers_of(table: pd.DataFrame, says: str) -> str:
+    """Completions: under each prompt a card for each method and strength."""
     is_plain = table["method"].isin(PLAIN_METHODS) | table["strength_value"].isna()
-    times = table["strength_value"].map(" × {:g}".format).mask(is_plain, "")
-    named = table.assign(column=table["method"] + times, is_plain=is_plain)
-    repeated = named.loc[named.duplicated(["prompt", "sample", "column"])]
+    as_fitted = table["strength_value"] == 1
+    times = table["strength_value"].map(" × {:g}".format).mask(is_plain | as_fitted, "")
+    titled = table.assign(column=table["method"] + times, is_plain=is_plain)
+    repeated = titled.loc[titled.duplicated(["prompt", "sample", "column"])]
     if len(repeated):
         raise ValueError(
             f"there are two texts of {repeated['column'].iloc[0]!r} for sample "
             f"{repeated['sample'].iloc[0]} of prompt {repeated['prompt'].iloc[0]!r}: number the "
             "samples of one prompt and method 0, 1, 2, ..."
         )
-    columns = named.sort_values("is_plain", ascending=False, kind="stable")
+    columns = titled.sort_values("is_plain", ascending=False, kind="stable")
     columns = columns.drop_duplicates("column")
     colours = method_colours(columns["method"])
-    heads = [
-        f'<th scope="col"><span class="swatch" style="background:{colours[method]}"></span>'
-        f"{escaped(column)}</th>"
-        for method, column in zip(columns["method"], columns["column"], strict=True)
-    ]
-    rows: list[str] = []
-    for prompt, part in named.groupby("prompt", sort=False):
+    sections: list[str] = []
+    for prompt, part in titled.groupby("prompt", sort=False):
         texts = part.pivot(index="sample", columns="column", values="text")
-        head = f'<th scope="rowgroup" rowspan="{len(texts)}" dir="auto">{escaped(str(prompt))}</th>'
-        for row in texts.reindex(columns=columns["column"]).to_numpy(dtype=object):
-            rows.append(head + "".join(f'<td dir="auto">{_cell(text)}</td>' for text in row))
-            head = ""
-    return ['<th scope="col">prompt</th>', *heads], rows
+        cards = "".join(
+            _card(column, colours[method], texts.reindex(columns=[column])[column].tolist())
+            for method, column in zip(columns["method"], columns["column"], strict=True)
+        )
+        question = f'<h4 dir="auto">{escaped(str(prompt))}</h4>'
+        sections.append(f'<section>{question}<div class="cards">{cards}</div></section>')
+    return (
+        f'<figure class="answers">{"".join(sections)}<figcaption>{escaped(says)}</figcaption>'
+        "</figure>"
+    )
+
+
+def _card(title: str, colour: str, texts: list[Any]) -> str:
+    """What one method wrote: a text for each sample."""
+    written = "".join(f'<p dir="auto">{cell_of(text)}</p>' for text in texts)
+    swatch = f'<span class="swatch" style="background:{colour}"></span>'
+    return f"<article><h5>{swatch}{escaped(title)}</h5>{written}</article>"
 
 
 def contents(parts: Iterable[Part]) -> str:

@@ -10,7 +10,7 @@ report.write("report.html")
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,17 +22,18 @@ from plotly.offline import get_plotlyjs
 from ..figures.tokens import TokenView
 from .html import (
     Part,
-    column_of,
+    answers_of,
     contents,
     escaped,
     facts_box,
     paragraphs,
     require_rows,
-    side_by_side,
     table_of,
 )
+from .script import SCRIPT
 from .style import STYLE
 
+TEXT = "a text with coloured tokens"
 _GENERATIONS = ("prompt", "method", "strength_value", "sample", "text")
 
 # Since plotly.js 4 a button sends the data to a server unless it is taken away.
@@ -79,8 +80,25 @@ class Report:
         """Plain text; a blank line begins a new paragraph."""
         return self._with(paragraphs(text))
 
-    def figure(self, figure: go.Figure, says: str, alt: str = "") -> "Report":
-        """An interactive figure; `says` tells in plain words what one sees, `alt` what it is."""
+    def found(self, sentences: Sequence[str]) -> "Report":
+        """What came out, in a box: a few sentences with their numbers, the headline of the page."""
+        if not sentences or not all(text.strip() for text in sentences):
+            raise ValueError("found says nothing: pass at least one sentence, with its numbers.")
+        items = "".join(f"<li>{escaped(text)}</li>" for text in sentences)
+        return self._with(f'<section class="found"><ul>{items}</ul></section>')
+
+    def figure(self, figure: go.Figure | TokenView, says: str, alt: str = "") -> "Report":
+        """An interactive figure; `says` tells in plain words what one sees, `alt` what it is.
+
+        A token view goes where `tokens` puts it.
+        """
+        if isinstance(figure, TokenView):
+            return self.tokens(figure, says, alt or TEXT)
+        if not isinstance(figure, go.Figure):
+            raise TypeError(
+                f"figure got {type(figure).__name__}: it takes a plotly figure or a token view. "
+                "Tables go into table, texts into paragraph."
+            )
         alt = alt or str(figure["layout"]["title"]["text"] or "")
         if not alt:
             raise ValueError("the figure has no title: pass alt, for those who cannot see it.")
@@ -93,25 +111,25 @@ class Report:
         )
         return self._picture(f'<div class="plot">{plot}</div>', says, alt)
 
-    def tokens(
-        self, view: TokenView, says: str, alt: str = "a text with coloured tokens"
-    ) -> "Report":
+    def tokens(self, view: TokenView, says: str, alt: str = TEXT) -> "Report":
         """A coloured text; `says` tells in plain words what one sees."""
+        if not isinstance(view, TokenView):
+            raise TypeError(
+                f"tokens got {type(view).__name__}: it takes what token_view or token_views "
+                "returned. A plotly figure goes into figure."
+            )
         return self._picture(view.html, says, alt)
 
     def table(self, table: pd.DataFrame, says: str) -> "Report":
-        """The table as it is, numbers to three significant digits, no index."""
+        """The table, numbers to three significant digits, no index; over 12 rows it is folded up.
+
+        Columns are named in words (`reports.columns`), and a click on a name sorts by it.
+        """
         require_rows(table, "table")
-        columns = [column_of(table[name]) for name in table.columns]
-        heads = [
-            f'<th scope="col"{kind}>{escaped(str(name))}</th>'
-            for name, (kind, _) in zip(table.columns, columns, strict=True)
-        ]
-        cells = [[f"<td{kind}>{cell}</td>" for cell in cells] for kind, cells in columns]
-        return self._with(table_of("", says, heads, map("".join, zip(*cells, strict=True))))
+        return self._with(table_of(table, says))
 
     def generations(self, table: pd.DataFrame, says: str) -> "Report":
-        """Completions side by side: a row per prompt and sample, a column per method and strength.
+        """Completions side by side: under each prompt a card per method and strength.
 
         Columns of the table: `prompt`, `method`, `strength_value`, `sample`, `text`.
         """
@@ -121,13 +139,18 @@ class Report:
             raise ValueError(
                 f"generations needs the columns {missing}; the table has {list(table.columns)}."
             )
-        heads, rows = side_by_side(table)
-        return self._with(table_of(' class="generations"', says, heads, rows))
+        return self._with(answers_of(table, says))
 
     @property
     def html(self) -> str:
-        """The whole page; plotly.js is in it once, and only if there is a figure."""
+        """The whole page; plotly.js is in it once, and only if there is a figure.
+
+        What stands before the first heading comes before the contents.
+        """
         script = f"<script>{get_plotlyjs()}</script>"
+        first = next((i for i, part in enumerate(self.parts) if part.level), len(self.parts))
+        halves = self.parts[:first], self.parts[first:]
+        head, rest = ("".join(f"{part.html}\n" for part in half) for half in halves)
         has_plot = any('<div class="plot">' in part.html for part in self.parts)
         return (
             '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -136,8 +159,8 @@ class Report:
             f"{script if has_plot else ''}</head>\n<body>\n<main>\n"
             f"<header><h1>{escaped(self.title)}</h1>\n"
             f'<div class="intro">{paragraphs(self.intro)}</div></header>\n'
-            f"{contents(self.parts)}{''.join(part.html + chr(10) for part in self.parts)}"
-            f"{facts_box(self.made)}</main>\n</body>\n</html>\n"
+            f"{head}{contents(self.parts)}{rest}"
+            f"{facts_box(self.made)}</main>\n<script>{SCRIPT}</script>\n</body>\n</html>\n"
         )
 
     def write(self, path: str | Path) -> Path:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from steerlens.demo import pirate
 from steerlens.generation import prompted_pairs
@@ -15,6 +14,7 @@ from ..measures.completions import side_by_side
 from ..measures.entries import as_entries
 from .comparison import compare, comparison_report
 from .provenance import provenance
+from .stages import stages
 
 SHOWN = 3
 LONGEST = 40
@@ -29,21 +29,20 @@ def pirate_steerings(model: HookedModel) -> dict[str, Steering]:
 
 def run_pirate(out: Path, *, seed: int = 0, backend: str = "auto") -> Path:
     """Write `out/report.html`; returns its path. The steerings come with the package."""
-    from tqdm.auto import tqdm  # warns when it is imported in a notebook without widgets
-
     sampled = {"max_new_tokens": LONGEST, "temperature": 0.8, "seed": seed}
-    with tqdm(total=4, desc="Loading SmolLM2", leave=False) as bar:
+    answers = ("The prompted model answers", "Measuring", "Each method answers", "Writing")
+    with stages("Loading SmolLM2", *answers) as next_stage:
         model = load(pirate.MODEL, backend=backend)  # pyright: ignore[reportArgumentType]  load checks it
         steerings, told = pirate_steerings(model), pirate.INSTRUCTION
-        _next(bar, "The prompted model answers")
+        next_stage()
         pairs = prompted_pairs(model, pirate.TEST, told, **sampled)
-        _next(bar, "Measuring")
+        next_stage()
         others = (pirate.EQUIVALENT,)
         comparison = compare(model, pairs, steerings, train_pairs=(), equivalents=others, seed=seed)
-        _next(bar, "Each method answers")
+        next_stage()
         questions, entries = pirate.TEST[:SHOWN], as_entries(steerings)
         generations = side_by_side(model, questions, told, entries, **sampled)
-        _next(bar, "Writing")
+        next_stage()
     page = comparison_report(
         comparison,
         provenance(model, comparison, f"steerlens demo --seed {seed}"),
@@ -56,11 +55,6 @@ def run_pirate(out: Path, *, seed: int = 0, backend: str = "auto") -> Path:
 
 def _order(file: Path) -> int:
     return pirate.METHODS.index(file.stem)
-
-
-def _next(bar: Any, what: str) -> None:
-    bar.update()
-    bar.set_description(what)
 
 
 def _intro(model: HookedModel, steerings: Mapping[str, Steering]) -> str:

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from steerlens.activations import capture, default_read
-from steerlens.checks import require_choice
+from steerlens.checks import require_choice, warn_if_few
 from steerlens.directions.checks import (
     SAME,
     Labels,
@@ -198,6 +198,7 @@ class _Options:
         v = -v if correlation(x @ v, y) < -SAME else v
         scores, along = (nan, nan), split.x_out @ v
         if len(set(split.y_out.tolist())) == 2:
+            warn_if_few(len(split.y_out) // 2, "held-out AUROC and correlation", "held-out pair")
             scores = correlation(along, split.y_out), auroc(along, split.y_out)
         return FittedDirection(self.kind, v.to(split.dtype), *scores, setting, len(split.y_out))
 

@@ -10,7 +10,7 @@ import math
 import random
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias, runtime_checkable
@@ -53,8 +53,8 @@ class Trained:
     There is a row for the start and one an epoch: epoch, steps, rate, loss, validation_loss.
     """
 
-    parameters: Parameters
-    rows: tuple[Row, ...]
+    parameters: Parameters = field(repr=False)
+    rows: tuple[Row, ...] = field(repr=False)  # `table` shows them
     best_epoch: int
     stopped_early: bool
 
