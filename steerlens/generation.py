@@ -29,15 +29,13 @@ from steerlens.prompts import (
 from steerlens.runtime.finite import require_usable
 from steerlens.runtime.forward import Cache, batches, logits
 from steerlens.runtime.hooks import Run, running, watching
+from steerlens.runtime.progress import progress_bar
 from steerlens.runtime.turns import in_turn
 from steerlens.sampling import Sampling, Unusable, choose, sampled_by
 from steerlens.scopes import Window
 from steerlens.steering import Steering
 from steerlens.types import HookedModel, Tokens, whole_number
 from steerlens.written import Stops, Written
-
-SOON = 2.0
-"""Seconds of work after which a progress bar appears."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +103,8 @@ def generate(
         raise ValueError(f"batch_size must be at least 1; found {batch_size}.")
     completions = [Written(model.tokenizer, stops, sampling.max_new_tokens) for _ in rows]
     lengths = [len(row.encoded.ids) for row in rows]
-    with watching() as watch:
+    tokens = progress_bar(len(rows) * sampling.max_new_tokens, "generate", "token")
+    with watching() as watch, tokens as bar:
         for numbers in batches(model, lengths, batch_size):
             some = [rows[number] for number in numbers]
             written = [completions[number] for number in numbers]
@@ -113,6 +112,7 @@ def generate(
                 for step in _steps(model, some, run, sampling, written, cache):
                     for row, token in step.items():
                         written[row].take(token)
+                    bar.update(len(step))
     return _generation(model, rows, completions, sampling.seed)
 
 
@@ -212,7 +212,7 @@ def responses(
     written = [Written(model.tokenizer, stops, max_new_tokens) for _ in rows]
     order = sorted(range(len(rows)), key=lambda number: len(rows[number].encoded.ids))
     lengths = [len(rows[number].encoded.ids) for number in order]
-    with _bar(len(rows), progress) as bar:
+    with progress_bar(len(rows), "responses", "text", shown=progress) as bar:
         for places in batches(model, lengths, batch_size):
             numbers = [order[place] for place in places]
             some, texts = [rows[n] for n in numbers], [written[n] for n in numbers]
@@ -221,13 +221,6 @@ def responses(
                     texts[row].take(token)
                     bar.update(texts[row].over)
     return [tuple(token for token in one.ids if token not in ends) for one in written]
-
-
-def _bar(total: int, shown: bool) -> Any:
-    """A progress bar over responses, shown once the work has taken some seconds."""
-    from tqdm.auto import tqdm
-
-    return tqdm(total=total, desc="responses", unit="text", disable=not shown, delay=SOON)
 
 
 @dataclass(frozen=True)

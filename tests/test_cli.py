@@ -416,7 +416,7 @@ def test_a_system_turn_and_raw_text_change_the_prompt(run: Any) -> None:
     texts = []
     for more in ((), ("--system", "Be positive."), ("--raw",)):
         _, out, _ = run("generate", "--prompt", "Review a film.", "--json", *SHORT, *more)
-        texts.append(json.loads(out)["unsteered"])
+        texts.append(json.loads(out)["prompted" if "--system" in more else "unsteered"])
     assert texts[0] != texts[1] != texts[2]
     code, _, err = run("generate", "--prompt", "x", "--raw", "--system", "y")
     assert (code, "Leave one of them out" in err) == (2, True)
@@ -441,7 +441,8 @@ def test_compare_writes_a_report_and_its_numbers(run: Any, files: Any, tmp_path:
     assert (code, err) == (0, "")
     found = json.loads(out)
     assert {row["method"] for row in found["faithfulness"]} == {
-        *files,
+        "ActAdd",
+        "CAA",
         "equivalent prompts",
         "any instruction",
     }
@@ -490,7 +491,7 @@ def test_faithfulness_of_steering_files_is_measured_on_every_other_question(
     assert (code, err) == (0, "")
     found = json.loads(out)
     lines = {(row["method"], row["strength"]) for row in found["faithfulness"]}
-    fitted = {(name, s) for name in files for s in ("as fitted", "least squares")}
+    fitted = {(name, s) for name in ("ActAdd", "CAA") for s in ("as fitted", "least squares")}
     others = ("equivalent prompts", "neutral prompts", "any instruction")
     assert lines == fitted | {(name, "") for name in others}
     assert (found["measured"], found["for_strengths"]) == (3, 2)

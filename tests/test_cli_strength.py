@@ -149,7 +149,7 @@ def test_act_add_is_calibrated_on_questions_of_no_method(run: Any, tmp_path: Pat
 
 @pytest.mark.parametrize(
     ("options", "label"),
-    [(("--share", "0.3"), None), (("--strength", "2"), "caa at 2"), ((), "caa")],
+    [(("--share", "0.3"), None), (("--strength", "2"), "CAA at 2"), ((), "CAA")],
 )
 def test_comparisons_take_a_strength_and_name_it(
     run: Any, caa: Path, tmp_path: Path, options: tuple[str, ...], label: str | None
@@ -159,7 +159,7 @@ def test_comparisons_take_a_strength_and_name_it(
     assert code == 0
     rows = json.loads(said)["logit_shift"]
     (name,) = {row["method"] for row in rows} - {"prompt"}
-    assert name == label if label else name.startswith("caa at ")
+    assert name == label if label else name.startswith("CAA at ")
     assert all("recovered" in row for row in rows)
 
 

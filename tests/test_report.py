@@ -14,6 +14,7 @@ from plotly.offline import get_plotlyjs
 from analysis.figures.style import METHOD_COLOURS
 from analysis.figures.tokens import token_view
 from analysis.reports.page import Report
+from analysis.reports.script import SCRIPT
 
 EMPTY = Report("A <title> & more", "First.\n\nSecond <b>.", {"seed": 0, "model": "tiny <&>"})
 FIGURE = go.Figure(go.Scatter(x=[0, 1], y=[2.0, 3.0], text=["</script>", "<b>"])).update_layout(
@@ -204,8 +205,9 @@ def test_all_text_is_escaped():
             evil,
         )
     )
-    assert not Page(report.html).of("script")
-    assert report.html.count("<script") == 0
+    (script,) = Page(report.html).text_in("script")
+    assert script == SCRIPT
+    assert report.html.count("<script") == 1
     assert evil in Page(report.html).text_in("h1")
 
 
@@ -221,7 +223,7 @@ def test_a_table_is_headed_aligned_and_rounded():
         index=[7, 8],
     )
     page = Page(EMPTY.table(table, "Errors.").html)
-    assert page.text_in("th") == ["name", "error", "size", "n", "kept"]
+    assert page.text_in("button") == ["name", "error", "size", "n", "kept"]
     assert page.text_in("td") == [
         "a",
         "0.123",
@@ -236,6 +238,23 @@ def test_a_table_is_headed_aligned_and_rounded():
     ]
     assert [a.get("class") for a in page.of("td")[:5]] == [None, "number", "number", "number", None]
     assert {a["scope"] for a in page.of("th")} == {"col"}
+    assert [a.get("data-value") for a in page.of("td")[:3]] == [None, "0.123456", "123456.7"]
+
+
+def test_columns_are_named_in_words():
+    table = pd.DataFrame({"mean_kl": [0.5], "my_own": [1], "n_tokens": [3]})
+    page = Page(EMPTY.table(table, "Errors.").html)
+    assert page.text_in("button") == ["KL from unsteered (nats a token)", "my own", "tokens"]
+    assert [a["data-column"] for a in page.of("th")] == list(table.columns)
+
+
+@pytest.mark.parametrize(("rows", "folded"), [(12, False), (13, True)])
+def test_a_long_table_is_folded_and_its_caption_is_not(rows, folded):
+    html = EMPTY.table(pd.DataFrame({"n": range(rows)}), "Numbers.").html
+    page = Page(html)
+    assert bool(page.of("details")) is folded
+    assert page.text_in("summary") == ["Table of 13 rows"] * folded
+    assert not folded or html.index("</details>") < html.index("Numbers.</figcaption>")
 
 
 def test_a_cell_that_holds_a_list_shows_it():
@@ -247,31 +266,55 @@ def test_generations_stand_side_by_side():
     table = generations().sample(frac=1, random_state=2)
     order = list(dict.fromkeys(table["prompt"]))
     page = Page(EMPTY.generations(table, "Texts.").html)
-    heads = page.text_in("th")
-    assert heads[0] == "prompt"
-    assert set(heads[1:3]) == {"unsteered", "prompt"}, "those without a strength come first"
-    assert set(heads[3:5]) == {"CAA × 1.5", "CAA × 3"}
-    assert heads[5:] == order
-    spans = [a for a in page.of("th") if a["scope"] == "rowgroup"]
-    assert [a["rowspan"] for a in spans] == ["2", "2"]
-    cells = iter(page.text_in("td"))
+    heads = page.text_in("h5")
+    assert page.text_in("h4") == order
+    assert heads[:4] == heads[4:], "each prompt has the same cards in the same order"
+    assert set(heads[:2]) == {"unsteered", "prompt"}, "those without a strength come first"
+    assert set(heads[2:4]) == {"CAA × 1.5", "CAA × 3"}
+    written = iter(page.text_in("p")[2:])
     for prompt in order:
-        for sample in (0, 1):
-            for head in heads[1:5]:
-                method, _, times = head.partition(" × ")
-                value = {"unsteered": "nan", "prompt": "1"}.get(method, times)
-                assert next(cells) == f"{prompt} {method} {value} {sample} <i>\nnext"
-    assert next(cells, None) is None
+        for head in heads[:4]:
+            method, _, times = head.partition(" × ")
+            value = {"unsteered": "nan", "prompt": "1"}.get(method, times)
+            for sample in (0, 1):
+                assert next(written) == f"{prompt} {method} {value} {sample} <i>\nnext"
+    assert next(written, None) is None
     swatches = [a["style"] for a in page.of("span") if a.get("class") == "swatch"]
-    assert [s.removeprefix("background:") for s in swatches] == [
-        METHOD_COLOURS[head.partition(" × ")[0]] for head in heads[1:5]
+    assert [s.removeprefix("background:") for s in swatches[:4]] == [
+        METHOD_COLOURS[head.partition(" × ")[0]] for head in heads[:4]
     ]
+
+
+def test_a_strength_of_one_is_not_named():
+    table = (
+        generations(samples=(0,)).assign(strength_value=1.0).drop_duplicates(["prompt", "method"])
+    )
+    assert Page(EMPTY.generations(table, "Texts.").html).text_in("h5")[2] == "CAA"
+
+
+def test_what_was_found_stands_before_the_contents():
+    page = EMPTY.found(["It is 0.5 <b>.", "n = 3."]).heading("One").paragraph("Plain.")
+    html = page.html
+    assert Page(html).text_in("li")[:2] == ["It is 0.5 <b>.", "n = 3."]
+    assert html.index("n = 3.") < html.index("<nav") < html.index("Plain.")
+
+
+def test_a_token_view_may_be_given_as_a_figure():
+    tokens = {"position": [0], "token": ["<x>"], "value": [1.0], "read": True, "steered": True}
+    view = token_view(pd.DataFrame(tokens))
+    assert EMPTY.figure(view, "Coloured.") == EMPTY.tokens(view, "Coloured.")
+    with pytest.raises(
+        TypeError, match="figure got DataFrame: it takes a plotly figure or a token"
+    ):
+        EMPTY.figure(pd.DataFrame(tokens), "Coloured.")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(TypeError, match=r"tokens got Figure.*goes into figure"):
+        EMPTY.tokens(FIGURE, "Coloured.")  # pyright: ignore[reportArgumentType]
 
 
 def test_a_text_that_is_missing_is_a_dash():
     table = generations(samples=(0,))
     page = Page(EMPTY.generations(table[1:], "Texts.").html)
-    assert page.text_in("td").count("–") == 1
+    assert page.text_in("p").count("–") == 1
 
 
 def test_how_this_was_made_is_said():

@@ -69,14 +69,11 @@ def faithfulness(
     n_tokens, n_bootstrap, seed. `equivalents` and `neutral` hold the same pairs under other
     instructions: `reworded(pairs, instruction)`. `baseline` is the plain side ("template", "none",
     "neutral", or an instruction), `sinks` how many medians long a token is left out.
-
-    `any_instruction` adds the method "any instruction". Where it cannot be measured,
-    `table.attrs["any_instruction"]` says why; otherwise that is the instruction's text.
+    `any_instruction` adds one; `table.attrs["any_instruction"]` has its text, or why it is absent.
     """
     require_times(sinks)
-    warn_if_few(len({pair.plain for pair in pairs}), "faithfulness")
-    sites = range(model.cfg.n_layers) if layers is None else layers
-    measured = Pushes.of(model, pairs, sites, span, baseline, sinks)
+    layers = range(model.cfg.n_layers) if layers is None else layers
+    measured = Pushes.of(model, pairs, layers, span, baseline, sinks)
     random = {"n_bootstrap": n_bootstrap, "seed": seed}
     tables: list[pd.DataFrame] = []
     for entry in as_entries(steerings):
@@ -162,6 +159,7 @@ class Pushes:
         sinks: float,
     ) -> "Pushes":
         """Both runs of every pair; ValueError where every token at a layer is a sink."""
+        warn_if_few(len({pair.plain for pair in pairs}), "faithfulness")
         aligned = align(model, pairs, sites, span=span, baseline=baseline)
         kept = {site: ~aligned.sinks(site, sinks) for site in aligned.sites}
         for site, keep in kept.items():

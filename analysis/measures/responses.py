@@ -20,6 +20,7 @@ from steerlens.steering import Steering
 from steerlens.types import HookedModel
 
 from .plain_side import BY_TEMPLATE, rows_of
+from .progress import watched
 
 Run: TypeAlias = "tuple[list[Encoded], Steering | None]"
 """Rows, and what steers them."""
@@ -69,7 +70,7 @@ class Responses:
         parts: list[list[Tensor]] = [[] for _ in runs]
         with ExitStack() as stack:
             watches = [stack.enter_context(watching()) for _ in runs]
-            for chosen in chunks(len(self.plain)):
+            for chosen in watched(list(chunks(len(self.plain))), "predictions", "batch"):
                 plain, prompted = (
                     log_probabilities(model, rows, chosen, None, watches[0])
                     for rows in (self.plain, self.prompted)

@@ -6,7 +6,7 @@ import pandas as pd
 
 from steerlens.checks import FEW
 
-from ..measures.entries import AS_FITTED, RESERVED
+from ..measures.entries import RESERVED, as_fitted
 from .compared import Comparison
 
 HARDEST = 0.1
@@ -14,9 +14,12 @@ HARDEST = 0.1
 
 
 def found(comparison: Comparison) -> list[str]:
-    """How strong and uneven the prompt is; who predicts like it; who is near its activations."""
-    shift, errors = comparison.logit_shift, comparison.faithfulness
-    last = errors["layer"].max()
+    """How strong and uneven the prompt is; who predicts like it; who is near its activations.
+
+    Methods are told of as fitted.
+    """
+    shift, errors = as_fitted(comparison.logit_shift), as_fitted(comparison.faithfulness)
+    last = int(errors["layer"].max())
     said = [
         _of_prompt(comparison),
         _recovered(shift.loc[~shift["method"].isin(RESERVED)]),
@@ -45,7 +48,7 @@ def _of_prompt(comparison: Comparison) -> str:
 def _recovered(methods: pd.DataFrame) -> str:
     """Whose predictions are nearer to the prompted ones than the unsteered ones are."""
     ranked = methods.sort_values("recovered", ascending=False)
-    shares = [(_name(row), row["recovered"]) for _, row in ranked.iterrows()]
+    shares = [(row["method"], row["recovered"]) for _, row in ranked.iterrows()]
     some = [(name, share) for name, share in shares if share > 0]
     if not some:
         return (
@@ -81,7 +84,7 @@ def _faithful(errors: pd.DataFrame, layer: int) -> str:
 
 def _errors(rows: pd.DataFrame, named: bool = True) -> str:
     return ", ".join(
-        f"{_name(row) + ' ' if named else ''}{row['relative_rmse']:.2f} "
+        f"{row['method'] + ' ' if named else ''}{row['relative_rmse']:.2f} "
         f"[{row['low']:.2f}, {row['high']:.2f}]"
         for _, row in rows.iterrows()
     )
@@ -89,9 +92,3 @@ def _errors(rows: pd.DataFrame, named: bool = True) -> str:
 
 def _listed(shares: Sequence[tuple[str, float]]) -> str:
     return ", ".join(f"{name} {share:.0%}" for name, share in shares)
-
-
-def _name(row: pd.Series) -> str:
-    if row["strength"] in ("", AS_FITTED):
-        return str(row["method"])
-    return f"{row['method']} ({row['strength']}, × {row['strength_value']:.2g})"

@@ -137,7 +137,7 @@ def generate(
     dtype: Dtype = "float32",
     as_json: AsJson = False,
 ) -> None:
-    """Write completions, unsteered and, given a steering file, steered by it."""
+    """Write completions: unsteered, or prompted by --system; and, given a file, steered by it."""
     from dataclasses import asdict
 
     from steerlens import generation
@@ -149,7 +149,8 @@ def generate(
         raise ValueError("A strength was given, and no steering: add --steering FILE.")
     model = inputs.load(steered.model, backend, device, templating.template(), dtype)
     prompt = steered.prompt if raw else Conversation(steered.prompt, steered.system)
-    runs: dict[str, Steering | None] = {"unsteered": None}
+    unsteered = "unsteered" if steered.system is None else "prompted"
+    runs: dict[str, Steering | None] = {unsteered: None}
     found: Calibration[Any] | None = None
     if steered.steering:
         runs["steered"], found = _steering(steered, strength, model, prompt, sampling.seed)
@@ -164,9 +165,11 @@ def generate(
 
 def _shown(texts: "dict[str, tuple[str, ...]]", found: "Calibration[Any] | None") -> str:
     """The completions, each under a line that says what steered it."""
-    heads = {"unsteered": "unsteered", "steered": f"steered, at {found}" if found else "steered"}
+    prompted = "prompted and " * ("prompted" in texts)
+    strength = f", at {found}" if found else ""
+    heads = {"steered": f"{prompted}steered{strength}"}
     return "\n".join(
-        f"── {heads[name]} {number}\n{text}"
+        f"── {heads.get(name, name)} {number}\n{text}"
         for name, written in texts.items()
         for number, text in enumerate(written, start=1)
     )

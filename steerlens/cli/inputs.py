@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -105,11 +106,43 @@ def require_steering_files(paths: Sequence[Path]) -> None:
 def steerings_of(
     paths: Sequence[Path], model: "HookedModel", fitted_on: str | None = None
 ) -> "dict[str, Steering]":
-    """Each file's steering under the file's name."""
+    """Each file's steering under the name of its method.
+
+    Where two files hold the same method, the file's name stands behind it.
+    """
     from steerlens.reading import load_steering
 
     require_steering_files(paths)
-    return {path.stem: load_steering(path, model, fitted_on=fitted_on) for path in paths}
+    read = {path.stem: load_steering(path, model, fitted_on=fitted_on) for path in paths}
+    methods = {stem: method_of(steering) for stem, steering in read.items()}
+    counts = Counter(methods.values())
+    return {
+        methods[stem] if counts[methods[stem]] == 1 else f"{methods[stem]} ({stem})": steering
+        for stem, steering in read.items()
+    }
+
+
+IN_PAPERS = {
+    "ColdFD": "COLD-FD",
+    "ColdKernel": "COLD-Kernel",
+    "InstructionVector": "instruction vector",
+    "ReFTr1": "ReFT-r1",
+}
+"""Methods whose papers call them otherwise than their classes are called."""
+
+
+def method_of(steering: "Steering") -> str:
+    """What papers call the method: S-PSR at one site, A-PSR at several; a sum has a +."""
+    from steerlens.combinators import innermost
+
+    sites: dict[str, int] = {}
+    for _, steer in steering.placed:
+        kind = innermost(steer)
+        name = getattr(kind, "__name__", type(kind).__name__)
+        sites[name] = sites.get(name, 0) + 1
+    names = [IN_PAPERS.get(name, name) for name in sites]
+    several = {"PSR": "A-PSR" if sites.get("PSR", 0) > 1 else "S-PSR"}
+    return " + ".join(several.get(name, name) for name in names)
 
 
 def answered(
