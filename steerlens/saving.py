@@ -140,8 +140,12 @@ def _origin_on(model: HookedModel, origin: Origin | None) -> Origin:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write to a temporary file beside `path`, then rename: the old file or the new, never half."""
+    """Write to a temporary file beside `path`, then rename: the old file or the new, never half.
+
+    The folder is made where only that is missing, not what is above it.
+    """
     try:
+        path.absolute().parent.mkdir(exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     except OSError as error:
         raise OSError(

@@ -164,10 +164,14 @@ class Report:
         )
 
     def write(self, path: str | Path) -> Path:
-        """The page as a file, whole or not at all: an earlier one stays if this fails."""
+        """The page as a file, whole or not at all: an earlier one stays if this fails.
+
+        The folder is made where only that is missing, not what is above it.
+        """
         path = Path(path)
         draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
         try:
+            path.absolute().parent.mkdir(exist_ok=True)
             draft.write_text(self.html, encoding="utf-8", newline="\n")
             os.replace(draft, path)
         except OSError as error:

@@ -77,10 +77,19 @@ def layers_of(text: str, n_layers: int) -> list[int]:
     return list(dict.fromkeys(layers))
 
 
-def require_folder_of(out: Path) -> None:
-    """Raise ValueError where a file cannot be written."""
-    if not out.absolute().parent.is_dir():
-        raise ValueError(f"Cannot write {out}: its folder does not exist. Make it first.")
+def make_folder_of(out: Path) -> None:
+    """Make the folder of a file that is to be written, if the folder above is there.
+
+    ValueError where it cannot be made, before anything is loaded.
+    """
+    folder = out.absolute().parent
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise ValueError(
+            f"Cannot write {out}: its folder does not exist and cannot be made "
+            f"({error.strerror}). Make it first."
+        ) from error
 
 
 def question_of(line: Any) -> Any:

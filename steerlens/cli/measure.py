@@ -82,7 +82,7 @@ class Measured(Templating, Strength):
         require_baseline(self.baseline)
         self._require_other_instructions()
         require_times(self.sinks)
-        inputs.require_folder_of(out)
+        inputs.make_folder_of(out)
         inputs.require_steering_files(steering)
         model = inputs.load(self.model, self.backend, self.device, self.template(), self.dtype)
         steerings = inputs.steerings_of(steering, model, self.fitted_on)

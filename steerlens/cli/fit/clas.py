@@ -119,7 +119,7 @@ def fit_clas(
     if not strengths.learn_directions:
         _require_instructions(files.pairs, fitted, direction)
     model = inputs.load(*run.place)
-    inputs.require_folder_of(files.out)
+    inputs.make_folder_of(files.out)
     sites = inputs.layers_of(layers, model.cfg.n_layers)
     directions, shown = _directions(model, direction, fitted, sites, strengths)
     answered = inputs.answered(model, [*fitted, *held_out], strengths.seed, max_new_tokens)

@@ -149,7 +149,7 @@ def _fit(
     if step.compat is not None:
         require_choice("compat", step.compat, get_args(Compat))
     (sides, shares), scope = fitted.examples(), scope_named(step.scope)
-    inputs.require_folder_of(fitted.out)
+    inputs.make_folder_of(fitted.out)
     model = inputs.load(*run.place)
     options = {**own, "eta": step.size, "compat": step.compat, "batch_size": step.batch_size}
     fit = method.fit(

@@ -57,7 +57,7 @@ def fit_direction(
     positive, negative = read_contrasts(pairs)
     reading, steered = scope_named(read) if read else None, scope_named(scope)
     model = inputs.load(*run.place)
-    inputs.require_folder_of(out)
+    inputs.make_folder_of(out)
     directions = contrast_directions(
         model,
         kind,  # pyright: ignore[reportArgumentType]  (checked above)

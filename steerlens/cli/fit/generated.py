@@ -75,7 +75,7 @@ class Generated:
         values = {keyword.name: keyword.value(given) for keyword in self.keywords}
         scope = None if self.has_scope else scope_named(given["scope"])
         data: Any = (read_contrasts if self.contrasts else read_prompt_pairs)(given["pairs"])
-        inputs.require_folder_of(out)
+        inputs.make_folder_of(out)
         model = inputs.load(*run.place)
         sites = inputs.layers_of(given["layers"], model.cfg.n_layers)
         if not self.contrasts:

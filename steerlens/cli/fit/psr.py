@@ -118,7 +118,7 @@ class Training:
 
     def __post_init__(self) -> None:
         if self.checkpoint is not None:
-            inputs.require_folder_of(self.checkpoint)
+            inputs.make_folder_of(self.checkpoint)
 
     def schedule(self) -> "Schedule":
         """The schedule of the training loop."""
@@ -157,7 +157,7 @@ def fit_psr(
     if module.objective == DIM:
         _require_untrained(module, training, labels)
     model = inputs.load(*run.place)
-    inputs.require_folder_of(out)
+    inputs.make_folder_of(out)
     sites = _layers(model, layers, module)
     gates = module.gates(model, sites)
     answered = inputs.answered(model, lines, training.seed, max_new_tokens)
