@@ -106,6 +106,7 @@ def _read(made: dict[str, Any], text: int, rng: np.random.Generator, *, measured
                 cells = _cells(push if prompt else here, made["views"], measured)
                 reading = _reading(rng, cells, made, text, strength, start)
                 if prompt:
+                    reading["steered"] = []
                     reading["rmse"], reading["kl"], reading["recovered"] = [0.0] * shape[0], 0.9, 1.0
                 made["readings"][f"{text}|{method['name']}|{place}|{strength:g}"] = reading
                 row = {"method": method["name"], "place": place, "strength": strength}

@@ -66,7 +66,7 @@ function luminance(colour) {
 }
 
 /** Black or white, whichever reads better. */
-const inkOn = (colour) => (luminance(colour) > 0.179 ? "#14161a" : "#ffffff");
+const inkOn = (colour) => (luminance(colour) > 0.179 ? "#000000" : "#ffffff");
 
 /** A method's colour, made lighter where it would sink into a dark card. */
 function lineColour(colour, dark) {
@@ -485,7 +485,7 @@ function headline(app) {
 /* ---------------------------------------------------------------- 1: completions */
 
 function completions(app) {
-  const { book, store } = app, { element, note, body } = panel("completions", "What is written", "12");
+  const { book, store } = app, { element, note, body } = panel("completions", "What is written");
   note.textContent = "The text whose tokens were read can be pointed at.";
   const draw = (state) => {
     const now = app.now(), given = book.texts[state.text].completions || [];
@@ -543,7 +543,7 @@ function withTokens(app, state, text) {
 /* ---------------------------------------------------------------- 2: tokens */
 
 function tokenPanel(app) {
-  const { book, store } = app, { element, note, body } = panel("tokens", "Token by token", "8");
+  const { book, store } = app, { element, note, body } = panel("tokens", "Token by token");
   const views = [tokenText(app, "prompt"), tokenText(app, "method")];
   const key = h("div", { class: "sle-key" });
   body.append(...views.map((view) => view.element), key);
@@ -551,6 +551,7 @@ function tokenPanel(app) {
     const now = app.now();
     note.textContent = `Layer ${state.layer}, ${state.view}`;
     views[1].element.hidden = now.alone;
+    key.style.setProperty("--method", methodLine(app, state.method, state, []).colour);
     key.replaceChildren(colourBar(app, state), ...tokenKey(now));
   });
   return element;
@@ -558,7 +559,8 @@ function tokenPanel(app) {
 
 function tokenKey(now) {
   const entry = (name, text) => h("span", { class: "sle-entry" }, h("i", { class: `sle-is-${name}` }), text);
-  return [now.reading?.steered?.length ? entry("steered", "steered") : null, entry("plain", "not read")].filter(Boolean);
+  const steered = now.reading?.steered?.length || now.prompt?.steered?.length;
+  return [steered ? entry("steered", "steered") : null, h("span", { class: "sle-entry" }, "without colour: not read")].filter(Boolean);
 }
 
 /** The whole row of a text; tokens of the response carry the colour of their value. */
@@ -579,6 +581,7 @@ function tokenText(app, side) {
     const [at, key, name] = side === "prompt"
       ? [now.ofPrompt, now.promptKey, "prompt"] : [now.ofMethod, now.methodKey, now.name + now.minusText];
     heading.textContent = name;
+    element.style.setProperty("--method", methodLine(app, side === "prompt" ? "prompt" : state.method, state, []).colour);
     list.setAttribute("aria-label", `Tokens, ${name}: left and right move the token, up and down the layer`);
     const method = side === "prompt" ? now.prompt : now.reading;
     steered = new Set(method?.steered || []);
@@ -668,7 +671,7 @@ const GUTTER = 46, NARROWEST = 13, WIDEST = 46, SLANT = Math.PI / 3;
 
 /** Tokens across, layers upwards, prompt above method; one canvas each, drawn only where seen. */
 function mapPanel(app) {
-  const { book, store } = app, { element, note, body } = panel("map", "Tokens and layers", "12");
+  const { book, store } = app, { element, note, body } = panel("map", "Tokens and layers");
   const maps = ["prompt", "method"].map((side) => ({ side, title: h("h4", {}), canvas: h("canvas", { "data-side": side }) }));
   const labels = h("canvas", { class: "sle-labels" });
   const inner = h("div", { class: "sle-inner" }, ...maps.flatMap(({ title, canvas }) => [title, canvas]), labels);
@@ -917,9 +920,9 @@ function showColumn(layout, token) {
 /** A chart of lines as SVG. `places` are the x of each value, from 0 to 1; null breaks a line. */
 function chart({ width, height, places, names, lines, levels = [], at, low, high, format, label, title, pick }) {
   const ticks = ticksOf(low, high, 4), left = 10 + Math.max(...ticks.map((t) => format(t).length)) * 6.6;
-  const box = { left, right: width - 14, top: 10, bottom: height - 34 };
+  const box = { left, right: width - 14, top: 10, bottom: height - (label ? 34 : 22) };
   const x = (place) => box.left + 6 + place * (box.right - box.left - 12);
-  const y = (value) => box.bottom - ((clamp(value, low, high) - low) / (high - low)) * (box.bottom - box.top);
+  const y = (value) => box.bottom - ((value - low) / (high - low)) * (box.bottom - box.top);
   const root = h("svg:svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": title });
   for (const tick of ticks) {
     root.append(h("svg:line", { class: "sle-grid", x1: box.left, x2: box.right, y1: y(tick), y2: y(tick) }),
@@ -931,8 +934,10 @@ function chart({ width, height, places, names, lines, levels = [], at, low, high
   if (at !== null) root.append(h("svg:line", { class: "sle-here", x1: x(places[at]), x2: x(places[at]), y1: box.top, y2: box.bottom }));
   axisNames(root, names, places.map(x), box, at);
   root.append(h("svg:text", { x: (box.left + box.right) / 2, y: height - 4, "text-anchor": "middle" }, label));
-  for (const line of lines) drawLine(root, line, places.map(x), y);
-  for (const line of lines) drawPoints(root, line, places.map(x), y, at);
+  const inside = h("svg:svg", { x: 0, y: box.top - 4, width, height: box.bottom - box.top + 8, viewBox: `0 ${box.top - 4} ${width} ${box.bottom - box.top + 8}`, class: "sle-inside" });
+  root.append(inside);
+  for (const line of lines) drawLine(inside, line, places.map(x), y);
+  for (const line of lines) drawPoints(root, line, places.map(x), y, at, [low, high]);
   if (pick) root.append(pickArea(places.map(x), box, pick));
   return root;
 }
@@ -940,7 +945,10 @@ function chart({ width, height, places, names, lines, levels = [], at, low, high
 /** Names below the axis, left out where they would touch; the present one is always there. */
 function axisNames(root, names, xs, box, at) {
   const half = (name) => name.length * 3.4 + 4, taken = [];
-  const order = [...names.keys()];
+  const close = Math.min(...xs.slice(1).map((x, i) => x - xs[i])), widest = Math.max(...names.map((name) => 2 * half(name)));
+  const even = xs.length > 2 && xs.at(-1) - xs[0] - close * (xs.length - 1) < 1; // layers, and not strengths
+  const step = even ? Math.max(1, Math.ceil(widest / close)) : 1;
+  const order = [...names.keys()].filter((i) => i % step === 0);
   if (at !== null) order.unshift(at);
   for (const i of order) {
     const [from, to] = [xs[i] - half(names[i]), xs[i] + half(names[i])];
@@ -971,12 +979,14 @@ function drawLine(root, { values, low, high, colour, dash, thin }, xs, y) {
 }
 
 /** The present point of a line, every point of `dots`, and those with no neighbour to be joined to. */
-function drawPoints(root, { values, colour, dots }, xs, y, at) {
+function drawPoints(root, { values, colour, dots }, xs, y, at, [low, high]) {
   values.forEach((value, i) => {
     if (!known(value)) return;
     const single = !known(values[i - 1]) && !known(values[i + 1]);
     if (i !== at && !single && !dots) return;
-    root.append(h("svg:circle", { class: i === at ? "sle-point" : null, cx: xs[i], cy: y(value), r: i === at ? 5 : 3, fill: colour }));
+    const beyond = value < low || value > high; // at the edge and hollow
+    root.append(h("svg:circle", { class: beyond ? "sle-beyond" : i === at ? "sle-point" : null, cx: xs[i], cy: y(clamp(value, low, high)),
+      r: i === at ? 5 : 3, fill: beyond ? null : colour, stroke: beyond ? colour : null }));
   });
 }
 
@@ -1038,16 +1048,16 @@ const REFERENCE_COLOURS = { "equivalent prompts": "#7f7f7f", "neutral prompts": 
 
 function distance(app) {
   const { book, store } = app, { element, note, body } = panel("distance", "Distance to the prompt", "4");
-  note.textContent = "Relative RMSE of the activations; 0 is the prompt, 1 is doing nothing.";
+  note.textContent = "Relative RMSE: 0 is the prompt, 1 is doing nothing";
   store.watch([...WHICH, "layer", "overLayer", "width"], (state) => {
     const now = app.now(), width = roomIn(body), at = book.layerIndex(focusLayer(state)), dark = state.theme === "dark";
     if (width < 80) return;
     const entries = [];
     if (!now.alone && now.reading?.rmse) {
-      entries.push({ name: now.name, of: `rmse|${now.shown}`, line: methodLine(app, state.method, state, now.reading.rmse) });
+      entries.push({ name: state.method, of: `rmse|${now.shown}`, line: methodLine(app, state.method, state, now.reading.rmse) });
     }
     if (now.minus?.rmse && state.minus !== "prompt") {
-      entries.push({ name: nameOf(book, now.minusKey, state), of: `rmse|${now.minusKey}`, line: methodLine(app, state.minus, state, now.minus.rmse) });
+      entries.push({ name: state.minus, of: `rmse|${now.minusKey}`, line: methodLine(app, state.minus, state, now.minus.rmse) });
     }
     for (const curve of book.curves[state.text] || []) {
       entries.push({ name: curve.name, of: `curve|${state.text}|${curve.name}`, line: { values: curve.rmse, low: curve.low, high: curve.high, thin: true,
@@ -1056,7 +1066,7 @@ function distance(app) {
     if (!entries.some(({ line }) => line.values.some(known))) return empty(body, "Not measured.");
     for (const entry of entries) Object.assign(entry, { value: entry.line.values[at], key: `${entry.of}|${book.layers[at]}` });
     const lines = entries.map(({ line }) => line), [low, high] = rangeOf(lines, [0, 1.1]);
-    into(body, entries, chart({ width, height: 220, places: spread(book.layers.length), names: book.layers.map(String), lines, levels: [1], at,
+    into(body, entries, chart({ width, height: 256, places: spread(book.layers.length), names: book.layers.map(String), lines, levels: [1], at,
       low, high, format: plain, label: "layer", title: "Relative RMSE to the prompt against layer", pick: pickLayer(app) }));
   });
   return element;
@@ -1065,7 +1075,7 @@ function distance(app) {
 /* ---------------------------------------------------------------- 5: next tokens */
 
 function nextPanel(app) {
-  const { store } = app, { element, note, body } = panel("next", "What comes next", "4");
+  const { store } = app, { element, note, body } = panel("next", "What comes next");
   const next = h("div", { class: "sle-words" }), lens = h("div", { class: "sle-words" });
   const heading = h("h4", { class: "sle-between" });
   body.append(next, heading, lens);
@@ -1086,14 +1096,18 @@ function wordLists(app, state, box, sides, most, kind, find, where) {
   const all = found.flatMap((each) => [...(each?.up || []).slice(0, most), ...(each?.down || []).slice(0, most)]);
   const longest = Math.max(1e-9, ...all.map(([, value]) => Math.abs(value ?? 0)));
   box.replaceChildren(...sides.map(([method, key], i) => {
-    const rows = ["up", "down"].flatMap((way) => (found[i]?.[way] || []).slice(0, most).map(([id, value], rank) =>
+    const rows = ["up", "down"].flatMap((way) => ranked(found[i]?.[way], most).map(({ id, value, rank }) =>
       wordRow(app.book.word(id), value, longest, way, `${kind}|${key}|${where}|${way}|${rank}`)));
     const style = app.book.method(method) || {}, colour = lineColour(style.colour, state.theme === "dark");
     return h("div", { class: "sle-wordlist", "data-method": method },
       h("h5", {}, sample(colour, DASHES[style.dash] || ""), h("span", { class: "sle-name", title: method }, method)),
-      rows.length ? h("ul", {}, rows) : h("p", { class: "sle-missing" }, "not measured"));
+      rows.length ? h("ul", {}, rows) : h("p", { class: "sle-missing" }, found[i] ? "no change" : "not measured"));
   }));
 }
+
+/** The first words of a list, largest change on top; `rank` is their place in the payload. */
+const ranked = (words, most) => (words || []).slice(0, most).map(([id, value], rank) => ({ id, value, rank }))
+  .sort((a, b) => Math.abs(b.value) - Math.abs(a.value));
 
 function wordRow(word, value, longest, way, key) {
   return h("li", { class: `sle-${way}` }, h("bdi", { class: "sle-word", title: word }, visible(word)),
@@ -1111,16 +1125,16 @@ function effectPanel(app) {
   const { book, store } = app, { element, note, body } = panel("effect", "Strength and effect", "4");
   store.watch([...WHICH, "width"], (state) => {
     const now = app.now(), width = roomIn(body), rows = effectRows(book, state);
-    note.textContent = "The prompt's own change is the broken line; a click takes a strength.";
+    note.textContent = "Broken line: the prompt. Click to take a strength.";
     if (width < 80) return;
     if (!rows.length) return empty(body, now.alone ? "The prompt has no strength." : "Not measured.");
     const strengths = rows.map((row) => row.strength), [from, to] = [Math.min(...strengths), Math.max(...strengths)];
     const at = strengths.includes(state.strength) ? strengths.indexOf(state.strength) : null;
-    const common = { width, height: 138, places: strengths.map((s) => (to === from ? 0.5 : (s - from) / (to - from))),
-      names: strengths.map(plain), at, label: "strength", pick: { choose: (i) => app.choose({ strength: strengths[i] }) } };
+    const common = { width, places: strengths.map((s) => (to === from ? 0.5 : (s - from) / (to - from))),
+      names: strengths.map(plain), at, pick: { choose: (i) => app.choose({ strength: strengths[i] }) } };
     body.replaceChildren(
-      ...effectChart(app, state, common, rows, "kl", "KL, nats a token", say, now.prompt?.kl),
-      ...effectChart(app, state, common, rows, "recovered", "prompt's effect recovered", percent, 1));
+      ...effectChart(app, state, { ...common, height: 122, label: "" }, rows, "kl", "KL, nats a token", say, now.prompt?.kl),
+      ...effectChart(app, state, { ...common, height: 140, label: "strength" }, rows, "recovered", "recovered of the prompt's effect", percent, 1));
   });
   return element;
 }
@@ -1133,7 +1147,9 @@ function effectChart(app, state, common, rows, column, name, format, level) {
   const line = { ...methodLine(app, state.method, state, rows.map((row) => row[column])), dots: true };
   const value = common.at === null ? null : rows[common.at][column];
   const key = `effect|${state.text}|${state.method}|${state.place}|${state.strength}|${column}`;
-  const [low, high] = rangeOf([line], [0, ...(known(level) ? [level] : [])]);
+  // A method that overshoots recovers less than nothing, without end: below −100 % the line leaves the chart.
+  const floor = column === "recovered" ? -1 : 0, within = line.values.map((v) => (known(v) ? Math.max(v, floor) : v));
+  const [low, high] = rangeOf([{ values: within }], [0, ...(known(level) ? [level] : [])]);
   const short = column === "recovered" ? percent : (tick) => plain(Number(tick.toPrecision(6)));
   return [legend([{ line, name, value, key, text: format(value) }]),
     chart({ ...common, lines: [line], levels: known(level) ? [level] : [], low, high, format: short, title: `${name} against strength` })];
@@ -1151,14 +1167,14 @@ function wayPanel(app) {
     const all = (of) => book.layers.map((_, layer) => of(layer, token));
     const entries = [{ name: "prompt", of: now.promptKey, line: methodLine(app, "prompt", state, all(now.ofPrompt)) }];
     if (!now.alone) {
-      entries.push({ name: now.name + now.minusText, of: now.methodKey, line: methodLine(app, state.method, state, all(now.ofMethod)) });
+      entries.push({ name: state.minus ? `${state.method} minus ${state.minus}` : state.method, of: now.methodKey, line: methodLine(app, state.method, state, all(now.ofMethod)) });
     }
     if (!entries.some(({ line }) => line.values.some(known))) return empty(body, "Not measured.");
     for (const entry of entries) {
       Object.assign(entry, { value: entry.line.values[at], key: now.cellKey(entry.of, at, token), text: say(entry.line.values[at], now.measure.signed) });
     }
     const lines = entries.map(({ line }) => line), [low, high] = rangeOf(lines, [0]);
-    into(body, entries, chart({ width, height: 220, places: spread(book.layers.length), names: book.layers.map(String), lines,
+    into(body, entries, chart({ width, height: 256, places: spread(book.layers.length), names: book.layers.map(String), lines,
       levels: low < 0 ? [0] : [], at, low, high, format: (tick) => plain(Number(tick.toPrecision(6))), label: "layer",
       title: `${now.measure.label} of ${quoted(now.tokens[token])} against layer`, pick: pickLayer(app) }));
   });
@@ -1435,7 +1451,9 @@ export function mount(el, payload, live = null) {
   app.store.watch(["theme"], (state) => { root.dataset.theme = state.theme; });
   app.store.watch([...WHICH], () => root.classList.toggle("sle-waits", Boolean(live) && app.now().waits));
   const parts = [pageHeader(app), controls(app), ...(live ? [app.line.bar, app.line.alert] : []), app.keep.box,
-    headline(app), completions(app), tokenPanel(app), nextPanel(app), mapPanel(app), distance(app), effectPanel(app), wayPanel(app), footer(app)];
+    headline(app),
+    h("div", { class: "sle-main" }, h("div", { class: "sle-left" }, completions(app), tokenPanel(app)), nextPanel(app)),
+    mapPanel(app), distance(app), effectPanel(app), wayPanel(app), footer(app)];
   const page = h("div", { class: "sle-page" }, ...parts), spoken = h("div", { class: "sle-spoken", "aria-live": "polite" });
   root.append(page, spoken);
   el.replaceChildren(root);
