@@ -1,12 +1,13 @@
 """The grid of a static page: which readings are in it, and the whole payload of them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .methods import PROMPT, Method
+from .methods import PROMPT, by_name
 from .payload import (
     FORMAT,
+    NAMES,
     VIEWS,
     State,
     curves_json,
@@ -14,7 +15,6 @@ from .payload import (
     key_of,
     measures_json,
     method_json,
-    places_of,
     reading_json,
     text_json,
     words_of,
@@ -32,13 +32,26 @@ def silently(text: str, share: float) -> None:
 
 @dataclass(frozen=True)
 class Grid:
-    """Which texts at which strengths, and what of each: completions, the logit lens."""
+    """Which texts at which strengths, and what of each: completions, the logit lens.
+
+    Unless `anew`, only what is known already is in it: what was measured and written. A `live` one
+    has every text, so that the numbers of texts are the study's own, and what is missing is asked
+    for; the runs of those in `measured` are in it.
+    """
 
     texts: tuple[int, ...]
     strengths: tuple[float, ...]
     completions: bool = True
     lens: bool = True
+    anew: bool = True
     live: bool = False
+    measured: tuple[int, ...] | None = None
+
+    @property
+    def run(self) -> dict[int, int]:
+        """The place in the payload of each text that is run, by its number."""
+        among = self.texts if self.measured is None else self.measured
+        return {number: place for place, number in enumerate(self.texts) if number in among}
 
 
 def payload_of(
@@ -50,73 +63,84 @@ def payload_of(
     told: Told = silently,
 ) -> dict[str, Any]:
     """Everything that a page needs; what is not measured yet is measured now."""
-    readings = dict(_readings(study, grid, told))
-    named = {key: one for key, (_, _, one) in readings.items()}
-    effect: dict[str, list[Any]] = {str(place): [] for place, _ in enumerate(grid.texts)}
-    for key, (method, place, reading) in readings.items():
-        if method != PROMPT:
-            effect[key.partition("|")[0]].append(effect_json(method, place, reading))
+    cells = _readings(study, grid, told)
     return {
         "format": FORMAT,
         "title": title,
         "made": {name: str(value) for name, value in made.items()},
         "model": str(made.get("model", "")),
         "layers": list(range(study.model.cfg.n_layers)),
-        "vocabulary": words_of(study, named.values()),
+        "vocabulary": words_of(study, [cell.reading for cell in cells]),
         "measures": measures_json(study),
         "views": list(VIEWS),
-        "texts": [text_json(study, number, grid.completions) for number in grid.texts],
+        "texts": [
+            text_json(study, number, number in grid.run and grid.completions)
+            for number in grid.texts
+        ],
         "methods": [method_json(one, grid.strengths, grid.live) for one in study.methods],
-        "readings": {key: reading_json(reading) for key, reading in named.items()},
+        "readings": {cell.key: reading_json(cell.reading) for cell in cells},
         "curves": {
-            str(place): curves_json(study.references(number))
-            for place, number in enumerate(grid.texts)
+            str(place): curves_json(study.references(number)) for number, place in grid.run.items()
         },
-        "effect": effect,
-        "state": state,
+        "effect": {
+            str(place): [cell.effect for cell in cells if cell.text == place and cell.steered]
+            for place in grid.run.values()
+        },
+        "state": _state(study, grid, state),
         **({"live": {"questions": True}} if grid.live else {}),
     }
 
 
-def _readings(
-    study: Study, grid: Grid, told: Told
-) -> list[tuple[str, tuple[str, int, Reading]]]:
+def _state(study: Study, grid: Grid, state: State) -> State:
+    """The state as a page has it, whose texts and places may be fewer."""
+    method = by_name(study.methods, state["method"])
+    known = len(method.offered(grid.live))
+    text = grid.texts.index(state["text"]) if state["text"] in grid.texts else 0
+    place = state["place"] if state["place"] < known else 0
+    return {**{name: state[name] for name in NAMES}, "text": text, "place": place}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A reading in the grid: its text's and place's numbers there, and its method."""
+
+    text: int
+    method: str
+    place: int
+    reading: Reading
+
+    @property
+    def key(self) -> str:
+        """The key of the reading in the payload."""
+        return key_of(self.text, self.method, self.place, self.reading.strength)
+
+    @property
+    def steered(self) -> bool:
+        """Whether this is a steering, not the prompt."""
+        return self.method != PROMPT
+
+    @property
+    def effect(self) -> dict[str, Any]:
+        """The point of strength against effect."""
+        return effect_json(self.method, self.place, self.reading)
+
+
+def _readings(study: Study, grid: Grid, told: Told) -> list[Cell]:
     wanted = [
-        (place, number, method, where, strength)
-        for place, number in enumerate(grid.texts)
+        (number, place, method, index, where, strength)
+        for number, place in grid.run.items()
         for method in study.methods
-        for where in places_of(method, False)
-        for strength in _strengths(method, grid.strengths)
+        for index, where in enumerate(method.offered(grid.live))
+        for strength in ((1.0,) if method.name == PROMPT else grid.strengths)
     ]
-    found = []
-    for done, (place, number, method, (index, where), strength) in enumerate(wanted):
-        told(f"{method.name} {where.label} at {strength:g}, text {number + 1}", done / len(wanted))
+    cells = []
+    for done, (number, place, method, index, where, strength) in enumerate(wanted):
         given = (number, method.name, where, strength)
+        if not grid.anew and (number, method.name, where.label, strength) not in study.readings:
+            continue
+        told(f"{method.name} {where.label} at {strength:g}, text {place + 1}", done / len(wanted))
         reading = study.with_lens(*given) if grid.lens else study.reading(*given)
-        if grid.completions:
+        if grid.completions and grid.anew:
             reading = study.with_text(*given)
-        found.append((key_of(place, method.name, index, strength), (method.name, index, reading)))
-    return found
-
-
-def _strengths(method: Method, strengths: Sequence[float]) -> Sequence[float]:
-    return (1.0,) if method.name == PROMPT else strengths
-
-
-def first_state(study: Study, **changes: Any) -> State:
-    """What is shown first: the first method as fitted, in the middle of the layers."""
-    method = study.methods[1]
-    strengths = study.strengths
-    n_layers = study.model.cfg.n_layers
-    return {
-        "text": 0,
-        "method": method.name,
-        "place": 0,
-        "strength": 1 if 1.0 in strengths else max(strengths),
-        "layer": max(method.places[0].lowest, 2 * n_layers // 3),
-        "view": "accumulated",
-        "measure": "along",
-        "minus": None,
-        "token": 0,
-        **changes,
-    }
+        cells.append(Cell(place, method.name, index, reading))
+    return cells

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from steerlens.sites import Layer, Site, as_site
 from steerlens.steering import Steering
@@ -37,7 +37,8 @@ class Method:
     """A method in every picture: its name, its colour and dash, and its places.
 
     The places of a family are steerings that were made for one layer each; those of a single
-    steering are all of its layers and, where it has several, each of them alone (`parts`).
+    steering are all of its layers and, where it has several, each of them alone (`parts`). `keys`
+    are the layers or sites under which the steerings of a family were given.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Method:
     dash: str
     places: tuple[Place, ...]
     parts: tuple[Place, ...] = ()
+    keys: tuple[Any, ...] = ()
 
     def offered(self, live: bool) -> tuple[Place, ...]:
         """The places that can be chosen: parts of a steering in live use alone."""
@@ -64,27 +66,32 @@ def as_methods(steerings: Steerings, model: HookedModel) -> tuple[Method, ...]:
     colours = method_colours([PROMPT, *steerings])
     methods = [Method(PROMPT, colours[PROMPT], "solid", (Place("", (), None),))]
     for number, (name, given) in enumerate(steerings.items()):
-        places, parts = _places(name, given, model)
-        dash = _DASHES[number % len(_DASHES)]
-        methods.append(Method(name, colours[name], dash, places, parts))
+        look = (name, colours[name], _DASHES[number % len(_DASHES)])
+        methods.append(_method(look, given, model))
     return tuple(methods)
 
 
-def _places(
-    name: str, given: "Steering | Family", model: HookedModel
-) -> tuple[tuple[Place, ...], tuple[Place, ...]]:
+def _method(
+    look: tuple[str, str, str], given: "Steering | Family", model: HookedModel
+) -> Method:
+    name = look[0]
     if isinstance(given, Mapping) and given:
-        by_site = {as_site(where, model): _checked(name, one) for where, one in given.items()}
-        order = sorted(by_site)
-        return tuple(_place(by_site[site], model, f"layer {site.layer}") for site in order), ()
+        order = sorted(given, key=lambda where: as_site(where, model))
+        places = [
+            _place(_checked(name, given[where]), model, _label(as_site(where, model)))
+            for where in order
+        ]
+        return Method(*look, tuple(places), keys=tuple(order))
     steering = _checked(name, given).on(model)
     layers = _layers(steering)
     if len(layers) == 1:
-        return (_place(steering, model, f"layer {layers[0]}"),), ()
-    parts = tuple(
-        _place(_part(steering, layer), model, f"layer {layer} alone") for layer in layers
-    )
-    return (_place(steering, model, ALL_LAYERS),), parts
+        return Method(*look, (_place(steering, model, f"layer {layers[0]}"),))
+    parts = [_place(_part(steering, layer), model, f"layer {layer} alone") for layer in layers]
+    return Method(*look, (_place(steering, model, ALL_LAYERS),), tuple(parts))
+
+
+def _label(site: Site) -> str:
+    return f"layer {site.layer}" if site.stream == "resid_post" else str(site)
 
 
 def _place(steering: Steering, model: HookedModel, label: str) -> Place:

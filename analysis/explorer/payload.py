@@ -12,7 +12,7 @@ import numpy as np
 from steerlens.prompts import show
 
 from ..figures.tokens import visible
-from .methods import PROMPT, UNSTEERED, Method, Place
+from .methods import PROMPT, UNSTEERED, Method
 from .readings import MEASURES, VIEWS, Change, Reading
 from .study import Study
 from .texts import tokens_of
@@ -26,6 +26,8 @@ LABELS = {
     "rank1_share": "share of the change along the direction (1 = all)",
 }
 State = dict[str, Any]
+NAMES = ("text", "method", "place", "strength", "layer", "view", "measure", "minus", "token")
+"""What a state has."""
 
 
 def key_of(text: int, method: str, place: int, strength: float) -> str:
@@ -95,15 +97,15 @@ def words_of(study: Study, readings: Iterable[Reading]) -> dict[str, str]:
 
 def text_json(study: Study, number: int, completions: bool = True) -> dict[str, Any]:
     """A text as the payload has it; without completions, those are written later."""
-    text = study.text(number)
+    line = study.line(number)
     written = [
         {"method": method, "text": study.completion(number, method) if completions else ""}
         for method in (UNSTEERED, PROMPT)
     ]
     return {
-        "question": text.question,
-        "instruction": text.instruction,
-        "tokens": tokens_of(text),
+        "question": line.question,
+        "instruction": line.instruction,
+        "tokens": tokens_of(line),
         "completions": written,
     }
 
@@ -141,11 +143,6 @@ def curves_json(curves: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
         }
         for curve in curves
     ]
-
-
-def places_of(method: Method, live: bool) -> list[tuple[int, Place]]:
-    """The places of a method with their numbers in the payload."""
-    return list(enumerate(method.offered(live)))
 
 
 def measures_json(study: Study) -> list[dict[str, Any]]:

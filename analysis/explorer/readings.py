@@ -32,6 +32,10 @@ class Change:
     down: Ranked
 
 
+Lens = tuple[tuple[Change, ...], ...]
+"""Of each layer and token."""
+
+
 @dataclass(frozen=True, eq=False)
 class Reading:
     """All numbers of one method at one place and strength on one text.
@@ -53,7 +57,7 @@ class Reading:
     kl_by_token: Float[np.ndarray, " token"]
     changes: tuple[Change, ...]
     delta: dict[Site, Float[Tensor, "token d_model"]] = field(repr=False)
-    lens: tuple[tuple[Change, ...], ...] | None = None
+    lens: Lens | None = None
     text: str | None = None
 
     @property

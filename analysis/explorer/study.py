@@ -4,12 +4,12 @@ Nothing is measured before it is asked for, and nothing twice. A worker thread m
 another one reads what is there.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from steerlens.conversations import Conversation
-from steerlens.generation import generate, prompted_pairs
-from steerlens.prompts import Prompt, PromptPair
+from steerlens.generation import end_tokens, stream
+from steerlens.prompts import PromptPair
 from steerlens.sampling import Sampling
 from steerlens.sinks import require_times
 from steerlens.steering import Steering
@@ -21,11 +21,17 @@ from ..measures.plain_side import ANY_INSTRUCTION, instruction_of, require_basel
 from .lens import lens_of
 from .methods import PROMPT, UNSTEERED, Method, Place, Steerings, as_methods
 from .passes import Pass, run_of
-from .readings import Reading, reading_of
-from .texts import Text, Units, text_of
+from .readings import Lens, Reading, reading_of
+from .texts import Line, Text, Units, text_of
 
 Key = tuple[int, str, str, float]
 """Text, method, label of the place, strength."""
+Said = Callable[[str], None]
+"""Hears what a model has written so far."""
+
+
+def nobody(words: str) -> None:
+    """Hears nothing."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +47,7 @@ class Study:
     baseline: str
     sinks: float
     equivalents: tuple[str, ...] = ()
+    lines: dict[int, Line] = field(default_factory=dict)
     texts: dict[int, Text] = field(default_factory=dict)
     readings: dict[Key, Reading] = field(default_factory=dict)
     written: dict[tuple[int, str], str] = field(default_factory=dict)
@@ -72,35 +79,53 @@ class Study:
         given = (list(pairs), units, chosen, sampling, baseline, sinks, tuple(equivalents))
         return cls(model, methods, *given)
 
-    def text(self, number: int) -> Text:
-        """A text with its two runs; ValueError if there is none of this number."""
+    def line(self, number: int) -> Line:
+        """A text before anything is run; ValueError if there is none of this number."""
         if not 0 <= number < len(self.pairs):
             raise ValueError(f"There are texts 0 to {len(self.pairs) - 1}; asked for {number}.")
+        if number not in self.lines:
+            self.lines[number] = Line.of(self.model, self.pairs[number], self.baseline)
+        return self.lines[number]
+
+    def text(self, number: int) -> Text:
+        """A text with its two runs."""
+        line = self.line(number)
         if number not in self.texts:
-            given = (self.pairs[number], number, self.units, self.baseline, self.sinks)
+            given = (line, number, self.units, self.baseline, self.sinks)
             self.texts[number] = text_of(self.model, *given)
         return self.texts[number]
 
-    def ask(self, question: str, instruction: str) -> int:
-        """The number of the text of a question; the prompted model answers one that is new."""
-        for number, pair in enumerate(self.pairs):
-            if _asks(pair, question, instruction):
+    def asking(self, question: str, instruction: str) -> int | None:
+        """The number of the text of a question under an instruction, if there is one."""
+        for number in range(len(self.pairs)):
+            line = self.line(number)
+            if (line.question, line.instruction) == (question, instruction):
                 return number
-        made = prompted_pairs(
-            self.model,
-            [question],
-            instruction,
-            max_new_tokens=self.sampling.max_new_tokens,
-            temperature=self.sampling.temperature,
-            seed=self.sampling.seed,
-        )
-        self.pairs.append(made[0])
-        return len(self.pairs) - 1
+        return None
 
-    def place(self, method: str, label: str) -> Place:
-        """A place of a method by its label."""
-        found = next(one for one in self.methods if one.name == method)
-        return next(place for place in found.offered(True) if place.label == label)
+    def ask(self, question: str, instruction: str, said: Said = nobody) -> int:
+        """The number of the text of a question; the prompted model answers one that is new.
+
+        `said` hears the answer as it grows, and may stop it by an exception.
+        """
+        known = self.asking(question, instruction)
+        if known is not None:
+            return known
+        if not question.strip() or not instruction.strip():
+            raise ValueError("Write a question and an instruction: both are needed to compare.")
+        words, ids, ends = "", list[int](), end_tokens(self.model)
+        prompt = Conversation(question, system=instruction)
+        for piece in stream(self.model, prompt, sampling=self.sampling):
+            words += piece.text
+            ids += [piece.token] if piece.token not in ends else []
+            said(words)
+        if not ids:
+            raise ValueError(
+                "The prompted model ended its turn at once, so there is no response to measure on. "
+                "Ask something else, or explore with another seed or temperature."
+            )
+        self.pairs.append(PromptPair.with_system(question, instruction, tuple(ids)))
+        return len(self.pairs) - 1
 
     def reading(self, text: int, method: str, place: Place, strength: float) -> Reading:
         """The numbers of a method on a text; exactly 0 at strength 0, which runs nothing."""
@@ -115,62 +140,70 @@ class Study:
             return text.prompted
         if strength == 0 or place.steering is None:
             return replace(text.plain, added={}, steered=())
-        return run_of(self.model, text.row, text.number, place.steering.scaled(strength))
+        return run_of(self.model, text.line.row, text.number, place.steering.scaled(strength))
 
     def with_lens(self, text: int, method: str, place: Place, strength: float) -> Reading:
         """The same with the logit lens of the change, which takes longer than all the rest."""
         reading = self.reading(text, method, place, strength)
         if reading.lens is None:
             lens = tuple(lens_of(self.model, self.text(text).plain.outputs, reading.delta))
-            reading = replace(reading, lens=lens)
-            self.readings[text, method, place.label, float(strength)] = reading
+            return self.keep_lens(text, method, place, strength, lens)
         return reading
 
-    def with_text(self, text: int, method: str, place: Place, strength: float) -> Reading:
-        """The same with what the method writes."""
+    def keep_lens(
+        self, text: int, method: str, place: Place, strength: float, lens: Lens
+    ) -> Reading:
+        """The reading with a logit lens that was looked through layer by layer."""
+        key = (text, method, place.label, float(strength))
+        self.readings[key] = replace(self.readings[key], lens=lens)
+        return self.readings[key]
+
+    def with_text(
+        self, text: int, method: str, place: Place, strength: float, said: Said = nobody
+    ) -> Reading:
+        """The same with what the method writes, which `said` hears as it grows."""
         reading = self.reading(text, method, place, strength)
         if reading.text is None:
-            return self.wrote(text, method, place, strength, self._writes(text, place, strength))
+            words = self._writes(text, place, strength, said)
+            key = (text, method, place.label, float(strength))
+            reading = replace(self.readings[key], text=words)
+            self.readings[key] = reading
         return reading
 
-    def wrote(
-        self, text: int, method: str, place: Place, strength: float, words: str
-    ) -> Reading:
-        """The reading with the words that the method wrote, which were streamed."""
-        reading = replace(self.reading(text, method, place, strength), text=words)
-        self.readings[text, method, place.label, float(strength)] = reading
-        return reading
-
-    def _writes(self, text: int, place: Place, strength: float) -> str:
+    def _writes(self, text: int, place: Place, strength: float, said: Said) -> str:
         if place.steering is None:
             return self.completion(text, PROMPT)
         if strength == 0:
-            return self.completion(text, UNSTEERED)
-        return self._generated(self.asked(text), place.steering.scaled(strength))
+            return self.completion(text, UNSTEERED, said)
+        return self._written(self._asked(text), place.steering.scaled(strength), said)
 
-    def completion(self, text: int, method: str) -> str:
+    def completion(self, text: int, method: str, said: Said = nobody) -> str:
         """What is written without steering: "unsteered" anew, "prompt" as the pair has it."""
         if (text, method) not in self.written:
-            pair = self.pairs[text]
-            words = (
-                self._generated(self.asked(text), None)
-                if method == UNSTEERED
-                else pair.response
-                if isinstance(pair.response, str)
-                else tokenizer_of(self.model).decode(list(map(int, pair.response)))
-            )
+            response = self.pairs[text].response
+            if method == UNSTEERED:
+                words = self._written(self._asked(text), None, said)
+            elif isinstance(response, str):
+                words = response
+            else:
+                words = tokenizer_of(self.model).decode(list(map(int, response)))
             self.written[text, method] = words
         return self.written[text, method]
 
-    def asked(self, text: int) -> Prompt:
+    def _asked(self, text: int) -> str | Conversation:
         """What a steered or unsteered model is asked: the plain side, under the baseline."""
         plain, system = self.pairs[text].plain, instruction_of(self.baseline)
-        if not isinstance(plain, Conversation) or system is None:
+        if isinstance(plain, str):
             return plain
-        return replace(plain, system=system)
+        assert isinstance(plain, Conversation)
+        return plain if system is None else replace(plain, system=system)
 
-    def _generated(self, prompt: Prompt, steering: Steering | None) -> str:
-        return generate(self.model, [prompt], steering, sampling=self.sampling).texts[0]
+    def _written(self, prompt: str | Conversation, steering: Steering | None, said: Said) -> str:
+        words = ""
+        for piece in stream(self.model, prompt, steering, sampling=self.sampling):
+            words += piece.text
+            said(words)
+        return words
 
     def references(self, text: int) -> list[dict[str, object]]:
         """The relative RMSE of other prompts on a text: any instruction, and equivalent ones."""
@@ -203,16 +236,6 @@ class Study:
 
 
 _CURVE = {"rmse": "relative_rmse", "low": "low", "high": "high"}
-
-
-def _asks(pair: PromptPair, question: str, instruction: str) -> bool:
-    plain, prompted = pair.plain, pair.prompted
-    if not isinstance(plain, Conversation) or not isinstance(prompted, Conversation):
-        return False
-    return (plain, prompted) == (
-        Conversation(question),
-        Conversation(question, system=instruction),
-    )
 
 
 def as_strengths(strengths: Sequence[float]) -> tuple[float, ...]:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from steerlens.conversations import Conversation
 from steerlens.prompts import Encoded, PromptPair, show
+from steerlens.runtime.turns import in_turn
 from steerlens.sinks import require_ordinary
 from steerlens.sites import Site
 from steerlens.types import HookedModel
@@ -65,24 +66,29 @@ class Units:
 
 
 @dataclass(frozen=True, eq=False)
-class Text:
-    """One pair, both of its runs, and what everything is measured by.
+class Line:
+    """A pair as one reads it, before anything is run: its plain row, and what the template wrote.
 
-    `target` is the prompt's accumulated change, `local` what each layer adds because of it; `kept`
-    are the tokens that are no sinks.
+    `question` and `instruction` are those of a conversation; of raw text they are the two sides.
     """
 
-    number: int
     pair: PromptPair
-    row: Encoded
-    plain: Pass
-    prompted: Pass
-    target: Deltas
-    local: Deltas
-    axes: Vectors
-    kept: Kept
-    template: tuple[bool, ...]
+    rows: tuple[Encoded, Encoded]
     tokens: tuple[str, ...]
+    template: tuple[bool, ...]
+
+    @classmethod
+    def of(cls, model: HookedModel, pair: PromptPair, baseline: str) -> "Line":
+        """The tokens of both sides of a pair; ValueError where they cannot be compared."""
+        with in_turn(model):  # a tokenizer serves one thread at a time
+            plain, prompted = rows_of(model, pair, baseline)
+            template = of_template(model, plain, pair)
+            return cls(pair, (plain, prompted), tuple(show(model, plain.ids)), tuple(template))
+
+    @property
+    def row(self) -> Encoded:
+        """The plain side."""
+        return self.rows[0]
 
     @property
     def response(self) -> tuple[str, ...]:
@@ -91,7 +97,7 @@ class Text:
 
     @property
     def question(self) -> str:
-        """What is asked, as one reads it."""
+        """What is asked."""
         plain = self.pair.plain
         return plain.user if isinstance(plain, Conversation) else str(plain)
 
@@ -102,38 +108,40 @@ class Text:
         return (prompted.system or "") if isinstance(prompted, Conversation) else str(prompted)
 
 
+@dataclass(frozen=True, eq=False)
+class Text:
+    """One pair, both of its runs, and what everything is measured by.
+
+    `target` is the prompt's accumulated change, `local` what each layer adds because of it; `kept`
+    are the tokens that are no sinks. `number` is that of the pair.
+    """
+
+    number: int
+    line: Line
+    plain: Pass
+    prompted: Pass
+    target: Deltas
+    local: Deltas
+    axes: Vectors
+    kept: Kept
+
+
 def text_of(
-    model: HookedModel,
-    pair: PromptPair,
-    number: int,
-    units: Units,
-    baseline: str,
-    sinks: float,
+    model: HookedModel, line: Line, number: int, units: Units, baseline: str, sinks: float
 ) -> Text:
     """A text with both runs; `number` beyond the given pairs is one of the user's own."""
-    aligned = align(model, [pair], range(model.cfg.n_layers), baseline=baseline)
-    row, prompted = rows_of(model, pair, baseline)
-    runs = run_of(model, row, number), run_of(model, prompted, number)
+    aligned = align(model, [line.pair], range(model.cfg.n_layers), baseline=baseline)
+    plain, prompted = (run_of(model, row, number) for row in line.rows)
     target = {
-        site: runs[1].outputs[site].double() - runs[0].outputs[site].double()
+        site: prompted.outputs[site].double() - plain.outputs[site].double()
         for site in aligned.sites
     }
     given = number < len(units.kept)
     kept = units.kept[number] if given else _kept(aligned, sinks)
     axes = units.mean if units.of_pair is None or not given else units.of_pair[number]
-    return Text(
-        number=number,
-        pair=pair,
-        row=row,
-        plain=runs[0],
-        prompted=runs[1],
-        target=target,
-        local=prompt_deltas(model, aligned, "local"),
-        axes=_own(target, kept) if axes is None else axes,
-        kept=kept,
-        template=tuple(of_template(model, row, pair)),
-        tokens=tuple(show(model, row.ids)),
-    )
+    local = prompt_deltas(model, aligned, "local")
+    own = _own(target, kept) if axes is None else axes
+    return Text(number, line, plain, prompted, target, local, own, kept)
 
 
 def _kept(aligned: Aligned, sinks: float) -> Kept:
@@ -146,11 +154,11 @@ def _own(target: Deltas, kept: Kept) -> Vectors:
     return {site: target[site][keep].mean(dim=0) for site, keep in kept.items()}
 
 
-def tokens_of(text: Text) -> list[dict[str, object]]:
+def tokens_of(line: Line) -> list[dict[str, object]]:
     """The whole plain row as the payload has it."""
-    first = text.row.response
+    first = line.row.response
     listed: list[dict[str, object]] = []
-    for place, (token, template) in enumerate(zip(text.tokens, text.template, strict=True)):
+    for place, (token, template) in enumerate(zip(line.tokens, line.template, strict=True)):
         entry: dict[str, object] = {
             "text": visible(token),
             "index": place - first if place >= first else None,
