@@ -18,7 +18,7 @@ from steerlens.types import HookedModel
 
 from ..figures.tokens import TokenView
 from ..measures.plain_side import BY_TEMPLATE, plain_side
-from .grid import Grid, Told, payload_of, silently
+from .grid import Grid, payload_of
 from .methods import PROMPT, Place, Steerings, by_name
 from .notebook import missing_widget, new_twin, notebook_content, shown_live, static_bundle
 from .page import BUDGET, explorer_page, write_page
@@ -120,6 +120,11 @@ class Explorer:
     # -- What is measured --------------------------------------------------------------------------
 
     @property
+    def pair(self) -> PromptPair:
+        """The present question, plain and under the instruction, with the response to both."""
+        return self.study.pairs[self.state["text"]]
+
+    @property
     def place(self) -> Place:
         """Where the present method steers."""
         return by_name(self.study.methods, self.state["method"]).offered(True)[self.state["place"]]
@@ -161,9 +166,7 @@ class Explorer:
             return
         display(shown_live(self.study, self.state, self.title, made_by(self.study), twin).view)
 
-    def _repr_mimebundle_(
-        self, include: object = None, exclude: object = None
-    ) -> dict[str, Any]:
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, Any]:
         """What stays in a notebook: static HTML, and a picture where kaleido can make one."""
         return self._bundle("")
 
@@ -183,16 +186,12 @@ class Explorer:
         *,
         completions: bool = True,
         lens: bool = True,
-        told: Told = silently,
     ) -> dict[str, Any]:
         """The content of a static page over all methods, places, strengths and texts."""
-        grid = Grid(
-            tuple(range(len(self.study.pairs)) if texts is None else texts),
-            self.study.strengths if strengths is None else as_strengths(strengths),
-            completions,
-            lens,
-        )
-        return payload_of(self.study, grid, self.state, self.title, made_by(self.study), told)
+        numbers = tuple(range(len(self.study.pairs)) if texts is None else texts)
+        chosen = self.study.strengths if strengths is None else as_strengths(strengths)
+        grid = Grid(numbers, chosen, completions, chosen if lens else ())
+        return payload_of(self.study, grid, self.state, self.title, made_by(self.study))
 
     def save(
         self,
@@ -202,13 +201,12 @@ class Explorer:
         *,
         completions: bool = True,
         lens: bool = True,
-        told: Told = silently,
     ) -> Path:
         """The static twin as one HTML file, which works from anywhere, without a network.
 
         Without `completions` and the logit `lens` it is made faster, and is smaller.
         """
-        content = self.payload(texts, strengths, completions=completions, lens=lens, told=told)
+        content = self.payload(texts, strengths, completions=completions, lens=lens)
         html = explorer_page(content)
         if (size := len(html.encode())) > BUDGET:
             warnings.warn(

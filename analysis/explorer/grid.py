@@ -1,9 +1,10 @@
 """The grid of a static page: which readings are in it, and the whole payload of them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..measures.progress import watched
 from .methods import PROMPT, by_name
 from .payload import (
     FORMAT,
@@ -22,17 +23,10 @@ from .payload import (
 from .readings import Reading
 from .study import Study
 
-Told = Callable[[str, float], None]
-"""Is told what is being done, and the share of all that is done."""
-
-
-def silently(text: str, share: float) -> None:
-    """Tell nobody."""
-
 
 @dataclass(frozen=True)
 class Grid:
-    """Which texts at which strengths, and what of each: completions, the logit lens.
+    """Which texts at which strengths; those of `lens` with the logit lens, and the prompt's if any.
 
     Unless `anew`, only what is known already is in it: what was measured and written. A `live` one
     has every text, so that the numbers of texts are the study's own, and what is missing is asked
@@ -42,7 +36,7 @@ class Grid:
     texts: tuple[int, ...]
     strengths: tuple[float, ...]
     completions: bool = True
-    lens: bool = True
+    lens: tuple[float, ...] = ()
     anew: bool = True
     live: bool = False
     measured: tuple[int, ...] | None = None
@@ -60,10 +54,9 @@ def payload_of(
     state: State,
     title: str,
     made: Mapping[str, object],
-    told: Told = silently,
 ) -> dict[str, Any]:
     """Everything that a page needs; what is not measured yet is measured now."""
-    cells = _readings(study, grid, told)
+    cells = _readings(study, grid)
     return {
         "format": FORMAT,
         "title": title,
@@ -125,7 +118,7 @@ class Cell:
         return effect_json(self.method, self.place, self.reading)
 
 
-def _readings(study: Study, grid: Grid, told: Told) -> list[Cell]:
+def _readings(study: Study, grid: Grid) -> list[Cell]:
     wanted = [
         (number, place, method, index, where, strength)
         for number, place in grid.run.items()
@@ -134,12 +127,12 @@ def _readings(study: Study, grid: Grid, told: Told) -> list[Cell]:
         for strength in ((1.0,) if method.name == PROMPT else grid.strengths)
     ]
     cells = []
-    for done, (number, place, method, index, where, strength) in enumerate(wanted):
+    for number, place, method, index, where, strength in watched(wanted, "readings", "reading"):
         given = (number, method.name, where, strength)
         if not grid.anew and (number, method.name, where.label, strength) not in study.readings:
             continue
-        told(f"{method.name} {where.label} at {strength:g}, text {place + 1}", done / len(wanted))
-        reading = study.with_lens(*given) if grid.lens else study.reading(*given)
+        seen = strength in grid.lens or (grid.lens and method.name == PROMPT)
+        reading = study.with_lens(*given) if seen else study.reading(*given)
         if grid.completions and grid.anew:
             reading = study.with_text(*given)
         cells.append(Cell(place, method.name, index, reading))

@@ -14,16 +14,13 @@ from torch import Tensor
 from steerlens.identity import device_of
 from steerlens.prompts import Encoded, stack
 from steerlens.runtime.forward import logits_from
-from steerlens.sites import Site
 from steerlens.types import HookedModel
 
 from .passes import Outputs
 from .readings import SHOWN_BY_LENS, Change
 
 
-def lens_of(
-    model: HookedModel, plain: Outputs, delta: Outputs
-) -> Iterator[tuple[Change, ...]]:
+def lens_of(model: HookedModel, plain: Outputs, delta: Outputs) -> Iterator[tuple[Change, ...]]:
     """For each layer, what the change of every token leads to; one layer at a time."""
     for site, change in delta.items():
         before = plain[site]

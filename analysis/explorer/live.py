@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from steerlens.types import whole_number
+
 from .lens import lens_of
 from .methods import PROMPT, UNSTEERED, Place, by_name
 from .payload import (
@@ -113,6 +115,7 @@ class _Answer:
     live: Live
     id: Any
     last: float = 0.0
+    told: float = 0.0
 
     def give(self, asked: Mapping[str, Any]) -> None:
         """Numbers first, then the text as it is written, then the lens, which takes longest."""
@@ -134,15 +137,16 @@ class _Answer:
         words = [asked.get(name) for name in ("question", "instruction")]
         if None in words:
             return int(asked.get("text", self.live.state["text"]))
-        given = asked.get("text")
-        line = self.live.study.line(given) if _among(given, self.live.study) else None
-        if line is not None and [line.question, line.instruction] == words:
-            return int(given)  # pyright: ignore[reportArgumentType]  _among has looked
+        given = whole_number(asked.get("text"))
+        if given is not None and given in range(len(self.live.study.pairs)):
+            line = self.live.study.line(given)
+            if [line.question, line.instruction] == words:
+                return given
         self._progress("The prompted model answers", 0.0)
 
         def said(so_far: str) -> None:
             self._go_on()
-            self._progress(f"The prompted model answers: {so_far[-60:]}", None)
+            self._progress(f"The prompted model answers: {so_far[-60:]}", None, passing=True)
 
         return self.live.study.ask(str(words[0]), str(words[1]), said)
 
@@ -165,13 +169,12 @@ class _Answer:
 
     def _introduced(self, number: int, prompt: Reading, curves: list[dict[str, Any]]) -> None:
         study = self.live.study
-        written = (number, UNSTEERED) in study.written
         self._say(
             {
                 "type": "text",
                 "id": self.id,
                 "index": number,
-                "text": text_json(study, number, completions=written),
+                "text": text_json(study, number, completions=False),
                 "curves": curves,
                 "prompt": reading_json(prompt),
             }
@@ -217,7 +220,7 @@ class _Answer:
                 self._go_on()
                 layers.append(layer)
                 said = f"Looking at layer {len(layers)} of {n_layers} through the logit lens"
-                self._progress(said, len(layers) / n_layers)
+                self._progress(said, len(layers) / n_layers, passing=True)
             study.keep_lens(number, method, place, strength, tuple(layers))
         self._send(number, method, index, study.reading(number, method, place, strength))
 
@@ -247,15 +250,15 @@ class _Answer:
         if self.live.stopping or self.live.request is not None:
             raise _Over
 
-    def _progress(self, text: str, share: float | None) -> None:
+    def _progress(self, text: str, share: float | None, passing: bool = False) -> None:
+        """Say what is being done; of what passes by, no more than one can read."""
+        if passing and time.monotonic() - self.told < OFTEN:
+            return
+        self.told = time.monotonic()
         self._say({"type": "progress", "id": self.id, "text": text, "share": share})
 
     def _say(self, message: Message) -> None:
         self.live.send(message)
-
-
-def _among(number: object, study: Study) -> bool:
-    return isinstance(number, int) and 0 <= number < len(study.pairs)
 
 
 def _without_words(state: State) -> State:

@@ -1,5 +1,6 @@
 """The methods of an explorer: under which name, and at which places each of them steers."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -71,17 +72,15 @@ def as_methods(steerings: Steerings, model: HookedModel) -> tuple[Method, ...]:
     return tuple(methods)
 
 
-def _method(
-    look: tuple[str, str, str], given: "Steering | Family", model: HookedModel
-) -> Method:
+def _method(look: tuple[str, str, str], given: "Steering | Family", model: HookedModel) -> Method:
     name = look[0]
     if isinstance(given, Mapping) and given:
-        order = sorted(given, key=lambda where: as_site(where, model))
+        order = sorted(given.items(), key=lambda item: as_site(item[0], model))
         places = [
-            _place(_checked(name, given[where]), model, _label(as_site(where, model)))
-            for where in order
+            _place(_checked(name, one), model, _label(as_site(where, model)))
+            for where, one in order
         ]
-        return Method(*look, tuple(places), keys=tuple(order))
+        return Method(*look, tuple(places), keys=tuple(where for where, _ in order))
     steering = _checked(name, given).on(model)
     layers = _layers(steering)
     if len(layers) == 1:
@@ -127,3 +126,24 @@ def by_name(methods: Sequence[Method], name: str) -> Method:
     raise ValueError(
         f"There is no method {name!r}. There are {', '.join(one.name for one in methods)}."
     )
+
+
+def families(steerings: Mapping[str, Steering]) -> "dict[str, Steering | Family]":
+    """Steerings of files, those of one method at several layers as one family.
+
+    They are taken for one where their names are alike but for numbers, `CAA (joy_3)` and
+    `CAA (joy_4)`, and each steers one site, another than the others do.
+    """
+    alike: dict[str, list[str]] = {}
+    for name in steerings:
+        alike.setdefault(re.sub(r"\d+", "", name), []).append(name)
+    found: dict[str, Steering | Family] = {}
+    for bare, names in alike.items():
+        sites = [site for name in names for site in steerings[name].sites]
+        if len(names) == 1 or len(set(sites)) < len(sites) or len(sites) != len(names):
+            found |= {name: steerings[name] for name in names}
+            continue
+        stem = re.sub(r"[\s._-]*(layer|l)?[\s._-]*\)$", ")", bare).replace(" ()", "")
+        title = stem.rstrip(" ._-") if stem not in found else names[0]
+        found[title] = {steerings[name].sites[0]: steerings[name] for name in names}
+    return found

@@ -66,7 +66,7 @@ def notebook_content(
     """The payload of what stays in the notebook: the present text, as far as it was read soon."""
     read_soon(study, state)
     shown = state if state["strength"] in study.strengths else {**state, "strength": 1}
-    grid = Grid((state["text"],), study.strengths, completions=True, lens=False, anew=False)
+    grid = Grid((state["text"],), study.strengths, anew=False)
     study.with_text(state["text"], "prompt", study.methods[0].places[0], 1.0)
     return payload_of(study, grid, shown, title, made)
 
@@ -108,9 +108,7 @@ def shown_live(
     read_soon(study, state)
     texts = tuple(range(len(study.pairs)))
     number = state["text"]
-    grid = Grid(
-        texts, study.strengths, lens=False, anew=False, live=True, measured=(number,)
-    )
+    grid = Grid(texts, study.strengths, anew=False, live=True, measured=(number,))
     content = payload_of(study, grid, state, title, made)
     module = script() + (_HIDE.format(id=twin) if twin else "")
     view = _widget_class()(payload=content, _esm=module, _css=style())

@@ -92,15 +92,18 @@ def words_of(study: Study, readings: Iterable[Reading]) -> dict[str, str]:
         layers = (reading.changes, *(reading.lens or ()))
         ids |= {id_ for layer in layers for c in layer for id_, _ in (*c.up, *c.down)}
     listed = sorted(ids)
-    return {str(i): visible(word) for i, word in zip(listed, show(study.model, listed), strict=True)}
+    return {
+        str(i): visible(word) for i, word in zip(listed, show(study.model, listed), strict=True)
+    }
 
 
 def text_json(study: Study, number: int, completions: bool = True) -> dict[str, Any]:
-    """A text as the payload has it; without completions, those are written later."""
-    line = study.line(number)
+    """A text as the payload has it; without completions, the unsteered one only if it is known."""
+    line, known = study.line(number), (number, UNSTEERED) in study.written
+    unsteered = study.completion(number, UNSTEERED) if completions or known else ""
     written = [
-        {"method": method, "text": study.completion(number, method) if completions else ""}
-        for method in (UNSTEERED, PROMPT)
+        {"method": UNSTEERED, "text": unsteered},
+        {"method": PROMPT, "text": study.completion(number, PROMPT)},
     ]
     return {
         "question": line.question,

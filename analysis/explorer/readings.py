@@ -71,7 +71,9 @@ class Reading:
 def reading_of(text: Text, run: Pass, place: Place, strength: float) -> Reading:
     """The numbers of a run; the pass of the prompt itself is `text.prompted`."""
     is_prompt = run is text.prompted
-    delta = {site: h.double() - text.plain.outputs[site].double() for site, h in run.outputs.items()}
+    delta = {
+        site: h.double() - text.plain.outputs[site].double() for site, h in run.outputs.items()
+    }
     nothing = {site: torch.zeros_like(change) for site, change in delta.items()}
     added: Deltas = {site: run.added.get(site, nothing[site]).double() for site in delta}
     views: dict[View, Deltas] = {
@@ -127,12 +129,8 @@ def _change(plain: Float[Tensor, "d_vocab"], moved: Float[Tensor, "d_vocab"]) ->
     return Change(*(_ranked(weight, change, SHOWN) for weight in (up, down)))
 
 
-def _ranked(
-    weight: Float[Tensor, "d_vocab"], value: Float[Tensor, "d_vocab"], most: int
-) -> Ranked:
+def _ranked(weight: Float[Tensor, "d_vocab"], value: Float[Tensor, "d_vocab"], most: int) -> Ranked:
     """The ids of the largest weights above 0, with their values."""
     best = weight.topk(min(most, len(weight)))
     ids = [id_ for w, id_ in zip(best.values.tolist(), best.indices.tolist(), strict=True) if w > 0]
     return [(id_, float(value[id_])) for id_ in ids]
-
-

@@ -80,7 +80,7 @@ def _number_of_text(study: Study, state: State) -> int:
 
 def _place(method: Method, place: object) -> int:
     labels = [one.label for one in method.offered(True)]
-    number = labels.index(place) if place in labels else whole_number(place)
+    number = labels.index(str(place)) if place in labels else whole_number(place)
     if number is None or not 0 <= number < len(labels):
         raise ValueError(
             f"{method.name} has no place {place!r}. Its places are 0 to {len(labels) - 1}: "
@@ -119,11 +119,8 @@ def lines_of(study: Study, state: State) -> str:
     options = f"max_new_tokens={sampling.max_new_tokens}, temperature={sampling.temperature:g}"
     steered = [f"steering = {steering}"] if steering else []
     given = ", steering" if steering else ""
-    question = (
-        f"[sl.Conversation({text.question!r}, {text.instruction!r})]"
-        if method.name == PROMPT
-        else f"[sl.Conversation({text.question!r})]"
-    )
+    side = "prompted" if method.name == PROMPT else "plain"
+    question = f"[explorer.pair.{side}]"
     return "\n".join(
         [
             "import steerlens as sl",
@@ -157,9 +154,8 @@ def _steering(method: Method, state: State) -> str:
     named = f"steerings[{method.name!r}]"
     if state["place"] >= len(method.places):
         layer = place.layers[0]
-        kept = f"[(site, steer) for site, steer in {named}.on(model).placed if site.layer == {layer}]"
-        return f"{strength} * sl.Steering(tuple({kept}))"
+        kept = f"for site, steer in {named}.on(model).placed if site.layer == {layer}"
+        return f"{strength} * sl.Steering(tuple((site, steer) {kept}))"
     if method.keys:
         return f"{strength} * {named}[{method.keys[state['place']]!r}]"
     return f"{strength} * {named}"
-

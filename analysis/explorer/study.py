@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from steerlens.conversations import Conversation
 from steerlens.generation import end_tokens, stream
-from steerlens.prompts import PromptPair
+from steerlens.prompts import Encoded, PromptPair
 from steerlens.sampling import Sampling
 from steerlens.sinks import require_times
 from steerlens.steering import Steering
@@ -17,7 +17,7 @@ from steerlens.templates import tokenizer_of
 from steerlens.types import HookedModel
 
 from ..measures.faithfulness import EQUIVALENT, faithfulness, reworded
-from ..measures.plain_side import ANY_INSTRUCTION, instruction_of, require_baseline
+from ..measures.plain_side import ANY_INSTRUCTION, require_baseline
 from .lens import lens_of
 from .methods import PROMPT, UNSTEERED, Method, Place, Steerings, as_methods
 from .passes import Pass, run_of
@@ -190,15 +190,12 @@ class Study:
             self.written[text, method] = words
         return self.written[text, method]
 
-    def _asked(self, text: int) -> str | Conversation:
-        """What a steered or unsteered model is asked: the plain side, under the baseline."""
-        plain, system = self.pairs[text].plain, instruction_of(self.baseline)
-        if isinstance(plain, str):
-            return plain
-        assert isinstance(plain, Conversation)
-        return plain if system is None else replace(plain, system=system)
+    def _asked(self, text: int) -> Encoded:
+        """What a steered or unsteered model is asked: the plain side, as it is measured."""
+        row = self.line(text).row
+        return replace(row, ids=row.prompt_ids)
 
-    def _written(self, prompt: str | Conversation, steering: Steering | None, said: Said) -> str:
+    def _written(self, prompt: Encoded, steering: Steering | None, said: Said) -> str:
         words = ""
         for piece in stream(self.model, prompt, steering, sampling=self.sampling):
             words += piece.text
