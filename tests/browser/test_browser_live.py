@@ -131,7 +131,9 @@ def test_a_new_question_brings_its_text_and_curves(live, made):
     introduced["prompt"] = other["readings"]["0|prompt|0|1"]
     answer(opened, introduced | {"curves": []}, {"type": "vocabulary", "words": {"3": " baby"}})
     assert page.locator(".sle-tokentext[data-side=prompt] [role=option]").count() == 3
-    answer(opened, made[1] | {"id": 1, "key": "1|CAA|0|1", "reading": other["readings"]["0|CAA|0|1"]})
+    answer(
+        opened, made[1] | {"id": 1, "key": "1|CAA|0|1", "reading": other["readings"]["0|CAA|0|1"]}
+    )
     page.locator(".sle-row >> nth=0").focus()
     page.keyboard.press("End")
     answer(opened, introduced | {"curves": other["curves"]["0"]})

@@ -27,7 +27,9 @@ def expected(made, key):
         return lines[rest[1]][made["layers"].index(int(rest[2]))]
     if kind == "effect":
         text, method, place, strength, column = rest
-        rows = [r for r in made["effect"][text] if (r["method"], r["place"]) == (method, int(place))]
+        rows = [
+            r for r in made["effect"][text] if (r["method"], r["place"]) == (method, int(place))
+        ]
         return next(r[column] for r in rows if f"{r['strength']:g}" == strength)
     *of, token, way, rank = rest
     words = made["readings"]["|".join(of[:4])][kind]
@@ -225,7 +227,7 @@ def test_keep_shows_python_and_json(static):
     page = static(payload()).page
     page.get_by_role("button", name="Keep this view").click()
     python, made = (page.locator(f".sle-kept pre >> nth={i}").inner_text() for i in (0, 1))
-    assert 'explorer.set(text=0, method="CAA", place=0, strength=1, layer=3' in python
+    assert 'explorer.set(text=0, method="CAA", place=0, strength=1.0, layer=3' in python
     compile(python, "kept", "exec")
     assert page.evaluate("text => JSON.parse(text).method", made) == "CAA"
 
@@ -246,7 +248,9 @@ def test_two_explorers_in_one_page_do_not_disturb_each_other(static):
 
 
 def test_markup_in_names_and_texts_stays_text(static):
-    made = payload(methods=("<img src=x onerror=alert(1)>",), words=["<script>", "</script>", "&lt;"])
+    made = payload(
+        methods=("<img src=x onerror=alert(1)>",), words=["<script>", "</script>", "&lt;"]
+    )
     made["title"] = made["texts"][0]["question"] = "<b onclick='x'>title</b>"
     page = static(made).page
     assert page.locator(".sle-page img, .sle-page script, .sle-page b").count() == 0

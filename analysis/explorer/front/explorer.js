@@ -763,7 +763,7 @@ function withTokens(app, state, text) {
   if (!text || !tokens.length) return text || "(nothing)";
   const start = tokens.map(([, raw]) => raw).join("");
   const cut = text.startsWith(start) ? 0 : start.length - start.trimStart().length;
-  if (!text.startsWith(start.slice(cut)) && !start.slice(cut).startsWith(text)) return text;
+  if (!text.startsWith(start.slice(cut)) && !start.slice(cut).startsWith(text)) return text.trim();
   const pieces = [];
   let at = -cut; // where the next token begins in the text, which may lack the first spaces
   for (const [index, raw] of tokens) {
@@ -1945,16 +1945,16 @@ function copyButton(pre) {
 
 /** Python that shows the same state anew, with the methods of whoever made the page. */
 function pythonOf(state) {
-  const written = (value) => (typeof value === "string" ? JSON.stringify(value) : String(value));
-  const given = Object.entries(state)
-    .filter(([, value]) => value !== null)
-    .map(([name, value]) => `${name}=${written(value)}`);
+  const float = (value) => (Number.isInteger(value) ? value.toFixed(1) : String(value));
+  const written = (name, value) => (name === "strength" ? float(value) : JSON.stringify(value));
+  const given = Object.entries(state).filter(([, value]) => value !== null);
+  const fields = given.map(([name, value]) => `${name}=${written(name, value)}`).join(", ");
   return [
     "import steerlens as sl",
     "",
     "# model, steerings and pairs as they were given to sl.explore",
     "explorer = sl.explore(model, steerings=steerings, pairs=pairs)",
-    `explorer = explorer.set(${given.join(", ")})`,
+    `explorer = explorer.set(${fields})`,
   ].join("\n");
 }
 
