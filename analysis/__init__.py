@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 _HOME = {
+    "explorer.explorer": ["Explorer", "explore"],
     "figures": [
         "TokenView",
         "assumption_curves",
@@ -54,6 +55,7 @@ _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 __all__ = sorted(_MODULE_OF)  # pyright: ignore[reportUnsupportedDunderAll]
 
 if TYPE_CHECKING:
+    from .explorer.explorer import Explorer, explore
     from .figures import (
         TokenView,
         assumption_curves,

@@ -51,6 +51,8 @@ _HOME = {
 }
 # Whole modules under a shorter name: `sl.scope.response`, `sl.benchmark_set.read("positive")`.
 _MODULES = {"analysis": "analysis", "benchmark_set": "demo.benchmark_set", "scope": "scopes"}
+# Names of `analysis`, which needs steerlens and is loaded when they are asked for.
+_OF_ANALYSIS = ("explore",)
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = sorted(_MODULE_OF)  # pyright: ignore[reportUnsupportedDunderAll]
@@ -104,6 +106,8 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
         return importlib.import_module(f"steerlens.{_MODULES[name]}")
+    if name in _OF_ANALYSIS:
+        return getattr(importlib.import_module(f"steerlens.{_MODULES['analysis']}"), name)
     if name not in _MODULE_OF:
         raise AttributeError(f"module 'steerlens' has no attribute {name!r}")
     value = getattr(importlib.import_module(f"steerlens.{_MODULE_OF[name]}"), name)
@@ -112,4 +116,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_MODULE_OF})
+    return sorted({*globals(), *_MODULE_OF, *_OF_ANALYSIS})

@@ -18,6 +18,7 @@ from steerlens.prompts import (
     Conversation,
     Encoded,
     Messages,
+    Prompt,
     PromptPair,
     Prompts,
     as_question,
@@ -118,7 +119,7 @@ def generate(
 
 def stream(
     model: HookedModel,
-    prompt: str | Conversation,
+    prompt: Prompt,
     steering: Steering | None = None,
     *,
     sampling: Sampling | None = None,

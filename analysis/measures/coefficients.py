@@ -194,12 +194,7 @@ def _rows(
     deltas: Deltas,
     v: Float[Tensor, "token d_model"],
 ) -> pd.DataFrame:
-    delta = deltas[site]
-    dot, vv = (delta * v).sum(dim=-1), (v * v).sum(dim=-1)
-    along, norm = dot / vv, delta.norm(dim=-1)
-    off_axis = (delta - along[:, None] * v).norm(dim=-1)
-    relative = norm / aligned.plain.at(site).double().norm(dim=-1)
-    share = dot.square() / (norm.square() * vv)
+    numbers = cells(deltas[site], v, aligned.plain.at(site))
     return pd.DataFrame(
         {
             "example": aligned.example.numpy(),
@@ -210,11 +205,27 @@ def _rows(
             "method": entry.method,
             "strength": entry.strength,
             "strength_value": entry.strength_value,
-            "along": along.numpy(),
-            "off_axis": off_axis.numpy(),
-            "norm": norm.numpy(),
-            "relative_norm": relative.numpy(),
-            # 0/0 where nothing was changed: no direction, hence no share.
-            "rank1_share": share.numpy(),
+            **{name: values.numpy() for name, values in numbers.items()},
         }
     )
+
+
+def cells(
+    delta: Float[Tensor, "token d_model"],
+    v: Float[Tensor, "token d_model"],
+    plain: Float[Tensor, "token d_model"],
+) -> dict[str, Float[Tensor, "token"]]:
+    """The coefficients of some tokens at one site, by name, in float64; `plain` is what was there.
+
+    The share of what was not changed at all is NaN: it has no direction.
+    """
+    delta, v = delta.double(), v.double()
+    dot, vv = (delta * v).sum(dim=-1), (v * v).sum(dim=-1)
+    along, norm = dot / vv, delta.norm(dim=-1)
+    return {
+        "along": along,
+        "off_axis": (delta - along[:, None] * v).norm(dim=-1),
+        "norm": norm,
+        "relative_norm": norm / plain.double().norm(dim=-1),
+        "rank1_share": dot.square() / (norm.square() * vv),
+    }

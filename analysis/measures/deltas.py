@@ -21,7 +21,7 @@ from steerlens.activations import Activations, capture
 from steerlens.prompts import Encoded
 from steerlens.scopes import Scope, Window
 from steerlens.sites import Site
-from steerlens.steering import Steering, at
+from steerlens.steering import Steering, at, together
 from steerlens.types import Hook, HookedModel, Residual, Steer, Where
 
 from .aligned import Aligned
@@ -79,7 +79,7 @@ def prompt_deltas(model: HookedModel, aligned: Aligned, view: View = "accumulate
     """What the prompt did."""
     if view == "accumulated":
         return difference(aligned.prompted, aligned.plain)
-    return {site: _local_prompt_delta(model, aligned, site) for site in aligned.sites}
+    return _local_prompt_deltas(model, aligned)
 
 
 def steering_deltas(
@@ -132,22 +132,30 @@ class _Substituted:
         return h
 
 
-def _local_prompt_delta(
-    model: HookedModel, aligned: Aligned, site: Site
-) -> Float[Tensor, "token d_model"]:
-    if site.stream != "resid_post":
-        raise ValueError(
-            f"The local view of a prompt is what a whole layer adds, so it is read at resid_post; "
-            f"asked for at {site}. Use view='accumulated' there."
-        )
-    entry = Site(site.layer, "resid_pre")
-    received = capture(model, aligned.prompted_rows, entry, scope=aligned.span)
-    of_layer = []
+def _local_prompt_deltas(model: HookedModel, aligned: Aligned) -> Deltas:
+    """What every layer adds because of the prompt.
+
+    One pass a row is enough for all layers: each is given the prompted activations on the span, and
+    what comes before the span is the plain run's own, as no token sees a later one.
+    """
+    for site in aligned.sites:
+        if site.stream != "resid_post":
+            raise ValueError(
+                f"The local view of a prompt is what a whole layer adds, so it is read at "
+                f"resid_post; asked for at {site}. Use view='accumulated' there."
+            )
+    entries = [Site(site.layer, "resid_pre") for site in aligned.sites]
+    received = capture(model, aligned.prompted_rows, entries, scope=aligned.span)
+    of_layers = []
     for number, row in enumerate(aligned.plain_rows):
-        substitution = at(entry, Substitute(received.of(number, entry), aligned.span))
-        run = capture(model, [row], site, scope=aligned.span, steering=substitution)
-        of_layer.append(run.at(site))
-    return aligned.prompted.at(site).double() - torch.cat(of_layer).double()
+        given = [at(e, Substitute(received.of(number, e), aligned.span)) for e in entries]
+        run = capture(model, [row], aligned.sites, scope=aligned.span, steering=together(given))
+        of_layers.append(run)
+    return {
+        site: aligned.prompted.at(site).double()
+        - torch.cat([run.at(site) for run in of_layers]).double()
+        for site in aligned.sites
+    }
 
 
 def acts_on(

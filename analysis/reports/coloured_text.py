@@ -4,17 +4,15 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from steerlens.borders import split_at
-from steerlens.conversations import Conversation
 from steerlens.prompts import Encoded, PromptPair, show
 from steerlens.steering import Steering
-from steerlens.templates import tokenizer_of
 from steerlens.types import HookedModel
 
 from ..figures.tokens import TokenView, token_views
 from ..measures.deltas import acts_on
 from ..measures.entries import as_fitted
 from ..measures.plain_side import BY_TEMPLATE, rows_of
+from ..measures.template_tokens import of_template
 
 
 def coloured_text(
@@ -35,7 +33,7 @@ def coloured_text(
     """
     against = table.attrs.get("baseline", BY_TEMPLATE) if baseline is None else baseline
     row, _ = rows_of(model, pair, against)
-    texts, folded = show(model, row.ids), _of_template(model, row, pair)
+    texts, folded = show(model, row.ids), of_template(model, row, pair)
     of_layer = table.loc[(table["example"] == example) & (table["layer"] == layer)]
     drawn = {}
     for method in ("prompt", *steerings):
@@ -59,24 +57,6 @@ def coloured_text(
 def _sinks(rows: pd.DataFrame) -> list[bool]:
     """What the table marks as sinks; a table made by hand may mark none."""
     return rows["sink"].tolist() if "sink" in rows else [False] * len(rows)
-
-
-def _of_template(model: HookedModel, row: Encoded, pair: PromptPair) -> list[bool]:
-    """Which tokens of a row the template wrote: before the response, all but the user's words.
-
-    The turns before the question count as written by the template. Where the words cannot be found
-    again, or there are no turns, no token counts.
-    """
-    words = pair.plain.user.strip() if isinstance(pair.plain, Conversation) else ""
-    start = (row.text or "").rfind(words) if words else -1
-    if row.text is None or start < 0:
-        return [False] * len(row.ids)
-    ends = (start, start + len(words))
-    first, after = (len(split_at(tokenizer_of(model), row.text, end)[0]) for end in ends)
-    return [
-        place < min(first, row.response) or after <= place < row.response
-        for place in range(len(row.ids))
-    ]
 
 
 def _where(model: HookedModel, row: Encoded, steering: Steering | None) -> list[bool] | bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from steerlens.cli import fit, generate, measure, models
+from steerlens.cli import explore, fit, generate, measure, models
 
 app = typer.Typer(
     help="Steer language models by prompt or by activation, and see what it does per token.",
@@ -20,6 +20,7 @@ COMMANDS = (
     generate.generate,
     measure.compare,
     measure.faithfulness,
+    explore.explore,
     models.models,
     models.info,
     models.doctor,

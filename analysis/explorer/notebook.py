@@ -1,0 +1,130 @@
+"""The explorer in a notebook: a static page that stays, and a live view while there is a kernel.
+
+Two outputs, not one: a saved widget without its kernel shows nothing anywhere, so what lasts must
+be an output of its own. The live view hides the page as long as it is there.
+"""
+
+import base64
+import importlib.util
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import plotly.graph_objects as go
+
+from ..figures.tokens import TokenView
+from .grid import Grid, payload_of
+from .live import Live
+from .page import explorer_fragment, script, style
+from .payload import State
+from .study import Study
+
+SECONDS = 5.0
+"""So long, and until each method was read once, more strengths are read before a view is shown."""
+INSTALL = (
+    "The live view needs anywidget: pip install anywidget. "
+    "explorer.save(path) writes the static page without it."
+)
+_HIDE = """
+for (const twin of document.querySelectorAll('[data-steerlens-twin="{id}"]')) {{
+  twin.style.display = "none";
+}}
+"""
+
+
+def missing_widget() -> str | None:
+    """What to do where anywidget is not installed; None where it is."""
+    return None if importlib.util.find_spec("anywidget") else INSTALL
+
+
+@dataclass(frozen=True, eq=False)
+class ShownLive:
+    """A live view: the widget, and what answers it."""
+
+    view: Any
+    live: Live
+
+
+def read_soon(study: Study, state: State) -> None:
+    """Read the present text: every method as it is shown first, then more while time lasts."""
+    number, begun = state["text"], time.monotonic()
+    study.text(number)
+    for strength in sorted(study.strengths, key=lambda s: (abs(s - state["strength"]), s)):
+        for method in study.methods:
+            if method.places[0].steering is not None:
+                study.reading(number, method.name, method.places[0], strength)
+        if time.monotonic() - begun > SECONDS:
+            return
+
+
+def notebook_content(
+    study: Study, state: State, title: str, made: Mapping[str, object]
+) -> dict[str, Any]:
+    """The payload of what stays in the notebook: the present text, as far as it was read soon."""
+    read_soon(study, state)
+    shown = state if state["strength"] in study.strengths else {**state, "strength": 1}
+    grid = Grid((state["text"],), study.strengths, anew=False)
+    study.with_text(state["text"], "prompt", study.methods[0].places[0], 1.0)
+    return payload_of(study, grid, shown, title, made)
+
+
+def static_bundle(
+    content: Mapping[str, Any], fallback: TokenView, figure: go.Figure, twin: str
+) -> dict[str, Any]:
+    """What a notebook stores: the page, a picture where one can be made, and a line of text."""
+    html = explorer_fragment(content, fallback.html)
+    picture = png_of(figure)
+    return {
+        "text/plain": str(content["title"]),
+        "text/html": f'<div data-steerlens-twin="{twin}">{html}</div>',
+        **({"image/png": base64.b64encode(picture).decode()} if picture else {}),
+    }
+
+
+def png_of(figure: go.Figure) -> bytes | None:
+    """The figure as a picture, for documents that hold no HTML; None without kaleido or Chrome."""
+    if importlib.util.find_spec("kaleido") is None:
+        return None
+    try:
+        return figure.to_image("png", width=900, scale=2)
+    except Exception:  # kaleido has its own errors for each browser that it does not find
+        return None
+
+
+def new_twin() -> str:
+    """A name that ties a static page to the live view beneath it."""
+    return uuid.uuid4().hex[:12]
+
+
+def shown_live(
+    study: Study, state: State, title: str, made: Mapping[str, object], twin: str = ""
+) -> ShownLive:
+    """The live view of a state; ImportError that says how to get anywidget where it is missing."""
+    if (missing := missing_widget()) is not None:
+        raise ImportError(missing)
+    read_soon(study, state)
+    texts = tuple(range(len(study.pairs)))
+    number = state["text"]
+    grid = Grid(texts, study.strengths, anew=False, live=True, measured=(number,))
+    content = payload_of(study, grid, state, title, made)
+    module = script() + (_HIDE.format(id=twin) if twin else "")
+    view = _widget_class()(payload=content, _esm=module, _css=style())
+    live = Live(study, view.send, state, {number})
+    view.on_msg(lambda _, message, __: live.receive(message))
+    return ShownLive(view, live)
+
+
+@cache
+def _widget_class() -> Any:
+    import anywidget
+    import traitlets
+
+    class Widget(anywidget.AnyWidget):
+        """The view; its payload is what it starts with, everything else are messages."""
+
+        payload = traitlets.Dict().tag(sync=True)
+
+    return Widget

@@ -1,0 +1,133 @@
+"""`steerlens explore`: prompt and steering files side by side, as one page to click through."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from steerlens.cli import inputs, output
+from steerlens.cli.grouped import grouped
+from steerlens.cli.options import (
+    SINK_TIMES,
+    AsJson,
+    Backend,
+    Device,
+    Dtype,
+    FittedOn,
+    MaxNewTokens,
+    Model,
+    Out,
+    Pairs,
+    Seed,
+    Sinks,
+    Templating,
+)
+
+
+@dataclass(frozen=True)
+class Explored(Templating):
+    """The model, the grid of strengths and texts, and what the prompt is compared with."""
+
+    model: Model = "demo"
+    fitted_on: FittedOn = None
+    strengths: Annotated[
+        str, typer.Option(help="The strengths to choose from, 1 as fitted: 0,0.5,1,2,4.")
+    ] = "0,0.5,1,2,4"
+    texts: Annotated[
+        int,
+        typer.Option(
+            help="How many of the pairs are shown, the first ones; 0 for all. The others still "
+            "take part in the direction."
+        ),
+    ] = 2
+    equivalent: Annotated[
+        list[str] | None, typer.Option(help="The instruction in other words; repeatable.")
+    ] = None
+    baseline: Annotated[
+        str,
+        typer.Option(
+            help="What the prompt is compared with: template (what the chat template puts there by "
+            "itself), none (no system turn), neutral (an instruction that asks for nothing), or "
+            "the text of an instruction."
+        ),
+    ] = "template"
+    completions: Annotated[
+        bool, typer.Option(help="Whether every method writes at every strength, which takes long.")
+    ] = True
+    lens: Annotated[
+        bool, typer.Option(help="Whether the logit lens of every change is in the page.")
+    ] = True
+    sinks: Sinks = SINK_TIMES
+    seed: Seed = 0
+    temperature: Annotated[float, typer.Option(help="0 takes the likeliest token.")] = 0.8
+    max_new_tokens: MaxNewTokens = 60
+    backend: Backend = "auto"
+    device: Device = "cpu"
+    dtype: Dtype = "float32"
+    as_json: AsJson = False
+
+    @property
+    def numbers(self) -> tuple[float, ...]:
+        """The strengths as numbers."""
+        try:
+            found = tuple(float(part) for part in self.strengths.split(","))
+        except ValueError:
+            found = (math.nan,)
+        if not all(map(math.isfinite, found)):
+            raise ValueError(
+                f"--strengths is numbers with commas between them, 0,0.5,1,2,4; found "
+                f"{self.strengths!r}."
+            )
+        return found
+
+
+@grouped
+def explore(
+    pairs: Pairs,
+    steering: Annotated[
+        list[Path],
+        typer.Option(
+            help="A steering file; repeatable. Files of one method at several layers, whose names "
+            "are alike but for the number, are one method whose layer can be chosen."
+        ),
+    ],
+    out: Out,
+    explored: Explored,
+) -> None:
+    """Prompt and steering files on the same tokens, as one HTML page to click through.
+
+    Method, layer, strength and text can be chosen, and a token leads to its place in every panel.
+    The page needs no Python and no network. A line of the pairs file without a response is answered
+    by the prompted model first.
+    """
+    from steerlens.analysis.explorer.explorer import explore as explorer_of  # pyright: ignore[reportMissingImports]
+    from steerlens.analysis.explorer.methods import families  # pyright: ignore[reportMissingImports]
+    from steerlens.analysis.measures.plain_side import require_baseline  # pyright: ignore[reportMissingImports]
+    from steerlens.jsonl import read_prompt_pairs
+
+    lines, strengths = read_prompt_pairs(pairs), explored.numbers
+    require_baseline(explored.baseline)
+    inputs.require_folder_of(out)
+    inputs.require_steering_files(steering)
+    place = (explored.backend, explored.device, explored.template(), explored.dtype)
+    model = inputs.load(explored.model, *place)
+    steerings = families(inputs.steerings_of(steering, model, explored.fitted_on))
+    answered = inputs.answered(model, lines, explored.seed, explored.max_new_tokens)
+    explorer = explorer_of(
+        model,
+        steerings=steerings,
+        pairs=answered,
+        strengths=strengths,
+        max_new_tokens=explored.max_new_tokens,
+        temperature=explored.temperature,
+        seed=explored.seed,
+        baseline=explored.baseline,
+        sinks=explored.sinks,
+        equivalents=explored.equivalent or (),
+    )
+    shown = range(min(explored.texts or len(answered), len(answered)))
+    explorer.save(out, shown, completions=explored.completions, lens=explored.lens)
+    content = {"page": str(out), "texts": len(shown), "methods": list(steerings)}
+    output.say(content, explored.as_json, f"The page is at {out}")
