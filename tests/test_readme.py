@@ -23,6 +23,7 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = [README, *(p.read_text(encoding="utf-8") for p in (ROOT / "docs" / "methods").glob("*.md"))]
 BLOCKS = [block for page in PAGES for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL)]
+REAL = [b for page in PAGES for b in re.findall(r"```python real\n(.*?)```", page, re.DOTALL)]
 SHELL = "".join(re.findall(r"```bash\n(.*?)```", README, re.DOTALL))
 COMMANDS = re.findall(r"^steerlens (.+)$", SHELL, re.MULTILINE)
 
@@ -44,6 +45,18 @@ def test_a_python_block_runs(
     exec(compile(BLOCKS[number], f"README block {number}", "exec"), {})
     assert len(shown) == BLOCKS[number].count(".show()")
     assert capsys.readouterr().out
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("number", range(len(REAL)))
+def test_a_python_block_on_the_real_model_runs(
+    number: int, smollm2: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    exec(compile(REAL[number], f"README block {number}, real", "exec"), {})
+    out = capsys.readouterr().out
+    assert "pirate" in out
+    assert (tmp_path / "out" / "heatmap.html").is_file()
 
 
 @pytest.mark.parametrize("line", COMMANDS)
