@@ -1,6 +1,8 @@
 """The tables of one comparison of prompt and steerings."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
@@ -12,7 +14,8 @@ from ..measures.plain_side import BY_TEMPLATE
 class Comparison:
     """Every table of one comparison. `layer` is shown where a picture shows a single layer.
 
-    `layer_reason` says why it is that one, and `baseline` what the plain side of every pair is.
+    `layer_reason` says why it is that one, and `baseline` what the plain side of every pair is;
+    `explorer` is the content of the linked views (`reports.linked`).
     """
 
     coefficients: pd.DataFrame
@@ -25,3 +28,4 @@ class Comparison:
     seed: int
     layer_reason: str = ""
     baseline: str = BY_TEMPLATE
+    explorer: Mapping[str, Any] | None = None

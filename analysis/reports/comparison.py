@@ -22,6 +22,7 @@ from ..measures.plain_side import BY_TEMPLATE
 from .coloured_text import coloured_text
 from .compared import Comparison
 from .found import found
+from .linked import SAYS, linked_views
 from .measured import (
     NUMBERS,
     Against,
@@ -73,10 +74,12 @@ def compare(
     ]
     others = in_other_words(pairs, equivalents, neutral)
     errors = faithfulness(model, pairs, entries, seed=seed, **others, **against)
+    shift = logit_shift(model, pairs, entries, baseline=baseline)
+    best = shift.loc[shift["method"] != "prompt"].sort_values("recovered")["method"].iloc[-1]
     return Comparison(
         coefficients=table,
         faithfulness=with_train(errors, len(train_pairs)),
-        logit_shift=logit_shift(model, pairs, entries, baseline=baseline),
+        logit_shift=shift,
         token_views=tuple(views),
         layer=shown.layer,
         n_train=len(train_pairs),
@@ -84,6 +87,7 @@ def compare(
         seed=seed,
         layer_reason=shown.reason,
         baseline=baseline,
+        explorer=linked_views(model, pairs, steerings, shown.layer, seed, against, best),
     )
 
 
@@ -121,6 +125,8 @@ def comparison_report(
             "The same question and the same random numbers under each method. The prompt column "
             "saw the instruction; the methods saw the question alone and were steered inside.",
         )
+    if comparison.explorer is not None:
+        page = page.heading("Look around").explorer(comparison.explorer, SAYS)
     page = _per_token(page, comparison)
     return _per_layer(page, comparison)
 

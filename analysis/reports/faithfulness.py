@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
@@ -23,6 +24,7 @@ from ..measures.least_squares import entries_for, split_by_question
 from ..measures.plain_side import BY_TEMPLATE
 from ..measures.rank_share import rank_share
 from .coloured_text import coloured_text
+from .linked import SAYS, linked_views
 from .measured import (
     NUMBERS,
     Against,
@@ -44,7 +46,8 @@ FOLDS = 5
 class FaithfulnessStudy:
     """Every table of the page. `layer` is shown where a picture has one layer.
 
-    `layer_reason` says why it is that one, and `baseline` what the plain side of every pair is.
+    `layer_reason` says why it is that one, and `baseline` what the plain side of every pair is;
+    `explorer` is the content of the linked views, where there are steerings (`reports.linked`).
     """
 
     coefficients: pd.DataFrame
@@ -59,6 +62,7 @@ class FaithfulnessStudy:
     seed: int
     layer_reason: str = ""
     baseline: str = BY_TEMPLATE
+    explorer: Mapping[str, Any] | None = None
 
 
 def faithfulness_study(
@@ -102,6 +106,7 @@ def faithfulness_study(
         seed=seed,
         layer_reason=shown.reason,
         baseline=baseline,
+        explorer=linked_views(model, pairs, steerings, shown.layer, seed, against),
     )
 
 
@@ -150,7 +155,10 @@ def faithfulness_report(
     study: FaithfulnessStudy, made: Mapping[str, object], title: str, intro: str
 ) -> Report:
     """All tables and pictures as one page."""
-    page = _tokens(Report(title=title, intro=intro, made=made), study)
+    page = Report(title=title, intro=intro, made=made)
+    if study.explorer is not None:
+        page = page.heading("Look around").explorer(study.explorer, SAYS)
+    page = _tokens(page, study)
     page = _assumptions(page, study)
     return page if study.faithfulness is None else _errors(page, study.faithfulness)
 

@@ -14,11 +14,13 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
+from ..explorer.page import explorer_assets, explorer_place
 from ..figures.tokens import TokenView
 from .html import (
     Part,
@@ -120,6 +122,16 @@ class Report:
             )
         return self._picture(view.html, says, alt)
 
+    def explorer(self, content: Mapping[str, Any], says: str) -> "Report":
+        """Linked views to click through; `content` is an explorer's `payload()`."""
+        if not isinstance(content, Mapping) or "readings" not in content:
+            raise TypeError(
+                "explorer takes what explorer.payload() gives: sl.explore(model, steerings=..., "
+                "pairs=...).payload()."
+            )
+        place = explorer_place(content, "<p>These views need scripts.</p>")
+        return self._with(f"<figure>{place}<figcaption>{escaped(says)}</figcaption></figure>")
+
     def table(self, table: pd.DataFrame, says: str) -> "Report":
         """The table, numbers to three significant digits, no index; over 12 rows it is folded up.
 
@@ -152,6 +164,8 @@ class Report:
         halves = self.parts[:first], self.parts[first:]
         head, rest = ("".join(f"{part.html}\n" for part in half) for half in halves)
         has_plot = any('<div class="plot">' in part.html for part in self.parts)
+        has_views = any("data-steerlens-explorer" in part.html for part in self.parts)
+        views = f"{explorer_assets()}\n" if has_views else ""
         return (
             '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
             '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -160,7 +174,7 @@ class Report:
             f"<header><h1>{escaped(self.title)}</h1>\n"
             f'<div class="intro">{paragraphs(self.intro)}</div></header>\n'
             f"{head}{contents(self.parts)}{rest}"
-            f"{facts_box(self.made)}</main>\n<script>{SCRIPT}</script>\n</body>\n</html>\n"
+            f"{facts_box(self.made)}</main>\n<script>{SCRIPT}</script>\n{views}</body>\n</html>\n"
         )
 
     def write(self, path: str | Path) -> Path:

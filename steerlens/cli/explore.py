@@ -109,7 +109,7 @@ def explore(
 
     lines, strengths = read_prompt_pairs(pairs), explored.numbers
     require_baseline(explored.baseline)
-    inputs.require_folder_of(out)
+    inputs.make_folder_of(out)
     inputs.require_steering_files(steering)
     place = (explored.backend, explored.device, explored.template(), explored.dtype)
     model = inputs.load(explored.model, *place)
