@@ -398,7 +398,8 @@ def test_help_needs_no_torch_and_names_every_command() -> None:
         "assert 'torch' not in sys.modules and 'pandas' not in sys.modules"
     )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    commands = ("demo", "generate", "fit", "compare", "faithfulness", "models", "info", "doctor")
+    commands = ("demo", "generate", "fit", "compare", "faithfulness", "explore")
+    commands += ("models", "info", "doctor")
     for command in commands:
         assert command in said.stdout
 
