@@ -1992,7 +1992,8 @@ function lineToPython(app) {
   const { book, store, live } = app;
   let last = 0,
     timer = null;
-  const bar = h("div", { class: "sle-progress", hidden: true, role: "status" });
+  // Always there, so that nothing jumps while a slider moves.
+  const bar = h("div", { class: "sle-progress", role: "status" });
   const text = h("span", {}),
     meter = h("progress", { max: 1, value: 0, "aria-label": "Progress" });
   bar.append(
@@ -2002,8 +2003,8 @@ function lineToPython(app) {
   );
   const alert = h("div", { class: "sle-alert", hidden: true, role: "alert" });
   const busy = (words, share) => {
-    bar.hidden = words === null;
-    text.textContent = words || "";
+    bar.classList.toggle("sle-idle", words === null);
+    text.textContent = words ?? "All that is shown is read.";
     if (known(share)) meter.value = share;
     else meter.removeAttribute("value");
   };
@@ -2036,6 +2037,7 @@ function lineToPython(app) {
     questionForm(question, instruction, (asked) => ask(asked));
   const start = () => {
     store.watch(["text", "method", "place", "strength", "minus"], rested);
+    busy(null);
     rested();
     return live.listen(hear);
   };
