@@ -1327,7 +1327,7 @@ function chart(spec) {
 const across = (name, box, y) =>
   h("svg:line", { class: name, x1: box.left, x2: box.right, y1: y, y2: y });
 
-/** A part of a chart beyond which no line is drawn; a little higher than its box: lines are thick. */
+/** The part of a chart beyond which no line is drawn; a little higher: lines are thick. */
 function insideOf({ top, bottom }, width) {
   const [y, height] = [top - 4, bottom - top + 8];
   const viewBox = `0 ${y} ${width} ${height}`;
