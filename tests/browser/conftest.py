@@ -5,37 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
-from explorer_pages import live_page, static_page
+from explorer_pages import Opened, live_page, static_page
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
-
-
-@dataclass
-class Opened:
-    """A page, and what it complained of or asked for."""
-
-    page: Any
-    errors: list[str] = field(default_factory=list)
-    asked: list[str] = field(default_factory=list)
-
-    def numbers(self, scope: str = ".steerlens-explorer") -> dict[str, str]:
-        """The full value of every number that is shown, by its name."""
-        return self.page.eval_on_selector_all(
-            f"{scope} [data-key]",
-            "all => Object.fromEntries(all.map(e => [e.dataset.key, e.dataset.value]))",
-        )
-
-    def slide(self, label: str, place: float) -> None:
-        """Moves a slider as a hand would: every value on the way sends its event."""
-        self.page.get_by_label(label, exact=True).evaluate(
-            "(e, v) => { e.value = v; e.dispatchEvent(new Event('input', {bubbles: true})); }",
-            place,
-        )
 
 
 @pytest.fixture(scope="session")
@@ -69,7 +45,9 @@ def open_page(browser: Any) -> Iterator[Callable[..., Opened]]:
         page.on("request", lambda r: r.url != file.as_uri() and here.asked.append(r.url))
         page.goto(file.as_uri())
         page.wait_for_selector(".sle-page svg.sle-sample")
-        page.evaluate("() => new Promise(done => requestAnimationFrame(() => setTimeout(done, 30)))")
+        page.evaluate(
+            "() => new Promise(done => requestAnimationFrame(() => setTimeout(done, 30)))"
+        )
         opened.append(here)
         return here
 

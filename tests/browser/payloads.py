@@ -9,8 +9,14 @@ import numpy as np
 
 COLOURS = ("#0072b2", "#009e73", "#cc79a7", "#d55e00", "#e69f00", "#56b4e9", "#332288", "#117733")
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
-WORDS = "this film was a real joy to watch and the ending moved me deeply so I would see it again".split()
-SCRIPTS = ["🎬", "👩‍👩‍👧", "·فيلم", "·جميل", "电影", "很", "好看", "·naïve", "⟨byte E2⟩", "⏎", "·", "Straßen", "ﷺ", "·עברית"]
+WORDS = [
+    *("this", "film", "was", "a", "real", "joy", "to", "watch", "and", "the", "ending", "moved"),
+    *("me", "deeply", "so", "I", "would", "see", "it", "again"),
+]
+SCRIPTS = [
+    *("🎬", "👩‍👩‍👧", "·فيلم", "·جميل", "电影", "很", "好看", "·naïve", "⟨byte E2⟩", "⏎", "·"),
+    *("Straßen", "ﷺ", "·עברית"),
+]
 MEASURES = (("along", "along (mean prompt push = 1)", True), ("norm", "norm of the change", False))
 
 
@@ -107,7 +113,7 @@ def _read(made: dict[str, Any], text: int, rng: np.random.Generator, *, measured
                 reading = _reading(rng, cells, made, text, strength, start)
                 if prompt:
                     reading["steered"] = []
-                    reading["rmse"], reading["kl"], reading["recovered"] = [0.0] * shape[0], 0.9, 1.0
+                    reading |= {"rmse": [0.0] * shape[0], "kl": 0.9, "recovered": 1.0}
                 made["readings"][f"{text}|{method['name']}|{place}|{strength:g}"] = reading
                 row = {"method": method["name"], "place": place, "strength": strength}
                 row |= {name: reading[name] for name in ("kl", "recovered")}
@@ -184,6 +190,7 @@ def _without_extras() -> dict[str, Any]:
     return made
 
 
+MANY = tuple(f"A-PSR_MSE {i}" for i in range(17))
 LONG = tuple(f"a method whose name says all about how it was fitted, number {i}" for i in range(3))
 ODD: dict[str, Callable[[], dict[str, Any]]] = {
     "usual": lambda: payload(places=(1, 2, 3, 4), texts=2),
@@ -193,7 +200,7 @@ ODD: dict[str, Callable[[], dict[str, Any]]] = {
     "one layer": lambda: payload(layers=1),
     "many scripts": lambda: payload(words=SCRIPTS, tokens=40),
     "long names": lambda: payload(methods=LONG),
-    "17 methods": lambda: payload(methods=tuple(f"A-PSR_MSE {i}" for i in range(17)), strengths=(1,)),
+    "17 methods": lambda: payload(methods=MANY, strengths=(1,)),
     "only the prompt": lambda: payload(methods=()),
     "nothing measured": lambda: payload(measured=False, curves=False),
     "nothing beside": _without_extras,

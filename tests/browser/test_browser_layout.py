@@ -3,48 +3,60 @@
 import pytest
 from payloads import ODD, payload
 
-# Boxes of text as they are seen: cut to the boxes that scroll around them.
+# Boxes of text as they are seen, which is without what the boxes around them cut off.
 MEASURE = """() => {
-  const seen = [], problems = [];
-  const page = document.querySelector(".sle-page");
-  const walker = document.createTreeWalker(page, NodeFilter.SHOW_TEXT);
-  const clipped = (node, rect) => {
-    let {left, right, top, bottom} = rect;
-    for (let e = node; e && e !== page; e = e.parentElement) {
-      const style = getComputedStyle(e);
-      if (style.overflowX === "visible" && style.overflowY === "visible") continue;
-      const box = e.getBoundingClientRect();
-      [left, right, top, bottom] = [Math.max(left, box.left), Math.min(right, box.right),
-        Math.max(top, box.top), Math.min(bottom, box.bottom)];
-    }
-    return {left, right, top, bottom};
+  const page = document.querySelector(".sle-page"), seen = [], problems = [];
+  const around = (e) => (e && e !== page ? [e, ...around(e.parentElement)] : []);
+  const cuts = (e) => getComputedStyle(e).overflowX !== "visible";
+  const scrolls = (e) => around(e).some((each) => /auto|scroll/.test(
+    getComputedStyle(each).overflowX + getComputedStyle(each).overflowY));
+  const visible = (element, rect) => around(element).filter(cuts).reduce((r, each) => {
+    const box = each.getBoundingClientRect();
+    return { left: Math.max(r.left, box.left), right: Math.min(r.right, box.right),
+      top: Math.max(r.top, box.top), bottom: Math.min(r.bottom, box.bottom) };
+  }, { left: rect.left, right: rect.right, top: rect.top, bottom: rect.bottom });
+
+  const look = (text, element, style, rect) => {
+    const r = visible(element, rect);
+    const shortened = style.textOverflow === "ellipsis" && element.closest("[title]");
+    if (rect.right > r.right + 1.5 && !shortened && !scrolls(element)) problems.push(["cut", text]);
+    if (r.right - r.left < 1 || r.bottom - r.top < 3) return;
+    if (r.right > innerWidth + 0.5 || r.left < -0.5) problems.push(["outside", text]);
+    // Glyphs do not fill their line: its box may touch that of the next.
+    const slack = Math.min(4, (r.bottom - r.top) * 0.2);
+    seen.push({ element, text, left: r.left + 1, right: r.right - 1,
+      top: r.top + slack, bottom: r.bottom - slack });
   };
-  const scrolls = (e) => { for (; e && e !== page; e = e.parentElement)
-    if (/auto|scroll/.test(getComputedStyle(e).overflowX + getComputedStyle(e).overflowY)) return true; return false; };
+  const walker = document.createTreeWalker(page, NodeFilter.SHOW_TEXT);
   while (walker.nextNode()) {
-    const text = walker.currentNode, element = text.parentElement;
-    if (!text.data.trim() || element.closest("option, title, [hidden], .sle-spoken")) continue;
-    const style = getComputedStyle(element), range = document.createRange();
+    const text = walker.currentNode, element = text.parentElement, range = document.createRange();
+    if (!text.data.trim() || element.closest("option, [hidden], .sle-spoken")) continue;
+    const style = getComputedStyle(element);
     if (parseFloat(style.fontSize) < 11) problems.push(["small", text.data, style.fontSize]);
     range.selectNodeContents(text);
-    for (const rect of range.getClientRects()) {
-      const r = clipped(element, rect), shortens = style.textOverflow === "ellipsis" && (element.title || element.closest("[title]"));
-      if (r.right - r.left < 1 || r.bottom - r.top < 3) continue;
-      if (rect.right > r.right + 1.5 && !shortens && !scrolls(element)) problems.push(["cut", text.data, rect.right - r.right]);
-      if (r.right > innerWidth + 0.5 || r.left < -0.5) problems.push(["outside", text.data, r.right]);
-      // Glyphs do not fill their line: its box may touch that of the next.
-      const slack = Math.min(4, (r.bottom - r.top) * 0.2);
-      seen.push({left: r.left + 1, right: r.right - 1, top: r.top + slack, bottom: r.bottom - slack, element, text: text.data});
-    }
+    for (const rect of range.getClientRects()) look(text.data, element, style, rect);
   }
-  for (let i = 0; i < seen.length; i++) for (let j = i + 1; j < seen.length; j++) {
-    const [a, b] = [seen[i], seen[j]];
-    if (a.element !== b.element && a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom)
-      problems.push(["overlap", a.text, b.text]);
-  }
-  if (document.documentElement.scrollWidth > innerWidth) problems.push(["wide", document.documentElement.scrollWidth]);
+  const meet = (a, b) =>
+    a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom;
+  seen.forEach((a, i) => seen.slice(i + 1).forEach((b) => {
+    if (a.element !== b.element && meet(a, b)) problems.push(["overlap", a.text, b.text]);
+  }));
+  if (document.documentElement.scrollWidth > innerWidth) problems.push(["wide"]);
   return problems.slice(0, 8);
 }"""
+FAULTS = {
+    "small": ".sle-number { font-size: 10px !important }",
+    "cut": ".sle-big { width: 20px; overflow: hidden }",
+    "overlap": ".sle-panel h3 { margin-bottom: -24px !important }",
+    "outside": ".sle-page { width: 1700px }",
+}
+
+
+@pytest.mark.parametrize("found", FAULTS)
+def test_a_fault_planted_in_the_page_is_found(static, found):
+    page = static(payload()).page
+    page.add_style_tag(content=FAULTS[found])
+    assert found in {problem[0] for problem in page.evaluate(MEASURE)}
 
 
 @pytest.mark.slow
@@ -63,7 +75,8 @@ def test_no_text_of_an_ordinary_page_overlaps_or_is_cut(static, width):
 def test_it_fits_the_narrow_cell_of_a_wide_window(live):
     opened = live(ODD["usual"](), width=1400)
     opened.page.eval_on_selector("#explorer", "e => { e.style.width = '420px'; }")
-    opened.page.wait_for_function("document.querySelector('.sle-distance svg[role]').clientWidth < 420")
+    chart = "document.querySelector('.sle-distance svg[role]')"
+    opened.page.wait_for_function(f"{chart}.clientWidth < 420")
     assert opened.page.evaluate(MEASURE) == []
 
 
