@@ -398,7 +398,8 @@ def test_help_needs_no_torch_and_names_every_command() -> None:
         "assert 'torch' not in sys.modules and 'pandas' not in sys.modules"
     )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    commands = ("demo", "generate", "fit", "compare", "faithfulness", "models", "info", "doctor")
+    commands = ("demo", "generate", "fit", "compare", "faithfulness", "explore")
+    commands += ("models", "info", "doctor")
     for command in commands:
         assert command in said.stdout
 
@@ -829,3 +830,48 @@ def test_the_baseline_is_no_reference_too(option: str, run: Any, tmp_path: Path)
     code, _, said = run(*asked, "--baseline", "Be kind.", option, "Be kind.")
     assert code == 2
     assert "--baseline is 'Be kind.' already" in " ".join(said.split())
+
+
+def test_explore_writes_one_page_with_places_for_files_of_one_method(
+    run: Any, files: dict[str, Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "x.html"
+    for layer in (2, 4):
+        steered = load_steering(files["caa"], steerlens.load("demo"))
+        (_, steer), *_ = steered.placed
+        at(layer, steer).save(tmp_path / f"joy_{layer}.safetensors", steerlens.load("demo"))
+    given = [files["act_add"], tmp_path / "joy_2.safetensors", tmp_path / "joy_4.safetensors"]
+    steerings = [word for path in given for word in ("--steering", path)]
+    asked = ("explore", "--pairs", EXAMPLES / "pairs.jsonl", *steerings, "--out", out, *SHORT)
+    code, said, _ = run(*asked, "--strengths", "0,1", "--texts", "1", "--no-lens", "--json")
+    assert code == 0
+    told = json.loads(said)
+    assert told["texts"] == 1
+    assert len(told["methods"]) == 2
+    found = re.search(r'<script type="application/json">(.*?)</script>', out.read_text(), re.DOTALL)
+    assert found is not None
+    content = json.loads(found[1])
+    assert [place["label"] for place in content["methods"][2]["places"]] == ["layer 2", "layer 4"]
+    assert len(content["readings"]) == 1 + 2 + 4
+    assert content["readings"][f"0|{told['methods'][1]}|1|1"]["text_state"] == "done"
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--strengths", "0,strong"], "numbers with commas"),
+        (["--strengths", "nan"], "numbers with commas"),
+        (["--baseline", " "], "baseline=' '"),
+        (["--out", "nowhere/x.html"], "its folder does not exist"),
+        (["--steering", "none.safetensors"], "There is no steering file"),
+    ],
+)
+def test_explore_refuses_what_cannot_be_before_any_work(
+    run: Any, files: dict[str, Path], tmp_path: Path, options: list[str], says: str
+) -> None:
+    usual = ["--pairs", EXAMPLES / "pairs.jsonl", "--steering", files["caa"]]
+    usual += [] if "--out" in options else ["--out", tmp_path / "x.html"]
+    code, _, said = run("explore", *usual, *options)
+    assert code == 2
+    assert says in said
+    assert not (tmp_path / "x.html").exists()

@@ -22,7 +22,7 @@ from .grid import Grid, payload_of
 from .methods import PROMPT, Place, Steerings, by_name
 from .notebook import missing_widget, new_twin, notebook_content, shown_live, static_bundle
 from .page import BUDGET, explorer_page, write_page
-from .payload import State
+from .payload import NAMES, State
 from .pictures import picture
 from .states import checked, first_state, lines_of, state_json
 from .study import Study, as_strengths
@@ -81,7 +81,8 @@ class Explorer:
 
     def at(self, state: Mapping[str, Any]) -> "Explorer":
         """The explorer in a state of `explorer.state`; a question that is new is answered."""
-        return replace(self, state=checked(self.study, {**self.state, **state}))
+        before = {name: self.state[name] for name in NAMES}  # its question is that of its text
+        return replace(self, state=checked(self.study, {**before, **state}))
 
     def set(
         self,

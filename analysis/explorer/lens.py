@@ -20,13 +20,12 @@ from .passes import Outputs
 from .readings import SHOWN_BY_LENS, Change
 
 
-def lens_of(model: HookedModel, plain: Outputs, delta: Outputs) -> Iterator[tuple[Change, ...]]:
+def lens_of(model: HookedModel, plain: Outputs, moved: Outputs) -> Iterator[tuple[Change, ...]]:
     """For each layer, what the change of every token leads to; one layer at a time."""
-    for site, change in delta.items():
+    for site, after in moved.items():
         before = plain[site]
-        after = (before.double() + change).to(before.dtype)
-        if not bool(change.any()):
-            yield tuple(Change([], []) for _ in change)
+        if torch.equal(before, after):
+            yield tuple(Change([], []) for _ in after)
             continue
         scores = _unembedded(model, torch.stack([before, after])).float()
         yield tuple(_changes(scores[1] - scores[0]))

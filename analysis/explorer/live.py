@@ -13,7 +13,6 @@ from typing import Any
 
 from steerlens.types import whole_number
 
-from .lens import lens_of
 from .methods import PROMPT, UNSTEERED, Place, by_name
 from .payload import (
     NAMES,
@@ -78,7 +77,8 @@ class Live:
 
     def _keep(self, message: Mapping[str, Any]) -> None:
         try:
-            self.state = checked(self.study, {**self.state, **message.get("state", {})})
+            before = _without_words(self.state)
+            self.state = checked(self.study, {**before, **message.get("state", {})})
         except (ValueError, TypeError) as error:
             self.send({"type": "error", "text": str(error)})
             return
@@ -215,8 +215,8 @@ class _Answer:
         reading = study.reading(number, method, place, strength)
         if reading.lens is None:
             layers: list[tuple[Change, ...]] = []
-            n_layers = len(reading.delta)
-            for layer in lens_of(study.model, study.text(number).plain.outputs, reading.delta):
+            n_layers = len(reading.rmse)
+            for layer in study.lens(number, method, place, strength):
                 self._go_on()
                 layers.append(layer)
                 said = f"Looking at layer {len(layers)} of {n_layers} through the logit lens"

@@ -10,14 +10,16 @@ import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import partial
 from typing import Any
 
 import plotly.graph_objects as go
 
 from ..figures.tokens import TokenView
+from ..measures.progress import watched
 from .grid import Grid, payload_of
 from .live import Live
+from .methods import PROMPT, UNSTEERED
 from .page import explorer_fragment, script, style
 from .payload import State
 from .study import Study
@@ -28,6 +30,7 @@ INSTALL = (
     "The live view needs anywidget: pip install anywidget. "
     "explorer.save(path) writes the static page without it."
 )
+LIVE = "(Beneath the page is a live view while its kernel runs; run the cell anew to have it.)"
 _HIDE = """
 for (const twin of document.querySelectorAll('[data-steerlens-twin="{id}"]')) {{
   twin.style.display = "none";
@@ -51,13 +54,25 @@ class ShownLive:
 def read_soon(study: Study, state: State) -> None:
     """Read the present text: every method as it is shown first, then more while time lasts."""
     number, begun = state["text"], time.monotonic()
-    study.text(number)
-    for strength in sorted(study.strengths, key=lambda s: (abs(s - state["strength"]), s)):
-        for method in study.methods:
-            if method.places[0].steering is not None:
-                study.reading(number, method.name, method.places[0], strength)
+    prompt = study.methods[0].places[0]
+    steps = [
+        partial(study.with_text, number, PROMPT, prompt, 1.0),
+        partial(study.references, number),
+        partial(study.completion, number, UNSTEERED),
+    ]
+    chosen = sorted(study.strengths, key=lambda s: (abs(s - state["strength"]), s))
+    readings = [
+        partial(study.reading, number, method.name, method.places[0], strength)
+        for strength in chosen
+        for method in study.methods[1:]
+    ]
+    n_methods = len(study.methods) - 1
+    for step in watched([*steps, *readings[:n_methods]], "reading the text", "step"):
+        step()
+    for step in readings[n_methods:]:
         if time.monotonic() - begun > SECONDS:
             return
+        step()
 
 
 def notebook_content(
@@ -65,10 +80,8 @@ def notebook_content(
 ) -> dict[str, Any]:
     """The payload of what stays in the notebook: the present text, as far as it was read soon."""
     read_soon(study, state)
-    shown = state if state["strength"] in study.strengths else {**state, "strength": 1}
     grid = Grid((state["text"],), study.strengths, anew=False)
-    study.with_text(state["text"], "prompt", study.methods[0].places[0], 1.0)
-    return payload_of(study, grid, shown, title, made)
+    return payload_of(study, grid, state, title, made)
 
 
 def static_bundle(
@@ -106,25 +119,27 @@ def shown_live(
     if (missing := missing_widget()) is not None:
         raise ImportError(missing)
     read_soon(study, state)
-    texts = tuple(range(len(study.pairs)))
-    number = state["text"]
+    texts, number = tuple(range(len(study.pairs))), state["text"]
     grid = Grid(texts, study.strengths, anew=False, live=True, measured=(number,))
     content = payload_of(study, grid, state, title, made)
     module = script() + (_HIDE.format(id=twin) if twin else "")
-    view = _widget_class()(payload=content, _esm=module, _css=style())
+    view = _view(content, module)
     live = Live(study, view.send, state, {number})
     view.on_msg(lambda _, message, __: live.receive(message))
     return ShownLive(view, live)
 
 
-@cache
-def _widget_class() -> Any:
+def _view(content: Mapping[str, Any], module: str) -> Any:
     import anywidget
     import traitlets
 
-    class Widget(anywidget.AnyWidget):
+    class View(anywidget.AnyWidget):
         """The view; its payload is what it starts with, everything else are messages."""
 
+        _esm, _css = module, style()
         payload = traitlets.Dict().tag(sync=True)
 
-    return Widget
+        def __repr__(self) -> str:  # what a document shows that cannot show the view
+            return LIVE
+
+    return View(payload=content)

@@ -41,7 +41,7 @@ def explorer_place(payload: Mapping[str, Any], fallback: str = "") -> str:
     `fallback` is HTML for whoever runs no scripts.
     """
     text = json.dumps(payload, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    inside = text.replace("</", "<\\/").replace("<!--", "<\\u0021--")
+    inside = text.replace("<", "\\u003c")  # so that no text can end the script
     return (
         f'<div class="steerlens-place" data-steerlens-explorer>{fallback}'
         f'<script type="application/json">{_held(inside)}</script></div>'

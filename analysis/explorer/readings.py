@@ -1,6 +1,6 @@
 """What one run did to one text: every number that the explorer shows, in full precision."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -56,7 +56,6 @@ class Reading:
     recovered: float
     kl_by_token: Float[np.ndarray, " token"]
     changes: tuple[Change, ...]
-    delta: dict[Site, Float[Tensor, "token d_model"]] = field(repr=False)
     lens: Lens | None = None
     text: str | None = None
 
@@ -101,7 +100,6 @@ def reading_of(text: Text, run: Pass, place: Place, strength: float) -> Reading:
         recovered=1 - float(left.sum()) / of_prompt if of_prompt > 0 else float("nan"),
         kl_by_token=shift.numpy(),
         changes=tuple(map(_change, plain[1:], moved[1:])),
-        delta=delta,
     )
 
 

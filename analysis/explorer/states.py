@@ -8,7 +8,7 @@ from typing import Any
 from steerlens.types import whole_number
 
 from .methods import PROMPT, Method, by_name
-from .payload import NAMES, State, rounded
+from .payload import NAMES, State
 from .readings import MEASURES, VIEWS
 from .study import Study
 
@@ -26,7 +26,7 @@ def first_state(study: Study) -> State:
         "text": 0,
         "method": method.name,
         "place": 0,
-        "strength": rounded(nearest, 12),
+        "strength": nearest,
         "layer": max(method.places[0].lowest, 2 * n_layers // 3),
         "view": VIEWS[0],
         "measure": MEASURES[0],
@@ -57,7 +57,7 @@ def checked(study: Study, state: Mapping[str, Any]) -> State:
     _require_among("layer", state["layer"], study.model.cfg.n_layers)
     state["token"] = min(state["token"], len(text.response) - 1)
     _require_among("token", state["token"], len(text.response))
-    state["strength"] = 1 if method.name == PROMPT else _strength(state["strength"])
+    state["strength"] = 1.0 if method.name == PROMPT else _strength(state["strength"])
     return _with_text(study, state)
 
 
@@ -89,10 +89,10 @@ def _place(method: Method, place: object) -> int:
     return number
 
 
-def _strength(strength: object) -> float | int:
+def _strength(strength: object) -> float:
     if not isinstance(strength, int | float) or not math.isfinite(strength):
         raise ValueError(f"A strength is a finite number; found {strength!r}.")
-    return int(strength) if float(strength).is_integer() else float(strength)
+    return float(strength)
 
 
 def _require_among(name: str, number: object, n: int) -> None:
@@ -116,7 +116,7 @@ def lines_of(study: Study, state: State) -> str:
         if state["text"] >= len(study.units.kept)
         else f"explorer = explorer.set(text={state['text']})"
     )
-    options = f"max_new_tokens={sampling.max_new_tokens}, temperature={sampling.temperature:g}"
+    options = f"max_new_tokens={sampling.max_new_tokens}, temperature={sampling.temperature!r}"
     steered = [f"steering = {steering}"] if steering else []
     given = ", steering" if steering else ""
     side = "prompted" if method.name == PROMPT else "plain"
@@ -143,7 +143,7 @@ def lines_of(study: Study, state: State) -> str:
 
 
 def _number(value: float) -> str:
-    return f'float("{value}")' if math.isinf(value) else f"{value:g}"
+    return f'float("{value}")' if math.isinf(value) else repr(float(value))
 
 
 def _steering(method: Method, state: State) -> str:

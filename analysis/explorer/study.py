@@ -4,8 +4,9 @@ Nothing is measured before it is asked for, and nothing twice. A worker thread m
 another one reads what is there.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from steerlens.conversations import Conversation
 from steerlens.generation import end_tokens, stream
@@ -21,11 +22,15 @@ from ..measures.plain_side import ANY_INSTRUCTION, require_baseline
 from .lens import lens_of
 from .methods import PROMPT, UNSTEERED, Method, Place, Steerings, as_methods
 from .passes import Pass, run_of
-from .readings import Lens, Reading, reading_of
+from .readings import Change, Lens, Reading, reading_of
 from .texts import Line, Text, Units, text_of
 
+Held = TypeVar("Held")
+Number = TypeVar("Number")
 Key = tuple[int, str, str, float]
 """Text, method, label of the place, strength."""
+TEXTS, PASSES = 8, 3
+"""So many texts with their two runs, and so many steered runs, are held at a time."""
 Said = Callable[[str], None]
 """Hears what a model has written so far."""
 
@@ -49,6 +54,7 @@ class Study:
     equivalents: tuple[str, ...] = ()
     lines: dict[int, Line] = field(default_factory=dict)
     texts: dict[int, Text] = field(default_factory=dict)
+    passes: dict[Key, Pass] = field(default_factory=dict)
     readings: dict[Key, Reading] = field(default_factory=dict)
     written: dict[tuple[int, str], str] = field(default_factory=dict)
     curves: dict[int, list[dict[str, object]]] = field(default_factory=dict)
@@ -90,10 +96,11 @@ class Study:
     def text(self, number: int) -> Text:
         """A text with its two runs."""
         line = self.line(number)
-        if number not in self.texts:
-            given = (line, number, self.units, self.baseline, self.sinks)
-            self.texts[number] = text_of(self.model, *given)
-        return self.texts[number]
+        text = self.texts.get(number)
+        if text is None:
+            text = text_of(self.model, line, number, self.units, self.baseline, self.sinks)
+            _remember(self.texts, number, text, TEXTS)
+        return text
 
     def asking(self, question: str, instruction: str) -> int | None:
         """The number of the text of a question under an instruction, if there is one."""
@@ -131,24 +138,36 @@ class Study:
         """The numbers of a method on a text; exactly 0 at strength 0, which runs nothing."""
         key = (text, method, place.label, float(strength))
         if key not in self.readings:
-            run = self._run(self.text(text), method, place, strength)
+            run = self._run(text, method, place, strength)
             self.readings[key] = reading_of(self.text(text), run, place, float(strength))
         return self.readings[key]
 
-    def _run(self, text: Text, method: str, place: Place, strength: float) -> Pass:
-        if method == PROMPT:
+    def _run(self, number: int, method: str, place: Place, strength: float) -> Pass:
+        text, key = self.text(number), (number, method, place.label, float(strength))
+        if place.steering is None:
             return text.prompted
-        if strength == 0 or place.steering is None:
-            return replace(text.plain, added={}, steered=())
-        return run_of(self.model, text.line.row, text.number, place.steering.scaled(strength))
+        if strength == 0:
+            return text.plain
+        run = self.passes.get(key)
+        if run is None:
+            run = run_of(self.model, text.line.row, number, place.steering.scaled(strength))
+            _remember(self.passes, key, run, PASSES)
+        return run
 
     def with_lens(self, text: int, method: str, place: Place, strength: float) -> Reading:
         """The same with the logit lens of the change, which takes longer than all the rest."""
         reading = self.reading(text, method, place, strength)
         if reading.lens is None:
-            lens = tuple(lens_of(self.model, self.text(text).plain.outputs, reading.delta))
+            lens = tuple(self.lens(text, method, place, strength))
             return self.keep_lens(text, method, place, strength, lens)
         return reading
+
+    def lens(
+        self, text: int, method: str, place: Place, strength: float
+    ) -> Iterator[tuple[Change, ...]]:
+        """The logit lens of the change, layer by layer as it is looked through."""
+        moved = self._run(text, method, place, strength).outputs
+        return lens_of(self.model, self.text(text).plain.outputs, moved)
 
     def keep_lens(
         self, text: int, method: str, place: Place, strength: float, lens: Lens
@@ -241,3 +260,10 @@ def as_strengths(strengths: Sequence[float]) -> tuple[float, ...]:
     if not found or not all(abs(strength) < float("inf") for strength in found):
         raise ValueError(f"strengths are finite numbers, such as (0.5, 1, 2); found {strengths}.")
     return found
+
+
+def _remember(held: dict[Number, Held], key: Number, value: Held, most: int) -> None:
+    """Keep a value, and let go of the oldest beyond so many."""
+    held[key] = value
+    for old in list(held)[:-most]:
+        held.pop(old, None)

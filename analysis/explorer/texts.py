@@ -22,7 +22,7 @@ from ..measures.template_tokens import of_template
 from .passes import Pass, run_of
 
 Vectors = dict[Site, Float[Tensor, "d_model"]]
-Kept = dict[Site, Bool[Tensor, "token"]]
+Kept = dict[Site, Bool[Tensor, "_"]]
 
 
 @dataclass(frozen=True, eq=False)

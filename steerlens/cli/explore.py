@@ -1,9 +1,10 @@
 """`steerlens explore`: prompt and steering files side by side, as one page to click through."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -82,6 +83,31 @@ class Explored(Templating):
             )
         return found
 
+    def explorer(self, pairs: Path, steering: Sequence[Path], out: Path) -> Any:
+        """The explorer of these files; bad input is an error before any work."""
+        from steerlens.analysis import explore  # pyright: ignore[reportAttributeAccessIssue]
+        from steerlens.analysis.explorer.methods import families  # pyright: ignore[reportMissingImports]
+        from steerlens.analysis.measures.plain_side import require_baseline  # pyright: ignore[reportMissingImports]
+        from steerlens.jsonl import read_prompt_pairs
+
+        lines, strengths = read_prompt_pairs(pairs), self.numbers
+        require_baseline(self.baseline)
+        inputs.make_folder_of(out)
+        inputs.require_steering_files(steering)
+        model = inputs.load(self.model, self.backend, self.device, self.template(), self.dtype)
+        return explore(
+            model,
+            steerings=families(inputs.steerings_of(steering, model, self.fitted_on)),
+            pairs=inputs.answered(model, lines, self.seed, self.max_new_tokens),
+            strengths=strengths,
+            max_new_tokens=self.max_new_tokens,
+            temperature=self.temperature,
+            seed=self.seed,
+            baseline=self.baseline,
+            sinks=self.sinks,
+            equivalents=self.equivalent or (),
+        )
+
 
 @grouped
 def explore(
@@ -102,32 +128,10 @@ def explore(
     The page needs no Python and no network. A line of the pairs file without a response is answered
     by the prompted model first.
     """
-    from steerlens.analysis.explorer.explorer import explore as explorer_of  # pyright: ignore[reportMissingImports]
-    from steerlens.analysis.explorer.methods import families  # pyright: ignore[reportMissingImports]
-    from steerlens.analysis.measures.plain_side import require_baseline  # pyright: ignore[reportMissingImports]
-    from steerlens.jsonl import read_prompt_pairs
-
-    lines, strengths = read_prompt_pairs(pairs), explored.numbers
-    require_baseline(explored.baseline)
-    inputs.make_folder_of(out)
-    inputs.require_steering_files(steering)
-    place = (explored.backend, explored.device, explored.template(), explored.dtype)
-    model = inputs.load(explored.model, *place)
-    steerings = families(inputs.steerings_of(steering, model, explored.fitted_on))
-    answered = inputs.answered(model, lines, explored.seed, explored.max_new_tokens)
-    explorer = explorer_of(
-        model,
-        steerings=steerings,
-        pairs=answered,
-        strengths=strengths,
-        max_new_tokens=explored.max_new_tokens,
-        temperature=explored.temperature,
-        seed=explored.seed,
-        baseline=explored.baseline,
-        sinks=explored.sinks,
-        equivalents=explored.equivalent or (),
-    )
-    shown = range(min(explored.texts or len(answered), len(answered)))
+    explorer = explored.explorer(pairs, steering, out)
+    number = len(explorer.study.pairs)
+    shown = range(min(explored.texts or number, number))
     explorer.save(out, shown, completions=explored.completions, lens=explored.lens)
-    content = {"page": str(out), "texts": len(shown), "methods": list(steerings)}
+    methods = [method.name for method in explorer.study.methods[1:]]
+    content = {"page": str(out), "texts": len(shown), "methods": methods}
     output.say(content, explored.as_json, f"The page is at {out}")

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import analysis
-
-FRONT = Path(analysis.__file__).parent / "explorer" / "front"
+from analysis.explorer.page import explorer_assets, explorer_place, script, style
 
 # The model of an anywidget, as a notebook's front end has it, with what was sent and how to answer.
 _MODEL = """
@@ -55,33 +52,26 @@ class Opened:
 
 
 def static_page(*payloads: dict[str, Any]) -> str:
-    """Payloads below each other in one file."""
-    holders = "".join(f'<div id="explorer-{i}"></div>' for i in range(len(payloads)))
-    calls = "".join(
-        f'mount(document.getElementById("explorer-{i}"), {_json(payload)}, null);\n'
+    """Payloads below each other in one file, as a report holds them."""
+    places = [
+        f'<div id="explorer-{i}">{explorer_place(payload)}</div>'
         for i, payload in enumerate(payloads)
-    )
-    return _page(holders, module() + calls)
+    ]
+    return _page("".join(places) + explorer_assets())
 
 
 def live_page(payload: dict[str, Any]) -> str:
     """A payload as a widget, answered by `window.answer(message)`."""
-    script = module().replace("export default", "const widget =")
-    return _page('<div id="explorer"></div>', script + _MODEL.replace("PAYLOAD", _json(payload)))
+    module = script().replace("export default", "const widget =")
+    model = _MODEL.replace("PAYLOAD", json.dumps(payload).replace("</", "<\\/"))
+    return _page(
+        f'<div id="explorer"></div><style>{style()}</style>'
+        f'<script type="module">{module}{model}</script>'
+    )
 
 
-def module() -> str:
-    return (FRONT / "explorer.js").read_text(encoding="utf-8")
-
-
-def _json(payload: dict[str, Any]) -> str:
-    return json.dumps(payload).replace("</", "<\\/")
-
-
-def _page(body: str, script: str) -> str:
-    style = (FRONT / "explorer.css").read_text(encoding="utf-8")
+def _page(body: str) -> str:
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>explorer</title>'
-        f"<style>body{{margin:0}}{style}</style></head><body>{body}"
-        f'<script type="module">{script}</script></body></html>'
+        f"<style>body{{margin:0}}</style></head><body>{body}</body></html>"
     )

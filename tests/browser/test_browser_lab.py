@@ -109,7 +109,7 @@ def test_in_jupyterlab_a_slider_is_answered_by_the_kernel(lab, browser):
     shown.wait_for(timeout=60_000)
     assert float(shown.get_attribute("data-value")) > 0
     page.wait_for_function(WRITTEN)
-    page.locator(".sle-progress:visible").wait_for(state="hidden", timeout=60_000)
+    explorer.locator(".sle-idle").wait_for(timeout=60_000)
     if folder := os.environ.get("STEERLENS_SCREENSHOTS"):
         page.screenshot(path=f"{folder}/lab.png")
     context.close()

@@ -131,6 +131,10 @@ def test_one_outlier_does_not_pale_the_map(static):
     opened = static(made)
     assert float(opened.numbers(".sle-map")["limit|accumulated|along|0|CAA|0|1"]) < 5
     assert "beyond the scale" in opened.page.locator(".sle-map").inner_text()
+    dot = """e => { const w = (e.clientWidth - 48) / 40, r = devicePixelRatio;
+      const at = [(46 + 3.5 * w) * r, (2 + 3.5 * 24 - 0.5) * r, 1, 1];
+      return [...e.getContext("2d").getImageData(...at).data].slice(0, 3); }"""
+    assert opened.page.eval_on_selector("canvas[data-side=prompt]", dot) == [255, 255, 255]
 
 
 def test_hover_lights_a_token_in_every_panel(static):

@@ -643,53 +643,57 @@ function minusField(app, state) {
 
 /** The four numbers that move as the sliders do. */
 function headline(app) {
-  const { book, store } = app,
-    strip = div("sle-headline");
-  const figure = (label, value, note) =>
-    div("sle-figure", div("sle-label", label), div("sle-big", value), div("sle-note", note));
-  store.watch([...CELLS, ...FOCUS], (state) => {
-    const now = app.now(),
-      layer = book.layerIndex(state.layer),
-      reading = now.reading;
-    const token = focusToken(state),
-      over = book.layerIndex(focusLayer(state)),
-      signed = now.measure.signed;
-    const [theirs, ours] = [now.ofPrompt(over, token), now.ofMethod(over, token)];
-    const prompt = now.prompt;
+  const strip = div("sle-headline");
+  app.store.watch([...CELLS, ...FOCUS], (state) => {
     strip.replaceChildren(
-      figure(
-        `Distance to the prompt, layer ${state.layer}`,
-        number(reading?.rmse?.[layer], `rmse|${now.shown}|${state.layer}`),
-        "0 is the prompt, 1 is doing nothing",
-      ),
-      figure(
-        "Change of the predictions",
-        number(reading?.kl, `kl|${now.shown}`),
-        h("span", {}, "nats a token; prompt ", number(prompt?.kl, `kl|${now.promptKey}`)),
-      ),
-      figure(
-        "Effect of the prompt recovered",
-        number(reading?.recovered, `recovered|${now.shown}`, percent(reading?.recovered)),
-        "share of its change of the predictions",
-      ),
-      figure(
-        `${quoted(now.tokens[token])}, layer ${focusLayer(state)}`,
-        number(
-          now.alone ? theirs : ours,
-          now.cellKey(now.alone ? now.promptKey : now.methodKey, over, token),
-          say(now.alone ? theirs : ours, signed),
-        ),
-        h(
-          "span",
-          {},
-          "prompt ",
-          number(theirs, now.cellKey(now.promptKey, over, token), say(theirs, signed)),
-          ` · ${now.measure.name}`,
-        ),
+      ...[...overall(app, state), ofToken(app, state)].map(([label, value, note]) =>
+        div("sle-figure", div("sle-label", label), div("sle-big", value), div("sle-note", note)),
       ),
     );
   });
   return strip;
+}
+
+/** What the method comes to on the whole text: label, number, and a note. */
+function overall(app, { layer }) {
+  const { reading, prompt, shown, promptKey } = app.now(),
+    { recovered } = reading || {};
+  const rmse = reading?.rmse?.[app.book.layerIndex(layer)];
+  return [
+    [
+      `Distance to the prompt, layer ${layer}`,
+      number(rmse, `rmse|${shown}|${layer}`),
+      "0 is the prompt, 1 is doing nothing",
+    ],
+    [
+      "Change of the predictions",
+      number(reading?.kl, `kl|${shown}`),
+      h("span", {}, "nats a token; prompt ", number(prompt?.kl, `kl|${promptKey}`)),
+    ],
+    [
+      "Effect of the prompt recovered",
+      number(recovered, `recovered|${shown}`, percent(recovered)),
+      "share of its change of the predictions",
+    ],
+  ];
+}
+
+function ofToken(app, state) {
+  const now = app.now(),
+    token = focusToken(state),
+    layer = app.book.layerIndex(focusLayer(state));
+  const cell = (at, key) =>
+    number(
+      at(layer, token),
+      now.cellKey(key, layer, token),
+      say(at(layer, token), now.measure.signed),
+    );
+  const prompt = () => cell(now.ofPrompt, now.promptKey);
+  return [
+    `${quoted(now.tokens[token])}, layer ${focusLayer(state)}`,
+    now.alone ? prompt() : cell(now.ofMethod, now.methodKey),
+    h("span", {}, "prompt ", prompt(), ` · ${now.measure.name}`),
+  ];
 }
 
 /* ---------------------------------------------------------------- 1: completions */
@@ -804,75 +808,73 @@ function tokenKey(now) {
 /** The whole row of a text; tokens of the response carry the colour of their value. */
 function tokenText(app, side) {
   const { book, store } = app,
-    id = `${app.uid}-${side}`;
-  const heading = h("h4", {}),
-    list = h("div", { class: "sle-row", role: "listbox", tabindex: 0, dir: "auto" });
+    id = `${app.uid}-${side}`,
+    heading = h("h4", {});
+  const list = h("div", { class: "sle-row", role: "listbox", tabindex: 0, dir: "auto" });
   const element = h("div", { class: "sle-tokentext", "data-side": side }, heading, list);
-  let spans = [],
-    unfolded = false,
-    built = null,
-    steered = null;
-  const build = (state) => {
-    built = book.texts[state.text];
-    const parts = rowParts(built.tokens, unfolded, id, () => {
-      unfolded = true;
-      built = null;
-      paint(store.state);
-    });
-    spans = parts.filter((part) => part.token);
-    list.replaceChildren(
-      ...parts
-        .map((part) => [part.breakable ? h("wbr") : null, part.element])
-        .flat()
-        .filter(Boolean),
-    );
+  const row = { side, element, heading, list, spans: [] };
+  let unfolded = false,
+    built = null;
+  const unfold = () => {
+    unfolded = true;
+    built = null;
+    draw(store.state);
   };
-  const paint = (state) => {
-    const now = app.now();
-    if (built !== book.texts[state.text]) build(state);
-    const [at, key, name] =
-      side === "prompt"
-        ? [now.ofPrompt, now.promptKey, "prompt"]
-        : [now.ofMethod, now.methodKey, now.name + now.minusText];
-    heading.textContent = name;
-    element.style.setProperty(
-      "--method",
-      methodLine(app, side === "prompt" ? "prompt" : state.method, state, []).colour,
-    );
-    list.setAttribute(
-      "aria-label",
-      `Tokens, ${name}: left and right move the token, up and down the layer`,
-    );
-    const method = side === "prompt" ? now.prompt : now.reading;
-    steered = new Set(method?.steered || []);
-    const layer = book.layerIndex(state.layer),
-      sinks = new Set(method?.sink?.[layer] || []);
-    for (const span of spans)
-      paintToken(span, { at, key, layer, sinks, steered, now, dark: state.theme === "dark" });
-    for (const fold of list.querySelectorAll(".sle-fold")) {
-      fold.classList.toggle(
-        "sle-steered",
-        fold.dataset.positions.split(" ").some((p) => steered.has(Number(p))),
+  const draw = (state) => {
+    if (built !== book.texts[state.text]) {
+      built = book.texts[state.text];
+      const parts = rowParts(built.tokens, unfolded, id, unfold);
+      row.spans = parts.filter((part) => part.token);
+      list.replaceChildren(
+        ...parts.flatMap(({ breakable, element }) => (breakable ? [h("wbr"), element] : [element])),
       );
     }
-    light(state);
-  };
-  const light = (state) => {
-    lightTokens(list, state);
-    const chosen = list.querySelector(`[data-token="${state.token}"]`);
-    list.setAttribute("aria-activedescendant", chosen ? chosen.id : "");
-    for (const span of list.querySelectorAll('[aria-selected="true"]'))
-      span.setAttribute("aria-selected", "false");
-    if (chosen) chosen.setAttribute("aria-selected", "true");
+    paintRow(app, state, row);
+    lightRow(list, state);
   };
   app.steps(list);
-  store.watch([...CELLS, "layer"], paint);
-  store.watch(["token", "overToken"], light);
+  store.watch([...CELLS, "layer"], draw);
+  store.watch(["token", "overToken"], (state) => lightRow(list, state));
   store.watch(["token"], (state) => {
     const chosen = list.querySelector(`[data-token="${state.token}"]`);
     if (chosen) reveal(list, chosen);
   });
   return { element };
+}
+
+function paintRow(app, state, { side, element, heading, list, spans }) {
+  const now = app.now(),
+    layer = app.book.layerIndex(state.layer),
+    dark = state.theme === "dark";
+  const [at, key, name, reading, method] =
+    side === "prompt"
+      ? [now.ofPrompt, now.promptKey, "prompt", now.prompt, "prompt"]
+      : [now.ofMethod, now.methodKey, now.name + now.minusText, now.reading, state.method];
+  heading.textContent = name;
+  element.style.setProperty("--method", methodLine(app, method, state, []).colour);
+  list.setAttribute(
+    "aria-label",
+    `Tokens, ${name}: left and right move the token, up and down the layer`,
+  );
+  const steered = new Set(reading?.steered || []),
+    sinks = new Set(reading?.sink?.[layer] || []);
+  for (const each of spans) paintToken(each, { at, key, layer, sinks, steered, now, dark });
+  for (const fold of list.querySelectorAll(".sle-fold")) {
+    const positions = fold.dataset.positions.split(" ").map(Number);
+    fold.classList.toggle(
+      "sle-steered",
+      positions.some((position) => steered.has(position)),
+    );
+  }
+}
+
+function lightRow(list, state) {
+  lightTokens(list, state);
+  for (const each of list.querySelectorAll('[aria-selected="true"]'))
+    each.setAttribute("aria-selected", "false");
+  const chosen = list.querySelector(`[data-token="${state.token}"]`);
+  list.setAttribute("aria-activedescendant", chosen ? chosen.id : "");
+  if (chosen) chosen.setAttribute("aria-selected", "true");
 }
 
 /** Elements of a row: a token each, or a button for several tokens of the chat template. */
@@ -1287,77 +1289,49 @@ function showColumn(layout, token) {
 /* ---------------------------------------------------------------- charts */
 
 /** A chart of lines as SVG. `places` are the x of each value, from 0 to 1; null breaks a line. */
-function chart({
-  width,
-  height,
-  places,
-  names,
-  lines,
-  levels = [],
-  at,
-  low,
-  high,
-  format,
-  label,
-  title,
-  pick,
-}) {
+function chart(spec) {
+  const { width, height, places, names, lines, at, low, high, format, label, title, pick } = spec;
   const ticks = ticksOf(low, high, 4),
-    left = 10 + Math.max(...ticks.map((t) => format(t).length)) * 6.6;
-  const box = { left, right: width - 14, top: 10, bottom: height - (label ? 34 : 22) };
-  const x = (place) => box.left + 6 + place * (box.right - box.left - 12);
+    widest = Math.max(...ticks.map((tick) => format(tick).length));
+  const box = {
+    left: 10 + widest * 6.6,
+    right: width - 14,
+    top: 10,
+    bottom: height - (label ? 34 : 22),
+  };
+  const xs = places.map((place) => box.left + 6 + place * (box.right - box.left - 12));
   const y = (value) => box.bottom - ((value - low) / (high - low)) * (box.bottom - box.top);
-  const root = h("svg:svg", {
-    width,
-    height,
-    viewBox: `0 0 ${width} ${height}`,
-    role: "img",
-    "aria-label": title,
-  });
+  const viewBox = `0 0 ${width} ${height}`;
+  const root = h("svg:svg", { width, height, viewBox, role: "img", "aria-label": title });
   for (const tick of ticks) {
+    const name = { x: box.left - 6, y: y(tick) + 4, "text-anchor": "end" };
+    root.append(across("sle-grid", box, y(tick)), h("svg:text", name, format(tick)));
+  }
+  for (const level of spec.levels || []) root.append(across("sle-level", box, y(level)));
+  if (at !== null) {
     root.append(
-      h("svg:line", { class: "sle-grid", x1: box.left, x2: box.right, y1: y(tick), y2: y(tick) }),
-      h("svg:text", { x: box.left - 6, y: y(tick) + 4, "text-anchor": "end" }, format(tick)),
+      h("svg:line", { class: "sle-here", x1: xs[at], x2: xs[at], y1: box.top, y2: box.bottom }),
     );
   }
-  for (const value of levels) {
-    root.append(
-      h("svg:line", {
-        class: "sle-level",
-        x1: box.left,
-        x2: box.right,
-        y1: y(value),
-        y2: y(value),
-      }),
-    );
-  }
-  if (at !== null)
-    root.append(
-      h("svg:line", {
-        class: "sle-here",
-        x1: x(places[at]),
-        x2: x(places[at]),
-        y1: box.top,
-        y2: box.bottom,
-      }),
-    );
-  axisNames(root, names, places.map(x), box, at);
-  root.append(
-    h("svg:text", { x: (box.left + box.right) / 2, y: height - 4, "text-anchor": "middle" }, label),
-  );
-  const inside = h("svg:svg", {
-    x: 0,
-    y: box.top - 4,
-    width,
-    height: box.bottom - box.top + 8,
-    viewBox: `0 ${box.top - 4} ${width} ${box.bottom - box.top + 8}`,
-    class: "sle-inside",
-  });
+  axisNames(root, names, xs, box, at);
+  const middle = { x: (box.left + box.right) / 2, y: height - 4, "text-anchor": "middle" };
+  root.append(h("svg:text", middle, label));
+  const inside = insideOf(box, width);
   root.append(inside);
-  for (const line of lines) drawLine(inside, line, places.map(x), y);
-  for (const line of lines) drawPoints(root, line, places.map(x), y, at, [low, high]);
-  if (pick) root.append(pickArea(places.map(x), box, pick));
+  for (const line of lines) drawLine(inside, line, xs, y);
+  for (const line of lines) drawPoints(root, line, xs, y, at, [low, high]);
+  if (pick) root.append(pickArea(xs, box, pick));
   return root;
+}
+
+const across = (name, box, y) =>
+  h("svg:line", { class: name, x1: box.left, x2: box.right, y1: y, y2: y });
+
+/** The part of a chart beyond which no line is drawn; a little higher: lines are thick. */
+function insideOf({ top, bottom }, width) {
+  const [y, height] = [top - 4, bottom - top + 8];
+  const viewBox = `0 ${y} ${width} ${height}`;
+  return h("svg:svg", { class: "sle-inside", x: 0, y, width, height, viewBox });
 }
 
 /** Names below the axis, left out where they would touch; the present one is always there. */
@@ -1509,10 +1483,31 @@ function pickLayer(app) {
   };
 }
 
-/** A chart that is redrawn into `body` with its legend over it. */
-function into(body, entries, svg) {
-  body.replaceChildren(legend(entries), svg);
+/** A chart of values at each layer, its legend above it with the values at the present one. */
+function layerChart(app, body, state, entries, { include, levels, format, title, signed }) {
+  const { layers } = app.book,
+    width = app.room(body),
+    lines = entries.map(({ line }) => line);
+  if (width < 80) return;
+  if (!lines.some(({ values }) => values.some(known))) {
+    empty(body, "Not measured.");
+    return;
+  }
+  const at = app.book.layerIndex(focusLayer(state)),
+    [low, high] = rangeOf(lines, include);
+  for (const entry of entries) {
+    const value = entry.line.values[at];
+    Object.assign(entry, { value, key: entry.keyAt(layers[at]), text: say(value, signed) });
+  }
+  const sideways = { places: spread(layers.length), names: layers.map(String), at, label: "layer" };
+  const upwards = { low, high, format, levels: levels.filter((level) => level > low) };
+  body.replaceChildren(
+    legend(entries),
+    chart({ width, height: 256, ...sideways, ...upwards, lines, title, pick: pickLayer(app) }),
+  );
 }
+
+const rounded = (tick) => plain(Number(tick.toPrecision(6)));
 
 function empty(body, words) {
   body.replaceChildren(p("sle-missing", words));
@@ -1527,70 +1522,47 @@ const REFERENCE_COLOURS = {
 };
 
 function distance(app) {
-  const { book, store } = app,
+  const { store } = app,
     { element, note, body } = panel("distance", "Distance to the prompt", "4");
   note.textContent = "Relative RMSE: 0 is the prompt, 1 is doing nothing";
-  store.watch([...WHICH, "layer", "overLayer", "width"], (state) => {
-    const now = app.now(),
-      width = app.room(body),
-      at = book.layerIndex(focusLayer(state)),
-      dark = state.theme === "dark";
-    if (width < 80) return;
-    const entries = [];
-    if (!now.alone && now.reading?.rmse) {
-      entries.push({
-        name: state.method,
-        of: `rmse|${now.shown}`,
-        line: methodLine(app, state.method, state, now.reading.rmse),
-      });
-    }
-    if (now.minus?.rmse && state.minus !== "prompt") {
-      entries.push({
-        name: state.minus,
-        of: `rmse|${now.minusKey}`,
-        line: methodLine(app, state.minus, state, now.minus.rmse),
-      });
-    }
-    for (const curve of book.curves[state.text] || []) {
-      entries.push({
-        name: curve.name,
-        of: `curve|${state.text}|${curve.name}`,
-        line: {
-          values: curve.rmse,
-          low: curve.low,
-          high: curve.high,
-          thin: true,
-          colour: lineColour(REFERENCE_COLOURS[curve.name], dark),
-          dash: REFERENCE_LINES[curve.name] ?? "4 3",
-        },
-      });
-    }
-    if (!entries.some(({ line }) => line.values.some(known))) return empty(body, "Not measured.");
-    for (const entry of entries)
-      Object.assign(entry, { value: entry.line.values[at], key: `${entry.of}|${book.layers[at]}` });
-    const lines = entries.map(({ line }) => line),
-      [low, high] = rangeOf(lines, [0, 1.1]);
-    into(
-      body,
-      entries,
-      chart({
-        width,
-        height: 256,
-        places: spread(book.layers.length),
-        names: book.layers.map(String),
-        lines,
-        levels: [1],
-        at,
-        low,
-        high,
-        format: plain,
-        label: "layer",
-        title: "Relative RMSE to the prompt against layer",
-        pick: pickLayer(app),
-      }),
-    );
-  });
+  store.watch([...WHICH, "layer", "overLayer", "width"], (state) =>
+    layerChart(app, body, state, [...ownDistances(app, state), ...references(app, state)], {
+      include: [0, 1.1],
+      levels: [1],
+      format: plain,
+      title: "Relative RMSE to the prompt against layer",
+    }),
+  );
   return element;
+}
+
+/** The distance of the method, and of the one that is subtracted. */
+function ownDistances(app, state) {
+  const now = app.now();
+  const own = [
+    [state.method, now.shown, now.alone ? null : now.reading],
+    [state.minus, now.minusKey, state.minus === "prompt" ? null : now.minus],
+  ];
+  return own
+    .filter(([, , reading]) => reading?.rmse)
+    .map(([name, key, reading]) => ({
+      name,
+      line: methodLine(app, name, state, reading.rmse),
+      keyAt: (layer) => `rmse|${key}|${layer}`,
+    }));
+}
+
+/** What other prompts come to: a distance that is as good as none, and that of any instruction. */
+function references({ book }, { text, theme }) {
+  return (book.curves[text] || []).map(({ name, rmse, low, high }) => {
+    const colour = lineColour(REFERENCE_COLOURS[name], theme === "dark");
+    const dash = REFERENCE_LINES[name] ?? "4 3";
+    return {
+      name,
+      line: { values: rmse, low, high, thin: true, colour, dash },
+      keyAt: (layer) => `curve|${text}|${name}|${layer}`,
+    };
+  });
 }
 
 /* ---------------------------------------------------------------- 5: next tokens */
@@ -1760,7 +1732,7 @@ function effectChart(app, state, common, rows, column, name, format, level) {
   const floor = column === "recovered" ? -1 : 0,
     within = line.values.map((v) => (known(v) ? Math.max(v, floor) : v));
   const [low, high] = rangeOf([{ values: within }], [0, ...(known(level) ? [level] : [])]);
-  const short = column === "recovered" ? percent : (tick) => plain(Number(tick.toPrecision(6)));
+  const short = column === "recovered" ? percent : rounded;
   return [
     legend([{ line, name, value, key, text: format(value) }]),
     chart({
@@ -1778,62 +1750,44 @@ function effectChart(app, state, common, rows, column, name, format, level) {
 /* ---------------------------------------------------------------- 7: one token's way */
 
 function wayPanel(app) {
-  const { book, store } = app,
-    { element, heading, note, body } = panel("way", "One token through the layers", "4");
+  const { store } = app;
+  const { element, heading, note, body } = panel("way", "One token through the layers", "4");
   store.watch([...CELLS, ...FOCUS, "width"], (state) => {
-    const now = app.now(),
-      width = app.room(body),
-      token = focusToken(state),
-      at = book.layerIndex(focusLayer(state));
-    heading.textContent = `${quoted(now.tokens[token])} through the layers`;
-    note.textContent = `${now.measure.label}, ${state.view}`;
-    if (width < 80) return;
-    const all = (of) => book.layers.map((_, layer) => of(layer, token));
-    const entries = [
-      {
-        name: "prompt",
-        of: now.promptKey,
-        line: methodLine(app, "prompt", state, all(now.ofPrompt)),
-      },
-    ];
-    if (!now.alone) {
-      entries.push({
-        name: state.minus ? `${state.method} minus ${state.minus}` : state.method,
-        of: now.methodKey,
-        line: methodLine(app, state.method, state, all(now.ofMethod)),
-      });
-    }
-    if (!entries.some(({ line }) => line.values.some(known))) return empty(body, "Not measured.");
-    for (const entry of entries) {
-      Object.assign(entry, {
-        value: entry.line.values[at],
-        key: now.cellKey(entry.of, at, token),
-        text: say(entry.line.values[at], now.measure.signed),
-      });
-    }
-    const lines = entries.map(({ line }) => line),
-      [low, high] = rangeOf(lines, [0]);
-    into(
-      body,
-      entries,
-      chart({
-        width,
-        height: 256,
-        places: spread(book.layers.length),
-        names: book.layers.map(String),
-        lines,
-        levels: low < 0 ? [0] : [],
-        at,
-        low,
-        high,
-        format: (tick) => plain(Number(tick.toPrecision(6))),
-        label: "layer",
-        title: `${now.measure.label} of ${quoted(now.tokens[token])} against layer`,
-        pick: pickLayer(app),
-      }),
-    );
+    const { measure, tokens } = app.now(),
+      token = quoted(tokens[focusToken(state)]);
+    heading.textContent = `${token} through the layers`;
+    note.textContent = `${measure.label}, ${state.view}`;
+    layerChart(app, body, state, ways(app, state), {
+      include: [0],
+      levels: [0],
+      format: rounded,
+      signed: measure.signed,
+      title: `${measure.label} of ${token} against layer`,
+    });
   });
   return element;
+}
+
+/** The token's value at each layer, of the prompt and of the method. */
+function ways(app, state) {
+  const now = app.now(),
+    { book } = app,
+    token = focusToken(state);
+  const own = state.minus ? `${state.method} minus ${state.minus}` : state.method;
+  const both = [
+    ["prompt", "prompt", now.ofPrompt, now.promptKey],
+    [own, state.method, now.ofMethod, now.methodKey],
+  ];
+  return both.slice(0, now.alone ? 1 : 2).map(([name, method, at, key]) => ({
+    name,
+    line: methodLine(
+      app,
+      method,
+      state,
+      book.layers.map((_, layer) => at(layer, token)),
+    ),
+    keyAt: (layer) => now.cellKey(key, book.layerIndex(layer), token),
+  }));
 }
 
 /* ---------------------------------------------------------------- header, keep, how it was made */
@@ -1989,37 +1943,16 @@ const PATIENCE = 120; // ms that a slider must rest before Python is asked
 
 /** Asks Python for what the book lacks, and writes its answers into the book. */
 function lineToPython(app) {
-  const { book, store, live } = app;
+  const { book, store, live } = app,
+    { bar, alert, busy, complain } = newsOf(live);
   let last = 0,
     timer = null;
-  const bar = h("div", { class: "sle-progress", hidden: true, role: "status" });
-  const text = h("span", {}),
-    meter = h("progress", { max: 1, value: 0, "aria-label": "Progress" });
-  bar.append(
-    text,
-    meter,
-    h("button", { type: "button", onclick: () => live.send({ type: "stop" }) }, "Stop"),
-  );
-  const alert = h("div", { class: "sle-alert", hidden: true, role: "alert" });
-  const busy = (words, share) => {
-    bar.hidden = words === null;
-    text.textContent = words || "";
-    if (known(share)) meter.value = share;
-    else meter.removeAttribute("value");
-  };
-  const complain = (words) => {
-    alert.hidden = !words;
-    alert.textContent = words || "";
-  };
   const ask = (more = {}) => {
     clearTimeout(timer);
     complain(null);
     busy("Asking the model", null);
-    live.send({
-      type: "ask",
-      id: ++last,
-      state: { ...kept(store.state), ...texts(book, store.state), ...more },
-    });
+    const state = { ...kept(store.state), ...texts(book, store.state), ...more };
+    live.send({ type: "ask", id: ++last, state });
   };
   const lacks = () => isIncomplete(book, store.state);
   const rested = () => {
@@ -2032,14 +1965,35 @@ function lineToPython(app) {
     // The last reading has all parts; until it is there more is to come.
     if (isLast && (message.type === "reading" || message.type === "stream") && !lacks()) busy(null);
   };
-  const form = (question, instruction) =>
-    questionForm(question, instruction, (asked) => ask(asked));
+  const form = (question, instruction) => questionForm(question, instruction, ask);
   const start = () => {
     store.watch(["text", "method", "place", "strength", "minus"], rested);
+    busy(null);
     rested();
     return live.listen(hear);
   };
   return { bar, alert, form, start, stop: () => clearTimeout(timer) };
+}
+
+/** Where Python's progress and its errors are shown. */
+function newsOf(live) {
+  const text = h("span", {}),
+    meter = h("progress", { max: 1, value: 0, "aria-label": "Progress" });
+  const stop = h("button", { type: "button", onclick: () => live.send({ type: "stop" }) }, "Stop");
+  // Always there, so that nothing jumps while a slider moves.
+  const bar = h("div", { class: "sle-progress", role: "status" }, text, meter, stop);
+  const alert = h("div", { class: "sle-alert", hidden: true, role: "alert" });
+  const busy = (words, share) => {
+    bar.classList.toggle("sle-idle", words === null);
+    text.textContent = words ?? "All that is shown is read.";
+    if (known(share)) meter.value = share;
+    else meter.removeAttribute("value");
+  };
+  const complain = (words) => {
+    alert.hidden = !words;
+    alert.textContent = words || "";
+  };
+  return { bar, alert, busy, complain };
 }
 
 /** Whether Python has more to tell of this state: numbers, the text, or the logit lens. */
@@ -2079,56 +2033,53 @@ function questionForm(question, instruction, run) {
 function answer(app, message) {
   const { book, store, busy, complain, isLast } = app;
   const heard = () => store.set({ heard: store.state.heard + 1 });
+  const over = (words) => {
+    if (!isLast) return;
+    busy(null);
+    complain(words);
+    quiet(book);
+    heard();
+  };
   const answers = {
     progress: () => isLast && busy(message.text, message.share),
     vocabulary: () => {
       Object.assign(book.vocabulary, message.words);
       heard();
     },
-    text: () => {
-      book.texts[message.index] = message.text;
-      book.curves[message.index] = message.curves || [];
-      book.readings[book.promptKey(message.index)] = message.prompt;
-      const moves = isLast && store.state.text !== message.index;
-      store.set({
-        ...(moves ? { text: message.index, token: 0, overToken: null } : {}),
-        texts: store.state.texts + 1,
-        heard: store.state.heard + 1,
-      });
-    },
+    text: () => introduce(app, message),
     reading: () => {
       book.readings[message.key] = message.reading;
       if (message.effect) addEffect(book, message.key, message.effect);
       heard();
     },
-    stream: () => {
-      const reading = book.readings[message.key];
-      if (!reading) return;
-      book.readings[message.key] = {
-        ...reading,
-        text: message.text,
-        text_state: message.done ? "done" : "streaming",
-      };
-      store.set({ written: store.state.written + 1 });
-    },
-    stopped: () => {
-      if (isLast) {
-        busy(null);
-        quiet(book);
-        heard();
-      }
-    },
+    stream: () => write(app, message),
+    stopped: () => over(null),
     kept: () => app.keep.show(message.python, message.json),
-    error: () => {
-      if (isLast) {
-        busy(null);
-        complain(message.text);
-        quiet(book);
-        heard();
-      }
-    },
+    error: () => over(message.text),
   };
   if (Object.hasOwn(answers, message.type)) answers[message.type]();
+}
+
+/** A text with its tokens and what the prompt did; it is shown if it is the one last asked for. */
+function introduce({ book, store, isLast }, { index, text, curves, prompt }) {
+  book.texts[index] = text;
+  book.curves[index] = curves || [];
+  book.readings[book.promptKey(index)] = prompt;
+  const { state } = store,
+    moves = isLast && state.text !== index;
+  store.set({
+    ...(moves ? { text: index, token: 0, overToken: null } : {}),
+    texts: state.texts + 1,
+    heard: state.heard + 1,
+  });
+}
+
+/** What the method has written so far. */
+function write({ book, store }, { key, text, done }) {
+  const reading = book.readings[key];
+  if (!reading) return;
+  book.readings[key] = { ...reading, text, text_state: done ? "done" : "streaming" };
+  store.set({ written: store.state.written + 1 });
 }
 
 /** After a stop nothing is being written any more. */
