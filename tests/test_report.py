@@ -303,12 +303,20 @@ def test_a_token_view_may_be_given_as_a_figure():
     tokens = {"position": [0], "token": ["<x>"], "value": [1.0], "read": True, "steered": True}
     view = token_view(pd.DataFrame(tokens))
     assert EMPTY.figure(view, "Coloured.") == EMPTY.tokens(view, "Coloured.")
-    with pytest.raises(
-        TypeError, match="figure got DataFrame: it takes a plotly figure or a token"
-    ):
-        EMPTY.figure(pd.DataFrame(tokens), "Coloured.")  # pyright: ignore[reportArgumentType]
-    with pytest.raises(TypeError, match=r"tokens got Figure.*goes into figure"):
-        EMPTY.tokens(FIGURE, "Coloured.")  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize(
+    ("add", "given", "says"),
+    [
+        (Report.figure, pd.DataFrame({"n": [1]}), "it takes a plotly figure or a token view"),
+        (Report.tokens, FIGURE, r"tokens got Figure.*goes into figure"),
+        (Report.explorer, {"n": 1}, r"takes what explorer\.payload\(\) gives"),
+    ],
+)
+def test_what_is_no_picture_is_refused_with_advice(add, given, says):
+    unchecked = getattr(add, "__wrapped__", add)  # tests check types at every call, users do not
+    with pytest.raises(TypeError, match=says):
+        unchecked(EMPTY, given, "It rises.")
 
 
 def test_a_text_that_is_missing_is_a_dash():
@@ -374,13 +382,17 @@ def test_it_is_never_half_written(tmp_path, monkeypatch):
     assert path.read_text(encoding="utf-8") == new.html
 
 
-@pytest.mark.parametrize("place", ["missing/report.html", "file/report.html", "folder"])
+@pytest.mark.parametrize("place", ["missing/too/report.html", "file/report.html", "folder"])
 def test_a_place_that_cannot_be_written_is_named(tmp_path, place):
     (tmp_path / "file").write_text("")
     (tmp_path / "folder").mkdir()
     with pytest.raises(OSError, match=f"could not be written to .*{place}.*Give a file name"):
         EMPTY.write(tmp_path / place)
     assert sorted(os.listdir(tmp_path)) == ["file", "folder"]
+
+
+def test_a_folder_that_is_missing_alone_is_made(tmp_path):
+    assert EMPTY.write(tmp_path / "out" / "report.html").is_file()
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from steerlens.types import HookedModel
 from ..figures.faithfulness import relative_rmse_curve
 from ..figures.heatmaps import coefficient_heatmap
 from ..figures.strengths import sorted_strengths
+from ..figures.tokens import TokenView
 from ..measures.coefficients import coefficients, require_others
 from ..measures.decodability import decodability
 from ..measures.effects import logit_shift
@@ -68,27 +69,42 @@ def compare(
     entries = entries_for(model, steerings, train_pairs, **against)
     shown = _shown(model, pairs, steerings, seed, against)
     table = coefficients(model, pairs, range(model.cfg.n_layers), entries, **against)
-    views = [
-        coloured_text(model, pair, number, table, steerings, shown.layer)
-        for number, pair in enumerate(pairs[:n_shown])
-    ]
     others = in_other_words(pairs, equivalents, neutral)
     errors = faithfulness(model, pairs, entries, seed=seed, **others, **against)
     shift = logit_shift(model, pairs, entries, baseline=baseline)
-    best = shift.loc[shift["method"] != "prompt"].sort_values("recovered")["method"].iloc[-1]
     return Comparison(
         coefficients=table,
         faithfulness=with_train(errors, len(train_pairs)),
         logit_shift=shift,
-        token_views=tuple(views),
+        token_views=_views(model, pairs[:n_shown], table, steerings, shown.layer),
         layer=shown.layer,
         n_train=len(train_pairs),
         n_test=len(pairs),
         seed=seed,
         layer_reason=shown.reason,
         baseline=baseline,
-        explorer=linked_views(model, pairs, steerings, shown.layer, seed, against, best),
+        explorer=linked_views(model, pairs, steerings, shown.layer, seed, against, _best(shift)),
     )
+
+
+def _views(
+    model: HookedModel,
+    pairs: Sequence[PromptPair],
+    table: pd.DataFrame,
+    steerings: Mapping[str, Steering],
+    layer: int,
+) -> tuple[TokenView, ...]:
+    """The coloured text of each of the first examples."""
+    return tuple(
+        coloured_text(model, pair, number, table, steerings, layer)
+        for number, pair in enumerate(pairs)
+    )
+
+
+def _best(shift: pd.DataFrame) -> str:
+    """The method that recovers most of the prompt's effect on the predictions."""
+    methods = shift.loc[shift["method"] != "prompt"]
+    return str(methods.sort_values("recovered")["method"].iloc[-1])
 
 
 def _shown(

@@ -30,11 +30,11 @@ def linked_views(
     layer: int,
     seed: int,
     against: Against,
-    method: str | None = None,
+    begin: str | None = None,
 ) -> dict[str, Any] | None:
     """What the explorer shows of the first pair, at a few strengths; None without steerings.
 
-    `method` is the one that it begins with, by default the first.
+    `begin` is the method that is shown first, by default the first one.
     """
     if not steerings:
         return None
@@ -45,7 +45,7 @@ def linked_views(
         max_new_tokens=LONGEST,
         seed=seed,
         **against,
-    ).set(layer=layer, method=method)
+    ).set(layer=layer, method=begin)
     study = shown.study
     cells = len(study.line(0).response) * model.cfg.n_layers * (1 + len(steerings))
     strengths = STRENGTHS if cells * len(STRENGTHS) <= MOST_CELLS else (1.0,)
