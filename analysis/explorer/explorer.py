@@ -191,7 +191,7 @@ class Explorer:
         """The content of a static page over all methods, places, strengths and texts."""
         numbers = tuple(range(len(self.study.pairs)) if texts is None else texts)
         chosen = self.study.strengths if strengths is None else as_strengths(strengths)
-        grid = Grid(numbers, chosen, completions, chosen if lens else ())
+        grid = Grid(numbers, chosen, None if completions else (), chosen if lens else ())
         return payload_of(self.study, grid, self.state, self.title, made_by(self.study))
 
     def save(

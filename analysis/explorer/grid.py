@@ -28,6 +28,7 @@ from .study import Study
 class Grid:
     """Which texts at which strengths; those of `lens` with the logit lens, and the prompt's if any.
 
+    Completions are written at all strengths, or at those of `completions` alone.
     Unless `anew`, only what is known already is in it: what was measured and written. A `live` one
     has every text, so that the numbers of texts are the study's own, and what is missing is asked
     for; the runs of those in `measured` are in it.
@@ -35,11 +36,20 @@ class Grid:
 
     texts: tuple[int, ...]
     strengths: tuple[float, ...]
-    completions: bool = True
+    completions: tuple[float, ...] | None = None
     lens: tuple[float, ...] = ()
     anew: bool = True
     live: bool = False
     measured: tuple[int, ...] | None = None
+
+    @property
+    def some_completions(self) -> bool:
+        """Whether anything is written."""
+        return self.completions is None or bool(self.completions)
+
+    def written(self, strength: float) -> bool:
+        """Whether completions at a strength are written."""
+        return self.anew and (self.completions is None or strength in self.completions)
 
     @property
     def run(self) -> dict[int, int]:
@@ -67,7 +77,7 @@ def payload_of(
         "measures": measures_json(study),
         "views": list(VIEWS),
         "texts": [
-            text_json(study, number, number in grid.run and grid.completions)
+            text_json(study, number, number in grid.run and grid.some_completions)
             for number in grid.texts
         ],
         "methods": [method_json(one, grid.strengths, grid.live) for one in study.methods],
@@ -133,7 +143,7 @@ def _readings(study: Study, grid: Grid) -> list[Cell]:
             continue
         seen = strength in grid.lens or (grid.lens and method.name == PROMPT)
         reading = study.with_lens(*given) if seen else study.reading(*given)
-        if grid.completions and grid.anew:
+        if grid.written(strength):
             reading = study.with_text(*given)
         cells.append(Cell(place, method.name, index, reading))
     return cells

@@ -34,6 +34,7 @@ def linked_views(
 ) -> dict[str, Any] | None:
     """What the explorer shows of the first pair, at a few strengths; None without steerings.
 
+    At strength 1 there is what each method writes, and the logit lens of its change.
     `begin` is the method that is shown first, by default the first one.
     """
     if not steerings:
@@ -49,5 +50,5 @@ def linked_views(
     study = shown.study
     cells = len(study.line(0).response) * model.cfg.n_layers * (1 + len(steerings))
     strengths = STRENGTHS if cells * len(STRENGTHS) <= MOST_CELLS else (1.0,)
-    grid = Grid((0,), strengths, lens=(1.0,))
+    grid = Grid((0,), strengths, completions=(1.0,), lens=(1.0,))
     return payload_of(study, grid, shown.state, shown.title, made_by(study))
