@@ -153,6 +153,25 @@ def test_the_newest_request_wins(line: Line) -> None:
     assert not line.of("stopped")
 
 
+def test_a_text_whose_introduction_was_cut_short_is_introduced_to_the_end(line: Line) -> None:
+    receive = line.live.send
+    asked = line.explorer.state | {"question": "What is a house?", "instruction": "Be kind."}
+
+    def send(message: dict[str, Any]) -> None:
+        receive(message)
+        if message["type"] == "text" and message["id"] == 1:
+            # As the view does: it goes to the new text, and asks for what it lacks there.
+            line.live.receive({"type": "ask", "id": 2, "state": asked | {"text": 3}})
+
+    line.live.send = send
+    line.live.receive({"type": "ask", "id": 1, "state": asked})
+    line.live.wait()
+    assert [m["id"] for m in line.of("text")] == [1, 2]
+    assert line.of("text")[-1]["text"]["completions"][0]["text"]
+    assert line.of("text")[-1]["curves"]
+    assert line.of("reading")[-1]["key"] == "3|CAA|0|1"
+
+
 def test_stop_ends_the_work_and_says_so(line: Line) -> None:
     line.live.receive({"type": "ask", "id": 1, "state": {"method": "slow", "strength": 0.9}})
     while not line.of("stream"):

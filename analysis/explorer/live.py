@@ -40,12 +40,17 @@ class _Over(Exception):
 
 @dataclass(eq=False)
 class Live:
-    """Answers a view. `state` is what it showed last; `known` the texts that it has."""
+    """Answers a view.
+
+    `state` is what it showed last; `known` are the texts that it has all of, `begun` those of which
+    it has the tokens and what the prompt did: a newer request may come before the rest.
+    """
 
     study: Study
     send: Send
     state: State
     known: set[int]
+    begun: set[int] = field(default_factory=set)
     request: Message | None = None
     stopping: bool = False
     worker: threading.Thread | None = None
@@ -157,15 +162,17 @@ class _Answer:
             return
         self._progress("Reading the text with and without the instruction", 0.1)
         prompt = study.with_text(number, PROMPT, study.methods[0].places[0], 1.0)
-        self._vocabulary(prompt)
-        self._introduced(number, prompt, [])
-        live.known.add(number)
+        if number not in live.begun:
+            self._vocabulary(prompt)
+            self._introduced(number, prompt, [])
+            live.begun.add(number)
         self._go_on()
         self._progress("Reading the text under other instructions", 0.3)
         curves = curves_json(study.references(number))
         self._progress("The unsteered model answers", 0.5)
         study.completion(number, UNSTEERED, self._heard)
         self._introduced(number, prompt, curves)
+        live.known.add(number)
 
     def _introduced(self, number: int, prompt: Reading, curves: list[dict[str, Any]]) -> None:
         study = self.live.study

@@ -92,9 +92,8 @@ def words_of(study: Study, readings: Iterable[Reading]) -> dict[str, str]:
         layers = (reading.changes, *(reading.lens or ()))
         ids |= {id_ for layer in layers for c in layer for id_, _ in (*c.up, *c.down)}
     listed = sorted(ids)
-    return {
-        str(i): visible(word) for i, word in zip(listed, show(study.model, listed), strict=True)
-    }
+    words = [show(study.model, [id_])[0] for id_ in listed]  # each by itself: they are no text
+    return {str(id_): visible(word) for id_, word in zip(listed, words, strict=True)}
 
 
 def text_json(study: Study, number: int, completions: bool = True) -> dict[str, Any]:
