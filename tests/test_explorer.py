@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
@@ -24,11 +23,13 @@ from analysis.explorer.page import (
     explorer_place,
     write_page,
 )
-from analysis.explorer.parts import report_payload
 from analysis.explorer.payload import effect_json, key_of, method_json, reading_json
 from analysis.explorer.readings import MEASURES, VIEWS, Change, Reading
 from analysis.figures.tokens import TokenView
+from analysis.reports.linked import linked_views
+from analysis.reports.measured import Against
 from steerlens import CAA, PromptPair, Steering, at
+from steerlens.sinks import SINK
 
 PAIRS = [
     PromptPair.with_system(f"What is {thing}?", "You are kind.", f"{thing} is a very good day")
@@ -396,28 +397,25 @@ def test_a_live_view_has_every_text_and_the_numbers_of_the_present_one(explorer:
     assert "export default" in widget._esm
 
 
-def test_a_report_has_the_first_examples_and_the_texts_that_were_written(gpt2: Any) -> None:
-    generations = pd.DataFrame(
-        {
-            "prompt": ["What is it?"] * 3,
-            "method": ["unsteered", "CAA", "CAA"],
-            "strength_value": [np.nan, 1.0, 3.0],
-            "sample": 0,
-            "text": ["plain words", "steered words", "other words"],
-        }
-    )
+def test_a_report_has_the_first_pair_and_what_is_written_at_strength_one(gpt2: Any) -> None:
     given = {"CAA": steerings(gpt2)["CAA"]}
-    content = report_payload(gpt2, PAIRS, given, n_shown=1, generations=generations)
-    assert [one["question"] for one in content["texts"]] == ["What is it?"]
-    assert content["texts"][0]["completions"] == [
-        {"method": "unsteered", "text": "plain words"},
-        {"method": "prompt", "text": PAIRS[0].response},
+    against: Against = {"baseline": "template", "sinks": SINK}
+    content = linked_views(gpt2, PAIRS, given, 1, 0, against)
+    assert content is not None
+    assert len(content["texts"]) == 1
+    assert content["state"]["layer"] == 1
+    states = {key: reading["text_state"] for key, reading in content["readings"].items()}
+    assert states == {
+        "0|prompt|0|1": "done",
+        "0|CAA|0|0.5": "none",
+        "0|CAA|0|1": "done",
+        "0|CAA|0|2": "none",
+    }
+    assert [key for key, reading in content["readings"].items() if "lens" in reading] == [
+        "0|prompt|0|1",
+        "0|CAA|0|1",
     ]
-    texts = {key: one["text"] for key, one in content["readings"].items()}
-    assert texts["0|CAA|0|1"] == "steered words"
-    assert texts["0|CAA|0|2"] == ""
-    assert content["readings"]["0|CAA|0|2"]["text_state"] == "none"
-    assert "mean prompt push = 1" in content["measures"][0]["label"]
+    assert linked_views(gpt2, PAIRS, {}, 1, 0, against) is None
 
 
 def test_a_steering_is_given_as_it_is_and_not_changed(explorer: Explorer) -> None:
