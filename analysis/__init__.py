@@ -9,13 +9,17 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 _HOME = {
+    "export": ["CannotDraw", "save"],
     "figures": [
         "TokenView",
         "assumption_curves",
+        "caption",
         "coefficient_heatmap",
         "method_colours",
         "relative_rmse_curve",
         "sorted_strengths",
+        "styled",
+        "token_figure",
         "token_view",
         "token_views",
         "tradeoff_curve",
@@ -53,13 +57,17 @@ _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 __all__ = sorted(_MODULE_OF)  # pyright: ignore[reportUnsupportedDunderAll]
 
 if TYPE_CHECKING:
+    from .export import CannotDraw, save
     from .figures import (
         TokenView,
         assumption_curves,
+        caption,
         coefficient_heatmap,
         method_colours,
         relative_rmse_curve,
         sorted_strengths,
+        styled,
+        token_figure,
         token_view,
         token_views,
         tradeoff_curve,

@@ -14,7 +14,8 @@ from analysis.figures import (
     relative_rmse_curve,
     sorted_strengths,
 )
-from analysis.figures.heatmaps import MEASURES, NOT_FINITE, PANELS_ACROSS
+from analysis.figures.cells import NOT_FINITE
+from analysis.figures.heatmaps import MEASURES, PANELS_ACROSS
 from analysis.figures.style import METHOD_COLOURS, SPARE_COLOURS
 
 TOKENS = ("The", " end", "<b>", "\n", "The", "$x$")

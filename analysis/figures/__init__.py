@@ -9,16 +9,21 @@ from .faithfulness import relative_rmse_curve
 from .heatmaps import coefficient_heatmap
 from .strengths import sorted_strengths
 from .style import method_colours
+from .styled import caption, styled
+from .token_figure import token_figure
 from .tokens import TokenView, token_view, token_views
 from .tradeoff import tradeoff_curve
 
 __all__ = [
     "TokenView",
     "assumption_curves",
+    "caption",
     "coefficient_heatmap",
     "method_colours",
     "relative_rmse_curve",
     "sorted_strengths",
+    "styled",
+    "token_figure",
     "token_view",
     "token_views",
     "tradeoff_curve",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
 
 import pandas as pd
@@ -38,9 +38,15 @@ _FOLDED = "background:#f0f0f0;color:#444444;font-size:12px;padding:1px 6px 2px;b
 
 @dataclass(frozen=True)
 class TokenView:
-    """Finished HTML of a coloured text; notebooks show it, reports embed `.html`."""
+    """Finished HTML of a coloured text; notebooks show it, reports embed `.html`.
+
+    `tables`, `label` and `limit` are what it was made of, for `token_figure` and `save`.
+    """
 
     html: str
+    tables: Mapping[str, pd.DataFrame] = field(default_factory=dict, repr=False, compare=False)
+    label: str = "value"
+    limit: float = 1.0
 
     def _repr_html_(self) -> str:
         return self.html
@@ -74,7 +80,8 @@ def token_views(
         for name, table in rows.items()
     ]
     legend = f'<span style="{_LEGEND}">{_legend(list(rows.values()), label, limit)}</span>'
-    return TokenView(f'<span style="{_PAGE}">{"".join(texts)}{legend}</span>')
+    html = f'<span style="{_PAGE}">{"".join(texts)}{legend}</span>'
+    return TokenView(html, rows, label, limit)
 
 
 def visible(token: str) -> str:
@@ -181,12 +188,17 @@ def _limit(values: Sequence[float], asked: float | None) -> float:
 
 
 def _text(table: pd.DataFrame, label: str, limit: float) -> str:
+    return "".join(
+        _folded(run) if is_folded else _tokens(run, label, limit)
+        for run, is_folded in folded_runs(table)
+    )
+
+
+def folded_runs(table: pd.DataFrame) -> list[tuple[pd.DataFrame, bool]]:
+    """The rows in runs, and whether each is folded up: several tokens of the template in a row."""
     hidden = table["template"] & table["value"].isna() & ~table["read"]
-    pieces = []
-    for _, run in table.groupby((hidden != hidden.shift()).cumsum(), sort=False):
-        folded = len(run) > 1 and bool(hidden.loc[run.index[0]])
-        pieces.append(_folded(run) if folded else _tokens(run, label, limit))
-    return "".join(pieces)
+    runs = table.groupby((hidden != hidden.shift()).cumsum(), sort=False)
+    return [(run, len(run) > 1 and bool(hidden.loc[run.index[0]])) for _, run in runs]
 
 
 def _tokens(table: pd.DataFrame, label: str, limit: float) -> str:
