@@ -46,8 +46,8 @@ def assumption_curves(
     panels = [
         Panel("One direction?", "layer", "share of |Δ|²", x_ticks=0),
         Panel("Equally strong?", "layer", "ratio of strengths", x_ticks=0),
-        Panel("Readable from the token?", "layer", "R² on other questions", 1, 0, None, _note(readouts)),
-    ]  # fmt: skip
+        Panel(f"Readable from the token?{_note(readouts)}", "layer", "R² on other questions", x_ticks=0),
+    ]
     plan = Plan(
         "Would one vector do what the prompt does?",
         "A vector needs 1, 1 and nothing more; a gate needs 1 on the left and 1 on the right. "
@@ -78,16 +78,16 @@ def _few(readouts: pd.DataFrame) -> int | None:
 
 
 def _note(readouts: pd.DataFrame) -> str:
-    """What there is to say in the picture of the read-outs; "" for nothing."""
+    """What there is to say below the title of the read-outs; "" for nothing."""
     few = _few(readouts)
     if few is not None:
         enough = f"give {ENOUGH_QUESTIONS} or more"
-        return f"not drawn: an R² over {few} questions says nothing; {enough}"
+        return f"<br>not drawn: an R² over {few} questions says nothing; {enough}"
     below = readouts.loc[readouts["r2"] < LOWEST_R2, "r2"]
     if below.empty:
         return ""
     return (
-        f"{len(below)} of {len(readouts)} R² lie below {LOWEST_R2:g} (down to {below.min():.3g})"
+        f"<br>{len(below)} of {len(readouts)} R² lie below {LOWEST_R2:g} (down to {below.min():.3g})"
     )
 
 

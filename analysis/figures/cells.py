@@ -9,11 +9,12 @@ import pandas as pd
 import plotly.graph_objects as go
 from jaxtyping import Float
 
+from .plan import IN_CELLS
 from .recolour import VEIL
 from .rows import plain_text, sinks_in
-from .tokens import ink_on
 
 SINK_MARK, ABOVE, BELOW = "◇", "▴", "▾"
+UP, DOWN = "triangle-up", "triangle-down"
 NOT_FINITE = "#a6a6a6"
 GREY, SINK, BEYOND = "not finite", "sink", "beyond the colours"
 MOST_MARKS = 600
@@ -49,7 +50,7 @@ class Map:
         )
         return cls(column, {p: names.get(p, "") for p in places}, layers, *numbers, limit)
 
-    def traces(self, transposed: bool) -> list[go.Heatmap]:
+    def traces(self, transposed: bool) -> list[go.Heatmap | go.Scatter]:
         """The colours and, over them, marks of what is not finite, beyond the scale or a sink."""
         texts = [[plain_text(name)] * len(self.layers) for name in self.names.values()]
         colours = self._map(
@@ -62,7 +63,8 @@ class Map:
             "off axis %{customdata[0]:.3g}<br>change / activation %{customdata[1]:.3g}"
             "<extra></extra>",
         )
-        return [colours, *self._grey(transposed, texts), *self._beyond(transposed), *self._marked(transposed)]
+        grey, beyond = self._grey(transposed, texts), self._beyond(transposed)
+        return [colours, *grey, *beyond, *self._sinks(transposed)]
 
     def _hover(self, transposed: bool) -> str:
         place, layer = ("x", "y") if transposed else ("y", "x")
@@ -79,55 +81,70 @@ class Map:
         x, y = (places, layers) if transposed else (layers, places)
         return go.Heatmap(x=x, y=y, hoverongaps=False, **{**cells, **arrays})
 
-    def _grey(self, transposed: bool, texts: list[list[str]]) -> list[go.Heatmap]:
+    def _grey(self, transposed: bool, texts: list[list[str]]) -> list[go.Heatmap | go.Scatter]:
         odd = ~np.isfinite(self.values)
         if not odd.any():
             return []
         infinite = np.where(self.values > 0, "∞", "−∞")
-        marks = np.where(np.isnan(self.values), "×", np.where(odd, infinite, ""))
-        return [
-            self._map(
-                transposed,
-                z=np.where(odd, 0.0, np.nan),
-                name=GREY,
-                text=marks,
-                texttemplate="%{text}" if odd.sum() <= MOST_MARKS else "",
-                hovertext=texts,
-                customdata=np.where(np.isnan(self.values), "not measured", infinite),
-                colorscale=[[0, NOT_FINITE], [1, NOT_FINITE]],
-                showscale=False,
-                hovertemplate=f"{self._hover(transposed)}%{{customdata}}<extra></extra>",
-            )
-        ]
+        cells = self._map(
+            transposed,
+            z=np.where(odd, 0.0, np.nan),
+            name=GREY,
+            hovertext=texts,
+            customdata=np.where(np.isnan(self.values), "not measured", infinite),
+            colorscale=[[0, NOT_FINITE], [1, NOT_FINITE]],
+            showscale=False,
+            hovertemplate=f"{self._hover(transposed)}%{{customdata}}<extra></extra>",
+        )
+        signs = np.where(self.values > 0, UP + "-open", DOWN + "-open")
+        marks = np.where(np.isnan(self.values), "x-thin", signs)
+        return [cells, *self._marks(transposed, GREY, odd, marks, "#222222")]
 
-    def _beyond(self, transposed: bool) -> list[go.Heatmap]:
+    def _beyond(self, transposed: bool) -> list[go.Scatter]:
         """Marks on the cells whose value lies beyond the ends of the colours."""
         beyond = np.isfinite(self.values) & (np.abs(self.values) > self.limit) & (self.sinks != 1)
-        if not beyond.any():
-            return []
-        marks = np.where(beyond, np.where(self.values > 0, ABOVE, BELOW), "")
-        return [self._overlay(transposed, BEYOND, beyond, marks, "rgba(0,0,0,0)", ink_on("#b2182b"))]
+        marks = np.where(self.values > 0, UP, DOWN)
+        return self._marks(transposed, BEYOND, beyond, marks, "#ffffff")
 
-    def _marked(self, transposed: bool) -> list[go.Heatmap]:
-        """A see-through layer with a mark on each sink."""
+    def _sinks(self, transposed: bool) -> list[go.Heatmap | go.Scatter]:
+        """A see-through layer over the sinks, with a mark on each."""
         sinks = self.sinks == 1
         if not sinks.any():
             return []
-        marks = np.where(sinks, SINK_MARK, "")
-        return [self._overlay(transposed, SINK, sinks, marks, VEIL, "#000000")]
-
-    def _overlay(
-        self, transposed: bool, name: str, where: np.ndarray, marks: np.ndarray, colour: str, ink: str
-    ) -> go.Heatmap:
-        # Plotly makes a text without a size as large as its cell allows.
-        return self._map(
+        veil = self._map(
             transposed,
-            z=np.where(where, 0.0, np.nan),
-            name=name,
-            text=marks,
-            texttemplate="%{text}" if where.sum() <= MOST_MARKS else "",
-            textfont={"color": ink},
-            colorscale=[[0, colour], [1, colour]],
+            z=np.where(sinks, 0.0, np.nan),
+            name=SINK,
+            colorscale=[[0, VEIL], [1, VEIL]],
             showscale=False,
             hoverinfo="skip",
         )
+        marks = np.full(sinks.shape, "diamond-open")
+        return [veil, *self._marks(transposed, SINK, sinks, marks, "#000000")]
+
+    def _marks(
+        self, transposed: bool, name: str, where: np.ndarray, marks: np.ndarray, colour: str
+    ) -> list[go.Scatter]:
+        """A mark in each of these cells; the layout makes them as large as the cells allow."""
+        if not 0 < where.sum() <= MOST_MARKS:
+            return []
+        rows, columns = np.nonzero(where)
+        places = [list(self.names)[row] for row in rows]
+        layers = [str(self.layers[column]) for column in columns]
+        x, y = (places, layers) if transposed else (layers, places)
+        return [
+            go.Scatter(
+                x=x,
+                y=y,
+                name=name,
+                mode="markers",
+                marker={
+                    "symbol": marks[rows, columns].tolist(),
+                    "color": colour,
+                    "line": {"color": colour, "width": 1},
+                },
+                meta=IN_CELLS,
+                hoverinfo="skip",
+                showlegend=False,
+            )
+        ]

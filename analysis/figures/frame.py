@@ -7,6 +7,7 @@ gets its room beforehand, so that none lies over another.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -16,7 +17,7 @@ from .declutter import declutter
 from .lettering import LINE, shortened, text_width, wrapped
 from .looks import NOTEBOOK, Look, template_of, users_template
 from .page import Page
-from .plan import Panel, Plan, Ticks, axes_of, plan_of
+from .plan import IN_CELLS, Panel, Plan, Ticks, axes_of, plan_of
 from .recolour import recolour
 
 STEPS = (1, 2, 3, 4, 5, 8, 10, 16, 20, 25, 32, 40, 50, 64, 80, 100, 128, 200)
@@ -48,6 +49,7 @@ def fit(figure: go.Figure, look: Look, height: float | None = None) -> go.Figure
     _write_head(figure, page)
     _write_panels(figure, page)
     _write_foot(figure, page)
+    _size_marks(figure, page)
     if plan.labels:
         declutter(figure, page.panel_width, page.heights[0], look)
     replace(plan, state={**state, "look": asdict(look)}).keep(figure)
@@ -85,25 +87,19 @@ def _write_panels(figure: go.Figure, page: Page) -> None:
             left = column * (page.panel_width + page.gap) / width
             right = min(1.0, left + page.panel_width / width)
             _write_axes(figure, page, place, (left, right), (max(0.0, low), high))
-            notes += _notes(page, panel, (left + right) / 2, (max(0.0, low), high))
+            if panel.title:
+                notes.append(_panel_title(page, panel, (left + right) / 2, high))
         top += page.heights[number] + page.below(number)
     figure.update_layout(annotations=notes)
 
 
-def _notes(
-    page: Page, panel: Panel, middle: float, rows: tuple[float, float]
-) -> list[dict[str, Any]]:
-    """The title of a panel, and what is said inside of it."""
-    common = {"xref": "paper", "yref": "paper", "showarrow": False, "x": middle}
-    size, found = page.look.size, []
-    if panel.title:
-        text = page.panel_title(panel)
-        found.append({**common, "text": text, "y": rows[1], "yanchor": "bottom", "yshift": 1,
-                      "font": {"size": 0.95 * size}, "borderpad": 0})  # fmt: skip
-    if panel.note:
-        text = wrapped(panel.note, 0.9 * page.look.letters, 0.9 * page.panel_width)
-        found.append({**common, "text": text, "y": sum(rows) / 2, "font": {"size": 0.9 * size}})
-    return found
+def _panel_title(page: Page, panel: Panel, middle: float, high: float) -> dict[str, Any]:
+    return {
+        "text": page.panel_title(panel),
+        "xref": "paper", "yref": "paper", "x": middle, "y": high, "xanchor": "center",
+        "yanchor": "bottom", "yshift": 1, "showarrow": False, "borderpad": 0,
+        "font": {"size": 0.95 * page.look.size},
+    }  # fmt: skip
 
 
 def _write_axes(
@@ -126,7 +122,7 @@ def _write_axes(
         showticklabels=shown,
         **({"range": list(panel.x_range)} if panel.x_range else {}),
         title={"text": x_title or None, "standoff": 0.4 * size},
-        **_ticks(page, panel.x_ticks, page.panel_width, across=True),
+        **_ticks(page, panel.x_ticks, panel.x_range, page.panel_width, across=True),
     )
     has_y = first or last or not page.plan.share_y
     figure.layout[f"yaxis{y[1:]}"].update(  # pyright: ignore
@@ -138,11 +134,13 @@ def _write_axes(
         **({"range": list(panel.y_range)} if panel.y_range else {}),
         title={"text": (page.y_title(panel) or None) if has_y and not last else None,
                "standoff": 0.4 * size},
-        **_ticks(page, panel.y_ticks, page.heights[place // page.across], across=False),
+        **_ticks(page, panel.y_ticks, panel.y_range, page.heights[place // page.across], across=False),
     )  # fmt: skip
 
 
-def _ticks(page: Page, number: int | None, pixels: float, *, across: bool) -> dict[str, Any]:
+def _ticks(
+    page: Page, number: int | None, span: Sequence[float] | None, pixels: float, *, across: bool
+) -> dict[str, Any]:
     """Which places of an axis are labelled: all, or every second, third, ... that has room."""
     size, letters = 0.9 * page.look.size, 0.9 * page.look.letters
     ticks = page.ticks(number)
@@ -152,7 +150,7 @@ def _ticks(page: Page, number: int | None, pixels: float, *, across: bool) -> di
     labels = _short(page, ticks, letters, across)
     flat = across and not ticks.turned
     need = max(text_width(label, letters) for label in labels) + 0.7 * size if flat else 1.3 * size
-    fitting = max(1, math.ceil(need * len(labels) / pixels))
+    fitting = max(1, math.ceil(need * _span(page, number, span) / pixels))
     step = next((step for step in STEPS if step >= fitting), fitting)
     return {
         "tickmode": "array",
@@ -167,14 +165,34 @@ def _short(page: Page, ticks: Ticks, letters: float, across: bool) -> list[str]:
     return [shortened(label, letters, limit) for label in ticks.labels]
 
 
+def _size_marks(figure: go.Figure, page: Page) -> None:
+    """Marks in the cells of a map, as large as the cells allow."""
+    traces: Any = figure.data
+    for trace in traces:
+        if trace.meta != IN_CELLS:
+            continue
+        place = int((trace.xaxis or "x")[1:] or 1) - 1
+        panel = page.plan.panels[place]
+        spans = (_span(page, panel.x_ticks, panel.x_range), _span(page, panel.y_ticks, panel.y_range))
+        room = (page.panel_width, page.heights[place // page.across])
+        cell = min(pixels / span for pixels, span in zip(room, spans, strict=True))
+        trace.marker.size = max(1.0, min(0.62 * cell, 0.7 * page.look.size))
+
+
+def _span(page: Page, number: int | None, span: Sequence[float] | None) -> float:
+    """How many cells an axis has."""
+    ticks = page.ticks(number)
+    return abs(span[1] - span[0]) if span else float(len(ticks.values) if ticks else 1)
+
+
 def _write_foot(figure: go.Figure, page: Page) -> None:
     size = page.look.size
     if page.plan.bar:
         figure.update_layout(
             showlegend=False,
             coloraxis_colorbar={
-                "orientation": "h", "xref": "container", "yref": "container", "x": 0.5, "y": 0,
-                "xanchor": "center", "yanchor": "bottom", "ypad": 6, "xpad": 0,
+                "orientation": "h", "xref": "paper", "yref": "container", "x": 1, "y": 0,
+                "xanchor": "right", "yanchor": "bottom", "ypad": 6, "xpad": 0,
                 "lenmode": "pixels", "len": page.bar_length, "thickness": 0.8 * size,
                 "title": {"text": page.bar_title, "side": "top", "font": {"size": 0.95 * size}},
                 "tickfont": {"size": 0.9 * size}, "nticks": 5, "tickangle": 0,

@@ -38,7 +38,7 @@ MEASURES = {
 PANELS_ACROSS = 5
 MANY_TOKENS = 40
 """With more tokens than this labels are on both sides."""
-PER_STRIP = 60
+PER_STRIP, MOST_STRIPS = 60, 24
 NEARLY_ALL = 0.98
 """Colours end at this quantile of |value|."""
 
@@ -53,7 +53,7 @@ def coefficient_heatmap(
     colour_quantile: float | None = None,
     tokens: tuple[int, int] | None = None,
     transposed: bool = False,
-    per_strip: int = PER_STRIP,
+    per_strip: int | None = None,
 ) -> go.Figure:
     """A token x layer map of one measure, a panel per method and strength, on one scale around 0.
 
@@ -61,7 +61,7 @@ def coefficient_heatmap(
     Colours end at the 98 % quantile of |value|, or at `colour_quantile`, as the colour bar says,
     and ▴ and ▾ mark the cells beyond. Sinks (`sink` in the table) are marked and do not count
     there. What is not finite is grey. `transposed` has the tokens from left to right, in strips of
-    `per_strip` tokens below each other. The unit is the table's own (`unit`).
+    `per_strip` tokens below each other, by default of 60 where that makes no more than 24 strips. The unit is the table's own (`unit`).
     """
     require_columns(table, [*CELL, *MEASURES], "coefficient_heatmap")
     if column not in MEASURES:
@@ -72,7 +72,7 @@ def coefficient_heatmap(
         f"Example {rows['example'].iloc[0]}, {view} view, tokens against layers.",
         bar=f"{MEASURES[column]}{unit_of(rows, column)}",
     )
-    strips = per_strip if transposed else None
+    strips = (per_strip or _per_strip(rows)) if transposed else None
     return map_of(rows, column, plan, colour_quantile, strips)
 
 
@@ -84,14 +84,17 @@ def map_of(
     limit = _limit(rows.loc[~sinks_in(rows), column], quantile)
     parts = [names] if per_strip is None else _strips(names, per_strip)
     turned = per_strip is not None
-    traces: list[go.Heatmap] = []
+    traces: list[go.Heatmap | go.Scatter] = []
     panels: list[Panel] = []
-    for line in lines_of(rows):
-        require_single(line, ["token_index", "layer"])
-        for number, part in enumerate(parts):
+    lines = lines_of(rows)
+    for number, part in enumerate(parts):
+        for line in lines:
+            require_single(line, ["token_index", "layer"])
             cells = Map.of(line, column, part, layers, limit)
             traces += on_panel(cells.traces(turned), len(panels))
             panels.append(_panel(name_of(line, "<br>"), number, part, per_strip))
+            if turned and line is not lines[-1]:
+                panels[-1] = replace(panels[-1], bare=True)
     figure = figure_of(traces, len(panels))
     figure.update_layout(coloraxis=_colour_axis(limit))
     _set_axes(figure, layers, turned)
@@ -111,9 +114,16 @@ def map_of(
     return planned(figure, plan)
 
 
-def _grey_said(traces: Sequence[go.Heatmap]) -> str:
+def _per_strip(rows: pd.DataFrame) -> int:
+    """60 tokens, or as many as leave no more than so many strips."""
+    panels = max(1, MOST_STRIPS // len(lines_of(rows)))
+    places = int(rows["token_index"].max() - rows["token_index"].min()) + 1
+    return max(PER_STRIP, -(-places // panels))
+
+
+def _grey_said(traces: Sequence[go.Heatmap | go.Scatter]) -> str:
     grey = any(trace.name == GREY for trace in traces)
-    return " Grey cells: × not measured, ∞ infinite." * grey
+    return " Grey cells: × not measured, △ ▽ infinite." * grey
 
 
 def _sinks_said(rows: pd.DataFrame) -> str:
@@ -175,7 +185,7 @@ def _panel(name: str, strip: int, part: dict[int, str], per_strip: int | None) -
         return Panel(name, "layer", x_ticks=0, y_ticks=1, y_range=(last, first))
     # A last strip of few tokens has cells as wide as the others'.
     wide = (first, max(last, first + per_strip) if strip else last)
-    title = "" if strip else name.replace("<br>", ", ")
+    title = name.replace("<br>", ", ")
     return Panel(title, y="layer", x_ticks=strip + 1, y_ticks=0, x_range=wide)
 
 

@@ -1,6 +1,4 @@
-"""The legend of a figure: below it in columns, or beside it where lines are many and there is room.
-
-"""
+"""The legend of a figure: below it in columns, or beside it where lines are many and there is room."""
 
 from __future__ import annotations
 
@@ -27,8 +25,11 @@ class Legend:
     layout: dict[str, Any]
 
 
-def legend_of(figure: go.Figure, look: Look) -> Legend | None:
-    """The legend of the traces that ask for one; None for fewer than two."""
+def legend_of(figure: go.Figure, look: Look, left: float) -> Legend | None:
+    """The legend of the traces that ask for one; None for fewer than two.
+
+    Plotly makes a legend below as wide as the panels, so what is `left` of them is no room.
+    """
     traces: Any = figure.data
     names = [trace.name for trace in traces if trace.name and trace.showlegend is not False]
     if len(names) < 2:
@@ -36,16 +37,18 @@ def legend_of(figure: go.Figure, look: Look) -> Legend | None:
     letters = 0.92 * look.letters
     entry = max(text_width(name, letters) for name in names) + 4
     lines = max(lines_in(name) for name in names)
-    each = max(LINE * 0.92 * look.size * lines, 16) + 4
-    common = {"traceorder": "normal", "xref": "container", "yref": "container", "bgcolor": "rgba(0,0,0,0)"}
+    each = max(LINE * 0.92 * look.size * lines, 16) + 3
+    common = {"traceorder": "normal", "tracegroupgap": 0, "bgcolor": "rgba(0,0,0,0)"}
     if len(names) > MANY and look.base >= 560 and entry + _MARK < 0.4 * look.base:
-        place = {"orientation": "v", "x": 1, "xanchor": "right", "y": 0.5, "yanchor": "middle"}
-        layout = {**common, **place, "entrywidth": 0}
-        return Legend(entry + _MARK + 6, each * len(names) + 16, True, layout)
-    room = look.base - 12
+        place = {"orientation": "v", "x": 1, "xanchor": "left", "y": 1, "yanchor": "top"}
+        refs = {"xref": "paper", "yref": "paper", "entrywidth": 0}
+        layout = {**common, **place, **refs}
+        return Legend(entry + _MARK + 10, each * len(names) + 16, True, layout)
+    room = look.base - left - 14
     one_row = sum(text_width(name, letters) + _MARK + 6 for name in names) < room
     across = len(names) if one_row else max(1, int(room // (entry + _MARK + 4)))
     rows = -(-len(names) // across)
     place = {"orientation": "h", "x": 0, "xanchor": "left", "y": 0, "yanchor": "bottom"}
-    layout = {**common, **place, "entrywidth": 0 if one_row else entry}
-    return Legend(room, each * rows + 8, False, layout)
+    refs = {"xref": "container", "yref": "container", "entrywidth": 0 if one_row else entry}
+    layout = {**common, **place, **refs}
+    return Legend(room, each * rows + 5, False, layout)

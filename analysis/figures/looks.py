@@ -92,7 +92,7 @@ def template_of(look: Look, users: Any = None) -> go.layout.Template:
             "font": {"family": look.family, "size": look.size, "color": ink},
             "paper_bgcolor": page, "plot_bgcolor": page,
             "title": {"font": {"size": 1.25 * look.size}, "subtitle": {"font": {"size": 0.95 * look.size}}},
-            "xaxis": axis, "yaxis": axis, "hoverlabel": {"align": "left"},
+            "xaxis": {**axis, "zeroline": False}, "yaxis": axis, "hoverlabel": {"align": "left"},
             "legend": {"font": {"size": 0.92 * look.size}},
         }
     )  # fmt: skip

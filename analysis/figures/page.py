@@ -38,10 +38,11 @@ class Page:
         wide, letters = look.base - 24, look.letters
         title = wrapped(plan.title, 1.25 * letters, wide) if look.title else ""
         subtitle = wrapped(plan.subtitle, 0.95 * letters, wide) if look.title else ""
-        legend = None if plan.bar else legend_of(figure, look)
-        right = 10 + (legend.width if legend and legend.beside else 0)
-        page = cls(plan, look, legend, title, subtitle, 0, right, 0, 1, ())
+        page = cls(plan, look, None, title, subtitle, 0, 0, 0, 1, ())
         left = max(page.beside(panel) for panel in plan.panels)
+        legend = None if plan.bar else legend_of(figure, look, left)
+        right = 10 + (legend.width if legend and legend.beside else 0)
+        page = replace(page, legend=legend, right=right)
         gap = 0.9 * look.size if plan.share_y else left + 0.6 * look.size
         page = replace(page, left=left, gap=gap)
         labels = page.right_labels
@@ -113,6 +114,8 @@ class Page:
 
     def has_x_labels(self, number: int) -> bool:
         """Whether the panel has its own labels below: with a shared axis the lowest one has."""
+        if self.plan.panels[number].bare:
+            return False
         return not self.plan.share_x or number + self.across >= len(self.plan.panels)
 
     def _in_row(self, number: int) -> list[tuple[int, Panel]]:
@@ -132,9 +135,9 @@ class Page:
         ticks = self.ticks(panel.y_ticks)
         if ticks is None or not ticks.cells:
             return max(panel.high * self.look.panel, 6.2 * self.look.size)
-        most = max(self.look.tallest / math.sqrt(rows), 9 * self.look.size)
+        most = max(min(self.look.tallest, 2.2 * self.look.tallest / rows), 4 * self.look.size)
         each = min(1.3 * self.look.size, most / len(ticks.values))
-        return max(each * len(ticks.values), 5 * self.look.size)
+        return max(each * len(ticks.values), 4 * self.look.size)
 
     def _with_heights(self) -> "Page":
         rows = self.rows
@@ -154,12 +157,12 @@ class Page:
         """Room for the legend or the colour bar."""
         if self.plan.bar:
             lines = lines_in(self.bar_title)
-            return 12 + LINE * self.look.size * (0.95 * lines + 0.9) + 0.9 * self.look.size + 12
-        return self.legend.height + 8 if self.legend and not self.legend.beside else 4.0
+            return 16 + LINE * self.look.size * (0.95 * lines + 0.9) + 0.8 * self.look.size
+        return self.legend.height + 4 if self.legend and not self.legend.beside else 4.0
 
     @property
     def bar_length(self) -> float:
-        return min(self.look.base - 3 * self.look.size, 34 * self.look.size)
+        return min(self.look.base - self.right - 2 * self.look.size, 34 * self.look.size)
 
     @property
     def bar_title(self) -> str:

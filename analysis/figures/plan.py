@@ -9,6 +9,8 @@ from typing import Any
 import plotly.graph_objects as go
 
 KEY = "steerlens"
+IN_CELLS = "in cells"
+"""The `meta` of marks in the cells of a map, which are as large as these allow."""
 
 
 @dataclass(frozen=True)
@@ -24,15 +26,18 @@ class Ticks:
 
 @dataclass(frozen=True)
 class Panel:
-    """One pair of axes: a title above, titles of axes, and which ticks (a place in the plan's)."""
+    """One pair of axes: a title above, titles of axes, and which ticks (a place in the plan's).
+
+    A bare panel has no labels below: those of the panel under it are its own too.
+    """
 
     title: str = ""
     x: str = ""
     y: str = ""
     high: float = 1.0
+    bare: bool = False
     x_ticks: int | None = None
     y_ticks: int | None = None
-    note: str = ""
     x_range: Sequence[float] | None = None
     y_range: Sequence[float] | None = None
 

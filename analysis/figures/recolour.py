@@ -79,4 +79,3 @@ def _recolour_maps(figure: go.Figure, dark: bool) -> None:
     for trace in traces:
         if trace.type == "heatmap" and trace.name == "sink":
             trace.colorscale = [[0, veil], [1, veil]]
-            trace.textfont.color = "#ffffff" if dark else "#000000"
