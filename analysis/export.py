@@ -46,10 +46,10 @@ def save(
     figure: go.Figure | TokenView,
     path: str | Path,
     *,
-    width: float | str | None = None,
-    height: float | str | None = None,
+    width: float | int | str | None = None,
+    height: float | int | str | None = None,
     style: str | None = None,
-    dpi: float = 300,
+    dpi: float | int = 300,
 ) -> Path:
     """Write a figure or a coloured text to `path`, whole or not at all; the suffix says as what.
 
@@ -96,7 +96,7 @@ def _checked(path: str | Path) -> Path:
     return path
 
 
-def _pixels(name: str, length: float | str | None) -> float | None:
+def _pixels(name: str, length: float | int | str | None) -> float | None:
     if length is None:
         return None
     found = _LENGTH.fullmatch(length) if isinstance(length, str) else None
@@ -120,7 +120,7 @@ def _require_kaleido() -> None:
     import choreographer.errors  # noqa: F401 # with kaleido 1; kaleido 0.2 has none
 
 
-def _bytes_of(figure: go.Figure, suffix: str, dpi: float) -> bytes:
+def _bytes_of(figure: go.Figure, suffix: str, dpi: float | int) -> bytes:
     if suffix == ".html":
         page = figure.to_html(include_plotlyjs=True, include_mathjax=False, config=CONFIG)
         return page.encode("utf-8", "backslashreplace")

@@ -55,7 +55,7 @@ def assumption_curves(
         panels,
         [Ticks(layers, [str(layer) for layer in layers])],
         across=3,
-        least=13,
+        least=13.0,
     )
     return planned(figure, plan)
 

@@ -29,16 +29,18 @@ def planned(figure: go.Figure, plan: Plan) -> go.Figure:
     return fit(figure, NOTEBOOK)
 
 
-def fitted(figure: go.Figure, width: float | None, height: float | None = None) -> go.Figure:
+def fitted(
+    figure: go.Figure, width: float | int | None, height: float | int | None = None
+) -> go.Figure:
     """A copy at this width (and height) in the look it has."""
     plan, copy = plan_of(figure), go.Figure(figure)
     if plan is None:
         return copy.update_layout(width=width, height=height)
     look = Look(**plan.state["look"])
-    return fit(copy, replace(look, width=width) if width else look, height)
+    return fit(copy, replace(look, width=float(width)) if width else look, height)
 
 
-def fit(figure: go.Figure, look: Look, height: float | None = None) -> go.Figure:
+def fit(figure: go.Figure, look: Look, height: float | int | None = None) -> go.Figure:
     """Lay a figure of ours out for a look; its own texts, panels and data stay."""
     plan = plan_of(figure)
     assert plan is not None

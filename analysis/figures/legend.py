@@ -43,7 +43,7 @@ def legend_of(figure: go.Figure, look: Look, left: float) -> Legend | None:
         place = {"orientation": "v", "x": 1, "xanchor": "left", "y": 1, "yanchor": "top"}
         refs = {"xref": "paper", "yref": "paper", "entrywidth": 0}
         layout = {**common, **place, **refs}
-        return Legend(entry + _MARK + 10, each * len(names) + 16, True, layout)
+        return Legend(entry + _MARK + 10, float(each * len(names) + 16), True, layout)
     room = look.base - left - 14
     one_row = sum(text_width(name, letters) + _MARK + 6 for name in names) < room
     across = len(names) if one_row else max(1, int(room // (entry + _MARK + 4)))
@@ -51,4 +51,4 @@ def legend_of(figure: go.Figure, look: Look, left: float) -> Legend | None:
     place = {"orientation": "h", "x": 0, "xanchor": "left", "y": 0, "yanchor": "bottom"}
     refs = {"xref": "container", "yref": "container", "entrywidth": 0 if one_row else entry}
     layout = {**common, **place, **refs}
-    return Legend(room, each * rows + 5, False, layout)
+    return Legend(room, float(each * rows + 5), False, layout)

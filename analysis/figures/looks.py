@@ -41,7 +41,7 @@ class Look:
     @property
     def base(self) -> float:
         """The narrowest page that it is made for."""
-        return self.width or 660
+        return self.width or 660.0
 
     @property
     def scale(self) -> float:
@@ -54,9 +54,9 @@ class Look:
         return self.size * NARROW_FONTS.get(self.family, 1.0)
 
 
-NOTEBOOK = Look("notebook", None, 13, SCREEN, panel=330, tallest=1000)
-PAPER = Look("paper", COLUMNS[1], 8 * POINT, SANS, panel=165, tallest=600, title=False)
-SLIDES = Look("slides", 1200, 20, SANS, panel=400, tallest=640)
+NOTEBOOK = Look("notebook", None, 13.0, SCREEN, panel=330.0, tallest=1000.0)
+PAPER = Look("paper", COLUMNS[1], 8 * POINT, SANS, panel=165.0, tallest=600.0, title=False)
+SLIDES = Look("slides", 1200.0, 20.0, SANS, panel=400.0, tallest=640.0)
 LOOKS = {look.name: look for look in (PAPER, NOTEBOOK, SLIDES)}
 
 
@@ -73,7 +73,7 @@ def look_of(name: str, columns: int | None, font: str | None, dark: bool) -> Loo
         raise ValueError(f"font={font!r} is neither 'sans' nor 'serif'.")
     look = replace(LOOKS[name], dark=dark)
     if columns == 2:
-        look = replace(look, width=COLUMNS[2], panel=190)
+        look = replace(look, width=COLUMNS[2], panel=190.0)
     return replace(look, family=FONTS[font]) if font else look
 
 

@@ -38,10 +38,10 @@ class Page:
         wide, letters = look.base - 24, look.letters
         title = wrapped(plan.title, 1.25 * letters, wide) if look.title else ""
         subtitle = wrapped(plan.subtitle, 0.95 * letters, wide) if look.title else ""
-        page = cls(plan, look, None, title, subtitle, 0, 0, 0, 1, ())
+        page = cls(plan, look, None, title, subtitle, 0.0, 0.0, 0.0, 1, ())
         left = max(page.beside(panel) for panel in plan.panels)
         legend = None if plan.bar else legend_of(figure, look, left)
-        right = 10 + (legend.width if legend and legend.beside else 0)
+        right = 10.0 + (legend.width if legend and legend.beside else 0.0)
         page = replace(page, legend=legend, right=right)
         gap = 0.9 * look.size if plan.share_y else left + 0.6 * look.size
         page = replace(page, left=left, gap=gap)
@@ -86,7 +86,7 @@ class Page:
         """Room left of a panel, for the labels and the title of its y axis."""
         labels = self.y_labels(panel)
         size = 0.9 * self.look.letters
-        wide = max((text_width(label, size) for label in labels), default=0)
+        wide = max((text_width(label, size) for label in labels), default=0.0)
         return wide + 9 + (lines_in(self.y_title(panel)) * LINE * self.look.size + 4)
 
     def y_labels(self, panel: Panel) -> list[str]:
@@ -175,7 +175,7 @@ class Page:
         texts = sum(self.above(row) + self.below(i) for i, row in enumerate(rows))
         return texts + sum(self.heights)
 
-    def as_high_as(self, height: float) -> "Page":
+    def as_high_as(self, height: float | int) -> "Page":
         """The page with panels higher or lower; ValueError where they would have no room."""
         room = height - self.top - self.bottom - self.inner + sum(self.heights)
         if room < 3 * self.look.size * len(self.heights):

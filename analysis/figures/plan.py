@@ -55,7 +55,7 @@ class Plan:
     panels: Sequence[Panel] = (Panel(),)
     ticks: Sequence[Ticks] = ()
     across: int = 1
-    least: float = 16
+    least: float = 16.0
     share_x: bool = False
     share_y: bool = False
     bar: str = ""

@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from .lettering import shortened, text_width, wrapped
 from .looks import Look, look_of, template_of, users_template
 from .rows import plain_text
-from .tokens import DIVERGING, TokenView, colour_of, folded_runs, ink_on, visible
+from .tokens import DIVERGING, TokenView, colour_of, folded_runs, ink_on, part_shown
 
 LINE_HEIGHT = 1.85
 """Of a line of boxes, in font sizes."""
@@ -23,7 +23,7 @@ def token_figure(
     view: TokenView,
     style: str = "notebook",
     *,
-    width: float | None = None,
+    width: float | int | None = None,
     columns: int | None = None,
     font: str | None = None,
     dark: bool = False,
@@ -39,7 +39,7 @@ def token_figure(
             "token_view or token_views."
         )
     look = look_of(style, columns, font, dark)
-    sheet = _Sheet(look, view.label, view.limit, width or look.width or 700)
+    sheet = _Sheet(look, view.label, view.limit, float(width or look.width or 700))
     for name, table in view.tables.items():
         sheet.add(name, table)
     sheet.add_legend(pd.concat(view.tables.values()))
@@ -87,7 +87,7 @@ class _Sheet:
         marks = [name for name in ("read", "steered", "sink") if getattr(row, name)]
         hover = ", ".join([f"position {row.position}: {words}", *marks])
         self.box(
-            plain_text(row.token),
+            plain_text(part_shown(row.token)),
             colour,
             steered=bool(row.steered),
             sink=bool(row.sink),

@@ -7,6 +7,7 @@ GitHub, VS Code and nbconvert show it as it is. Hover over a token for its posit
 from __future__ import annotations
 
 import math
+import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,10 @@ DIVERGING = ("#2166ac", "#67a9cf", "#d1e5f0", "#f7f7f7", "#fddbc7", "#ef8a62", "
 
 COLUMNS = ("position", "token", "value", "read", "steered")
 MARKS = ("sink", "template")
+
+# As `steerlens.pieces` writes a token that is part of a character: the character, then which part.
+_PART = re.compile(r"(.+)⟨(\d)/\d⟩", re.DOTALL)
+_LOW_DIGITS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 
 _PAGE = (
     "display:block;background:#ffffff;color:#222222;padding:10px 14px;border-radius:6px;"
@@ -91,6 +96,14 @@ def visible(token: str) -> str:
     (surrogate escapes) their hexadecimal value, and the empty token `∅`.
     """
     return "⏎".join(_visible_line(line) for line in token.split("\n")) or "∅"
+
+
+def part_shown(token: str) -> str:
+    """The token as it stands in a text: a character in its first part, `₂`, `₃` for the others."""
+    found = _PART.fullmatch(token)
+    if found is None:
+        return token
+    return found[1] if found[2] == "1" else found[2].translate(_LOW_DIGITS)
 
 
 def colour_of(value: float, limit: float) -> str:
@@ -234,7 +247,8 @@ def _token(
     words = "not measured" if math.isnan(value) else f"{label} {value:+.3g}"
     marks = ", read" * read + ", steered" * steered + ", a sink" * sink
     title = f"position {position}, token “{visible(token)}”: {words}{marks}"
-    shown = "⏎<br/>".join(escape(_visible_line(line)) for line in token.split("\n")) or "∅"
+    lines = part_shown(token).split("\n")
+    shown = "⏎<br/>".join(escape(_visible_line(line)) for line in lines) or "∅"
     # A dot offers no place to break the line where the space it stands for did.
     return (
         f"{'<wbr/>' * token.startswith(' ')}"

@@ -19,7 +19,7 @@ _POINTS = ("unsteered", "prompt")
 
 
 def tradeoff_curve(
-    table: pd.DataFrame, methods: Sequence[str] | None = None, bound: float | None = None
+    table: pd.DataFrame, methods: Sequence[str] | None = None, bound: float | int | None = None
 ) -> go.Figure:
     """Attribute against coherence: a line per method over its strengths, the prompt as a star.
 
@@ -54,7 +54,7 @@ def tradeoff_curve(
     return planned(figure, plan)
 
 
-def _range(table: pd.DataFrame, column: str, also: float | None = None) -> list[float]:
+def _range(table: pd.DataFrame, column: str, also: float | int | None = None) -> list[float]:
     """From the lowest end of an interval to the highest, with room for the labels."""
     ends = table[[column, f"{column}_low", f"{column}_high"]].to_numpy(dtype=np.float64).ravel()
     ends = [float(end) for end in (*ends, also) if end is not None and np.isfinite(end)]
@@ -64,7 +64,7 @@ def _range(table: pd.DataFrame, column: str, also: float | None = None) -> list[
     return [min(ends) - spare, max(ends) + spare]
 
 
-def _bound(bound: float, ends: list[float]) -> go.Scatter:
+def _bound(bound: float | int, ends: list[float]) -> go.Scatter:
     """An upright line; a trace, so that it has a place in the legend."""
     return go.Scatter(
         x=[bound, bound],
