@@ -3,12 +3,11 @@
 import numpy as np
 import pandas as pd
 
-from analysis import figures
+from analysis import by_kind, by_position, effect_and_faithfulness, figures
 from analysis.figures.heatmaps import MEASURES
 from analysis.figures.style import METHODS
 
 WORDS = (" the", " film", "Wonderful", " a", ",", "\n", " 👩‍💻", "مرحبا", " naïve", ".", " internationalization")
-WIDE = np.random.default_rng(17)
 
 
 def lines(number: int) -> list[tuple[str, str, float]]:
@@ -93,6 +92,13 @@ def assumptions(layers: int) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     return shares, spread, readouts
 
 
+def effects(layers: int, methods: int) -> pd.DataFrame:
+    shifts = pd.DataFrame(lines(methods)[1:], columns=["method", "strength", "strength_value"])
+    random = np.random.default_rng(9)
+    shifts = shifts.assign(recovered=random.uniform(-0.3, 0.9, len(shifts)))
+    return effect_and_faithfulness(shifts, faithfulness(layers, methods))
+
+
 def token_table(n_tokens: int) -> pd.DataFrame:
     place = np.arange(n_tokens)
     return pd.DataFrame(
@@ -117,5 +123,19 @@ def cases(layers: int, methods: int, n_tokens: int) -> dict[str, object]:
         "faithfulness": lambda: figures.relative_rmse_curve(faithfulness(layers, methods)),
         "strengths": lambda: figures.sorted_strengths(table(layers, methods, n_tokens), 3),
         "assumptions": lambda: figures.assumption_curves(*assumptions(layers)),
+        "difference": lambda: figures.difference_heatmap(
+            table(layers, methods, n_tokens), "prompt", lines(methods)[-1][0], strength="as fitted"
+        ),
+        "kinds": lambda: figures.kind_profile(by_kind(table(layers, methods, n_tokens), 3)),
+        "positions": lambda: figures.line_panels(
+            by_position(table(layers, methods, n_tokens), 3), x="token_index"
+        ),
+        "models": lambda: figures.line_panels(
+            pd.concat([faithfulness(layers, methods).assign(model=f"a model of {i}00M parameters") for i in range(1, 6)]),
+            "relative_rmse",
+            panel="model",
+        ),
+        "effects": lambda: figures.effect_against_faithfulness(effects(layers, methods)),
+        "tokens": lambda: views(n_tokens),
         "tradeoff": lambda: figures.tradeoff_curve(tradeoff(methods), bound=60.0),
     }
