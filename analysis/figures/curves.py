@@ -70,7 +70,7 @@ def line_panels(
         panels,
         ticks,
         across=4,
-        least=15.0,
+        least=10.5,
         share_x=True,
         share_y=True,
     )

@@ -163,7 +163,7 @@ def _ticks(
 
 
 def _short(page: Page, ticks: Ticks, letters: float, across: bool) -> list[str]:
-    limit = (0.16 if across else 0.26) * page.look.base
+    limit = (0.16 if across else 0.26 if ticks.cells else 0.38) * page.look.base
     return [shortened(label, letters, limit) for label in ticks.labels]
 
 

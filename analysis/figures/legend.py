@@ -25,10 +25,11 @@ class Legend:
     layout: dict[str, Any]
 
 
-def legend_of(figure: go.Figure, look: Look, left: float) -> Legend | None:
+def legend_of(figure: go.Figure, look: Look, left: float, *, aside: bool) -> Legend | None:
     """The legend of the traces that ask for one; None for fewer than two.
 
-    Plotly makes a legend below as wide as the panels, so what is `left` of them is no room.
+    Plotly makes a legend below as wide as the panels, so what is `left` of them is no room;
+    `aside` says whether it may stand beside them.
     """
     traces: Any = figure.data
     names = [trace.name for trace in traces if trace.name and trace.showlegend is not False]
@@ -39,7 +40,7 @@ def legend_of(figure: go.Figure, look: Look, left: float) -> Legend | None:
     lines = max(lines_in(name) for name in names)
     each = max(LINE * 0.92 * look.size * lines, 16) + 3
     common = {"traceorder": "normal", "tracegroupgap": 0, "bgcolor": "rgba(0,0,0,0)"}
-    if len(names) > MANY and look.base >= 560 and entry + _MARK < 0.4 * look.base:
+    if aside and len(names) > MANY and look.base >= 560 and entry + _MARK < 0.4 * look.base:
         place = {"orientation": "v", "x": 1, "xanchor": "left", "y": 1, "yanchor": "top"}
         refs = {"xref": "paper", "yref": "paper", "entrywidth": 0}
         layout = {**common, **place, **refs}

@@ -40,7 +40,7 @@ class Page:
         subtitle = wrapped(plan.subtitle, 0.95 * letters, wide) if look.title else ""
         page = cls(plan, look, None, title, subtitle, 0.0, 0.0, 0.0, 1, ())
         left = max(page.beside(panel) for panel in plan.panels)
-        legend = None if plan.bar else legend_of(figure, look, left)
+        legend = None if plan.bar else legend_of(figure, look, left, aside=plan.across == 1)
         right = 10.0 + (legend.width if legend and legend.beside else 0.0)
         page = replace(page, legend=legend, right=right)
         gap = 0.9 * look.size if plan.share_y else left + 0.6 * look.size
@@ -94,7 +94,8 @@ class Page:
         if ticks is None:
             return [NUMBER]
         size = 0.9 * self.look.letters
-        return [shortened(label, size, 0.26 * self.look.base) for label in ticks.labels]
+        limit = (0.26 if ticks.cells else 0.38) * self.look.base
+        return [shortened(label, size, limit) for label in ticks.labels]
 
     def y_title(self, panel: Panel) -> str:
         return wrapped(panel.y, self.look.letters, 1.05 * self._height(panel, 1))
