@@ -89,7 +89,7 @@ def test_the_whole_matrix(page, name, layers, methods, n_tokens):
 
 def test_texts_that_overlap_are_seen(page):
     figure = styled(cases(6, 2, 5)["faithfulness"](), "paper")
-    figure.update_layout(title={"text": "A title that is far too long for one column of a paper"})
+    figure.update_layout(title={"text": "A title that is far too long " * 4})
     found = faults(measured(page, figure, 312))
     assert any("cut" in fault for fault in found)
     figure = styled(cases(6, 2, 5)["faithfulness"](), "paper")
