@@ -138,9 +138,7 @@ def _drawn(figure: go.Figure, options: dict[str, Any], suffix: str) -> bytes:
     # By default kaleido's page loads MathJax from a server.
     page = kaleido.PageGenerator(mathjax=False)
     try:
-        return kaleido.calc_fig_sync(
-            figure.to_dict(), opts=options, kopts={"page_generator": page}
-        )
+        return kaleido.calc_fig_sync(figure.to_dict(), opts=options, kopts={"page_generator": page})
     except (ChromeNotFoundError, BrowserFailedError) as error:
         raise CannotDraw(
             "PDF, SVG and PNG files are drawn in Chrome or Chromium, and none could be started. "

@@ -24,8 +24,8 @@ from steerlens.conversations import (
     written,
 )
 from steerlens.identity import context_length, device_of
-from steerlens.scopes import Context, Window
 from steerlens.pieces import pieces
+from steerlens.scopes import Context, Window
 from steerlens.templates import PLAIN, tokenizer_of
 from steerlens.types import HookedModel, Tokens
 
@@ -291,7 +291,7 @@ def require_aligned(model: HookedModel, plain: Encoded, prompted: Encoded) -> No
 
 
 def show(model: HookedModel, ids: Sequence[int]) -> list[str]:
-    """Each token's own text, for messages and tables; parts of a character as `steerlens.pieces`."""
+    """Each token's own text, for messages and tables (`steerlens.pieces`)."""
     return pieces(tokenizer_of(model), ids)
 
 

@@ -7,7 +7,19 @@ from analysis import by_kind, by_position, effect_and_faithfulness, figures
 from analysis.figures.heatmaps import MEASURES
 from analysis.figures.style import METHODS
 
-WORDS = (" the", " film", "Wonderful", " a", ",", "\n", " 👩‍💻", "مرحبا", " naïve", ".", " internationalization")
+WORDS = (
+    " the",
+    " film",
+    "Wonderful",
+    " a",
+    ",",
+    "\n",
+    " 👩‍💻",
+    "مرحبا",
+    " naïve",
+    ".",
+    " internationalization",
+)
 
 
 def lines(number: int) -> list[tuple[str, str, float]]:
@@ -59,7 +71,12 @@ def tradeoff(methods: int, n_strengths: int = 8) -> pd.DataFrame:
     random = np.random.default_rng(7)
     names = [name for name, _, _ in lines(2 * methods)][::2]
     rows = [("unsteered", 0.0), ("prompt", 0.0)]
-    rows += [(m, float(s)) for m in names if m not in ("prompt", "unsteered") for s in range(1, n_strengths)]
+    rows += [
+        (m, float(s))
+        for m in names
+        if m not in ("prompt", "unsteered")
+        for s in range(1, n_strengths)
+    ]
     table = pd.DataFrame(rows, columns=["method", "strength"])
     for name in ("attribute", "coherence"):
         value = random.uniform(0, 100, len(table))
@@ -109,7 +126,9 @@ def token_table(n_tokens: int) -> pd.DataFrame:
 
 def views(n_tokens: int) -> figures.TokenView:
     table = token_table(n_tokens)
-    return figures.token_views({"prompt": table, "CAA": table}, "along (1 = mean prompt push), layer 3")
+    return figures.token_views(
+        {"prompt": table, "CAA": table}, "along (1 = mean prompt push), layer 3"
+    )
 
 
 def cases(layers: int, methods: int, n_tokens: int) -> dict[str, object]:
@@ -131,7 +150,12 @@ def cases(layers: int, methods: int, n_tokens: int) -> dict[str, object]:
             by_position(table(layers, methods, n_tokens), 3), x="token_index"
         ),
         "models": lambda: figures.line_panels(
-            pd.concat([faithfulness(layers, methods).assign(model=f"a model of {i}00M parameters") for i in range(1, 6)]),
+            pd.concat(
+                [
+                    faithfulness(layers, methods).assign(model=f"a model of {i}00M parameters")
+                    for i in range(1, 6)
+                ]
+            ),
             "relative_rmse",
             panel="model",
         ),

@@ -18,7 +18,7 @@ async ([figure, width]) => {
   for (const text of box.querySelectorAll("svg text")) {
     if (!text.textContent.trim() || text.closest(".modebar, .hoverlayer")) continue;
     const style = getComputedStyle(text);
-    if (style.visibility === "hidden" || style.display === "none" || style.opacity === "0") continue;
+    if (style.visibility === "hidden" || style.display === "none") continue;
     const rect = text.getBoundingClientRect();
     if (!rect.width || !rect.height) continue;
     const kind = text.closest(".textpoint, .heatmap-label, .hm") ? "inside"
@@ -57,9 +57,16 @@ def faults(found: dict[str, Any], slack: float = 1.0) -> list[str]:
     wide, high = found["size"]
     said = ["the legend scrolls"] * bool(found["scrolled"])
     for i, one in enumerate(texts):
-        if one.left < -slack or one.top < -slack or one.right > wide + slack or one.bottom > high + slack:
+        if (
+            one.left < -slack
+            or one.top < -slack
+            or one.right > wide + slack
+            or one.bottom > high + slack
+        ):
             said.append(f"cut: {one}")
-        said += [f"overlap: {one} and {other}" for other in texts[i + 1 :] if _meet(one, other, slack)]
+        said += [
+            f"overlap: {one} and {other}" for other in texts[i + 1 :] if _meet(one, other, slack)
+        ]
         if one.kind == "outside" and any(_over(one, plot, slack) for plot in found["plots"]):
             said.append(f"over a plot: {one}")
         if one.kind == "legend" and any(_over(one, plot, slack) for plot in found["plots"]):

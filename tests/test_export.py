@@ -65,7 +65,9 @@ def test_the_page_that_draws_asks_no_server(browser, tmp_path, monkeypatch):
     pages = []
     plain = kaleido.PageGenerator.generate_index
     monkeypatch.setattr(
-        kaleido.PageGenerator, "generate_index", lambda self, *a: pages.append(plain(self, *a)) or pages[-1]
+        kaleido.PageGenerator,
+        "generate_index",
+        lambda self, *a: pages.append(plain(self, *a)) or pages[-1],
     )
     save(FIGURE, tmp_path / "f.svg")
     assert pages
@@ -84,10 +86,10 @@ def test_what_cannot_be_written_is_said_before_the_work(tmp_path, monkeypatch):
     monkeypatch.setattr("analysis.export._drawn", lambda *_: pytest.fail("it has begun"))
     with pytest.raises(ValueError, match=r"'f.tiff'.*\.pdf, \.svg, \.png, \.html"):
         save(FIGURE, tmp_path / "f.tiff")
-    with pytest.raises(FileNotFoundError, match="no folder .*nowhere"):
+    with pytest.raises(FileNotFoundError, match=r"no folder .*nowhere"):
         save(FIGURE, tmp_path / "nowhere" / "f.pdf")
     for width in ("wide", "3 feet", 0, -3, "0.1in"):
-        with pytest.raises(ValueError, match="width=.*is no length"):
+        with pytest.raises(ValueError, match=r"width=.*is no length"):
             save(FIGURE, tmp_path / "f.pdf", width=width)
     with pytest.raises(ValueError, match="no style 'poster'"):
         save(FIGURE, tmp_path / "f.html", style="poster")
@@ -127,7 +129,7 @@ def test_an_earlier_file_stays_where_writing_fails(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.replace", full)
-    with pytest.raises(OSError, match="could not be written to .*No space left"):
+    with pytest.raises(OSError, match=r"could not be written to .*No space left"):
         save(FIGURE, path, style="slides")
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["f.html"]

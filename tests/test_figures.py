@@ -295,7 +295,10 @@ def test_a_transposed_map_has_the_same_cells_in_strips(column):
 
 def test_many_tokens_have_labels_on_both_sides():
     figure = coefficient_heatmap(coefficient_table(tokens=["a"] * 60))
-    sides = [(figure.layout[f"yaxis{n}"].side, figure.layout[f"yaxis{n}"].showticklabels) for n in ("", 2, 3)]
+    sides = [
+        (figure.layout[f"yaxis{n}"].side, figure.layout[f"yaxis{n}"].showticklabels)
+        for n in ("", 2, 3)
+    ]
     assert sides == [("left", True), ("left", False), ("right", True)]
 
 

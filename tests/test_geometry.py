@@ -1,4 +1,4 @@
-"""In a browser, no text of any figure lies over another or is cut, at any width, however much it is.
+"""In a browser, no text of any figure lies over another or is cut, at any width.
 
 The quick half draws every function once narrow, once wide and once dark; `slow` the whole matrix.
 """
@@ -93,6 +93,8 @@ def test_texts_that_overlap_are_seen(page):
     found = faults(measured(page, figure, 312))
     assert any("cut" in fault for fault in found)
     figure = styled(cases(6, 2, 5)["faithfulness"](), "paper")
-    figure.add_annotation(text="over it", x=0.5, y=-0.1, xref="paper", yref="paper", showarrow=False)
+    figure.add_annotation(
+        text="over it", x=0.5, y=-0.1, xref="paper", yref="paper", showarrow=False
+    )
     figure.add_annotation(text="under", x=0.5, y=-0.1, xref="paper", yref="paper", showarrow=False)
     assert any("overlap" in fault for fault in faults(measured(page, figure, 312)))

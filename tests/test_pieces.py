@@ -26,7 +26,12 @@ def byte_fallback():
     tokenizer = Tokenizer(models.BPE(vocab, [], unk_token="<unk>", byte_fallback=True))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.decoder = decoders.Sequence(
-        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+        [
+            decoders.Replace("▁", " "),
+            decoders.ByteFallback(),
+            decoders.Fuse(),
+            decoders.Strip(" ", 1, 0),
+        ]
     )
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer)
 
@@ -46,7 +51,10 @@ def test_every_token_has_a_text_and_none_is_half_a_character(kind, request):
     texts = pieces(tokenizer, ids)
     assert len(texts) == len(ids)
     assert HALF not in "".join(texts)
-    assert "".join(map(part_shown, texts)).translate(str.maketrans("", "", "₂₃₄")).strip() == TEXT.strip()
+    assert (
+        "".join(map(part_shown, texts)).translate(str.maketrans("", "", "₂₃₄")).strip()
+        == TEXT.strip()
+    )
 
 
 @pytest.mark.parametrize("kind", ["byte_level", "byte_fallback"])
@@ -82,7 +90,9 @@ def test_a_view_shows_the_character_once_and_the_parts_as_small_numbers():
     import pandas as pd
 
     tokens = ["na", "ï⟨1/2⟩", "ï⟨2/2⟩", "ve"]
-    table = pd.DataFrame({"position": range(4), "token": tokens, "value": 0.5, "read": True, "steered": False})
+    table = pd.DataFrame(
+        {"position": range(4), "token": tokens, "value": 0.5, "read": True, "steered": False}
+    )
     html = token_view(table).html
     assert ">ï</span>" in html
     assert ">₂</span>" in html

@@ -60,7 +60,8 @@ def test_sinks_and_what_is_not_finite_are_left_out():
              "sentence start", "content word"],
         ),
         (["A", "\n", "Good", "!", "\n\n", "Yes"],
-         ["first", "punctuation", "sentence start", "punctuation", "punctuation", "sentence start"]),
+         ["first", "punctuation", "sentence start", "punctuation", "punctuation",
+          "sentence start"]),
         (["na", "ï⟨1/2⟩", "ï⟨2/2⟩", "ve", " 🙂⟨1/2⟩"],
          ["first", "within a word", "within a word", "within a word", "punctuation"]),
     ],
@@ -79,7 +80,9 @@ def test_kinds_can_be_a_column_of_ones_own():
     assert sorted(set(made["kind"])) == ["DET", "X"]
     rows = table[(table["layer"] == 1) & (table["method"] == "CAA") & (table["token"] == "The")]
     mean = rows.groupby("example")["along"].mean().mean()
-    assert made[(made["method"] == "CAA") & (made["kind"] == "DET")]["mean"].item() == pytest.approx(mean)
+    assert made[(made["method"] == "CAA") & (made["kind"] == "DET")][
+        "mean"
+    ].item() == pytest.approx(mean)
     with pytest.raises(ValueError, match="no column 'upos'"):
         by_kind(table, 1, kinds="upos")
 
@@ -111,7 +114,8 @@ def test_seeds_give_a_mean_and_the_interval_of_student():
 def shifts():
     return pd.DataFrame(
         {"method": ["CAA", "CAA", "PSR"], "strength": ["as fitted", "matched", "as fitted"],
-         "strength_value": [1.0, 0.5, 1.0], "recovered": [0.2, 0.1, 0.9], "mean_kl": [1.0, 0.4, 2.0]}
+         "strength_value": [1.0, 0.5, 1.0], "recovered": [0.2, 0.1, 0.9],
+         "mean_kl": [1.0, 0.4, 2.0]}
     )  # fmt: skip
 
 
@@ -172,7 +176,9 @@ def test_each_kind_has_a_mark_of_each_method_at_its_mean():
         assert list(trace.x) == rows["mean"].tolist()
         assert [round(y) for y in trace.y] == [kinds.index(kind) for kind in rows["kind"]]
         np.testing.assert_allclose(trace.error_x.array, rows["high"] - rows["mean"])
-    assert len({y for trace in figure.data for y in trace.y}) == 3 * len(kinds), "none covers another"
+    assert len({y for trace in figure.data for y in trace.y}) == 3 * len(kinds), (
+        "none covers another"
+    )
 
 
 def test_effect_is_drawn_against_faithfulness_with_the_prompt_in_its_corner():
@@ -226,7 +232,9 @@ def test_a_latex_table_has_rules_escapes_and_intervals():
 
 
 def test_a_markdown_table_shows_the_columns_asked_for_under_their_headings():
-    table = pd.DataFrame({"method": ["a|b"], "x": [-1.5], "x_low": [-2.0], "x_high": [-1.0], "y": [True]})
+    table = pd.DataFrame(
+        {"method": ["a|b"], "x": [-1.5], "x_low": [-2.0], "x_high": [-1.0], "y": [True]}
+    )
     text = markdown_table(table, {"method": "Method", "x": "Change"}, digits=2)
     assert text.splitlines() == [
         "| Method | Change |",

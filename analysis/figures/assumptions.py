@@ -46,7 +46,12 @@ def assumption_curves(
     panels = [
         Panel("One direction?", "layer", "share of |Δ|²", x_ticks=0),
         Panel("Equally strong?", "layer", "ratio of strengths", x_ticks=0),
-        Panel(f"Readable from the token?{_note(readouts)}", "layer", "R² on other questions", x_ticks=0),
+        Panel(
+            f"Readable from the token?{_note(readouts)}",
+            "layer",
+            "R² on other questions",
+            x_ticks=0,
+        ),
     ]
     plan = Plan(
         "Would one vector do what the prompt does?",
@@ -86,9 +91,8 @@ def _note(readouts: pd.DataFrame) -> str:
     below = readouts.loc[readouts["r2"] < LOWEST_R2, "r2"]
     if below.empty:
         return ""
-    return (
-        f"<br>{len(below)} of {len(readouts)} R² lie below {LOWEST_R2:g} (down to {below.min():.3g})"
-    )
+    few, most = len(below), len(readouts)
+    return f"<br>{few} of {most} R² lie below {LOWEST_R2:g} (down to {below.min():.3g})"
 
 
 def _shares(shares: pd.DataFrame) -> list[go.Scatter]:

@@ -48,7 +48,9 @@ class Map:
             cells.reindex(columns=[(name, layer) for layer in layers]).to_numpy(dtype=np.float64)
             for name in (column, "off_axis", "relative_norm", "sink")
         )
-        return cls(column, {p: names.get(p, "") for p in places}, layers, *numbers, limit)
+        values, off_axis, relative, sinks = numbers
+        shown = {place: names.get(place, "") for place in places}
+        return cls(column, shown, layers, values, off_axis, relative, sinks, limit)
 
     def traces(self, transposed: bool) -> list[go.Heatmap | go.Scatter]:
         """The colours and, over them, marks of what is not finite, beyond the scale or a sink."""

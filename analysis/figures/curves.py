@@ -1,4 +1,4 @@
-"""Lines of any summed-up table, a panel for each model, attribute or whatever a column tells apart."""
+"""Lines of any summed-up table, a panel for each value of a column: models, attributes, ..."""
 
 from __future__ import annotations
 

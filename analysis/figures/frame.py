@@ -14,7 +14,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from .declutter import declutter
-from .lettering import LINE, shortened, text_width, wrapped
+from .lettering import shortened, text_width, wrapped
 from .looks import NOTEBOOK, Look, template_of, users_template
 from .page import Page
 from .plan import IN_CELLS, Panel, Plan, Ticks, axes_of, plan_of
@@ -116,6 +116,7 @@ def _write_axes(
     size = page.look.size
     last = page.has_right_labels(place)
     shown = page.has_x_labels(place)
+    high = page.heights[place // page.across]
     x_title = wrapped(panel.x, page.look.letters, page.panel_width) if shown else ""
     figure.layout[f"xaxis{x[1:]}"].update(  # pyright: ignore
         domain=columns,
@@ -136,7 +137,7 @@ def _write_axes(
         **({"range": list(panel.y_range)} if panel.y_range else {}),
         title={"text": (page.y_title(panel) or None) if has_y and not last else None,
                "standoff": 0.4 * size},
-        **_ticks(page, panel.y_ticks, panel.y_range, page.heights[place // page.across], across=False),
+        **_ticks(page, panel.y_ticks, panel.y_range, high, across=False),
     )  # fmt: skip
 
 
@@ -175,7 +176,10 @@ def _size_marks(figure: go.Figure, page: Page) -> None:
             continue
         place = int((trace.xaxis or "x")[1:] or 1) - 1
         panel = page.plan.panels[place]
-        spans = (_span(page, panel.x_ticks, panel.x_range), _span(page, panel.y_ticks, panel.y_range))
+        spans = (
+            _span(page, panel.x_ticks, panel.x_range),
+            _span(page, panel.y_ticks, panel.y_range),
+        )
         room = (page.panel_width, page.heights[place // page.across])
         cell = min(pixels / span for pixels, span in zip(room, spans, strict=True))
         trace.marker.size = max(1.0, min(0.62 * cell, 0.7 * page.look.size))

@@ -61,7 +61,8 @@ def coefficient_heatmap(
     Colours end at the 98 % quantile of |value|, or at `colour_quantile`, as the colour bar says,
     and ▴ and ▾ mark the cells beyond. Sinks (`sink` in the table) are marked and do not count
     there. What is not finite is grey. `transposed` has the tokens from left to right, in strips of
-    `per_strip` tokens below each other, by default of 60 where that makes no more than 24 strips. The unit is the table's own (`unit`).
+    `per_strip` tokens below each other, by default of 60 where that makes no more than 24 strips.
+    The unit is the table's own (`unit`).
     """
     require_columns(table, [*CELL, *MEASURES], "coefficient_heatmap")
     if column not in MEASURES:
@@ -99,7 +100,8 @@ def map_of(
     figure.update_layout(coloraxis=_colour_axis(limit))
     _set_axes(figure, layers, turned)
     beyond = any(trace.name == BEYOND for trace in traces)
-    ends = f"<br>colours end at the {100 * (quantile or NEARLY_ALL):g} % quantile; {ABOVE} {BELOW} beyond"
+    share = 100 * (quantile or NEARLY_ALL)
+    ends = f"<br>colours end at the {share:g} % quantile; {ABOVE} {BELOW} beyond"
     plan = replace(
         plan,
         subtitle=f"{plan.subtitle}{_grey_said(traces)}{_sinks_said(rows)}{against(rows)}",

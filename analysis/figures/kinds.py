@@ -13,7 +13,17 @@ from .plan import Panel, Plan, Ticks, figure_of
 from .rows import against, lines_of, name_of, of_methods, plain_text, require_columns, strength_of
 from .style import marker_of, method_looks
 
-_KINDS = ["method", "strength", "strength_value", "kind", "mean", "low", "high", "n_tokens", "layer"]
+_KINDS = [
+    "method",
+    "strength",
+    "strength_value",
+    "kind",
+    "mean",
+    "low",
+    "high",
+    "n_tokens",
+    "layer",
+]
 SPREAD = 0.7
 """How much of the room of a kind its methods take."""
 
@@ -77,4 +87,3 @@ def _plan(rows: pd.DataFrame, kinds: list[str], lines: int) -> Plan:
         [panel],
         [Ticks(list(range(len(kinds))), labels)],
     )
-

@@ -1,4 +1,4 @@
-"""The legend of a figure: below it in columns, or beside it where lines are many and there is room."""
+"""The legend of a figure: below it in columns, or beside it where many lines leave room."""
 
 from __future__ import annotations
 

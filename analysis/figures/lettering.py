@@ -8,7 +8,11 @@ from html import unescape
 
 LINE = 1.3
 """Height of a line of text, in font sizes."""
-_NARROW, _SLIM, _BROAD = frozenset("ijl|!.,:;'"), frozenset(" ftr()[]{}/\\·-\"*"), frozenset("mwMW%@")
+_NARROW, _SLIM, _BROAD = (
+    frozenset("ijl|!.,:;'"),
+    frozenset(' ftr()[]{}/\\·-"*'),
+    frozenset("mwMW%@"),
+)
 _TAG = re.compile(r"<[^<>]*>")
 
 

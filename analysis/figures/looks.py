@@ -79,9 +79,12 @@ def look_of(name: str, columns: int | None, font: str | None, dark: bool) -> Loo
 
 def template_of(look: Look, users: Any = None) -> go.layout.Template:
     """Fonts, colours and grids of a look; what the user's own template says is over it."""
-    ink, soft, page = ("#e3e5e8", "#3a3e45", "#1b1e22") if look.dark else ("#222222", "#e4e4e4", "#ffffff")
+    ink, soft, page = (
+        ("#e3e5e8", "#3a3e45", "#1b1e22") if look.dark else ("#222222", "#e4e4e4", "#ffffff")
+    )
     axis = {
-        "gridcolor": soft, "linecolor": ink if look.name == "paper" else soft, "zerolinecolor": soft,
+        "gridcolor": soft, "linecolor": ink if look.name == "paper" else soft,
+        "zerolinecolor": soft,
         "title": {"font": {"size": look.size}}, "tickfont": {"size": 0.9 * look.size},
         "showline": look.name == "paper", "ticks": "outside" if look.name == "paper" else "",
         "ticklen": 3, "zerolinewidth": 1,
@@ -91,7 +94,10 @@ def template_of(look: Look, users: Any = None) -> go.layout.Template:
             "meta": OURS,
             "font": {"family": look.family, "size": look.size, "color": ink},
             "paper_bgcolor": page, "plot_bgcolor": page,
-            "title": {"font": {"size": 1.25 * look.size}, "subtitle": {"font": {"size": 0.95 * look.size}}},
+            "title": {
+                "font": {"size": 1.25 * look.size},
+                "subtitle": {"font": {"size": 0.95 * look.size}},
+            },
             "xaxis": {**axis, "zeroline": False}, "yaxis": axis, "hoverlabel": {"align": "left"},
             "legend": {"font": {"size": 0.92 * look.size}},
         }

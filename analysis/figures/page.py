@@ -41,7 +41,7 @@ class Page:
         page = cls(plan, look, None, title, subtitle, 0.0, 0.0, 0.0, 1, ())
         left = max(page.beside(panel) for panel in plan.panels)
         legend = None if plan.bar else legend_of(figure, look, left, aside=plan.across == 1)
-        right = 10.0 + (legend.width if legend and legend.beside else 0.0)
+        right = 1.5 * look.size + (legend.width if legend and legend.beside else 0.0)
         page = replace(page, legend=legend, right=right)
         gap = 0.9 * look.size if plan.share_y else left + 0.6 * look.size
         page = replace(page, left=left, gap=gap)

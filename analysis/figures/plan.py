@@ -87,7 +87,7 @@ def plan_of(figure: go.Figure) -> Plan | None:
 
 
 def axes_of(number: int) -> tuple[str, str]:
-    """How plotly names the axes of a panel in a trace, counted from 0: `x`, `y`, then `x2`, `y2`."""
+    """How plotly names the axes of a panel in a trace: `x`, `y` of the first, then `x2`, `y2`."""
     return (f"x{number + 1}", f"y{number + 1}") if number else ("x", "y")
 
 

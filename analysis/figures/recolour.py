@@ -37,7 +37,9 @@ def recolour(figure: go.Figure, state: dict[str, Any], look: Look) -> dict[str, 
     traces: Any = figure.data
     for trace in traces:
         for path in _SIZES:
-            _change(trace, path, lambda size: size * factor if isinstance(size, int | float) else size)
+            _change(
+                trace, path, lambda size: size * factor if isinstance(size, int | float) else size
+            )
         for path in _COLOURS:
             _change(trace, path, colour)
     if was_dark != is_dark:

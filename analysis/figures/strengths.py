@@ -48,7 +48,9 @@ def sorted_strengths(
             "sinks=inf."
         )
     looks = method_looks(rows["method"])
-    figure = figure_of([_sorted_line(each, looks[each["method"].iloc[0]]) for each in lines_of(rows)])
+    figure = figure_of(
+        [_sorted_line(each, looks[each["method"].iloc[0]]) for each in lines_of(rows)]
+    )
     figure.update_xaxes(tickformat=".0%")
     figure.update_yaxes(range=[-0.02, 1.05])
     left_out = f" Sinks left out: {len(places)}." if len(places) else ""

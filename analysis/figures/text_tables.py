@@ -28,7 +28,11 @@ def latex_table(
     `<name>_high` (or, if it is the only number, `low` and `high`) is written 0.41 [0.38, 0.44].
     """
     heads, rows, numeric = _cells(table, columns, digits)
-    lines = [r"\begin{table}", r"\centering", *([rf"\caption{{{_latex(caption)}}}"] if caption else [])]
+    lines = [
+        r"\begin{table}",
+        r"\centering",
+        *([rf"\caption{{{_latex(caption)}}}"] if caption else []),
+    ]
     lines += [rf"\label{{{label}}}"] if label else []
     lines += [rf"\begin{{tabular}}{{{''.join('r' if n else 'l' for n in numeric)}}}", r"\toprule"]
     lines += [" & ".join(map(_latex, heads)) + r" \\", r"\midrule"]
@@ -45,7 +49,11 @@ def markdown_table(
     """The table in Markdown, numbers on the right; `columns` and intervals as in `latex_table`."""
     heads, rows, numeric = _cells(table, columns, digits)
     rule = ["---:" if is_number else "---" for is_number in numeric]
-    lines = [[_markdown(head) for head in heads], rule, *([_markdown(c) for c in row] for row in rows)]
+    lines = [
+        [_markdown(head) for head in heads],
+        rule,
+        *([_markdown(c) for c in row] for row in rows),
+    ]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
@@ -58,7 +66,8 @@ def _cells(
     missing = [name for name in names if name not in table]
     if missing:
         raise ValueError(f"the table has no column {missing}; it has {list(table.columns)}.")
-    heads = [columns[name] if isinstance(columns, Mapping) else str(name) for name in names]
+    titles = dict(columns) if isinstance(columns, Mapping) else {}
+    heads = [titles.get(str(name), str(name)) for name in names]
     texts = [_column(table, str(name), digits) for name in names]
     numeric = [pd.api.types.is_numeric_dtype(table[name]) for name in names]
     return heads, [list(row) for row in zip(*texts, strict=True)], numeric

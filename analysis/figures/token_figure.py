@@ -73,7 +73,9 @@ class _Sheet:
             self.write(f"<b>{plain_text(name)}</b>")
         for run, is_folded in folded_runs(table):
             if is_folded:
-                self.box(f"⋯ {len(run)} template tokens", FOLDED, steered=bool(run["steered"].any()))
+                self.box(
+                    f"⋯ {len(run)} template tokens", FOLDED, steered=bool(run["steered"].any())
+                )
                 continue
             for row in run.itertuples():
                 self.token(row)
@@ -132,7 +134,9 @@ class _Sheet:
 
     def shape(self, kind: str, box: tuple[float, float, float, float], **look: Any) -> None:
         x0, y0, x1, y1 = box
-        self.shapes.append({"type": kind, "x0": x0, "y0": y0, "x1": x1, "y1": y1, "layer": "below", **look})
+        self.shapes.append(
+            {"type": kind, "x0": x0, "y0": y0, "x1": x1, "y1": y1, "layer": "below", **look}
+        )
 
     def write(self, text: str, x: float | None = None) -> float:
         """Plain text from the left, on this line; where it ends."""
@@ -150,17 +154,28 @@ class _Sheet:
         """The scale of the colours, and what the marks mean."""
         if self.x > 4:
             self.down()
-        for part in wrapped(plain_text(self.label), self.look.letters, self.width - 12).split("<br>"):
+        for part in wrapped(plain_text(self.label), self.look.letters, self.width - 12).split(
+            "<br>"
+        ):
             self.write(part)
         beyond = bool((table["value"].abs() > self.limit).any())
-        low, high = (f"{sign}{end:+.3g}" for sign, end in (("≤ " * beyond, -self.limit), ("≥ " * beyond, self.limit)))
+        low, high = (
+            f"{sign}{end:+.3g}"
+            for sign, end in (("≤ " * beyond, -self.limit), ("≥ " * beyond, self.limit))
+        )
         self.x = self.write(low, self.x) + 4
         for colour in DIVERGING:
             self.box("\u2002", colour)
         self.x = self.write(high, self.x + 4) + 8
         for mark in ("read", "steered", "sink"):
             if table[mark].any():
-                self.box(mark, "#ffffff" if not self.look.dark else "#3a3e45", **{mark: True})
+                self.box(
+                    mark,
+                    "#3a3e45" if self.look.dark else "#ffffff",
+                    steered=mark == "steered",
+                    sink=mark == "sink",
+                    read=mark == "read",
+                )
                 self.x += 6
         if table["value"].isna().any():
             self.box("not measured", NOT_MEASURED)

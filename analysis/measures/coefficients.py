@@ -54,10 +54,11 @@ def coefficients(
     """One row per example, token, site and method; prompt steering is the method "prompt".
 
     Columns: example, token_index, token, layer, stream, method, strength, strength_value, view,
-    along, off_axis, norm, relative_norm, rank1_share, sink, unit (what an `along` of 1 is). Prompt and methods are comparable in
-    the accumulated view; the local view says what each adds at its own site. `baseline` is the
-    plain side: "template", "none", "neutral", or an instruction (`measures.plain_side`). `sink`
-    marks tokens whose norm is above `sinks` times the median in either run.
+    along, off_axis, norm, relative_norm, rank1_share, sink, unit (what an `along` of 1 is). Prompt
+    and methods are comparable in the accumulated view; the local view says what each adds at its
+    own site. `baseline` is the plain side: "template", "none", "neutral", or an instruction
+    (`measures.plain_side`). `sink` marks tokens whose norm is above `sinks` times the median in
+    either run.
     """
     if view not in get_args(View):
         raise ValueError(f"Unknown view {view!r}. Use one of: {', '.join(get_args(View))}.")

@@ -14,7 +14,10 @@ def effect_and_faithfulness(
     the mean over the layers from `first_layer` up counts, by default from the lowest of them.
     Columns: those of `effects`, relative_rmse, first_layer, last_layer.
     """
-    for name, table, column in (("effects", effects, "strength"), ("errors", errors, "relative_rmse")):
+    for name, table, column in (
+        ("effects", effects, "strength"),
+        ("errors", errors, "relative_rmse"),
+    ):
         if column not in table or "method" not in table:
             raise ValueError(f"{name} lacks the column {column!r}; it has {list(table.columns)}.")
     first = int(errors["layer"].min()) if first_layer is None else first_layer

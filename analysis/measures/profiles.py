@@ -71,7 +71,7 @@ def over_seeds(
     """The mean over runs of one column, with its 95 % interval (Student's t over the runs).
 
     `tables` are the tables of the runs, or one table with a column `run` or `seed`. Columns: those
-    of `by`, mean, low, high, n_seeds.
+    of `by`, mean, low, high, n_seeds, measure.
     """
     table = _with_runs(tables)
     missing = [name for name in (*by, column) if name not in table]
@@ -83,7 +83,16 @@ def over_seeds(
         half = _half_interval(values)
         keys = dict(zip(by, key if isinstance(key, tuple) else (key,), strict=True))
         mean = float(values.mean())
-        rows.append({**keys, "mean": mean, "low": mean - half, "high": mean + half, "n_seeds": len(values)})
+        rows.append(
+            {
+                **keys,
+                "mean": mean,
+                "low": mean - half,
+                "high": mean + half,
+                "n_seeds": len(values),
+                "measure": column,
+            }
+        )
     return pd.DataFrame(rows)
 
 
@@ -124,9 +133,7 @@ def _rows_at(table: pd.DataFrame, layer: int, column: str, view: str) -> pd.Data
     return rows.loc[np.isfinite(rows[column])]
 
 
-def _summed(
-    rows: pd.DataFrame, by: str, column: str, n_bootstrap: int, seed: int
-) -> pd.DataFrame:
+def _summed(rows: pd.DataFrame, by: str, column: str, n_bootstrap: int, seed: int) -> pd.DataFrame:
     made = []
     for (method, strength, value), part in rows.groupby([*LINE, by], sort=False, dropna=False):
         of_example = part.groupby("example")[column].mean().to_numpy(dtype=np.float64)

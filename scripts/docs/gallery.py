@@ -22,8 +22,8 @@ WIDTH, DPI = 760, 105
 HEAD = f"""# Gallery
 
 Made by `python scripts/docs/gallery.py` on the embedded demonstration model: 20 questions, the
-instruction "{INSTRUCTION}", ActAdd and CAA at the middle layer. Each function takes a tidy table and
-returns a plotly figure; [figures.md](figures.md) says how one gets into a paper.
+instruction "{INSTRUCTION}", ActAdd and CAA at the middle layer. Each function takes a tidy table
+and returns a plotly figure; [figures.md](figures.md) says how one gets into a paper.
 """
 
 
@@ -50,7 +50,7 @@ ENTRIES = (
     Entry(
         "transposed",
         "coefficient_heatmap",
-        "coefficient_heatmap(table, example=0, transposed=True, methods=[\"prompt\", \"CAA\"])",
+        'coefficient_heatmap(table, example=0, transposed=True, methods=["prompt", "CAA"])',
         "The same with the text from left to right, for long texts in strips.",
         lambda m: analysis.coefficient_heatmap(
             m.coefficients, example=0, transposed=True, methods=["prompt", "CAA"]
@@ -59,7 +59,7 @@ ENTRIES = (
     Entry(
         "difference",
         "difference_heatmap",
-        "difference_heatmap(table, \"CAA\", \"prompt\", example=0)",
+        'difference_heatmap(table, "CAA", "prompt", example=0)',
         "One method less another: where CAA pushes a token more than the prompt, and where less.",
         lambda m: analysis.difference_heatmap(m.coefficients, "CAA", "prompt", example=0),
     ),
@@ -67,7 +67,7 @@ ENTRIES = (
         "tokens",
         "token_views",
         "token_figure(coloured_text(model, pair, 1, table, steerings, layer))",
-        "A text coloured by each method; the same view is HTML in notebooks and a figure in papers.",
+        "A text coloured by each method: HTML in notebooks, and a figure for papers.",
         lambda m: analysis.token_figure(m.view, width=WIDTH),
     ),
     Entry(
@@ -81,21 +81,21 @@ ENTRIES = (
         "instructions",
         "line_panels",
         "line_panels(pd.concat([one.assign(asked=...), other.assign(asked=...)]), "
-        "\"relative_rmse\", panel=\"asked\")",
+        '"relative_rmse", panel="asked")',
         "Small multiples: the same lines for several models, attributes or, here, instructions.",
         lambda m: analysis.line_panels(m.by_instruction, "relative_rmse", panel="asked"),
     ),
     Entry(
         "seeds",
         "line_panels",
-        "line_panels(over_seeds([run_0, run_1, run_2], \"relative_rmse\"))",
+        'line_panels(over_seeds([run_0, run_1, run_2], "relative_rmse"))',
         "The mean over runs with other seeds, and its interval.",
         lambda m: analysis.line_panels(m.seeds),
     ),
     Entry(
         "positions",
         "line_panels",
-        "line_panels(by_position(table, layer), x=\"token_index\")",
+        'line_panels(by_position(table, layer), x="token_index")',
         "The push by position in the response, with its interval over examples.",
         lambda m: analysis.line_panels(
             analysis.by_position(m.coefficients, m.layer), x="token_index"
@@ -132,14 +132,14 @@ ENTRIES = (
     Entry(
         "assumptions",
         "assumption_curves",
-        "assumption_curves(rank_share(model, pairs), dispersion(table), decodability(model, pairs))",
+        "assumption_curves(shares, dispersion(table), decodability(model, pairs))",
         "Whether one vector could do what the prompt does.",
         lambda m: analysis.assumption_curves(*m.assumptions),
     ),
     Entry(
         "paper",
         "styled",
-        "styled(relative_rmse_curve(errors), \"paper\", font=\"serif\")",
+        'styled(relative_rmse_curve(errors), "paper", font="serif")',
         "Any of them in the style of a paper: one column, 8 pt, the title left to the caption.",
         lambda m: analysis.styled(analysis.relative_rmse_curve(m.errors), "paper", font="serif"),
         "as it is",
@@ -147,7 +147,7 @@ ENTRIES = (
     Entry(
         "slides",
         "styled",
-        "styled(relative_rmse_curve(errors), \"slides\", dark=True)",
+        'styled(relative_rmse_curve(errors), "slides", dark=True)',
         "And on dark slides.",
         lambda m: analysis.styled(analysis.relative_rmse_curve(m.errors), "slides", dark=True),
         "as it is",

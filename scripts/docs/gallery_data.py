@@ -1,4 +1,4 @@
-"""The measured tables behind the pictures of docs/gallery.md, each made when it is first asked for."""
+"""The tables behind the pictures of docs/gallery.md, each measured when it is asked for."""
 
 from dataclasses import dataclass
 from functools import cached_property
