@@ -9,8 +9,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 _HOME = {
-    "export": ["CannotDraw", "save"],
     "figures": [
+        "CannotDraw",
         "TokenView",
         "assumption_curves",
         "caption",
@@ -24,6 +24,7 @@ _HOME = {
         "method_colours",
         "method_looks",
         "relative_rmse_curve",
+        "save",
         "sorted_strengths",
         "styled",
         "token_figure",
@@ -66,8 +67,8 @@ _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 __all__ = sorted(_MODULE_OF)  # pyright: ignore[reportUnsupportedDunderAll]
 
 if TYPE_CHECKING:
-    from .export import CannotDraw, save
     from .figures import (
+        CannotDraw,
         TokenView,
         assumption_curves,
         caption,
@@ -81,6 +82,7 @@ if TYPE_CHECKING:
         method_colours,
         method_looks,
         relative_rmse_curve,
+        save,
         sorted_strengths,
         styled,
         token_figure,

@@ -83,7 +83,7 @@ def test_html_is_one_page_that_needs_no_network(given, tmp_path):
 
 
 def test_what_cannot_be_written_is_said_before_the_work(tmp_path, monkeypatch):
-    monkeypatch.setattr("analysis.export._drawn", lambda *_: pytest.fail("it has begun"))
+    monkeypatch.setattr("analysis.figures.export._drawn", lambda *_: pytest.fail("it has begun"))
     with pytest.raises(ValueError, match=r"'f.tiff'.*\.pdf, \.svg, \.png, \.html"):
         save(FIGURE, tmp_path / "f.tiff")
     with pytest.raises(FileNotFoundError, match=r"no folder .*nowhere"):

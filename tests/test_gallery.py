@@ -12,7 +12,9 @@ from analysis import figures
 ROOT = Path(__file__).parents[1]
 FIGURES = ROOT / "docs" / "figures.md"
 NO_PICTURE = {
+    "CannotDraw",
     "caption",
+    "save",
     "latex_table",
     "markdown_table",
     "method_colours",

@@ -57,13 +57,15 @@ class Map:
         texts = [[plain_text(name)] * len(self.layers) for name in self.names.values()]
         colours = self._map(
             transposed,
-            z=np.where(np.isfinite(self.values), self.values, np.nan),
-            hovertext=texts,
-            customdata=np.dstack([self.off_axis, self.relative]),
-            coloraxis="coloraxis",
-            hovertemplate=f"{self._hover(transposed)}{self.column} %{{z:.3g}}<br>"
-            "off axis %{customdata[0]:.3g}<br>change / activation %{customdata[1]:.3g}"
-            "<extra></extra>",
+            {
+                "z": np.where(np.isfinite(self.values), self.values, np.nan),
+                "hovertext": texts,
+                "customdata": np.dstack([self.off_axis, self.relative]),
+                "coloraxis": "coloraxis",
+                "hovertemplate": f"{self._hover(transposed)}{self.column} %{{z:.3g}}<br>"
+                "off axis %{customdata[0]:.3g}<br>change / activation %{customdata[1]:.3g}"
+                "<extra></extra>",
+            },
         )
         grey, beyond = self._grey(transposed, texts), self._beyond(transposed)
         return [colours, *grey, *beyond, *self._sinks(transposed)]
@@ -72,7 +74,7 @@ class Map:
         place, layer = ("x", "y") if transposed else ("y", "x")
         return f"<b>“%{{hovertext}}”</b><br>position %{{{place}:d}}, layer %{{{layer}}}<br>"
 
-    def _map(self, transposed: bool, **cells: object) -> go.Heatmap:
+    def _map(self, transposed: bool, cells: dict[str, object]) -> go.Heatmap:
         """A heat map of these cells, with tokens down or, transposed, across."""
         places, layers = list(self.names), [str(layer) for layer in self.layers]
         arrays = {
@@ -90,13 +92,15 @@ class Map:
         infinite = np.where(self.values > 0, "∞", "−∞")
         cells = self._map(
             transposed,
-            z=np.where(odd, 0.0, np.nan),
-            name=GREY,
-            hovertext=texts,
-            customdata=np.where(np.isnan(self.values), "not measured", infinite),
-            colorscale=[[0, NOT_FINITE], [1, NOT_FINITE]],
-            showscale=False,
-            hovertemplate=f"{self._hover(transposed)}%{{customdata}}<extra></extra>",
+            {
+                "z": np.where(odd, 0.0, np.nan),
+                "name": GREY,
+                "hovertext": texts,
+                "customdata": np.where(np.isnan(self.values), "not measured", infinite),
+                "colorscale": [[0, NOT_FINITE], [1, NOT_FINITE]],
+                "showscale": False,
+                "hovertemplate": f"{self._hover(transposed)}%{{customdata}}<extra></extra>",
+            },
         )
         signs = np.where(self.values > 0, UP + "-open", DOWN + "-open")
         marks = np.where(np.isnan(self.values), "x-thin", signs)
@@ -115,11 +119,13 @@ class Map:
             return []
         veil = self._map(
             transposed,
-            z=np.where(sinks, 0.0, np.nan),
-            name=SINK,
-            colorscale=[[0, VEIL], [1, VEIL]],
-            showscale=False,
-            hoverinfo="skip",
+            {
+                "z": np.where(sinks, 0.0, np.nan),
+                "name": SINK,
+                "colorscale": [[0, VEIL], [1, VEIL]],
+                "showscale": False,
+                "hoverinfo": "skip",
+            },
         )
         marks = np.full(sinks.shape, "diamond-open")
         return [veil, *self._marks(transposed, SINK, sinks, marks, "#000000")]

@@ -46,17 +46,7 @@ def line_panels(
     rows = of_methods(table, methods)
     rows = rows.assign(strength_value=rows.get("strength_value", np.nan))
     parts = [rows] if panel is None else [part for _, part in rows.groupby(panel, sort=False)]
-    looks = method_looks(rows["method"])
-    traces: list[go.Scatter] = []
-    seen: set[str] = set()
-    for number, part in enumerate(parts):
-        for line in lines_of(part):
-            _require_one(line, x, panel)
-            look = looks[line["method"].iloc[0]]
-            pair = _line(line, x, y, look, shown=name_of(line) not in seen)
-            seen.add(name_of(line))
-            traces += on_panel(pair, number)
-    figure = figure_of(traces, len(parts))
+    figure = figure_of(_lines(parts, rows, x, y, panel), len(parts))
     figure.update_yaxes(range=_range(rows, y))
     places = sorted(rows[x].unique().tolist())
     ticks = [Ticks(places, [f"{place:g}" for place in places])]
@@ -75,6 +65,22 @@ def line_panels(
         share_y=True,
     )
     return planned(figure, plan)
+
+
+def _lines(
+    parts: list[pd.DataFrame], rows: pd.DataFrame, x: str, y: str, panel: str | None
+) -> list[go.Scatter]:
+    """The lines of all panels; one of a name is in the legend once."""
+    looks = method_looks(rows["method"])
+    traces: list[go.Scatter] = []
+    seen: set[str] = set()
+    for number, part in enumerate(parts):
+        for line in lines_of(part):
+            _require_one(line, x, panel)
+            pair = _line(line, x, y, looks[line["method"].iloc[0]], shown=name_of(line) not in seen)
+            seen.add(name_of(line))
+            traces += on_panel(pair, number)
+    return traces
 
 
 def _named(rows: pd.DataFrame, y: str) -> str:

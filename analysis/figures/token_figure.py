@@ -117,14 +117,16 @@ class _Sheet:
         top, high = self.y, 1.42 * self.size
         ink = self.ink
         rim = {"color": ink, "width": 1.5, "dash": "dash"} if sink else {"width": 0}
-        self.shape("rect", (self.x, top, self.x + wide, top + high), fillcolor=colour, line=rim)
+        self.shape(
+            "rect", (self.x, top, self.x + wide, top + high), {"fillcolor": colour, "line": rim}
+        )
         if steered:
             below = (self.x, top + high + 1.5, self.x + wide, top + high + 1.5)
-            self.shape("line", below, line={"color": ink, "width": 0.13 * self.size})
+            self.shape("line", below, {"line": {"color": ink, "width": 0.13 * self.size}})
         if read:
             over = (self.x, top + high - 1.5, self.x + wide, top + high - 1.5)
             line = {"color": ink_on(colour), "width": 1, "dash": "dot"}
-            self.shape("line", over, line=line, opacity=0.7)
+            self.shape("line", over, {"line": line, "opacity": 0.7})
         self.texts.append((self.x + wide / 2, top + high / 2, text, ink_on(colour), hover))
         self.x += wide + 1
 
@@ -132,7 +134,9 @@ class _Sheet:
     def ink(self) -> str:
         return "#e3e5e8" if self.look.dark else "#222222"
 
-    def shape(self, kind: str, box: tuple[float, float, float, float], **look: Any) -> None:
+    def shape(
+        self, kind: str, box: tuple[float, float, float, float], look: dict[str, Any]
+    ) -> None:
         x0, y0, x1, y1 = box
         self.shapes.append(
             {"type": kind, "x0": x0, "y0": y0, "x1": x1, "y1": y1, "layer": "below", **look}

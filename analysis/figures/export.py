@@ -15,10 +15,10 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from .figures.frame import fitted
-from .figures.styled import styled
-from .figures.token_figure import token_figure
-from .figures.tokens import TokenView
+from .frame import fitted
+from .styling import styled
+from .token_figure import token_figure
+from .tokens import TokenView
 
 PICTURES = (".pdf", ".svg", ".png")
 SUFFIXES = (*PICTURES, ".html")
