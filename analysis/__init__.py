@@ -11,12 +11,24 @@ from typing import TYPE_CHECKING, Any
 _HOME = {
     "explorer.explorer": ["Explorer", "explore"],
     "figures": [
+        "CannotDraw",
         "TokenView",
         "assumption_curves",
+        "caption",
         "coefficient_heatmap",
+        "difference_heatmap",
+        "effect_against_faithfulness",
+        "kind_profile",
+        "latex_table",
+        "line_panels",
+        "markdown_table",
         "method_colours",
+        "method_looks",
         "relative_rmse_curve",
+        "save",
         "sorted_strengths",
+        "styled",
+        "token_figure",
         "token_view",
         "token_views",
         "tradeoff_curve",
@@ -31,6 +43,7 @@ _HOME = {
     "measures.effects": ["logit_shift"],
     "measures.entries": ["AS_FITTED", "LEAST_SQUARES", "MATCHED", "Entry"],
     "measures.faithfulness": ["faithfulness", "reworded"],
+    "measures.joined": ["effect_and_faithfulness"],
     "measures.least_squares": [
         "least_squares_strength",
         "split_by_question",
@@ -38,6 +51,7 @@ _HOME = {
     ],
     "measures.matching": ["Aim", "match", "with_matched"],
     "measures.plain_side": ["NEUTRAL"],
+    "measures.profiles": ["by_kind", "by_position", "over_seeds"],
     "measures.rank_share": ["rank_share"],
     "measures.recovered": ["prompt_effect_by_token", "prompt_effect_recovered"],
     "measures.search": ["Match"],
@@ -57,12 +71,24 @@ __all__ = sorted(_MODULE_OF)  # pyright: ignore[reportUnsupportedDunderAll]
 if TYPE_CHECKING:
     from .explorer.explorer import Explorer, explore
     from .figures import (
+        CannotDraw,
         TokenView,
         assumption_curves,
+        caption,
         coefficient_heatmap,
+        difference_heatmap,
+        effect_against_faithfulness,
+        kind_profile,
+        latex_table,
+        line_panels,
+        markdown_table,
         method_colours,
+        method_looks,
         relative_rmse_curve,
+        save,
         sorted_strengths,
+        styled,
+        token_figure,
         token_view,
         token_views,
         tradeoff_curve,
@@ -77,6 +103,7 @@ if TYPE_CHECKING:
     from .measures.effects import logit_shift
     from .measures.entries import AS_FITTED, LEAST_SQUARES, MATCHED, Entry
     from .measures.faithfulness import faithfulness, reworded
+    from .measures.joined import effect_and_faithfulness
     from .measures.least_squares import (
         least_squares_strength,
         split_by_question,
@@ -84,6 +111,7 @@ if TYPE_CHECKING:
     )
     from .measures.matching import Aim, match, with_matched
     from .measures.plain_side import NEUTRAL
+    from .measures.profiles import by_kind, by_position, over_seeds
     from .measures.rank_share import rank_share
     from .measures.recovered import prompt_effect_by_token, prompt_effect_recovered
     from .measures.search import Match

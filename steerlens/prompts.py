@@ -24,6 +24,7 @@ from steerlens.conversations import (
     written,
 )
 from steerlens.identity import context_length, device_of
+from steerlens.pieces import pieces
 from steerlens.scopes import Context, Window
 from steerlens.templates import PLAIN, tokenizer_of
 from steerlens.types import HookedModel, Tokens
@@ -290,8 +291,8 @@ def require_aligned(model: HookedModel, plain: Encoded, prompted: Encoded) -> No
 
 
 def show(model: HookedModel, ids: Sequence[int]) -> list[str]:
-    """Each token's own text, for messages and tables."""
-    return [tokenizer_of(model).decode([token]) for token in ids]
+    """Each token's own text, for messages and tables (`steerlens.pieces`)."""
+    return pieces(tokenizer_of(model), ids)
 
 
 def encode_all(model: HookedModel, prompts: Prompts) -> list[Encoded]:

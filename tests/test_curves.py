@@ -7,6 +7,7 @@ import pytest
 from test_figures import named
 
 from analysis.figures import assumption_curves, method_colours, tradeoff_curve
+from analysis.figures.frame import fitted
 from analysis.figures.style import METHOD_COLOURS
 
 LAYERS = (0, 1, 3)
@@ -99,9 +100,10 @@ def test_read_outs_worse_than_the_mean_are_in_sight_down_to_minus_1() -> None:
 
 def test_a_layer_of_few_is_marked_and_of_many_not_each() -> None:
     figure = assumption_curves(share_table(), spread_table(), readout_table())
-    assert figure.layout.xaxis.dtick == 1
+    assert list(figure.layout.xaxis.tickvals) == list(LAYERS)
     many = pd.concat([share_table(("mean push",)).assign(layer=layer) for layer in range(30)])
-    assert assumption_curves(many, spread_table(), readout_table()).layout.xaxis.dtick is None
+    shown = assumption_curves(many, spread_table(), readout_table()).layout.xaxis.tickvals
+    assert 3 < len(shown) < 30
 
 
 @pytest.mark.parametrize(
@@ -171,7 +173,8 @@ def test_a_method_is_a_line_over_its_strengths() -> None:
     for method in ("CAA", "mine"):
         line, rows = named(figure, method), table[table["method"] == method]
         assert line.mode == "lines+markers+text"
-        assert list(line.text) == ["0.5", "1", "16"]
+        assert list(line.customdata) == ["0.5", "1", "16"]
+        assert set(line.text) <= {"0.5", "1", "16", ""}
         assert_shows(line, rows, "attribute", "attribute_low", "attribute_high")
         assert_shows(line, rows, "coherence", "coherence_low", "coherence_high", "error_x")
         assert line.line.color == method_colours(table["method"])[method]
@@ -200,9 +203,23 @@ def test_methods_are_chosen_by_name_and_an_unknown_one_is_an_error() -> None:
 
 
 def test_a_bound_is_a_line_at_that_coherence() -> None:
-    (line,) = tradeoff_curve(tradeoff_table(), bound=0.6).layout.shapes
-    assert (line.x0, line.x1) == (0.6, 0.6)
-    assert not tradeoff_curve(tradeoff_table()).layout.shapes
+    line = named(tradeoff_curve(tradeoff_table(), bound=0.6), "bound: 0.6")
+    assert list(line.x) == [0.6, 0.6]
+    assert not any("bound" in trace.name for trace in tradeoff_curve(tradeoff_table()).data)
+
+
+def test_labels_that_would_overlap_are_left_out_and_come_back_with_room() -> None:
+    table = tradeoff_table()
+    for name in ("coherence", "coherence_low", "coherence_high"):
+        table[name] = [10.0, 10.2, 10.4, 10.6, 10.8, 11.0, 11.2, 90.0]
+    table[["attribute", "attribute_low", "attribute_high"]] = 5.0
+    figure = tradeoff_curve(table)
+    shown = [label for trace in figure.data if trace.text for label in trace.text]
+    assert "" in shown
+    assert "0.5" in shown
+    assert all(list(t.customdata) == ["0.5", "1", "16"] for t in figure.data if t.text)
+    wide = fitted(figure, 20_000)
+    assert "" not in [label for trace in wide.data if trace.text for label in trace.text]
 
 
 def test_the_subtitle_tells_the_fewest_completions() -> None:

@@ -9,13 +9,15 @@ import pandas as pd
 import pytest
 
 from analysis.figures import (
+    caption,
     coefficient_heatmap,
     method_colours,
     relative_rmse_curve,
     sorted_strengths,
 )
-from analysis.figures.heatmaps import MEASURES, NOT_FINITE, PANELS_ACROSS
-from analysis.figures.style import METHOD_COLOURS, SPARE_COLOURS
+from analysis.figures.cells import BEYOND, GREY, NOT_FINITE
+from analysis.figures.heatmaps import MEASURES, PANELS_ACROSS
+from analysis.figures.style import METHOD_COLOURS, METHODS, SPARE_COLOURS
 
 TOKENS = ("The", " end", "<b>", "\n", "The", "$x$")
 LINES = (("prompt", "", np.nan), ("ActAdd", "as fitted", 4.0), ("CAA", "least squares", 0.42))
@@ -72,11 +74,15 @@ def faithfulness_table(layers=(0, 1, 2, 3)):
 
 
 def maps_of(figure):
-    return [trace for trace in figure.data if not trace.texttemplate]
+    return [trace for trace in figure.data if trace.type == "heatmap" and trace.coloraxis]
 
 
 def grey_of(figure):
-    return [trace for trace in figure.data if trace.texttemplate]
+    return [trace for trace in figure.data if trace.name == GREY and trace.type == "heatmap"]
+
+
+def marks_of(figure, name):
+    return [trace for trace in figure.data if trace.name == name and trace.type == "scatter"]
 
 
 def named(figure, name):
@@ -148,9 +154,48 @@ def test_panels_share_one_scale_that_is_symmetric_about_zero():
     figure = coefficient_heatmap(table)
     assert {trace.coloraxis for trace in maps_of(figure)} == {"coloraxis"}
     axis = figure.layout.coloraxis
-    assert (axis.cmin, axis.cmid, axis.cmax) == (-axis.cmax, 0, table["along"].abs().max())
-    assert "mean prompt push = 1" in axis.colorbar.title.text
-    assert "quantile" not in axis.colorbar.title.text
+    assert (axis.cmin, axis.cmid, axis.cmax) == (-axis.cmax, 0, table["along"].abs().quantile(0.98))
+
+
+def test_the_largest_value_can_be_the_end_of_the_colours():
+    table = coefficient_table()
+    figure = coefficient_heatmap(table, colour_quantile=1.0)
+    assert figure.layout.coloraxis.cmax == table["along"].abs().max()
+    assert "quantile" not in figure.layout.coloraxis.colorbar.title.text
+    assert not marks_of(figure, BEYOND)
+
+
+def test_cells_beyond_the_colours_are_marked_and_the_colour_bar_says_so():
+    table = coefficient_table().assign(along=0.5)
+    table.loc[[4, 40], "along"] = [-90.0, 70.0]
+    figure = coefficient_heatmap(table, colour_quantile=0.9)
+    below, above = marks_of(figure, BEYOND)
+    for mark, row, symbol in ((below, 4, "triangle-down"), (above, 40, "triangle-up")):
+        assert list(mark.x) == [str(table["layer"][row])]
+        assert list(mark.y) == [table["token_index"][row]]
+        assert list(mark.marker.symbol) == [symbol]
+    said = figure.layout.coloraxis.colorbar.title.text
+    assert "90 % quantile" in said
+    assert "▴ ▾ beyond" in said
+
+
+@pytest.mark.parametrize("unit", ["mean prompt push", "the given direction"])
+def test_the_unit_is_that_of_the_table(unit, tmp_path):
+    table = coefficient_table().assign(unit=unit)
+    table.to_csv(tmp_path / "t.csv", index=False)
+    table.to_parquet(tmp_path / "t.parquet")
+    for given in (table, pd.read_csv(tmp_path / "t.csv"), pd.read_parquet(tmp_path / "t.parquet")):
+        title = coefficient_heatmap(given).layout.coloraxis.colorbar.title.text
+        assert f"(1 = {unit})" in title.replace("<br>", " ")
+    both = pd.concat([table, table.assign(method="X", unit="something else")])
+    title = coefficient_heatmap(both).layout.coloraxis.colorbar.title.text.replace("<br>", " ")
+    assert f"(1 = {unit}, or something else)" in title
+    assert "(1 =" not in coefficient_heatmap(table, "norm").layout.coloraxis.colorbar.title.text
+
+
+def test_a_table_that_does_not_say_its_unit_is_given_none():
+    title = coefficient_heatmap(coefficient_table()).layout.coloraxis.colorbar.title.text
+    assert "1 = the table's direction" in title.replace("<br>", " ")
 
 
 def test_a_robust_limit_is_the_quantile_and_the_colour_bar_says_so():
@@ -165,28 +210,34 @@ def test_a_robust_limit_is_the_quantile_and_the_colour_bar_says_so():
 def test_what_is_not_finite_is_grey_and_leaves_the_scale_alone():
     table = coefficient_table()
     first = table.index[table["method"] == "ActAdd"][0]
-    largest = table["along"].abs().drop([first, first + 1, first + 2]).max()
+    largest = table["along"].abs().drop([first, first + 1, first + 2]).quantile(0.98)
     table.loc[[first, first + 1, first + 2], "along"] = [np.nan, np.inf, -np.inf]
     figure = coefficient_heatmap(table)
     (grey,) = grey_of(figure)
     assert grey.xaxis == maps_of(figure)[1].xaxis
-    assert [list(row) for row in grey.text[:2]] == [["×", "∞", "−∞"], [""] * 3]
+    (marks,) = marks_of(figure, GREY)
+    assert list(marks.x) == ["0", "1", "5"]
+    assert list(marks.y) == [0, 0, 0]
+    assert list(marks.marker.symbol) == ["x-thin", "triangle-up-open", "triangle-down-open"]
     assert np.isfinite(np.array(grey.z, dtype=float)).tolist() == [[True] * 3] + [[False] * 3] * 5
     assert {colour for _, colour in grey.colorscale} == {NOT_FINITE}
     assert list(grey.customdata[0]) == ["not measured", "∞", "−∞"]
     assert np.isnan(np.array(maps_of(figure)[1].z, dtype=float)[0]).all()
-    assert figure.layout.coloraxis.cmax == largest
-    assert "Grey cells" in figure.layout.title.subtitle.text
-    assert "Grey" not in coefficient_heatmap(coefficient_table()).layout.title.subtitle.text
+    assert figure.layout.coloraxis.cmax == pytest.approx(largest)
+    assert "Grey cells" in caption(figure)
+    assert "Grey" not in caption(coefficient_heatmap(coefficient_table()))
 
 
 def test_a_cell_without_a_row_is_grey_too():
     table = coefficient_table()
     there = (table["token_index"] != 2) | (table["method"] != "CAA")
-    (grey,) = grey_of(coefficient_heatmap(table[there]))
-    assert [list(row) for row in grey.text] == [
-        ["×"] * 3 if place == 2 else [""] * 3 for place in range(6)
+    figure = coefficient_heatmap(table[there])
+    (grey,) = grey_of(figure)
+    assert np.isfinite(np.array(grey.z, dtype=float)).any(axis=1).tolist() == [
+        place == 2 for place in range(6)
     ]
+    (marks,) = marks_of(figure, GREY)
+    assert list(marks.y) == [2, 2, 2]
     everywhere = grey_of(coefficient_heatmap(table[table["token_index"] != 2]))
     assert len(everywhere) == 3, "a position that no method has is shown, not closed up"
 
@@ -205,8 +256,50 @@ def test_many_panels_go_below_each_other():
 
 
 def test_a_map_grows_with_its_text():
-    few, many = (coefficient_heatmap(coefficient_table(tokens=["a"] * n)) for n in (20, 60))
-    assert many.layout.height - few.layout.height == 40 * 17
+    few, many = (coefficient_heatmap(coefficient_table(tokens=["a"] * n)) for n in (20, 40))
+    assert many.layout.height - few.layout.height == pytest.approx(20 * 1.3 * 13)
+
+
+def test_a_map_of_many_tokens_is_no_higher_than_a_page_or_two():
+    for turned in (False, True):
+        figure = coefficient_heatmap(coefficient_table(tokens=["a"] * 400), transposed=turned)
+        assert figure.layout.height < 2500
+    assert "yaxis" in figure.layout
+
+
+def test_a_range_of_tokens_is_shown_alone():
+    table = coefficient_table(tokens=[f"t{i}" for i in range(30)])
+    figure = coefficient_heatmap(table, tokens=(10, 20))
+    assert list(maps_of(figure)[0].y) == list(range(10, 20))
+    assert list(figure.layout.yaxis.range) == [19.5, 9.5]
+    limit = table.loc[table["token_index"].between(10, 19), "along"].abs().quantile(0.98)
+    assert figure.layout.coloraxis.cmax == limit
+
+
+@pytest.mark.parametrize("column", ["along", "norm"])
+def test_a_transposed_map_has_the_same_cells_in_strips(column):
+    table = coefficient_table(tokens=[f"t{i}" for i in range(11)])
+    figure = coefficient_heatmap(table, column, transposed=True, per_strip=5)
+    strips = maps_of(figure)
+    assert len(strips) == 3 * len(LINES)
+    for number, strip in enumerate(strips):
+        method = LINES[number % 3][0]
+        assert list(strip.y) == ["0", "1", "5"]
+        for i, place in enumerate(strip.x):
+            for j, layer in enumerate((0, 1, 5)):
+                assert strip.z[j][i] == cell(table, method, place, layer, column)
+    assert [list(strip.x) for strip in strips[::3]] == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9], [10]]
+    last = figure.layout[f"xaxis{len(strips)}"]
+    assert list(last.range) == [9.5, 14.5], "its cells are as wide as the others'"
+
+
+def test_many_tokens_have_labels_on_both_sides():
+    figure = coefficient_heatmap(coefficient_table(tokens=["a"] * 60))
+    sides = [
+        (figure.layout[f"yaxis{n}"].side, figure.layout[f"yaxis{n}"].showticklabels)
+        for n in ("", 2, 3)
+    ]
+    assert sides == [("left", True), ("left", False), ("right", True)]
 
 
 # -- faithfulness ----------------------------------------------------------------------------------
@@ -231,11 +324,22 @@ def test_a_line_with_its_interval_for_each_method_and_strength():
         assert (line.legendgroup, band.showlegend) == (band.legendgroup, False)
 
 
-def test_strengths_of_one_method_differ_in_dash_and_marker():
+def test_strengths_of_one_method_differ_in_width_and_marker():
     figure = relative_rmse_curve(faithfulness_table())
     fitted, matched = named(figure, "CAA, as fitted (× 1)"), named(figure, "CAA, matched (× 0.5)")
-    assert fitted.line.dash != matched.line.dash
+    assert fitted.line.width != matched.line.width
     assert fitted.marker.symbol != matched.marker.symbol
+    assert fitted.line.dash == matched.line.dash
+
+
+def test_in_grey_print_no_two_methods_are_one():
+    table = faithfulness_table()
+    names = [*METHODS, "mine", "yours"]
+    table = pd.concat([table[table["strength"] == "as fitted"].assign(method=n) for n in names])
+    figure = relative_rmse_curve(table)
+    drawn = [t for t in figure.data if t.mode == "lines+markers" and t.showlegend is not False]
+    assert len({(line.marker.symbol, line.line.dash) for line in drawn}) == len(names)
+    assert len({line.marker.symbol for line in drawn}) == len(names)
 
 
 def test_references_are_dashed_and_grey():
@@ -298,9 +402,8 @@ def test_a_value_that_is_not_finite_is_a_gap_and_is_counted():
     assert np.isnan(named(figure, "CAA, as fitted (× 1)").y[1])
     band = named(figure, "CAA, as fitted (× 1), 95 % interval")
     assert list(band.x) == [-0.1, 0.1, 0.1, -0.1, None, 2, 3, 3, 2, None]
-    assert "not finite: 1" in figure.layout.title.subtitle.text
-    whole = relative_rmse_curve(faithfulness_table())
-    assert "not finite" not in whole.layout.title.subtitle.text
+    assert "not finite: 1" in caption(figure)
+    assert "not finite" not in caption(relative_rmse_curve(faithfulness_table()))
 
 
 # -- sorted strengths ------------------------------------------------------------------------------
@@ -362,8 +465,8 @@ def test_no_two_methods_of_a_figure_share_a_colour():
 
 def test_axes_say_what_they_show_and_in_which_unit():
     error = relative_rmse_curve(faithfulness_table()).layout
-    assert error.yaxis.title.text == "relative RMSE<br>(0 = as the prompt)"
-    assert error.yaxis2.title.text == "RMS norm of<br>prompt's change"
+    assert error.yaxis.title.text == "relative RMSE (0 = as the prompt)"
+    assert error.yaxis2.title.text.replace("<br>", " ") == "RMS norm of prompt’s change"
     assert (error.xaxis.title.text, error.xaxis2.title.text) == (None, "layer")
     assert (error.yaxis.rangemode, error.yaxis2.rangemode) == ("tozero", "tozero")
     spread = sorted_strengths(coefficient_table(), 5).layout
@@ -373,18 +476,7 @@ def test_axes_say_what_they_show_and_in_which_unit():
     shown = coefficient_heatmap(coefficient_table(examples=(3,))).layout
     assert shown.xaxis.title.text == "layer"
     assert shown.xaxis.type == "category", "layers that were not measured take no room"
-    assert {title.font.size for title in shown.annotations} == {12}, "five names fit side by side"
     assert shown.title.subtitle.text.startswith("Example 3, accumulated view")
-
-
-def test_axis_titles_are_of_one_size():
-    for figure in (
-        coefficient_heatmap(coefficient_table()),
-        relative_rmse_curve(faithfulness_table()),
-        sorted_strengths(coefficient_table(), 5),
-    ):
-        axes = [figure.layout[name] for name in figure.layout if name[1:5] == "axis"]
-        assert {axis.title.font.size for axis in axes} == {13}
 
 
 def test_legends_are_below_so_that_narrow_pages_keep_the_picture():
@@ -396,8 +488,12 @@ def test_legends_are_below_so_that_narrow_pages_keep_the_picture():
 
 
 def test_every_layer_has_a_tick_while_there_is_room():
-    assert relative_rmse_curve(faithfulness_table()).layout.xaxis2.dtick == 1
-    assert relative_rmse_curve(faithfulness_table(range(48))).layout.xaxis2.dtick is None
+    few = relative_rmse_curve(faithfulness_table()).layout.xaxis2
+    assert list(few.ticktext) == ["0", "1", "2", "3"]
+    many = relative_rmse_curve(faithfulness_table(range(64))).layout.xaxis2
+    steps = {b - a for a, b in zip(many.tickvals, many.tickvals[1:], strict=False)}
+    assert len(steps) == 1
+    assert steps.pop() > 1
 
 
 # -- bad input -------------------------------------------------------------------------------------

@@ -8,10 +8,10 @@ from itertools import cycle
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
+from .frame import planned
+from .plan import Panel, Plan, Ticks, figure_of, on_panel
 from .rows import against, require_columns
-from .style import titled
 
 _SHARE_COLOURS = ("#d55e00", "#0072b2", "#56b4e9", "#009e73", "#cc79a7", "#e69f00")
 _READOUT_COLOURS = {"linear": "#0072b2", "relu": "#d55e00"}
@@ -38,26 +38,31 @@ def assumption_curves(
     require_columns(readouts, _R2, "assumption_curves")
     spread = spread.loc[spread["method"] == method]
     require_columns(spread, _SPREAD, f"assumption_curves(method={method!r})")
-    figure = make_subplots(
-        rows=1,
-        cols=3,
-        horizontal_spacing=0.08,
-        subplot_titles=["One direction?", "Equally strong?", "Readable from the token?"],
-    )
-    for column, traces in enumerate(
-        (_shares(shares), _ratios(spread), _readouts(readouts)), start=1
-    ):
-        for trace in traces:
-            figure.add_trace(trace, row=1, col=column)
-    _label(figure, shares, readouts)
-    _note(figure, _said_of(readouts))
-    return titled(
-        figure,
+    parts = (_shares(shares), _ratios(spread), _readouts(readouts))
+    traces = [trace for i, part in enumerate(parts) for trace in on_panel(part, i)]
+    layers = sorted(shares["layer"].unique().tolist())
+    figure = figure_of(traces, 3)
+    _set_ranges(figure, readouts)
+    panels = [
+        Panel("One direction?", "layer", "share of |Δ|²", x_ticks=0),
+        Panel("Equally strong?", "layer", "ratio of strengths", x_ticks=0),
+        Panel(
+            f"Readable from the token?{_note(readouts)}",
+            "layer",
+            "R² on other questions",
+            x_ticks=0,
+        ),
+    ]
+    plan = Plan(
         "Would one vector do what the prompt does?",
         "A vector needs 1, 1 and nothing more; a gate needs 1 on the left and 1 on the right. "
         f"Bars: 95 % intervals.<br>{_counts(shares)}{against(shares)}",
-        top=160,
+        panels,
+        [Ticks(layers, [str(layer) for layer in layers])],
+        across=3,
+        least=13.0,
     )
+    return planned(figure, plan)
 
 
 def _counts(shares: pd.DataFrame) -> str:
@@ -77,26 +82,17 @@ def _few(readouts: pd.DataFrame) -> int | None:
     return questions if questions is not None and questions < ENOUGH_QUESTIONS else None
 
 
-def _said_of(readouts: pd.DataFrame) -> str:
-    """What there is to say in the picture of the read-outs; "" for nothing."""
+def _note(readouts: pd.DataFrame) -> str:
+    """What there is to say below the title of the read-outs; "" for nothing."""
     few = _few(readouts)
     if few is not None:
         enough = f"give {ENOUGH_QUESTIONS} or more"
-        return f"not drawn: an R² over {few} questions<br>says nothing; {enough}"
+        return f"<br>not drawn: an R² over {few} questions says nothing; {enough}"
     below = readouts.loc[readouts["r2"] < LOWEST_R2, "r2"]
     if below.empty:
         return ""
-    return (
-        f"{len(below)} of {len(readouts)} R² lie below {LOWEST_R2:g}<br>(down to {below.min():.3g})"
-    )
-
-
-def _note(figure: go.Figure, text: str) -> None:
-    if text:
-        figure.add_annotation(
-            text=text, row=1, col=3, xref="x3 domain", yref="y3 domain", x=0.5, y=0.06,
-            showarrow=False, font={"size": 12}, bgcolor="rgba(255,255,255,0.8)",
-        )  # fmt: skip
+    few, most = len(below), len(readouts)
+    return f"<br>{few} of {most} R² lie below {LOWEST_R2:g} (down to {below.min():.3g})"
 
 
 def _shares(shares: pd.DataFrame) -> list[go.Scatter]:
@@ -130,16 +126,11 @@ def _readouts(readouts: pd.DataFrame) -> list[go.Scatter]:
     return traces
 
 
-def _label(figure: go.Figure, shares: pd.DataFrame, readouts: pd.DataFrame) -> None:
-    figure.update_xaxes(title="layer", dtick=1 if shares["layer"].nunique() <= 24 else None)
-    figure.update_yaxes(title="share of |Δ|²", range=[0, 1.02], row=1, col=1)
-    figure.update_yaxes(title="ratio of strengths", rangemode="tozero", row=1, col=2)
-    figure.update_yaxes(title="R² on other questions", row=1, col=3)
+def _set_ranges(figure: go.Figure, readouts: pd.DataFrame) -> None:
     lowest = min(float(readouts["low"].min()), 0.0) if len(readouts) else 0.0
     lowest = 0.0 if _few(readouts) is not None else max(lowest, LOWEST_R2)
-    figure.update_yaxes(range=[lowest - 0.02, 1.02], row=1, col=3)
     figure.update_layout(
-        height=430, legend={"orientation": "h", "yref": "container", "y": 0.01, "yanchor": "bottom"}
+        yaxis_range=[0, 1.02], yaxis2_rangemode="tozero", yaxis3_range=[lowest - 0.02, 1.02]
     )
 
 

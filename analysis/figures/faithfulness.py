@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
+from .frame import planned
+from .plan import Panel, Plan, Ticks, figure_of, on_panel
 from .rows import (
     against,
     lines_of,
@@ -19,7 +20,7 @@ from .rows import (
     require_single,
     strength_of,
 )
-from .style import LEGEND, REFERENCES, STRENGTH_LINES, method_colours, titled
+from .style import Look, line_of, marker_of, method_looks
 
 _FAITHFULNESS = ["method", "strength", "strength_value", "layer", "relative_rmse", "low", "high"]
 _FAITHFULNESS += ["token_median", "denominator", "n_examples", "n_tokens", "seed"]
@@ -31,32 +32,30 @@ def relative_rmse_curve(table: pd.DataFrame, methods: Sequence[str] | None = Non
     """Relative error against layer, a line with its 95 % interval per method and strength.
 
     Beneath: the size of the prompt's own change, which the errors are relative to. Early layers
-    can lie far above 1; `figure.update_yaxes(type="log", row=1)` makes room for them. Sinks are
+    can lie far above 1; `figure.update_layout(yaxis_type="log")` makes room for them. Sinks are
     left out, as the subtitle says; the number with them is in the hover text.
     """
     require_columns(table, _FAITHFULNESS, "relative_rmse_curve")
     rows = of_methods(table, methods)
-    colours = method_colours(rows["method"])
-    figure = make_subplots(
-        rows=2, cols=1, shared_xaxes=True, row_heights=[0.76, 0.24], vertical_spacing=0.06
-    )
+    looks, layers = method_looks(rows["method"]), sorted(rows["layer"].unique().tolist())
+    traces: list[go.Scatter] = []
     for line in lines_of(rows):
-        for trace in _error_line(line, colours[line["method"].iloc[0]]):
-            figure.add_trace(trace, row=1, col=1)
-    for trace in _denominators(rows, colours):
-        figure.add_trace(trace, row=2, col=1)
-    figure.add_trace(_no_steering(rows["layer"].tolist()), row=1, col=1)
-    figure.update_yaxes(title="relative RMSE<br>(0 = as the prompt)", rangemode="tozero", row=1)
-    figure.update_yaxes(title="RMS norm of<br>prompt's change", rangemode="tozero", nticks=4, row=2)
-    figure.update_xaxes(title="layer", row=2)
-    figure.update_xaxes(dtick=1 if rows["layer"].nunique() <= 24 else None)
-    figure.update_layout(height=580, legend=LEGEND)
+        traces += _error_line(line, looks[line["method"].iloc[0]])
+    traces += [*on_panel(_denominators(rows, looks), 1), _no_steering(layers)]
+    figure = figure_of(traces, 2)
+    figure.update_xaxes(matches="x2", showgrid=False)
+    figure.update_yaxes(rangemode="tozero")
     undrawn = int((~np.isfinite(rows["relative_rmse"])).sum())
     gaps = f" Not drawn because not finite: {undrawn}." if undrawn else ""
     subtitle = f"Bands: 95 % bootstrap interval over questions.{gaps}{_left_out(table)}"
     said = f"{against(table)}{_without_neutral(table)}"
+    panels = [
+        Panel(x="layer", y="relative RMSE (0 = as the prompt)", x_ticks=0),
+        Panel(x="layer", y="RMS norm of prompt’s change", high=0.3, x_ticks=0),
+    ]
     title = "How far each method is from the prompt's effect"
-    return titled(figure, title, f"{subtitle}{said}", top=110)
+    ticks = [Ticks(layers, [str(layer) for layer in layers])]
+    return planned(figure, Plan(title, f"{subtitle}{said}", panels, ticks, share_x=True))
 
 
 def _left_out(table: pd.DataFrame) -> str:
@@ -76,13 +75,11 @@ def _without_neutral(table: pd.DataFrame) -> str:
     return f" No line of “any instruction”: {plain_text(said.partition(' (')[0])}."
 
 
-def _error_line(line: pd.DataFrame, colour: str) -> list[go.Scatter]:
+def _error_line(line: pd.DataFrame, look: Look) -> list[go.Scatter]:
     """The interval as a band, and the line over it."""
     require_single(line, ["layer"])
     line, name = line.sort_values("layer"), name_of(line)
     line = line.assign(**{each: np.nan for each in _WITH_SINKS if each not in line})
-    dash, symbol = STRENGTH_LINES.get(strength_of(line), ("longdash", "x"))
-    is_reference = line["method"].iloc[0] in REFERENCES
     hover = (
         f"<b>{name}</b>, strength %{{customdata[0]:.3g}}<br>layer %{{x}}: %{{y:.3f}} "
         "[%{customdata[1]:.3f}, %{customdata[2]:.3f}]<br>median of tokens %{customdata[3]:.3f}<br>"
@@ -92,17 +89,15 @@ def _error_line(line: pd.DataFrame, colour: str) -> list[go.Scatter]:
     )
     values = line["relative_rmse"].to_numpy(dtype=np.float64)
     return [
-        _band(line, colour, name),
+        _band(line, look.colour, name),
         go.Scatter(
             x=line["layer"].tolist(),
             y=np.where(np.isfinite(values), values, np.nan),
             name=name,
             legendgroup=name,
             mode="lines+markers",
-            line={"color": colour, "width": 2.5, "dash": "dash" if is_reference else dash},
-            marker={"symbol": "circle-open", "size": 5}
-            if is_reference
-            else {"symbol": symbol, "size": 7},
+            line=line_of(look, strength_of(line)),
+            marker={"symbol": marker_of(look, strength_of(line)), "size": 7, "maxdisplayed": 12},
             customdata=line[[*_HOVER_ERROR, *_WITH_SINKS]].to_numpy(dtype=object),
             hovertemplate=hover,
         ),
@@ -146,7 +141,7 @@ def _no_steering(layers: list[int]) -> go.Scatter:
     )
 
 
-def _denominators(table: pd.DataFrame, colours: dict[str, str]) -> list[go.Scatter]:
+def _denominators(table: pd.DataFrame, looks: dict[str, Look]) -> list[go.Scatter]:
     """One line if all methods are measured against the same change, else one per method."""
     first = table.groupby("layer")["denominator"].transform("first").to_numpy(dtype=np.float64)
     own = table["denominator"].to_numpy(dtype=np.float64)
@@ -159,8 +154,8 @@ def _denominators(table: pd.DataFrame, colours: dict[str, str]) -> list[go.Scatt
             name=f"prompt's change, {plain_text(str(method))}",
             showlegend=False,
             mode="lines+markers",
-            line={"color": "#444444" if shared else colours[str(method)], "width": 1.5},
-            marker={"size": 5},
+            line={"color": "#444444" if shared else looks[str(method)].colour, "width": 1.5},
+            marker={"size": 5, "maxdisplayed": 12},
             hovertemplate="layer %{x}: %{y:.3g}",
         )
         for method, rows in parts.items()

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
+from .cells import ABOVE, BELOW, BEYOND, GREY, SINK_MARK, Map
+from .frame import planned
+from .plan import Panel, Plan, Ticks, figure_of, on_panel
 from .rows import (
     CELL,
     against,
@@ -21,28 +24,23 @@ from .rows import (
     require_single,
     sinks_in,
 )
-from .style import titled
 from .tokens import DIVERGING, visible
+from .units import unit_of
 
 MEASURES = {
-    "along": "along the direction (mean prompt push = 1)",
+    "along": "along the direction",
     "off_axis": "off the axis (norm of the change not along the direction)",
     "norm": "norm of the change",
     "relative_norm": "norm of the change / norm of the plain activation",
     "rank1_share": "share of the change along the direction (1 = all)",
 }
-"""What can be drawn of a coefficient table, with its unit."""
+"""What can be drawn of a coefficient table."""
 PANELS_ACROSS = 5
-CELLS_ACROSS = 60  # layers of all panels beside each other, and so narrow a cell at most
-HIGHEST = 1400  # pixels of a panel of many tokens, unless a token would have less than five
-SINK_MARK = "◇"
-_GAP = 84  # pixels between rows of panels
-NOT_FINITE = "#a6a6a6"
-GREY = "not finite"
-_HOVER_CELL = "<b>“%{hovertext}”</b><br>position %{y:d}, layer %{x}<br>"
-
-NEARLY_ALL, SPOILS = 0.98, 3.0
-"""Colours end at this quantile where the largest value is over so many times as far from 0."""
+MANY_TOKENS = 40
+"""With more tokens than this labels are on both sides."""
+PER_STRIP, MOST_STRIPS = 60, 24
+NEARLY_ALL = 0.98
+"""Colours end at this quantile of |value|."""
 
 
 def coefficient_heatmap(
@@ -53,49 +51,81 @@ def coefficient_heatmap(
     methods: Sequence[str] | None = None,
     view: str = "accumulated",
     colour_quantile: float | None = None,
+    tokens: tuple[int, int] | None = None,
+    transposed: bool = False,
+    per_strip: int | None = None,
 ) -> go.Figure:
     """A token x layer map of one measure, a panel per method and strength, on one scale around 0.
 
-    It shows one example: name it if the table has several. Colours end at the largest |value|, or
-    at the `colour_quantile` of |value|, as the colour bar then says; without one they end at the
-    98 % quantile where the largest is over three times as far and would leave the rest pale. Sinks
-    (`sink` in the table) are marked and do not count there. What is not finite is grey. Rows get
-    lower and labels fewer where there are many tokens, and panels go below each other where there
-    are many layers.
+    It shows one example: name it if the table has several; `tokens=(0, 60)` shows its first 60.
+    Colours end at the 98 % quantile of |value|, or at `colour_quantile`, as the colour bar says,
+    and ▴ and ▾ mark the cells beyond. Sinks (`sink` in the table) are marked and do not count
+    there. What is not finite is grey. `transposed` has the tokens from left to right, in strips of
+    `per_strip` tokens below each other, by default of 60 where that makes no more than 24 strips.
+    The unit is the table's own (`unit`).
     """
     require_columns(table, [*CELL, *MEASURES], "coefficient_heatmap")
     if column not in MEASURES:
         raise ValueError(f"there is no measure {column!r} to draw: choose of {list(MEASURES)}.")
-    rows = _of_example(of_methods(chosen(table, "view", view), methods), example)
-    tokens, layers, lines = _tokens(rows), sorted(rows["layer"].unique().tolist()), lines_of(rows)
-    across = min(len(lines), PANELS_ACROSS, max(1, CELLS_ACROSS // len(layers)))
-    down, each = -(-len(lines) // across), _row_height(tokens)
-    height = max(each * (max(tokens) - min(tokens) + 1), 220)
-    figure = make_subplots(
-        rows=down,
-        cols=across,
-        shared_yaxes=True,
-        horizontal_spacing=0.012,
-        vertical_spacing=_GAP / (down * (height + _GAP) - _GAP),
-        subplot_titles=[name_of(line, "<br>") for line in lines],
+    rows = of_example(of_methods(chosen(table, "view", view), methods), example, tokens)
+    plan = Plan(
+        "The push on each token at each layer",
+        f"Example {rows['example'].iloc[0]}, {view} view, tokens against layers.",
+        bar=f"{MEASURES[column]}{unit_of(rows, column)}",
     )
-    panels = [_panel(line, column, tokens, layers) for line in lines]
-    for i, panel in enumerate(panels):
-        for trace in panel:
-            figure.add_trace(trace, row=i // across + 1, col=i % across + 1)
-    _label_axes(figure, tokens, each, layers, across)
-    figure.update_layout(height=down * (height + _GAP) - _GAP + 200)
-    ordinary = rows.loc[~sinks_in(rows), column]
-    figure.update_layout(coloraxis=_colour_axis(ordinary, column, colour_quantile))
-    grey = any(trace.name == GREY for panel in panels for trace in panel)
-    said = " Grey cells: × not measured, ∞ infinite." * grey + _sinks_said(rows) + against(rows)
-    subtitle = f"Example {rows['example'].iloc[0]}, {view} view, tokens against layers.{said}"
-    return titled(figure, "The push on each token at each layer", subtitle, top=140)
+    strips = (per_strip or _per_strip(rows)) if transposed else None
+    return map_of(rows, column, plan, colour_quantile, strips)
 
 
-def _row_height(tokens: dict[int, str]) -> int:
-    """Pixels for a token."""
-    return min(17, max(5, HIGHEST // (max(tokens) - min(tokens) + 1)))
+def map_of(
+    rows: pd.DataFrame, column: str, plan: Plan, quantile: float | None, per_strip: int | None
+) -> go.Figure:
+    """The map of all rows, which are of one example; with strips, tokens run from left to right."""
+    names, layers = _tokens(rows), sorted(rows["layer"].unique().tolist())
+    limit = _limit(rows.loc[~sinks_in(rows), column], quantile)
+    parts = [names] if per_strip is None else _strips(names, per_strip)
+    turned = per_strip is not None
+    traces: list[go.Heatmap | go.Scatter] = []
+    panels: list[Panel] = []
+    lines = lines_of(rows)
+    for number, part in enumerate(parts):
+        for line in lines:
+            require_single(line, ["token_index", "layer"])
+            cells = Map.of(line, column, part, layers, limit)
+            traces += on_panel(cells.traces(turned), len(panels))
+            panels.append(_panel(name_of(line, "<br>"), number, part, per_strip))
+            if turned and line is not lines[-1]:
+                panels[-1] = replace(panels[-1], bare=True)
+    figure = figure_of(traces, len(panels))
+    figure.update_layout(coloraxis=_colour_axis(limit))
+    _set_axes(figure, layers, turned)
+    beyond = any(trace.name == BEYOND for trace in traces)
+    share = 100 * (quantile or NEARLY_ALL)
+    ends = f"<br>colours end at the {share:g} % quantile; {ABOVE} {BELOW} beyond"
+    plan = replace(
+        plan,
+        subtitle=f"{plan.subtitle}{_grey_said(traces)}{_sinks_said(rows)}{against(rows)}",
+        panels=panels,
+        ticks=_all_ticks(parts, layers, turned),
+        across=1 if turned else PANELS_ACROSS,
+        least=max(6.5, 0.38 * len(layers)),
+        share_y=not turned,
+        bar=plan.bar + ends * beyond,
+        both_sides=not turned and len(names) > MANY_TOKENS,
+    )
+    return planned(figure, plan)
+
+
+def _per_strip(rows: pd.DataFrame) -> int:
+    """60 tokens, or as many as leave no more than so many strips."""
+    panels = max(1, MOST_STRIPS // len(lines_of(rows)))
+    places = int(rows["token_index"].max() - rows["token_index"].min()) + 1
+    return max(PER_STRIP, -(-places // panels))
+
+
+def _grey_said(traces: Sequence[go.Heatmap | go.Scatter]) -> str:
+    grey = any(trace.name == GREY for trace in traces)
+    return " Grey cells: × not measured, △ ▽ infinite." * grey
 
 
 def _sinks_said(rows: pd.DataFrame) -> str:
@@ -109,14 +139,26 @@ def _sinks_said(rows: pd.DataFrame) -> str:
     return f"<br>{SINK_MARK} {n} sink{'s' * several} ({where}), not in the direction or the scale."
 
 
-def _of_example(table: pd.DataFrame, example: int | None) -> pd.DataFrame:
+def of_example(
+    table: pd.DataFrame, example: int | None, tokens: tuple[int, int] | None
+) -> pd.DataFrame:
+    """The rows of one example, and of its tokens from the first place to before the second."""
     there = table["example"].drop_duplicates().tolist()
     if example is None and len(there) > 1:
         raise ValueError(
             f"the table holds {len(there)} examples, {there[:10]}, and a map shows one: "
             f"pass example={there[0]}."
         )
-    return chosen(table, "example", there[0] if example is None else example)
+    rows = chosen(table, "example", there[0] if example is None else example)
+    if tokens is None:
+        return rows
+    some = rows.loc[rows["token_index"].between(tokens[0], tokens[1] - 1)]
+    if some.empty:
+        raise ValueError(
+            f"tokens={tokens} holds none: the example has tokens {rows['token_index'].min()} to "
+            f"{rows['token_index'].max()}, and the second number is the first left out."
+        )
+    return some
 
 
 def _tokens(table: pd.DataFrame) -> dict[int, str]:
@@ -130,129 +172,58 @@ def _tokens(table: pd.DataFrame) -> dict[int, str]:
     return dict(zip(pairs["token_index"].tolist(), pairs["token"].tolist(), strict=True))
 
 
-def _panel(
-    line: pd.DataFrame, column: str, tokens: dict[int, str], layers: list[int]
-) -> list[go.Heatmap]:
-    """The cells of one panel and, where some are not finite, those again in grey."""
-    require_single(line, ["token_index", "layer"])
-    places = range(min(tokens), max(tokens) + 1)
-    line = line.assign(sink=sinks_in(line).astype(float))
-    cells = line.pivot(index="token_index", columns="layer").reindex(places)
-    values, off_axis, relative, sinks = (
-        cells.reindex(columns=[(name, layer) for layer in layers]).to_numpy(dtype=np.float64)
-        for name in (column, "off_axis", "relative_norm", "sink")
-    )
-    map_of_cells = go.Heatmap(
-        x=[str(layer) for layer in layers],
-        y=list(places),
-        z=np.where(np.isfinite(values), values, np.nan),
-        hovertext=[[plain_text(tokens.get(place, ""))] * len(layers) for place in places],
-        customdata=np.dstack([off_axis, relative]),
-        coloraxis="coloraxis",
-        hoverongaps=False,
-        hovertemplate=f"{_HOVER_CELL}{column} %{{z:.3g}}<br>off axis %{{customdata[0]:.3g}}<br>"
-        "change / activation %{customdata[1]:.3g}<extra></extra>",
-    )
-    return [map_of_cells, *_grey(map_of_cells, values), *_marked(map_of_cells, sinks)]
+def _strips(tokens: dict[int, str], per_strip: int) -> list[dict[int, str]]:
+    """The tokens in parts of so many places."""
+    if per_strip < 1:
+        raise ValueError(f"per_strip={per_strip} is no number of tokens: pass 1 or more.")
+    starts = range(min(tokens), max(tokens) + 1, per_strip)
+    parts = [{p: t for p, t in tokens.items() if s <= p < s + per_strip} for s in starts]
+    return [part for part in parts if part]
 
 
-def _marked(map_of_cells: go.Heatmap, sinks: np.ndarray) -> list[go.Heatmap]:
-    """A see-through layer with a mark on each sink."""
-    if not (sinks == 1).any():
-        return []
+def _panel(name: str, strip: int, part: dict[int, str], per_strip: int | None) -> Panel:
+    first, last = min(part) - 0.5, max(part) + 0.5
+    if per_strip is None:
+        return Panel(name, "layer", x_ticks=0, y_ticks=1, y_range=(last, first))
+    # A last strip of few tokens has cells as wide as the others'.
+    wide = (first, max(last, first + per_strip) if strip else last)
+    title = name.replace("<br>", ", ")
+    return Panel(title, y="layer", x_ticks=strip + 1, y_ticks=0, x_range=wide)
+
+
+def _all_ticks(parts: list[dict[int, str]], layers: list[int], turned: bool) -> list[Ticks]:
+    """Those of the layers first, then those of the tokens of each strip."""
+    named = [str(layer) for layer in layers]
     return [
-        go.Heatmap(
-            x=map_of_cells.x,
-            y=map_of_cells.y,
-            z=np.where(sinks == 1, 0.0, np.nan),
-            name="sink",
-            text=np.where(sinks == 1, SINK_MARK, ""),
-            texttemplate="%{text}",
-            textfont={"size": 10, "color": "#000000"},
-            colorscale=[[0, "rgba(255,255,255,0.55)"], [1, "rgba(255,255,255,0.55)"]],
-            showscale=False,
-            hoverinfo="skip",
-            hoverongaps=False,
-        )
+        Ticks(named, named, cells=turned),
+        *(
+            Ticks(list(part), [_label(p, t) for p, t in part.items()], turned, not turned)
+            for part in parts
+        ),
     ]
 
 
-def _grey(map_of_cells: go.Heatmap, values: np.ndarray) -> list[go.Heatmap]:
-    if np.isfinite(values).all():
-        return []
-    infinite = np.where(values > 0, "∞", "−∞")
-    return [
-        go.Heatmap(
-            x=map_of_cells.x,
-            y=map_of_cells.y,
-            z=np.where(np.isfinite(values), np.nan, 0.0),
-            name=GREY,
-            text=np.where(np.isnan(values), "×", np.where(np.isinf(values), infinite, "")),
-            texttemplate="%{text}",
-            textfont={"size": 9},
-            hovertext=map_of_cells.hovertext,
-            customdata=np.where(np.isnan(values), "not measured", infinite),
-            colorscale=[[0, NOT_FINITE], [1, NOT_FINITE]],
-            showscale=False,
-            hoverongaps=False,
-            hovertemplate=f"{_HOVER_CELL}%{{customdata}}<extra></extra>",
-        )
-    ]
+def _label(place: int, token: str) -> str:
+    name = visible(token)
+    return f"{place} {plain_text(name if len(name) <= 16 else name[:15] + '…')}"
 
 
-def _colour_axis(values: pd.Series, column: str, quantile: float | None) -> dict[str, object]:
+def _set_axes(figure: go.Figure, layers: list[int], turned: bool) -> None:
+    bare = {"showgrid": False, "zeroline": False, "showline": False, "ticks": ""}
+    named = {**bare, "type": "category", "categoryarray": [str(layer) for layer in layers]}
+    figure.update_xaxes(bare if turned else named)
+    figure.update_yaxes(named if turned else bare)
+
+
+def _limit(values: pd.Series, quantile: float | None) -> float:
+    """Where the colours end; sinks are not among the values."""
     if quantile is not None and not 0 < quantile <= 1:
         raise ValueError(f"colour_quantile={quantile} is no share: pass one above 0, at most 1.")
     sizes = np.abs(values.to_numpy(dtype=np.float64))
     sizes = sizes[np.isfinite(sizes)]
-    if (
-        quantile is None
-        and sizes.size
-        and sizes.max() > SPOILS * np.quantile(sizes, NEARLY_ALL) > 0
-    ):
-        quantile = NEARLY_ALL
-    limit = float(np.quantile(sizes, quantile or 1.0)) if sizes.size else 0.0
-    ends = f"<br>colours end at the {100 * quantile:g} % quantile" if quantile else ""
-    return {
-        "colorscale": list(DIVERGING),
-        "cmin": -(limit or 1.0),
-        "cmid": 0,
-        "cmax": limit or 1.0,
-        "colorbar": {
-            "title": {"text": MEASURES[column] + ends, "side": "right", "font": {"size": 13}},
-            "thickness": 14,
-            "exponentformat": "power",
-        },
-    }
+    limit = float(np.quantile(sizes, quantile or NEARLY_ALL)) if sizes.size else 0.0
+    return limit or float(max(sizes, default=0.0)) or 1.0
 
 
-def _label_axes(
-    figure: go.Figure, tokens: dict[int, str], each: int, layers: list[int], across: int
-) -> None:
-    _label_map(figure, tokens, each)
-    _label_layers(figure, layers, across)
-
-
-def _label_layers(figure: go.Figure, layers: list[int], across: int) -> None:
-    """A number below each layer, or below every second, third, ... where they are many."""
-    step = -(-len(layers) * across // 50)
-    shown = [str(layer) for layer in layers[::step]]
-    figure.update_xaxes(tickmode="array", tickvals=shown, ticktext=shown)
-
-
-def _label_map(figure: go.Figure, tokens: dict[int, str], each: int) -> None:
-    """A label beside each token, or beside every second, third, ... where rows are low."""
-    step = -(-13 // each)
-    names = {p: visible(token) for i, (p, token) in enumerate(tokens.items()) if i % step == 0}
-    short = {place: n if len(n) <= 16 else n[:15] + "…" for place, n in names.items()}
-    figure.update_yaxes(
-        range=[max(tokens) + 0.5, min(tokens) - 0.5],
-        tickvals=list(short),
-        ticktext=[f"{place} {plain_text(name)}" for place, name in short.items()],
-        tickfont={"size": 11},
-        showgrid=False,
-        zeroline=False,
-    )
-    figure.update_xaxes(type="category", showgrid=False, tickangle=0, tickfont={"size": 10})
-    figure.update_xaxes(title={"text": "layer", "standoff": 4})
-    figure.update_annotations(font={"size": 12})
+def _colour_axis(limit: float) -> dict[str, object]:
+    return {"colorscale": list(DIVERGING), "cmin": -limit, "cmid": 0, "cmax": limit}

@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from .frame import planned
+from .plan import Panel, Plan, figure_of
 from .rows import (
     CELL,
     against,
@@ -21,7 +23,7 @@ from .rows import (
     sinks_in,
     strength_of,
 )
-from .style import LEGEND, STRENGTH_LINES, method_colours, titled
+from .style import Look, line_of, marker_of, method_looks
 
 
 def sorted_strengths(
@@ -45,33 +47,33 @@ def sorted_strengths(
             f"every token at layer {layer} is a sink: draw another layer, or measure with "
             "sinks=inf."
         )
-    colours = method_colours(rows["method"])
-    lines = [_sorted_line(line, colours[line["method"].iloc[0]]) for line in lines_of(rows)]
-    figure = go.Figure(lines)
-    figure.update_xaxes(title="share of the tokens, strongest first", tickformat=".0%")
-    figure.update_yaxes(title="|along| / its largest value", range=[-0.02, 1.05])
-    figure.update_layout(height=440, legend=LEGEND)
+    looks = method_looks(rows["method"])
+    figure = figure_of(
+        [_sorted_line(each, looks[each["method"].iloc[0]]) for each in lines_of(rows)]
+    )
+    figure.update_xaxes(tickformat=".0%")
+    figure.update_yaxes(range=[-0.02, 1.05])
     left_out = f" Sinks left out: {len(places)}." if len(places) else ""
     subtitle = f"Layer {layer}, {view} view. Flat at 1: every token is pushed alike.{left_out}"
     title = "How unevenly the push is spread over tokens"
-    return titled(figure, title, f"{subtitle}{against(rows)}", top=110)
+    panel = Panel(x="share of the tokens, strongest first", y="|along| / its largest value")
+    return planned(figure, Plan(title, f"{subtitle}{against(rows)}", [panel]))
 
 
-def _sorted_line(line: pd.DataFrame, colour: str) -> go.Scatter:
+def _sorted_line(line: pd.DataFrame, look: Look) -> go.Scatter:
     require_single(line, ["example", "token_index"])
     line = line.loc[np.isfinite(line["along"])]
     line = line.assign(size=line["along"].abs()).sort_values("size", ascending=False, kind="stable")
     if line.empty:
         raise ValueError("a method has no finite `along` at this layer: leave it out of `methods`.")
     name, largest = name_of(line), line["size"].iloc[0]
-    dash, _ = STRENGTH_LINES.get(strength_of(line), ("longdash", "x"))
     return go.Scatter(
         x=(np.arange(len(line)) + 1) / len(line),
         y=(line["size"] / (largest or 1.0)).to_numpy(),
         name=f"{name}: largest {largest:.3g}" if largest else f"{name}: no change at this layer",
         mode="lines+markers",  # a single token has no line
-        line={"color": colour, "width": 2.5, "dash": dash, "shape": "vh"},
-        marker={"size": 3},
+        line={**line_of(look, strength_of(line)), "shape": "vh"},
+        marker={"size": 6, "symbol": marker_of(look, strength_of(line)), "maxdisplayed": 10},
         text=[plain_text(token) for token in line["token"]],
         customdata=line[["example", "token_index", "along"]].to_numpy(dtype=object),
         hovertemplate=f"<b>“%{{text}}”</b>, {name}<br>example %{{customdata[0]}}, "

@@ -1,71 +1,87 @@
-"""What all figures share: colours of methods, dashes of strengths, titles and margins.
+"""What all figures share: the colour, dash and marker of each method, and the mark of a strength.
 
-A method has the same colour in every figure (`method_colours`), a strength the same dash and
-marker.
+A method looks the same in every figure, and in grey print its marker and dash tell it apart; of one
+method, a strength that is not "as fitted" has an open marker and a thinner line.
 """
 
 from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable
+from dataclasses import dataclass
 
-import plotly.graph_objects as go
 
-METHOD_COLOURS = {
-    "prompt": "#0072b2",
-    "ActAdd": "#d55e00",
-    "CAA": "#009e73",
-    "PSR": "#cc79a7",
-    "S-Const_DiM": "#44aa99",
-    "S-Const_MSE": "#88c057",
-    "S-PSR_MSE": "#c51b7d",
-    "S-PSR_LL": "#7a3b69",
-    "A-Const_MSE": "#c9a227",
-    "A-PSR_MSE": "#b2182b",
-    "A-PSR_LL": "#8c510a",
-    "CLAS": "#e69f00",
-    "COLD-FD": "#56b4e9",
-    "unsteered": "#595959",
-    "equivalent prompts": "#7f7f7f",
-    "neutral prompts": "#b5a642",
-    "any instruction": "#8a6d3b",
+@dataclass(frozen=True)
+class Look:
+    """How the line of a method is drawn."""
+
+    colour: str
+    marker: str
+    dash: str = "solid"
+
+
+METHODS = {
+    "prompt": Look("#0072b2", "circle"),
+    "ActAdd": Look("#d55e00", "square", "2px,2px"),
+    "CAA": Look("#009e73", "triangle-up", "8px,2px"),
+    "PSR": Look("#cc79a7", "diamond", "7px,2px,2px,2px"),
+    "S-Const_DiM": Look("#44aa99", "triangle-down", "9px,3px"),
+    "S-Const_MSE": Look("#88c057", "pentagon", "3px,2px"),
+    "S-PSR_MSE": Look("#c51b7d", "diamond-wide", "8px,2px,1px,2px"),
+    "S-PSR_LL": Look("#7a3b69", "diamond-tall", "10px,2px,3px,2px"),
+    "A-Const_MSE": Look("#c9a227", "hexagon", "4px,2px"),
+    "A-PSR_MSE": Look("#b2182b", "hexagram", "6px,2px,3px,2px"),
+    "A-PSR_LL": Look("#8c510a", "octagon", "9px,2px,2px,2px,2px,2px"),
+    "CLAS": Look("#e69f00", "star", "8px,2px,2px,2px,2px,2px"),
+    "COLD-FD": Look("#56b4e9", "cross", "5px,3px"),
+    "unsteered": Look("#595959", "x", "1px,2px"),
+    "equivalent prompts": Look("#7f7f7f", "circle-open", "dash"),
+    "neutral prompts": Look("#b5a642", "square-open", "dash"),
+    "any instruction": Look("#8a6d3b", "diamond-open", "dash"),
 }
+METHOD_COLOURS = {name: look.colour for name, look in METHODS.items()}
 SPARE_COLOURS = ("#332288", "#882255", "#999933", "#117733", "#aa4499", "#661100")
-STRENGTH_LINES = {
-    "": ("solid", "circle"),
-    "as fitted": ("solid", "circle"),
-    "least squares": ("dot", "square"),
-    "matched": ("dashdot", "diamond"),
-}
+SPARE = (
+    ("triangle-left", "10px,2px"),
+    ("triangle-right", "6px,2px,1px,2px"),
+    ("star-square", "12px,4px,4px,4px"),
+    ("bowtie", "2px,2px"),
+    ("hourglass", "14px,3px,2px,3px,2px,3px"),
+    ("star-diamond", "5px,5px"),
+)
+AS_FITTED = ("", "as fitted")
+OPEN = {"least squares": "-open", "matched": "-open-dot"}
+"""What a strength adds to the marker of its method."""
 REFERENCES = ("equivalent prompts", "neutral prompts", "any instruction")
-LEGEND = {"orientation": "h", "yref": "container", "y": 0.01, "yanchor": "bottom"}
 
 
 def method_colours(methods: Iterable[str]) -> dict[str, str]:
-    """A colour for each method: fixed for those in `METHOD_COLOURS`, else drawn from its name.
+    """A colour for each method: fixed for those in `METHODS`, else drawn from its name.
 
     Two unknown names that draw the same spare colour get different ones while there are some.
     """
-    colours: dict[str, str] = {}
+    return {method: look.colour for method, look in method_looks(methods).items()}
+
+
+def method_looks(methods: Iterable[str]) -> dict[str, Look]:
+    """Colour, marker and dash of each method, by the rule of `method_colours`."""
+    looks: dict[str, Look] = {}
     for method in sorted(set(methods)):
         start = zlib.crc32(method.encode("utf-8", "backslashreplace"))
-        spare = [SPARE_COLOURS[(start + i) % len(SPARE_COLOURS)] for i in range(len(SPARE_COLOURS))]
-        free = [colour for colour in spare if colour not in colours.values()]
-        colours[method] = METHOD_COLOURS.get(method) or (free or spare)[0]
-    return colours
+        order = [(start + i) % len(SPARE_COLOURS) for i in range(len(SPARE_COLOURS))]
+        spare = [Look(SPARE_COLOURS[place], *SPARE[place]) for place in order]
+        free = [look for look in spare if look not in looks.values()]
+        looks[method] = METHODS.get(method) or (free or spare)[0]
+    return looks
 
 
-def titled(figure: go.Figure, title: str, subtitle: str, top: int = 90) -> go.Figure:
-    """The figure with title, subtitle and the look that all have; returned for chaining."""
-    figure.update_xaxes(title_font_size=13)
-    figure.update_yaxes(title_font_size=13)
-    return figure.update_layout(
-        template="plotly_white",
-        font={"family": "system-ui, 'Segoe UI', Roboto, 'Noto Sans', sans-serif", "size": 13},
-        title={"text": title, "subtitle": {"text": subtitle}, "x": 0.01},
-        title_y=1,
-        title_yanchor="top",
-        title_pad={"t": 14},
-        hoverlabel={"align": "left"},
-        margin={"t": top, "r": 20, "b": 60},
-    )
+def marker_of(look: Look, strength: str) -> str:
+    """The marker of a method at a strength: filled as fitted, else open."""
+    if strength in AS_FITTED or look.marker.endswith("-open"):
+        return look.marker
+    return look.marker + OPEN.get(strength, "-open")
+
+
+def line_of(look: Look, strength: str) -> dict[str, object]:
+    """The line of a method at a strength, as plotly takes it."""
+    return {"color": look.colour, "dash": look.dash, "width": 2.4 if strength in AS_FITTED else 1.5}

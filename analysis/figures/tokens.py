@@ -7,9 +7,10 @@ GitHub, VS Code and nbconvert show it as it is. Hover over a token for its posit
 from __future__ import annotations
 
 import math
+import re
 import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
 
 import pandas as pd
@@ -19,6 +20,10 @@ DIVERGING = ("#2166ac", "#67a9cf", "#d1e5f0", "#f7f7f7", "#fddbc7", "#ef8a62", "
 
 COLUMNS = ("position", "token", "value", "read", "steered")
 MARKS = ("sink", "template")
+
+# As `steerlens.pieces` writes a token that is part of a character: the character, then which part.
+_PART = re.compile(r"(.+)⟨(\d)/\d⟩", re.DOTALL)
+_LOW_DIGITS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 
 _PAGE = (
     "display:block;background:#ffffff;color:#222222;padding:10px 14px;border-radius:6px;"
@@ -38,9 +43,15 @@ _FOLDED = "background:#f0f0f0;color:#444444;font-size:12px;padding:1px 6px 2px;b
 
 @dataclass(frozen=True)
 class TokenView:
-    """Finished HTML of a coloured text; notebooks show it, reports embed `.html`."""
+    """Finished HTML of a coloured text; notebooks show it, reports embed `.html`.
+
+    `tables`, `label` and `limit` are what it was made of, for `token_figure` and `save`.
+    """
 
     html: str
+    tables: Mapping[str, pd.DataFrame] = field(default_factory=dict, repr=False, compare=False)
+    label: str = "value"
+    limit: float = 1.0
 
     def _repr_html_(self) -> str:
         return self.html
@@ -74,7 +85,8 @@ def token_views(
         for name, table in rows.items()
     ]
     legend = f'<span style="{_LEGEND}">{_legend(list(rows.values()), label, limit)}</span>'
-    return TokenView(f'<span style="{_PAGE}">{"".join(texts)}{legend}</span>')
+    html = f'<span style="{_PAGE}">{"".join(texts)}{legend}</span>'
+    return TokenView(html, rows, label, limit)
 
 
 def visible(token: str) -> str:
@@ -84,6 +96,14 @@ def visible(token: str) -> str:
     (surrogate escapes) their hexadecimal value, and the empty token `∅`.
     """
     return "⏎".join(_visible_line(line) for line in token.split("\n")) or "∅"
+
+
+def part_shown(token: str) -> str:
+    """The token as it stands in a text: a character in its first part, `₂`, `₃` for the others."""
+    found = _PART.fullmatch(token)
+    if found is None:
+        return token
+    return found[1] if found[2] == "1" else found[2].translate(_LOW_DIGITS)
 
 
 def colour_of(value: float, limit: float) -> str:
@@ -181,12 +201,17 @@ def _limit(values: Sequence[float], asked: float | None) -> float:
 
 
 def _text(table: pd.DataFrame, label: str, limit: float) -> str:
+    return "".join(
+        _folded(run) if is_folded else _tokens(run, label, limit)
+        for run, is_folded in folded_runs(table)
+    )
+
+
+def folded_runs(table: pd.DataFrame) -> list[tuple[pd.DataFrame, bool]]:
+    """The rows in runs, and whether each is folded up: several tokens of the template in a row."""
     hidden = table["template"] & table["value"].isna() & ~table["read"]
-    pieces = []
-    for _, run in table.groupby((hidden != hidden.shift()).cumsum(), sort=False):
-        folded = len(run) > 1 and bool(hidden.loc[run.index[0]])
-        pieces.append(_folded(run) if folded else _tokens(run, label, limit))
-    return "".join(pieces)
+    runs = table.groupby((hidden != hidden.shift()).cumsum(), sort=False)
+    return [(run, len(run) > 1 and bool(hidden.loc[run.index[0]])) for _, run in runs]
 
 
 def _tokens(table: pd.DataFrame, label: str, limit: float) -> str:
@@ -222,7 +247,8 @@ def _token(
     words = "not measured" if math.isnan(value) else f"{label} {value:+.3g}"
     marks = ", read" * read + ", steered" * steered + ", a sink" * sink
     title = f"position {position}, token “{visible(token)}”: {words}{marks}"
-    shown = "⏎<br/>".join(escape(_visible_line(line)) for line in token.split("\n")) or "∅"
+    lines = part_shown(token).split("\n")
+    shown = "⏎<br/>".join(escape(_visible_line(line)) for line in lines) or "∅"
     # A dot offers no place to break the line where the space it stands for did.
     return (
         f"{'<wbr/>' * token.startswith(' ')}"

@@ -8,8 +8,10 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from .rows import require_columns
-from .style import method_colours, titled
+from .frame import planned
+from .plan import Panel, Plan, figure_of
+from .rows import plain_text, require_columns
+from .style import Look, line_of, method_looks
 
 _TRADEOFF = ["method", "strength", "attribute", "attribute_low", "attribute_high"]
 _TRADEOFF += ["coherence", "coherence_low", "coherence_high", "n"]
@@ -17,7 +19,7 @@ _POINTS = ("unsteered", "prompt")
 
 
 def tradeoff_curve(
-    table: pd.DataFrame, methods: Sequence[str] | None = None, bound: float | None = None
+    table: pd.DataFrame, methods: Sequence[str] | None = None, bound: float | int | None = None
 ) -> go.Figure:
     """Attribute against coherence: a line per method over its strengths, the prompt as a star.
 
@@ -29,44 +31,66 @@ def tradeoff_curve(
     unknown = sorted(set(methods or ()) - set(drawn))
     if unknown:
         raise ValueError(f"no row has method {', '.join(unknown)}; the table has {drawn}.")
-    colours = method_colours(table["method"])
-    figure = go.Figure()
+    looks = method_looks(table["method"])
+    figure = figure_of([])
     for name in drawn if methods is None else methods:
         part = table.loc[table["method"] == name].sort_values("strength")
-        figure.add_trace(_path(part, name, colours[name]))
+        figure.add_trace(_path(part, name, looks[name]))
     for name, symbol in zip(_POINTS, ("circle", "star"), strict=True):
         part = table.loc[table["method"] == name]
         if len(part):
-            figure.add_trace(_point(part, name, colours[name], symbol))
+            figure.add_trace(_point(part, name, looks[name].colour, symbol))
+    figure.update_xaxes(range=_range(table, "coherence", bound))
+    figure.update_yaxes(range=_range(table, "attribute"))
     if bound is not None:
-        figure.add_vline(bound, line={"dash": "dash", "color": "#7f7f7f"}, annotation_text="bound")
-    figure.update_xaxes(title="coherence (mean score)")
-    figure.update_yaxes(title="attribute (mean score)")
-    figure.update_layout(
-        height=520, legend={"orientation": "h", "yref": "container", "y": 0.01, "yanchor": "bottom"}
-    )
+        figure.add_trace(_bound(bound, _range(table, "attribute")))
     n = int(table["n"].min())
-    return titled(
-        figure,
+    plan = Plan(
         "What the effect costs in coherence",
         f"Numbers on a line are strengths. Bars: 95 % intervals over questions, {n} completions.",
+        [Panel(x="coherence (mean score)", y="attribute (mean score)", high=1.25)],
+        labels=True,
+    )
+    return planned(figure, plan)
+
+
+def _range(table: pd.DataFrame, column: str, also: float | int | None = None) -> list[float]:
+    """From the lowest end of an interval to the highest, with room for the labels."""
+    ends = table[[column, f"{column}_low", f"{column}_high"]].to_numpy(dtype=np.float64).ravel()
+    ends = [float(end) for end in (*ends, also) if end is not None and np.isfinite(end)]
+    if not ends:
+        return [0.0, 1.0]
+    spare = 0.08 * ((max(ends) - min(ends)) or 1.0)
+    return [min(ends) - spare, max(ends) + spare]
+
+
+def _bound(bound: float | int, ends: list[float]) -> go.Scatter:
+    """An upright line; a trace, so that it has a place in the legend."""
+    return go.Scatter(
+        x=[bound, bound],
+        y=ends,
+        name=f"bound: {bound:.3g}",
+        mode="lines",
+        line={"dash": "dash", "color": "#7f7f7f", "width": 1.5},
+        hoverinfo="skip",
     )
 
 
-def _path(part: pd.DataFrame, name: str, colour: str) -> go.Scatter:
+def _path(part: pd.DataFrame, name: str, look: Look) -> go.Scatter:
     return go.Scatter(
         x=part["coherence"].tolist(),
         y=part["attribute"].tolist(),
         error_y=_error(part, "attribute"),
         error_x=_error(part, "coherence"),
-        name=name,
+        name=plain_text(name),
         mode="lines+markers+text",
         text=[f"{strength:g}" for strength in part["strength"]],
         textposition="top center",
-        textfont={"size": 10, "color": colour},
-        line={"color": colour, "width": 2},
-        marker={"size": 7},
-        hovertemplate=f"<b>{name} × %{{text}}</b><br>coherence %{{x:.1f}}<br>"
+        customdata=[f"{strength:g}" for strength in part["strength"]],
+        textfont={"size": 10, "color": look.colour},
+        line=line_of(look, ""),
+        marker={"size": 7, "symbol": look.marker},
+        hovertemplate=f"<b>{plain_text(name)} × %{{customdata}}</b><br>coherence %{{x:.1f}}<br>"
         "attribute %{y:.1f}<extra></extra>",
     )
 
@@ -77,10 +101,10 @@ def _point(part: pd.DataFrame, name: str, colour: str, symbol: str) -> go.Scatte
         y=part["attribute"].tolist(),
         error_y=_error(part, "attribute"),
         error_x=_error(part, "coherence"),
-        name=name,
+        name=plain_text(name),
         mode="markers",
         marker={"color": colour, "size": 14 if symbol == "star" else 10, "symbol": symbol},
-        hovertemplate=f"<b>{name}</b><br>coherence %{{x:.1f}}<br>attribute %{{y:.1f}}"
+        hovertemplate=f"<b>{plain_text(name)}</b><br>coherence %{{x:.1f}}<br>attribute %{{y:.1f}}"
         "<extra></extra>",
     )
 

@@ -34,6 +34,10 @@ from .deltas import Deltas, View, all_deltas, prompt_deltas, steering_deltas
 from .entries import Entry, as_entries
 from .plain_side import BY_TEMPLATE, noted
 
+MEAN_PUSH, GIVEN = "mean prompt push", "the given direction"
+OWN_AXIS = "length 1 along the steering's main direction"
+"""What an `along` of 1 is: the column `unit`, which a file and a concatenation keep."""
+
 
 def coefficients(
     model: HookedModel,
@@ -50,10 +54,11 @@ def coefficients(
     """One row per example, token, site and method; prompt steering is the method "prompt".
 
     Columns: example, token_index, token, layer, stream, method, strength, strength_value, view,
-    along, off_axis, norm, relative_norm, rank1_share, sink. Prompt and methods are comparable in
-    the accumulated view; the local view says what each adds at its own site. `baseline` is the
-    plain side: "template", "none", "neutral", or an instruction (`measures.plain_side`). `sink`
-    marks tokens whose norm is above `sinks` times the median in either run.
+    along, off_axis, norm, relative_norm, rank1_share, sink, unit (what an `along` of 1 is). Prompt
+    and methods are comparable in the accumulated view; the local view says what each adds at its
+    own site. `baseline` is the plain side: "template", "none", "neutral", or an instruction
+    (`measures.plain_side`). `sink` marks tokens whose norm is above `sinks` times the median in
+    either run.
     """
     if view not in get_args(View):
         raise ValueError(f"Unknown view {view!r}. Use one of: {', '.join(get_args(View))}.")
@@ -69,7 +74,9 @@ def coefficients(
     prompt = Entry("prompt", None, "", float("nan"))
     tables = [
         _rows(aligned, texts, entry, site, measured[entry.key], axes[site]).assign(
-            view=view, sink=aligned.sinks(site, sinks).numpy()
+            view=view,
+            sink=aligned.sinks(site, sinks).numpy(),
+            unit=MEAN_PUSH if direction is None else GIVEN,
         )
         for entry in (prompt, *entries)
         for site in aligned.sites
@@ -118,7 +125,8 @@ def strengths(
             own = vectors is None
             v = _main_direction(deltas[site][~left_out]) if own else vectors[site].double()
             rows = _rows(aligned, pieces, entry, site, deltas, v.expand(len(pieces), -1))
-            tables.append(rows.assign(view="local", sink=left_out.numpy()))
+            unit = OWN_AXIS if own else GIVEN
+            tables.append(rows.assign(view="local", sink=left_out.numpy(), unit=unit))
     return noted(pd.concat(tables, ignore_index=True), model, baseline, sinks)
 
 
