@@ -183,7 +183,7 @@ def _per_layer(page: Report, comparison: Comparison) -> Report:
     table = comparison.faithfulness
     curve = relative_rmse_curve(table)
     if table["relative_rmse"].max() > 3:
-        curve.update_yaxes(type="log", row=1)
+        curve.update_layout(yaxis_type="log")
     page = page.heading("Is it faithful to the prompt?").figure(
         curve,
         "How far each method leaves the model from where the prompt would have put it, on the same "

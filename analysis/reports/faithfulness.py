@@ -231,7 +231,7 @@ def _with_sinks(study: FaithfulnessStudy) -> pd.DataFrame:
 def _errors(page: Report, errors: pd.DataFrame) -> Report:
     curve = relative_rmse_curve(errors)
     if errors["relative_rmse"].max() > 3:
-        curve.update_yaxes(type="log", row=1)
+        curve.update_layout(yaxis_type="log")
     columns = ["method", "strength", "strength_value", "layer", "relative_rmse", "low", "high"]
     return (
         page.heading("Who is faithful to the prompt?")
