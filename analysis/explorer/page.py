@@ -66,7 +66,8 @@ def explorer_page(payload: Mapping[str, Any]) -> str:
         '<meta name="color-scheme" content="light dark">\n'
         f"<title>{escape(_held(str(payload['title'])))}</title>\n"
         "<style>:root { color-scheme: light dark; } body { margin: 0; background: #f6f6f4; }\n"
-        "@media (prefers-color-scheme: dark) { body { background: #17191c; } }</style>\n</head>\n<body>\n"
+        "@media (prefers-color-scheme: dark) { body { background: #17191c; } }</style>\n"
+        "</head>\n<body>\n"
         f"{explorer_fragment(payload)}\n</body>\n</html>\n"
     )
 
