@@ -80,7 +80,7 @@ def _lines(
             pair = _line(line, x, y, looks[line["method"].iloc[0]], shown=name_of(line) not in seen)
             seen.add(name_of(line))
             traces += on_panel(pair, number)
-    return traces
+    return sorted(traces, key=lambda trace: trace.mode != "none")  # no band over a line
 
 
 def _named(rows: pd.DataFrame, y: str) -> str:
