@@ -13,6 +13,8 @@ from __future__ import annotations
 import argparse
 import random
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,7 +61,9 @@ LEXICON = re.compile(
 )
 """The second judge: words of pirates, drawn up before any text was looked at."""
 THRESHOLD, N, TOKENS, RESAMPLES = 50, 2, 48, 1000
-DOC = Path(__file__).parents[2] / "docs" / "results" / "likelihood_judge.md"
+ROOT = Path(__file__).parents[2]
+DOC = ROOT / "docs" / "results" / "likelihood_judge.md"
+FIGURES = ROOT / "scripts" / "docs" / "result_figures.py"
 
 
 @dataclass(frozen=True)
@@ -200,6 +204,10 @@ and an interval that ends at 1 says no more than that no error was seen. "Score 
 counts false alarms (for prompted text: what is found). The last column is the second judge, which
 does not know the model: a list of pirate words.
 
+![Marks with intervals, one for each kind of text: the AUROC of prompted texts against it.](images/judge_auroc.png)
+
+*How often a prompted text scores above one of each other kind.*
+
 {first}
 
 What it says, and what not:
@@ -221,7 +229,7 @@ The first text of the first kinds, not chosen:
 
 
 def main() -> None:
-    """Make the judge, write and score the texts, write the page."""
+    """Make the judge, write and score the texts, write the page and draw its picture."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="smollm2")
     parser.add_argument("--seed", type=int, default=0)
@@ -232,7 +240,8 @@ def main() -> None:
     judge = likelihood(model, INSTRUCTION, SCALE_QUESTIONS, neutral=NEUTRAL, n=N, sampling=sampling)
     found = kinds(model, given.seed + 1)
     given.out.write_text(page(Path(given.model).name, judge, found, given.seed), encoding="utf-8")
-    print(f"Wrote {given.out}")
+    print(f"Wrote {given.out}", flush=True)
+    subprocess.run([sys.executable, FIGURES, given.out], check=True)
 
 
 if __name__ == "__main__":
