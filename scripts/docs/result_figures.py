@@ -43,8 +43,8 @@ DRAWN: dict[str, Callable[[Page], go.Figure]] = {
         drawings.real_costs,
     )
 }
-NEEDS_A_MODEL = {"smollm2_tokens": "python scripts/pirate/samples.py"}
-"""Pictures of texts, not of tables, and the command that makes each."""
+NEEDS_A_MODEL = {"smollm2_tokens": "python scripts/pirate/tokens.py"}
+"""Pictures of texts, not of tables, and the command that makes each from its page."""
 
 
 def asked_for(text: str) -> list[str]:
