@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from .curves import NAMES
+from .curves import NAMES, over_what
 from .frame import planned
 from .plan import Panel, Plan, Ticks, figure_of, on_panel
 from .rows import against, of_methods, plain_text, require_columns
@@ -37,7 +37,7 @@ def estimate_panels(
     for each attribute or model. Rows and panels are in the table's order, the interval is that of
     the columns `low` and `high`, if there are any. All panels share their scale.
     """
-    needed = [*dict.fromkeys([row, mark, value, *([panel] if panel else [])])]
+    needed = [row, mark, value, *([panel] if panel else [])]
     require_columns(table, needed, "estimate_panels")
     rows = of_methods(table, methods) if "method" in table else table
     names = rows[row].drop_duplicates().tolist()
@@ -51,7 +51,9 @@ def estimate_panels(
             _require_one(one, row, panel)
             places = [names.index(each) + _aside(part, row, each, mark, name) for each in one[row]]
             trace = _marks(one, value, row, places, looks[str(name)])
-            trace.update(name=plain_text(str(name)), legendgroup=str(name), showlegend=name not in seen)
+            trace.update(
+                name=plain_text(str(name)), legendgroup=str(name), showlegend=name not in seen
+            )
             traces += on_panel([trace], number)
             seen.add(name)
     figure = figure_of(traces, len(parts))
@@ -75,9 +77,7 @@ def _aside(part: pd.DataFrame, row: str, at: object, mark: str, name: object) ->
     return ((marks.index(name) + 0.5) / len(marks) - 0.5) * SPREAD
 
 
-def _marks(
-    part: pd.DataFrame, value: str, row: str, places: list[float], look: Look
-) -> go.Scatter:
+def _marks(part: pd.DataFrame, value: str, row: str, places: list[float], look: Look) -> go.Scatter:
     drawn = go.Scatter(
         x=part[value].tolist(),
         y=places,
@@ -119,13 +119,12 @@ def _plan(
 ) -> Plan:
     names, marks = drawn
     label = NAMES.get(value, plain_text(value))
-    interval = " Lines: 95 % interval." if {"low", "high"} <= set(rows.columns) else ""
-    high = max(0.3, 0.055 * len(names) * (1 + 0.35 * (marks - 1)))
+    high = max(0.3, 0.055 * len(names) * (1 + 0.2 * (marks - 1)))
     ends = (len(names) - 0.5, -0.5)
     panels = [Panel(name, label, "", high, y_ticks=0, y_range=ends) for name in titles]
     return Plan(
         texts[0] or label,
-        f"{texts[1]}{interval}{against(rows)}".strip(),
+        f"{texts[1]}{over_what(rows, 'Lines')}{against(rows)}".strip(),
         panels,
         [Ticks(list(range(len(names))), [plain_text(str(name)) for name in names])],
         across=3,

@@ -91,7 +91,7 @@ def _estimate(cell: str) -> dict[str, float]:
 
 
 def with_estimates(table: pd.DataFrame, column: str) -> pd.DataFrame:
-    """The table with a column as numbers, `mean`, `low` and `high`; rows without one are left out."""
+    """The table with `mean`, `low` and `high` of a column, without the rows that have no number."""
     table = table.reset_index(drop=True)
     return table.join(estimates(table[column])).dropna(subset=["mean"])
 

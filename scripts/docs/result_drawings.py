@@ -13,6 +13,7 @@ MODEL = ("unsteered", "prompt")
 UNSTEERED = "unsteered samples, temperature 0.7"
 TIMES, REPLACED = "times the fitted strength", "words replaced at random, %"
 SEEDS, QUESTIONS = r"(\d+) seeds", r"(\d+) test questions for each"
+ASKED = r"each of (\w+)\s+\*other\*"
 VALIDATION, SEED = r"(\d+) validation questions", r"seed (\d+)"
 MSE = ("equivalent prompts", "S-Const_DiM", "S-Const_MSE", "S-PSR_MSE", "A-Const_MSE", "A-PSR_MSE")
 
@@ -170,8 +171,8 @@ def judge_auroc(page: Page) -> go.Figure:
         "AUROC",
         row="texts",
         title="How often prompted text scores above text of another kind",
-        says=f"1 always, 0.5 chance. {rows['n'].iloc[0]} texts a kind, to 8 questions; "
-        f"seed {page.said(SEED)}.",
+        says=f"1 always, 0.5 chance. {rows['n'].iloc[0]} texts a kind, to "
+        f"{page.said(ASKED)} questions, which are resampled; seed {page.said(SEED)}.",
     )
 
 
@@ -182,7 +183,9 @@ def demo_formats(page: Page) -> go.Figure:
     """How often the model keeps to a format with the instruction and without."""
     table = page.table("Formats")
     kinds = {"with the instruction": "with the instruction", "without": "without"}
-    rows = melted(table, ["format"], kinds, "asked").rename(columns={"mean": "texts that keep to it, %"})
+    rows = melted(table, ["format"], kinds, "asked").rename(
+        columns={"mean": "texts that keep to it, %"}
+    )
     n = table["with the instruction"].str.extract(r"n (\d+)")[0].astype(int)
     return estimate_panels(
         rows,

@@ -3,9 +3,9 @@
     python scripts/docs/result_figures.py                      of all pages
     python scripts/docs/result_figures.py docs/results/psr.md  of one, such as a new one
 
-A page asks for a picture by its name, `![...](images/NAME.png)`, which is written beside the page. So
-a picture shows the numbers of its page, whoever made them; the studies call this when they are done.
-They need `pip install "steerlens[export]"`.
+A page asks for a picture by its name, `![...](images/NAME.png)`, which is written beside the page.
+So a picture shows the numbers of its page, whoever made them; the studies call this when they are
+done. It needs `pip install "steerlens[export]"`.
 """
 
 from __future__ import annotations

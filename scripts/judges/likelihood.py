@@ -25,6 +25,7 @@ import steerlens
 from analysis.judges.likelihood import Likelihood, Read, likelihood, looped
 from analysis.measures.intervals import percentile_interval, resamples
 from analysis.measures.plain_side import NEUTRAL
+from analysis.reports.markdown import markdown_picture
 from steerlens import Conversation
 from steerlens.demo.pirate import INSTRUCTION
 from steerlens.types import HookedModel
@@ -183,12 +184,18 @@ def page(name: str, judge: Likelihood, found: dict[str, Texts], seed: int) -> st
         resamples=RESAMPLES,
         plain=judge.plain,
         prompted=judge.prompted,
+        picture=PICTURE,
         first=first,
         second=second,
         sample=sample,
     )
 
 
+PICTURE = markdown_picture(
+    "judge_auroc",
+    "Marks with intervals, one for each kind of text: the AUROC of prompted texts against it.",
+    "How often a prompted text scores above one of each other kind.",
+)
 TEXT = """\
 # The likelihood judge
 
@@ -204,9 +211,7 @@ and an interval that ends at 1 says no more than that no error was seen. "Score 
 counts false alarms (for prompted text: what is found). The last column is the second judge, which
 does not know the model: a list of pirate words.
 
-![Marks with intervals, one for each kind of text: the AUROC of prompted texts against it.](images/judge_auroc.png)
-
-*How often a prompted text scores above one of each other kind.*
+{picture}
 
 {first}
 

@@ -11,6 +11,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from analysis.reports.markdown import markdown_picture
+
 ROOT = Path(__file__).parents[2]
 WORK, PAGE = ROOT / "build/smollm2", ROOT / "docs/results/smollm2_samples.md"
 MODEL = ["--model", "smollm2"]
@@ -60,11 +62,13 @@ generate` on SmolLM2-135M-Instruct (4-bit weights) at temperature 0.7, 48 tokens
 default, a model of this size often falls apart without any steering.) Nothing is chosen: seeds 0, 1
 and 2 are all there are. A model of 135 M parameters writes much that is not so. Texts end where the
 tokens do."""
-PICTURE = """![A text twice, its tokens coloured by the push of the prompt and by that of PSR.](images/smollm2_tokens.png)
-
-*The first text (seed 0) under the pirate's prompt, coloured at layer 12 by what the prompt does to its
-tokens and what this PSR does to the same ones; one text, so no interval, and the direction is the mean
-push on the other two. Made by `python scripts/pirate/tokens.py`.*"""
+PICTURE = markdown_picture(
+    "smollm2_tokens",
+    "A text twice, its tokens coloured by the push of the prompt and by that of PSR.",
+    "The first text (seed 0) under the pirate's prompt, coloured at layer 12 by what the prompt "
+    "does to its tokens and what this PSR does to the same ones; one text, so no interval, and the "
+    "direction is the mean push on the other two. Made by `python scripts/pirate/tokens.py`.",
+)
 """What `tokens.py` draws of the page."""
 
 

@@ -4,7 +4,7 @@
 
 It measures the texts that stand in the page, under the pirate's prompt, with the steering that
 `scripts/pirate/samples.py` fitted (build/smollm2/psr.safetensors); that script calls it when it is
-done. The first text is drawn, whatever it is; the direction of its push is the mean over the others.
+done. The first text is drawn, whatever it is; the direction of its push is the mean of the others.
 """
 
 import re
