@@ -292,7 +292,7 @@ assert abs(prompt_rows.loc[prompt_rows["layer"] == middle, "along"].mean() - 1) 
 
 # %% [markdown]
 # The same numbers over the text, at the layer where CAA acts. Hover over a token for its value.
-# A thick underline marks the tokens that the method itself changes, a dotted one those that were
+# A thick underline marks the tokens that the method itself changes; those without colour were not
 # measured. Look for three things:
 #
 # * Does the instruction push all tokens alike, or some much more than others? Which ones?

@@ -187,7 +187,7 @@ def test_each_figure_shows_the_present_state(explorer: Explorer) -> None:
     heatmap = explorer.figure("heatmap")
     assert isinstance(heatmap, go.Figure)
     reading = explorer.study.reading(1, "two", explorer.place, 2.0)
-    drawn = [np.array(trace.z, dtype=float).T for trace in heatmap.data if trace.coloraxis]
+    drawn = [np.array(trace.z, dtype=float).T for trace in heatmap.data if trace.type == "heatmap"]
     assert any(np.allclose(one, reading.cells["local"]["norm"]) for one in drawn)
     tokens = explorer.figure("tokens")
     assert isinstance(tokens, TokenView)

@@ -9,14 +9,13 @@ from steerlens.sites import Layer, Site, as_site
 from steerlens.steering import Steering
 from steerlens.types import HookedModel
 
-from ..figures.style import method_colours
+from ..figures.style import method_looks
 from ..measures.entries import RESERVED
 
 PROMPT, UNSTEERED = "prompt", "unsteered"
 ALL_LAYERS = "all its layers"
 Family: TypeAlias = "Mapping[Layer, Steering] | Mapping[Site, Steering]"
 Steerings: TypeAlias = "Mapping[str, Steering | Family]"
-_DASHES = ("dash", "dot", "dashdot", "longdash", "longdashdot")
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,10 +63,10 @@ def as_methods(steerings: Steerings, model: HookedModel) -> tuple[Method, ...]:
     taken = [name for name in steerings if name in RESERVED or not str(name).strip()]
     if taken:
         raise ValueError(f"No method can be called {taken[0]!r}. Taken are {', '.join(RESERVED)}.")
-    colours = method_colours([PROMPT, *steerings])
-    methods = [Method(PROMPT, colours[PROMPT], "solid", (Place("", (), None),))]
-    for number, (name, given) in enumerate(steerings.items()):
-        look = (name, colours[name], _DASHES[number % len(_DASHES)])
+    looks = method_looks([PROMPT, *steerings])
+    methods = [Method(PROMPT, looks[PROMPT].colour, "solid", (Place("", (), None),))]
+    for name, given in steerings.items():
+        look = (name, looks[name].colour, looks[name].dash)
         methods.append(_method(look, given, model))
     return tuple(methods)
 

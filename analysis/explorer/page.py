@@ -65,7 +65,9 @@ def explorer_page(payload: Mapping[str, Any]) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n'
         f"<title>{escape(_held(str(payload['title'])))}</title>\n"
-        "<style>body { margin: 0; padding: 16px; }</style>\n</head>\n<body>\n"
+        "<style>:root { color-scheme: light dark; } body { margin: 0; background: #f6f6f4; }\n"
+        "@media (prefers-color-scheme: dark) { body { background: #17191c; } }</style>\n"
+        "</head>\n<body>\n"
         f"{explorer_fragment(payload)}\n</body>\n</html>\n"
     )
 

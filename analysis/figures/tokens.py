@@ -31,13 +31,11 @@ _PAGE = (
 )
 _NAME = "display:block;font-size:13px;font-weight:600;line-height:1.4;margin-top:6px"
 _TEXT = "display:block;unicode-bidi:plaintext;text-align:start;overflow-wrap:anywhere"
-_LEGEND = "display:block;font-size:12px;line-height:2;margin-top:8px;color:#444444"
+_LEGEND = "display:block;font-size:12px;line-height:2;margin-top:8px;opacity:0.85"
 _TOKEN = "padding:1px 0 2px;margin-left:1px"
-_HATCH = "#e4e4e4 repeating-linear-gradient(45deg,#bdbdbd 0 2px,#e4e4e4 2px 6px)"
-_READ = "text-decoration:underline dotted 2px;text-underline-offset:3px"
-_STEERED = "border-bottom:3px solid #222222"
+_STEERED = "border-bottom:3px solid currentColor"
 _NOT_STEERED = "border-bottom:3px solid transparent"
-_SINK = "outline:2px dashed #222222;outline-offset:-2px"
+_SINK = "outline:2px dashed currentColor;outline-offset:-2px"
 _FOLDED = "background:#f0f0f0;color:#444444;font-size:12px;padding:1px 6px 2px;border-radius:8px"
 
 
@@ -71,7 +69,7 @@ def token_views(
     `sink` (tokens that are outlined, and do not stretch the colours) and `template` (tokens that
     are folded up where several of them follow each other and none has a value). `label` says what
     the value is, with its unit. Colours end at `limit`, by default the largest finite |value| of
-    all tables. NaN is hatched and titled "not measured".
+    all tables. NaN has no colour and is titled "not measured".
     """
     if not tables:
         raise ValueError("token_views got no table: pass at least one, such as {'CAA': table}.")
@@ -258,11 +256,13 @@ def _token(
 
 
 def _style(value: float, limit: float, flags: tuple[bool, bool, bool]) -> str:
-    read, steered, sink = flags
-    background = colour_of(value, limit) if not math.isnan(value) else _HATCH
-    ink = ink_on(background[:7])
-    lines = ([_READ] if read else []) + [_STEERED if steered else _NOT_STEERED]
-    return ";".join([f"background:{background};color:{ink}", _TOKEN, *lines, *[_SINK] * sink])
+    _, steered, sink = flags
+    colours = []
+    if not math.isnan(value):
+        background = colour_of(value, limit)
+        colours = [f"background:{background};color:{ink_on(background)}"]
+    line = _STEERED if steered else _NOT_STEERED
+    return ";".join([*colours, _TOKEN, line, *[_SINK] * sink])
 
 
 def _legend(tables: Sequence[pd.DataFrame], label: str, limit: float) -> str:
@@ -273,9 +273,9 @@ def _legend(tables: Sequence[pd.DataFrame], label: str, limit: float) -> str:
     )
     low, high = ("≤ ", "≥ ") if beyond else ("", "")
     parts = [f"{escape(_whole(label))}: {low}{-limit:+.3g} {swatches} {high}{limit:+.3g}"]
-    for column, style in (("read", _READ), ("steered", _STEERED), ("sink", _SINK)):
+    for column, style in (("steered", _STEERED), ("sink", _SINK)):
         if any(table[column].any() for table in tables):
             parts.append(f'<span style="{style}">{column}</span>')
     if any(map(math.isnan, values)):
-        parts.append(f'<span style="background:{_HATCH};color:#000000">not measured</span>')
+        parts.append("<span>without colour: not measured</span>")
     return " \u2002 ".join(parts)

@@ -9,6 +9,7 @@ from steerlens.steering import Steering
 from steerlens.types import HookedModel
 
 from ..figures.tokens import TokenView, token_views
+from ..figures.units import unit_of
 from ..measures.deltas import acts_on
 from ..measures.entries import as_fitted
 from ..measures.plain_side import BY_TEMPLATE, rows_of
@@ -22,7 +23,7 @@ def coloured_text(
     table: pd.DataFrame,
     steerings: Mapping[str, Steering],
     layer: int,
-    unit: str = "the mean push of the prompt",
+    unit: str = "",
     baseline: str | None = None,
 ) -> TokenView:
     """The unprompted text of one example, coloured by each method's `along` at `layer`, as fitted.
@@ -51,7 +52,8 @@ def coloured_text(
                 "template": folded,
             }
         )
-    return token_views(drawn, f"along (1 = {unit}), layer {layer}")
+    said = f" ({unit} = 1)" if unit else unit_of(of_layer)
+    return token_views(drawn, f"along{said}, layer {layer}")
 
 
 def _sinks(rows: pd.DataFrame) -> list[bool]:

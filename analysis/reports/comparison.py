@@ -163,8 +163,8 @@ def _per_token(page: Report, comparison: Comparison) -> Report:
         page = page.tokens(
             view,
             f"Example {number}, unprompted text. Red tokens are pushed the way the prompt "
-            "pushes, blue ones against it. Dotted: measured. Underlined: steered by the method. "
-            f"Grey: written by the chat template. {comparison.layer_reason}",
+            "pushes, blue ones against it; tokens without colour are not measured. Underlined: "
+            f"steered by the method. Grey: written by the chat template. {comparison.layer_reason}",
         ).figure(
             figure,
             "Rows are the tokens of the response, columns are layers. A method that steers one "

@@ -33,6 +33,9 @@ const DASHES = {
   longdash: "11 4",
   longdashdot: "11 3 2 3",
 };
+/** A dash as SVG has it: by plotly's name, or from its list of pixels, "8px,2px". */
+const dashOf = (dash = "solid") =>
+  DASHES[dash] ?? dash.replaceAll("px", "").replaceAll(",", " ");
 const REFERENCE_LINES = {
   "equivalent prompts": "4 3",
   "neutral prompts": "6 3",
@@ -570,7 +573,7 @@ function methodField(app, state) {
   const options = book.choices.map((method) => ({
     value: method.name,
     text: method.name,
-    mark: sample(lineColour(method.colour, dark), DASHES[method.dash] || ""),
+    mark: sample(lineColour(method.colour, dark), dashOf(method.dash)),
   }));
   return field(
     "Method",
@@ -749,7 +752,7 @@ function card(app, state, method, title, text, textState) {
   return h(
     "article",
     { class: "sle-card", "data-method": method, style: `--method:${colour}` },
-    h("h4", {}, sample(colour, DASHES[style.dash] || ""), h("span", {}, title)),
+    h("h4", {}, sample(colour, dashOf(style.dash)), h("span", {}, title)),
     h(
       "p",
       { dir: "auto", class: missing ? "sle-missing" : null, tabindex: missing ? null : 0 },
@@ -1471,7 +1474,7 @@ function methodLine(app, name, state, values) {
   return {
     values,
     colour: lineColour(method.colour, state.theme === "dark"),
-    dash: DASHES[method.dash] || "",
+    dash: dashOf(method.dash),
   };
 }
 
@@ -1622,7 +1625,7 @@ function wordLists(app, state, box, sides, most, kind, find, where) {
         h(
           "h5",
           {},
-          sample(colour, DASHES[style.dash] || ""),
+          sample(colour, dashOf(style.dash)),
           h("span", { class: "sle-name", title: method }, method),
         ),
         rows.length ? h("ul", {}, rows) : p("sle-missing", found[i] ? "no change" : "not measured"),
