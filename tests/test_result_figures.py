@@ -1,6 +1,9 @@
 """The figures of the pages of results show the numbers of their tables, and every page has one."""
 
+import argparse
 import re
+import subprocess
+import sys
 from itertools import product
 
 import clas_page
@@ -12,6 +15,7 @@ import psr_page
 import pytest
 import result_figures
 import samples
+import study
 from page_tables import Page
 
 from analysis import caption
@@ -163,3 +167,21 @@ def test_marks_that_share_a_row_lie_apart_and_one_alone_in_its_middle():
     first, second = (places[name] for name in places if name != "no strength")
     assert np.allclose(second - first, 0.3)
     assert all(a != b for a, b in product(first, second))
+
+
+@pytest.mark.parametrize("failed", [0, 1])
+def test_a_study_draws_the_pictures_of_the_page_that_it_wrote(
+    tmp_path, monkeypatch, capsys, failed
+):
+    called = []
+
+    def run(command, check):
+        called.append([str(word) for word in command])
+        return subprocess.CompletedProcess(command, failed)
+
+    monkeypatch.setattr(study.subprocess, "run", run)
+    given = argparse.Namespace(until="hypotheses", out=tmp_path / "psr.md", workers=1)
+    study.publish(given, study.StudyOptions("work"), lambda *_: None, lambda *_: "# A page\n")
+    assert given.out.read_text(encoding="utf-8") == "# A page\n"
+    assert called == [[sys.executable, result_figures.__file__, str(given.out)]]
+    assert ("its pictures are not" in capsys.readouterr().out) == bool(failed)
