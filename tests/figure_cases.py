@@ -159,6 +159,12 @@ def cases(layers: int, methods: int, n_tokens: int) -> dict[str, object]:
             "relative_rmse",
             panel="model",
         ),
+        "estimates": lambda: figures.estimate_panels(
+            pd.concat([faithfulness(1, methods).assign(model=name) for name in ("demo", "big")]),
+            "relative_rmse",
+            mark="strength",
+            panel="model",
+        ),
         "effects": lambda: figures.effect_against_faithfulness(effects(layers, methods)),
         "tokens": lambda: views(n_tokens),
         "tradeoff": lambda: figures.tradeoff_curve(tradeoff(methods), bound=60.0),

@@ -8,6 +8,7 @@ from .assumptions import assumption_curves
 from .curves import line_panels
 from .differences import difference_heatmap
 from .effects import effect_against_faithfulness
+from .estimates import estimate_panels
 from .export import CannotDraw, save
 from .faithfulness import relative_rmse_curve
 from .heatmaps import coefficient_heatmap
@@ -28,6 +29,7 @@ __all__ = [
     "coefficient_heatmap",
     "difference_heatmap",
     "effect_against_faithfulness",
+    "estimate_panels",
     "kind_profile",
     "latex_table",
     "line_panels",

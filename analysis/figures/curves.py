@@ -58,7 +58,7 @@ def line_panels(
     panels = [Panel(name, said, label, x_ticks=x_ticks) for name in names]
     plan = Plan(
         title or f"{label} by {said}",
-        f"{says}{_intervals(rows)}{against(rows)}".strip(),
+        f"{says}{over_what(rows, 'Bands')}{against(rows)}".strip(),
         panels,
         ticks,
         across=4,
@@ -82,7 +82,7 @@ def _lines(
             pair = _line(line, x, y, looks[line["method"].iloc[0]], shown=name_of(line) not in seen)
             seen.add(name_of(line))
             traces += on_panel(pair, number)
-    return traces
+    return sorted(traces, key=lambda trace: trace.mode != "none")  # no band over a line
 
 
 def _named(rows: pd.DataFrame, y: str) -> str:
@@ -92,16 +92,17 @@ def _named(rows: pd.DataFrame, y: str) -> str:
     return f"{NAMES.get(column, plain_text(column))}{unit}"
 
 
-def _intervals(rows: pd.DataFrame) -> str:
+def over_what(rows: pd.DataFrame, drawn: str) -> str:
+    """What the intervals of the rows are drawn as, and over what; "" where they have none."""
     if not {"low", "high"} <= set(rows.columns):
         return ""
     if "n_seeds" in rows:
-        return f" Bands: 95 % interval over {int(rows['n_seeds'].min())} seeds."
+        return f" {drawn}: 95 % interval over {int(rows['n_seeds'].min())} seeds."
     if "n_examples" in rows:
         fewest, most = int(rows["n_examples"].min()), int(rows["n_examples"].max())
         number = f"{fewest} to {most}" if fewest != most else f"{most}"
-        return f" Bands: 95 % interval over {number} examples."
-    return " Bands: 95 % interval."
+        return f" {drawn}: 95 % interval over {number} examples."
+    return f" {drawn}: 95 % interval."
 
 
 def _require_one(line: pd.DataFrame, x: str, panel: str | None) -> None:

@@ -51,10 +51,12 @@ class Page:
         return page._with_heights()
 
     def _side_by_side(self) -> "Page":
-        """With as many panels in a row as there is room for."""
+        """With as many panels in a row as there is room for, and rows of about as many each."""
         room = self.look.base - self.left - self.right
         across = int((room + self.gap) // (self.plan.least * self.look.size * 0.9 + self.gap))
-        return replace(self, across=max(1, min(len(self.plan.panels), self.plan.across, across)))
+        panels = len(self.plan.panels)
+        most = max(1, min(panels, self.plan.across, across))
+        return replace(self, across=math.ceil(panels / math.ceil(panels / most)))
 
     @property
     def right_labels(self) -> float:

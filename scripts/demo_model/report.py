@@ -515,13 +515,15 @@ def document(corpus: Path, size: int) -> str:
 
 
 def main() -> None:
-    """Write the page."""
+    """Write the page, and draw its pictures."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--corpus", type=Path, default=DEFAULT_CORPUS)
     parser.add_argument("--to", type=Path, default=ROOT / "docs" / "demo_model.md")
     parser.add_argument("--size", type=int, default=200, help="samples of each kind")
     arguments = parser.parse_args()
     arguments.to.write_text(document(arguments.corpus, arguments.size), encoding="utf-8")
+    drawing = ROOT / "scripts" / "docs" / "result_figures.py"
+    subprocess.run([sys.executable, drawing, arguments.to], check=True)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,8 @@ HEAD = f"""# Gallery
 
 Made by `python scripts/docs/gallery.py` on the embedded demonstration model: 20 questions, the
 instruction "{INSTRUCTION}", ActAdd and CAA at the middle layer. Each function takes a tidy table
-and returns a plotly figure; [figures.md](figures.md) says how one gets into a paper.
+and returns a plotly figure; [figures.md](figures.md) says how one gets into a paper. The figures of
+the pages of results are drawn from their tables by `python scripts/docs/result_figures.py`.
 """
 
 
@@ -84,6 +85,20 @@ ENTRIES = (
         '"relative_rmse", panel="asked")',
         "Small multiples: the same lines for several models, attributes or, here, instructions.",
         lambda m: analysis.line_panels(m.by_instruction, "relative_rmse", panel="asked"),
+    ),
+    Entry(
+        "estimates",
+        "estimate_panels",
+        'estimate_panels(errors.query("layer == 5"), "relative_rmse", mark="strength", '
+        'panel="asked")',
+        "Estimates with their intervals, row under row: scores or errors of many methods.",
+        lambda m: analysis.estimate_panels(
+            m.by_instruction.query(f"layer == {m.model.cfg.n_layers - 1} and strength != ''"),
+            "relative_rmse",
+            mark="strength",
+            panel="asked",
+            title="How far each method is from the prompt at the last layer",
+        ),
     ),
     Entry(
         "seeds",

@@ -13,6 +13,8 @@ from __future__ import annotations
 import argparse
 import random
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +25,7 @@ import steerlens
 from analysis.judges.likelihood import Likelihood, Read, likelihood, looped
 from analysis.measures.intervals import percentile_interval, resamples
 from analysis.measures.plain_side import NEUTRAL
+from analysis.reports.markdown import markdown_picture
 from steerlens import Conversation
 from steerlens.demo.pirate import INSTRUCTION
 from steerlens.types import HookedModel
@@ -59,7 +62,9 @@ LEXICON = re.compile(
 )
 """The second judge: words of pirates, drawn up before any text was looked at."""
 THRESHOLD, N, TOKENS, RESAMPLES = 50, 2, 48, 1000
-DOC = Path(__file__).parents[2] / "docs" / "results" / "likelihood_judge.md"
+ROOT = Path(__file__).parents[2]
+DOC = ROOT / "docs" / "results" / "likelihood_judge.md"
+FIGURES = ROOT / "scripts" / "docs" / "result_figures.py"
 
 
 @dataclass(frozen=True)
@@ -179,12 +184,18 @@ def page(name: str, judge: Likelihood, found: dict[str, Texts], seed: int) -> st
         resamples=RESAMPLES,
         plain=judge.plain,
         prompted=judge.prompted,
+        picture=PICTURE,
         first=first,
         second=second,
         sample=sample,
     )
 
 
+PICTURE = markdown_picture(
+    "judge_auroc",
+    "Marks with intervals, one for each kind of text: the AUROC of prompted texts against it.",
+    "How often a prompted text scores above one of each other kind.",
+)
 TEXT = """\
 # The likelihood judge
 
@@ -199,6 +210,8 @@ chance), with a 95 % interval from {resamples} resamples of the questions; eight
 and an interval that ends at 1 says no more than that no error was seen. "Score of 50 or more"
 counts false alarms (for prompted text: what is found). The last column is the second judge, which
 does not know the model: a list of pirate words.
+
+{picture}
 
 {first}
 
@@ -221,7 +234,7 @@ The first text of the first kinds, not chosen:
 
 
 def main() -> None:
-    """Make the judge, write and score the texts, write the page."""
+    """Make the judge, write and score the texts, write the page and draw its picture."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="smollm2")
     parser.add_argument("--seed", type=int, default=0)
@@ -232,7 +245,8 @@ def main() -> None:
     judge = likelihood(model, INSTRUCTION, SCALE_QUESTIONS, neutral=NEUTRAL, n=N, sampling=sampling)
     found = kinds(model, given.seed + 1)
     given.out.write_text(page(Path(given.model).name, judge, found, given.seed), encoding="utf-8")
-    print(f"Wrote {given.out}")
+    print(f"Wrote {given.out}", flush=True)
+    subprocess.run([sys.executable, FIGURES, given.out], check=True)
 
 
 if __name__ == "__main__":

@@ -3,13 +3,15 @@
     python scripts/pirate/samples.py
 
 It runs the commands as a user would, and writes docs/results/smollm2_samples.md. A quarter of an
-hour on one core. A fit that is there (in build/smollm2) is not made again.
+hour on one core. A fit that is there (in build/smollm2) is not made again. `tokens.py` draws.
 """
 
 import json
 import subprocess
 import sys
 from pathlib import Path
+
+from analysis.reports.markdown import markdown_picture
 
 ROOT = Path(__file__).parents[2]
 WORK, PAGE = ROOT / "build/smollm2", ROOT / "docs/results/smollm2_samples.md"
@@ -49,8 +51,10 @@ def main() -> None:
             steerlens(command)
         question = JOB if name in ("psr", "clas") else REVIEW
         lines += section(name, question, ["--steering", str(file)], "steered", command)
+        lines += ["", PICTURE] if name == "psr" else []
     PAGE.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    print(f"wrote {PAGE.relative_to(ROOT)}")
+    print(f"wrote {PAGE.relative_to(ROOT)}", flush=True)
+    subprocess.run([sys.executable, ROOT / "scripts/pirate/tokens.py"], check=True)
 
 
 WHAT = """Made by `python scripts/pirate/samples.py`, which runs `steerlens fit` and `steerlens
@@ -58,6 +62,14 @@ generate` on SmolLM2-135M-Instruct (4-bit weights) at temperature 0.7, 48 tokens
 default, a model of this size often falls apart without any steering.) Nothing is chosen: seeds 0, 1
 and 2 are all there are. A model of 135 M parameters writes much that is not so. Texts end where the
 tokens do."""
+PICTURE = markdown_picture(
+    "smollm2_tokens",
+    "A text twice, its tokens coloured by the push of the prompt and by that of PSR.",
+    "The first text (seed 0) under the pirate's prompt, coloured at layer 12 by what the prompt "
+    "does to its tokens and what this PSR does to the same ones; one text, so no interval, and the "
+    "direction is the mean push on the other two. Made by `python scripts/pirate/tokens.py`.",
+)
+"""What `tokens.py` draws of the page."""
 
 
 def section(

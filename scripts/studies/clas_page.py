@@ -22,10 +22,22 @@ from clas_results import (
 )
 from estimates import N_BOOTSTRAP, Estimate, mean_of, mean_score, verdict
 
-from analysis.reports.markdown import markdown_table
+from analysis.reports.markdown import markdown_picture, markdown_table
 
 REASONS = Path(__file__).with_name("clas_reasons.md")
 """What we make of the results, written by hand once they are there."""
+
+# Drawn from the tables of the page: scripts/docs/result_figures.py.
+SCORED = markdown_picture(
+    "clas_scores",
+    "Marks with intervals, a chart for each attribute: the score of every method.",
+    "The score of every method on test questions.",
+)
+STRONGER = markdown_picture(
+    "clas_stronger",
+    "Line charts, one for each attribute: score, judge and coherence at multiples of the strength.",
+    "What more of the fitted strength does to the score and to its two parts.",
+)
 
 KINDS = ("harmonic", "attribute", "coherence")
 RIVALS = ("ReFT", "LoReFT", "ReFT-r1", "LoRA")
@@ -134,7 +146,7 @@ def _scores(results: Results) -> str:
         "\n## Scores\n\nOn test questions. `step kept`, by seed: of 8, where 0 is the model itself "
         "(of ReFT-r1 the pass, of 24). A fit includes finding its directions; the search is six "
         "fits, without the completions that "
-        f"are judged.\n\n{markdown_table(head, rows)}\n"
+        f"are judged.\n\n{SCORED}\n\n{markdown_table(head, rows)}\n"
     )
 
 
@@ -200,7 +212,8 @@ def _stronger(results: Results) -> str:
     return (
         "\n## Times the fitted strength\n\nAdded after the results were seen, to see what the "
         "likelihood leaves undone: CLAS (RFM) as chosen, seed 0, multiplied, on the "
-        f"{results.options.n_validation} validation questions.\n\n{markdown_table(head, rows)}\n"
+        f"{results.options.n_validation} validation questions.\n\n{STRONGER}\n\n"
+        f"{markdown_table(head, rows)}\n"
     )
 
 

@@ -23,10 +23,23 @@ from cold_results import (
 )
 from estimates import N_BOOTSTRAP, Estimate, mean_of, mean_score, verdict
 
-from analysis.reports.markdown import markdown_table
+from analysis.reports.markdown import markdown_picture, markdown_table
 
 REASONS = Path(__file__).with_name("cold_reasons.md")
 """What we make of the results, written by hand once they are there."""
+
+# Drawn from the tables of the page: scripts/docs/result_figures.py.
+SCORED = markdown_picture(
+    "cold_scores",
+    "Line charts, one for each attribute: the score at C80 of five methods by the number of pairs, "
+    "with those of the prompt and of the unsteered model.",
+    "The score at C80 by the number of pairs.",
+)
+SPREAD = markdown_picture(
+    "cold_spreads",
+    "Line charts, one for each group: the KL divergence of three methods by the number of prompts.",
+    "The KL divergence by the number of prompts; that of the unsteered model is in the subtitle.",
+)
 
 HYPOTHESES = f"""\
 Written before the command opened the test split. A score is the mean of the attribute's judge (0
@@ -201,7 +214,7 @@ def _scores(results: Results) -> str:
     return (
         "\n## Scores at C80\n\nOn test questions. `strength` by seed, on the common scale; "
         "`no C80` counts the seeds in which the search found no strength with that coherence, or "
-        f"the fit found no steering at all (strength 0).\n\n{table}\n"
+        f"the fit found no steering at all (strength 0).\n\n{SCORED}\n\n{table}\n"
     )
 
 
@@ -223,7 +236,7 @@ def _spreads(results: Results) -> str:
     return (
         f'\n## Spreads over {", ".join(plan.WORDS)}\n\nOf the word after "{plan.OPENING}", on test '
         f"questions, against the model's own spread under the instruction of the group.\n\n"
-        f"{markdown_table(head, rows)}\n"
+        f"{SPREAD}\n\n{markdown_table(head, rows)}\n"
     )
 
 

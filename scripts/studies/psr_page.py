@@ -12,11 +12,35 @@ from cells import Cells
 from estimates import N_BOOTSTRAP, UNDECIDED, estimate, mean_of, verdict
 from psr_results import EVEN, MARGIN, UNEVEN, Claim, Errors, Found, Results, claims
 
-from analysis.reports.markdown import markdown_table
+from analysis.reports.markdown import markdown_picture, markdown_table
 from steerlens.training.schedule import RATES, REACH, SHORT_REACH, Schedule
 
 REASONS = Path(__file__).with_name("psr_reasons.md")
 """What we make of the results, written by hand once they are there."""
+
+# Drawn from the tables of the page: scripts/docs/result_figures.py.
+UNEVENNESS = markdown_picture(
+    "psr_unevenness",
+    "Line charts, one for each attribute: the ratio of the 95th to the 5th percentile, by layer.",
+    "How many times as hard the prompt pushes the 95th percentile of tokens as the 5th.",
+)
+SHARES = markdown_picture(
+    "psr_shares",
+    "Line charts, one for each attribute: the share of the squared push along the mean push, the "
+    "best axis and the best eight axes, by layer.",
+    "How much of the push one direction holds, the mean or the best one, and how much eight do.",
+)
+FAITHFUL = markdown_picture(
+    "psr_faithfulness",
+    "Line charts, one for each attribute: relative RMSE by layer of equivalent prompts and of five "
+    "methods at strength 1.",
+    "The methods that are to imitate the prompt, at strength 1, and prompts in other words.",
+)
+SCORED = markdown_picture(
+    "psr_scores",
+    "Marks with intervals, a chart for each attribute: the attribute's score of every method.",
+    "The score of the attribute at the two coherences that strengths are searched for.",
+)
 
 APART = 4.0
 SEEN_ATTRIBUTE = "positive"
@@ -152,7 +176,7 @@ def _prompt(results: Results) -> str:
         "of |Delta| over tokens (assumption 3.2); then the share of |Delta|² along the mean push, "
         "the best axis and the best eight axes of other questions (3.1); then the R², on other "
         "questions, of a token's strength read off its plain activation (3.2a).\n\n"
-        f"{markdown_table(head, rows)}\n"
+        f"{UNEVENNESS}\n\n{SHARES}\n\n{markdown_table(head, rows)}\n"
     )
 
 
@@ -176,6 +200,7 @@ def _faithfulness(results: Results) -> str:
         "\n## Faithfulness\n\nrelRMSE to the prompted activations on the test responses; 1 is the "
         "error of not steering. A strength is 1 (as trained) or matched (the prompt's attribute "
         "score on validation questions; left out where there is none).\n\n"
+        f"{FAITHFUL}\n\n"
         f"{markdown_table(['attribute', 'method', 'strength', *layers], rows)}\n"
     )
 
@@ -247,7 +272,7 @@ def _scores(results: Results) -> str:
         "each seed was given by the validation questions. `unsteered` and `prompt` have no "
         "strength: their scores stand in the first columns. \\* not reached: the most coherent "
         "strength instead; + no bound: still that coherent at the largest strength tried.\n\n"
-        f"{markdown_table(head, rows)}\n"
+        f"{SCORED}\n\n{markdown_table(head, rows)}\n"
     )
 
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -30,6 +32,7 @@ from steerlens.types import HookedModel
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "docs" / "results"
+FIGURES = ROOT / "scripts" / "docs" / "result_figures.py"
 
 
 @dataclass(frozen=True)
@@ -122,8 +125,11 @@ def publish(
     run: Callable[[Any, int, str], Cells],
     page: Callable[[Cells | None, Any, str], str],
 ) -> None:
-    """Run the study as far as the command line says, and write its page."""
+    """Run the study as far as the command line says, write its page, and draw its pictures."""
     cells = None if given.until == "hypotheses" else run(chosen, given.workers, given.until)
     given.out.parent.mkdir(parents=True, exist_ok=True)
     given.out.write_text(page(cells, chosen, given.until), encoding="utf-8")
-    print(f"Wrote {given.out}")
+    print(f"Wrote {given.out}", flush=True)
+    drawn = subprocess.run([sys.executable, FIGURES, given.out], check=False)
+    if drawn.returncode:
+        print(f"The page is whole, its pictures are not: python {FIGURES} {given.out}")

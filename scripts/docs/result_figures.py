@@ -1,0 +1,81 @@
+"""The pictures of the pages of results, drawn from the tables that stand in the pages.
+
+    python scripts/docs/result_figures.py                      of all pages
+    python scripts/docs/result_figures.py docs/results/psr.md  of one, such as a new one
+
+A page asks for a picture by its name, `![...](images/NAME.png)`, which is written beside the page.
+So a picture shows the numbers of its page, whoever made them; the studies call this when they are
+done. It needs `pip install "steerlens[export]"`.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import plotly.graph_objects as go
+import result_drawings as drawings
+from page_tables import Page
+
+from analysis import CannotDraw, save
+
+DOCS = Path(__file__).parents[2] / "docs"
+PAGES = (*sorted((DOCS / "results").glob("*.md")), DOCS / "real_models.md", DOCS / "demo_model.md")
+WIDTH, DPI = 860, 110
+HEIGHT = {"psr_unevenness": 560, "psr_shares": 600, "psr_faithfulness": 680, "clas_stronger": 600}
+"""Pixels, where the panels of a figure would be higher than they need to be."""
+DRAWN: dict[str, Callable[[Page], go.Figure]] = {
+    drawing.__name__: drawing
+    for drawing in (
+        drawings.psr_unevenness,
+        drawings.psr_shares,
+        drawings.psr_faithfulness,
+        drawings.psr_scores,
+        drawings.clas_scores,
+        drawings.clas_stronger,
+        drawings.cold_scores,
+        drawings.cold_spreads,
+        drawings.judge_auroc,
+        drawings.demo_formats,
+        drawings.demo_replaced,
+        drawings.real_costs,
+    )
+}
+NEEDS_A_MODEL = {"smollm2_tokens": "python scripts/pirate/tokens.py"}
+"""Pictures of texts, not of tables, and the command that makes each from its page."""
+
+
+def asked_for(text: str) -> list[str]:
+    """The names of the pictures of a page."""
+    return re.findall(r"\]\(images/(\w+)\.png\)", text)
+
+
+def draw(page: Path) -> list[Path]:
+    """Write the pictures that a page asks for."""
+    text = page.read_text(encoding="utf-8")
+    read, folder = Page.of(text), page.parent / "images"
+    names = [name for name in asked_for(text) if name not in NEEDS_A_MODEL]
+    unknown = sorted(set(names) - set(DRAWN))
+    if unknown:
+        raise SystemExit(f"{page} asks for {unknown}, and there are {sorted(DRAWN)}.")
+    figures = {name: DRAWN[name](read) for name in names}
+    folder.mkdir(exist_ok=True)
+    return [
+        save(figure, folder / f"{name}.png", width=WIDTH, height=HEIGHT.get(name), dpi=DPI)
+        for name, figure in figures.items()
+    ]
+
+
+def main(asked: list[str]) -> None:
+    for page in map(Path, asked) if asked else PAGES:
+        try:
+            for picture in draw(page):
+                print(f"Wrote {picture}", flush=True)
+        except CannotDraw as error:
+            raise SystemExit(f"The pictures of {page} are not drawn. {error}") from error
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,187 @@
+"""The figures of the pages of results show the numbers of their tables, and every page has one."""
+
+import argparse
+import re
+import subprocess
+import sys
+from itertools import product
+
+import clas_page
+import cold_page
+import likelihood
+import numpy as np
+import page_tables
+import psr_page
+import pytest
+import result_figures
+import samples
+import study
+from page_tables import Page
+
+from analysis import caption
+
+WRITTEN = {
+    "results/psr": (
+        psr_page.UNEVENNESS,
+        psr_page.SHARES,
+        psr_page.FAITHFUL,
+        psr_page.SCORED,
+    ),
+    "results/clas": (clas_page.SCORED, clas_page.STRONGER),
+    "results/cold": (cold_page.SCORED, cold_page.SPREAD),
+    "results/likelihood_judge": (likelihood.PICTURE,),
+    "results/smollm2_samples": (samples.PICTURE,),
+}
+"""The pictures that the script of each page writes into it."""
+CHANGED = {
+    "psr_unevenness": ("12.43 [11.72, 13.20]", "13.07 [11.72, 13.20]", 13.07),
+    "psr_shares": ("0.73 [0.72, 0.75]", "0.72 [0.72, 0.75]", 0.72),
+    "psr_faithfulness": ("1.26 [1.22, 1.30]", "1.28 [1.22, 1.30]", 1.28),
+    "psr_scores": ("9.40 [3.78, 15.10]", "9.91 [3.78, 15.10]", 9.91),
+    "clas_scores": ("43.61 [36.85, 49.18]", "44.87 [36.85, 49.18]", 44.87),
+    "clas_stronger": ("95.39 [92.77, 97.57]", "94.44 [92.77, 97.57]", 94.44),
+    "cold_scores": ("58.03 [24.78, 84.25]", "59.17 [24.78, 84.25]", 59.17),
+    "cold_spreads": ("0.028 [0.020, 0.039]", "0.031 [0.020, 0.039]", 0.031),
+    "judge_auroc": ("0.92 | 0.88 to 0.98", "0.93 | 0.88 to 0.98", 0.93),
+    "demo_formats": ("62.0% [55.1%, 68.4%], n 200 |", "63.5% [55.1%, 68.4%], n 200 |", 63.5),
+    "demo_replaced": ("79.7 [78.8, 80.4]", "79.3 [78.8, 80.4]", 79.3),
+    "real_costs": ("| 19.9 |", "| 21.7 |", 21.7),
+}
+"""Of each figure: a cell of its table, the same with another number, and that number."""
+
+
+def text_with(name: str) -> str:
+    """The page that asks for the picture."""
+    texts = [page.read_text(encoding="utf-8") for page in result_figures.PAGES]
+    (text,) = [text for text in texts if name in result_figures.asked_for(text)]
+    return text
+
+
+def values_in(figure) -> list[float]:
+    """Every number that a line or a mark of the figure stands at, bands left out."""
+    drawn = [trace for trace in figure.data if trace.mode != "none"]
+    lines = "lines" in str(drawn[0].mode)
+    values = [value for trace in drawn for value in (trace.y if lines else trace.x)]
+    return [float(value) for value in values]
+
+
+@pytest.mark.parametrize("page", result_figures.PAGES, ids=lambda page: page.stem)
+def test_every_page_has_a_picture_that_is_there_with_a_text_for_it(page):
+    text = page.read_text(encoding="utf-8")
+    names = result_figures.asked_for(text)
+    assert names
+    for name in names:
+        assert name in {*result_figures.DRAWN, *result_figures.NEEDS_A_MODEL}
+        assert (page.parent / "images" / f"{name}.png").stat().st_size > 2000
+        found = re.search(rf"!\[([^\]]+)\]\(images/{name}\.png\)\n\n\*([^*]+\.)\*\n", text)
+        assert found, name
+        assert len(found[1]) > 30
+
+
+def test_pictures_are_small_and_none_is_left_over():
+    folders = {page.parent / "images" for page in result_figures.PAGES}
+    pictures = [path for folder in folders for path in folder.glob("*.png")]
+    pictures = [path for path in pictures if path.name != "heatmap.png"]
+    assert {path.stem for path in pictures} == {
+        *result_figures.DRAWN,
+        *result_figures.NEEDS_A_MODEL,
+    }
+    assert sum(path.stat().st_size for path in pictures) < 1_500_000
+
+
+@pytest.mark.parametrize("name", result_figures.DRAWN)
+def test_another_number_in_the_page_is_another_in_the_figure(name):
+    text, (before, after, number) = text_with(name), CHANGED[name]
+    assert text.count(before) >= 1
+    was = values_in(result_figures.DRAWN[name](Page.of(text)))
+    now = values_in(result_figures.DRAWN[name](Page.of(text.replace(before, after))))
+    assert len(was) == len(now) > 5
+    changed = [(old, new) for old, new in zip(was, now, strict=True) if old != new]
+    assert changed
+    assert {new for _, new in changed} == {number}
+
+
+def test_every_number_of_the_psr_table_is_drawn():
+    page = Page.of(text_with("psr_scores"))
+    table = page.table("Attribute and coherence")
+    cells = [*table["TA@C80"], *table["TA@Cp"]]
+    expected = [float(cell.split()[0]) for cell in cells if cell]
+    assert sorted(values_in(result_figures.DRAWN["psr_scores"](page))) == sorted(expected)
+
+
+@pytest.mark.parametrize(
+    ("page", "picture"), [(page, picture) for page, some in WRITTEN.items() for picture in some]
+)
+def test_a_script_that_runs_again_keeps_the_pictures_of_its_page(page, picture):
+    text = (result_figures.DOCS / f"{page}.md").read_text(encoding="utf-8")
+    assert f"\n\n{picture}\n\n" in text
+    names = [*result_figures.asked_for(" ".join(WRITTEN[page]))]
+    assert names == result_figures.asked_for(text)
+
+
+def test_the_template_of_the_demonstration_models_page_has_its_pictures():
+    root = result_figures.DOCS.parent
+    template = (root / "scripts" / "demo_model" / "report.md").read_text(encoding="utf-8")
+    page = (root / "docs" / "demo_model.md").read_text(encoding="utf-8")
+    pictures = re.compile(r"^!\[.*\n\n\*.*\*$", re.MULTILINE)
+    assert pictures.findall(template) == pictures.findall(page) != []
+
+
+@pytest.mark.parametrize("name", list(result_figures.DRAWN))
+def test_every_figure_says_how_many_and_what_its_interval_is(name):
+    says = caption(result_figures.DRAWN[name](Page.of(text_with(name))))
+    assert re.search(
+        r"\d+ (test |validation )?(questions|texts|human texts|to \d+ texts)|One run", says
+    )
+    assert "95 % interval" in says or "no interval" in says
+
+
+def test_what_is_no_number_is_an_error_not_a_gap():
+    with pytest.raises(ValueError, match="is no number"):
+        page_tables.with_estimates(
+            Page.of("# A\n\n| b |\n| --- |\n| 0.4 or so |\n").table("A"), "b"
+        )
+    with pytest.raises(ValueError, match="0 tables beneath 'B'"):
+        Page.of("# A\n").table("B")
+
+
+def test_a_picture_that_there_is_not_is_an_error(tmp_path):
+    (tmp_path / "page.md").write_text("![x](images/nothing.png)\n", encoding="utf-8")
+    with pytest.raises(SystemExit, match="asks for \\['nothing'\\]"):
+        result_figures.draw(tmp_path / "page.md")
+
+
+def test_pictures_are_written_beside_the_page(tmp_path, monkeypatch):
+    made = []
+    monkeypatch.setattr(result_figures, "save", lambda figure, path, **_: made.append(path))
+    page = tmp_path / "clas.md"
+    page.write_text(text_with("clas_scores"), encoding="utf-8")
+    result_figures.draw(page)
+    assert made == [tmp_path / "images" / f"clas_{name}.png" for name in ("scores", "stronger")]
+
+
+def test_marks_that_share_a_row_lie_apart_and_one_alone_in_its_middle():
+    figure = result_figures.DRAWN["psr_scores"](Page.of(text_with("psr_scores")))
+    places = {trace.name: np.array(trace.y) for trace in figure.data}
+    assert np.array_equal(places["no strength"], [0, 1])
+    first, second = (places[name] for name in places if name != "no strength")
+    assert np.allclose(second - first, 0.3)
+    assert all(a != b for a, b in product(first, second))
+
+
+@pytest.mark.parametrize("failed", [0, 1])
+def test_a_study_draws_the_pictures_of_the_page_that_it_wrote(
+    tmp_path, monkeypatch, capsys, failed
+):
+    called = []
+
+    def run(command, check):
+        called.append([str(word) for word in command])
+        return subprocess.CompletedProcess(command, failed)
+
+    monkeypatch.setattr(study.subprocess, "run", run)
+    given = argparse.Namespace(until="hypotheses", out=tmp_path / "psr.md", workers=1)
+    study.publish(given, study.StudyOptions("work"), lambda *_: None, lambda *_: "# A page\n")
+    assert given.out.read_text(encoding="utf-8") == "# A page\n"
+    assert called == [[sys.executable, result_figures.__file__, str(given.out)]]
+    assert ("its pictures are not" in capsys.readouterr().out) == bool(failed)
