@@ -4,6 +4,7 @@ import builtins
 import json
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from analysis.explorer.page import (
 )
 from analysis.explorer.payload import effect_json, key_of, method_json, reading_json
 from analysis.explorer.readings import MEASURES, VIEWS, Change, Reading
+from analysis.explorer.texts import tokens_of
 from analysis.figures.tokens import TokenView
 from analysis.reports.linked import linked_views
 from analysis.reports.measured import Against
@@ -499,3 +501,24 @@ def test_the_lines_write_what_the_page_shows_under_any_baseline(gpt2: Any, basel
     printed: list[Any] = []
     exec(one.python, {**names, "print": printed.append})
     assert printed[-1].texts == (shown,)
+
+
+def test_a_question_without_a_response_is_refused_with_advice(gpt2: Any) -> None:
+    from analysis.measures.least_squares import split_by_question
+    from analysis.measures.plain_side import require_pairs
+
+    for check in (require_pairs, getattr(split_by_question, "__wrapped__", split_by_question)):
+        with pytest.raises(TypeError, match=r"found a Conversation\. .*prompted_pairs"):
+            check([PAIRS[0], steerlens.Conversation("Who are you?")])
+
+
+@pytest.mark.parametrize(
+    ("token", "text", "raw"),
+    [("ï⟨1/2⟩", "ï", "ï"), ("ï⟨2/2⟩", "₂", ""), (" day", "·day", " day"), ("day", "day", None)],
+)
+def test_a_character_of_several_tokens_is_written_by_the_first(
+    explorer: Explorer, token: str, text: str, raw: str | None
+) -> None:
+    line = replace(explorer.study.line(0), tokens=(token,), template=(False,))
+    (entry,) = tokens_of(line)
+    assert (entry["text"], entry.get("raw")) == (text, raw)

@@ -607,3 +607,11 @@ def test_a_unit_is_shown_as_it_is_written():
     assert "(1 = &lt;i&gt;mine &amp; $yours$)" in (
         coefficient_heatmap(table).layout.coloraxis.colorbar.title.text
     )
+
+
+def test_a_logarithmic_curve_has_ticks_at_one_two_and_five():
+    figure = relative_rmse_curve(faithfulness_table().assign(relative_rmse=7.0), log=True)
+    assert figure.layout.yaxis.type == "log"
+    assert {0.5, 1.0, 2.0, 5.0, 10.0} - {0.5} <= set(figure.layout.yaxis.tickvals)
+    assert figure.layout.xaxis.matches == "x2"
+    assert figure.layout.xaxis2.matches is None, "an axis that matches itself is a loop"

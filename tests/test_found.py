@@ -1,5 +1,7 @@
 """The headline of a report: its numbers are the tables', and it claims no more than they show."""
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 
@@ -35,10 +37,10 @@ def comparison(n_test: int = 20, **errors: tuple[float, float, float]) -> Compar
 def test_the_numbers_are_those_of_the_tables() -> None:
     prompt, predictions, errors = found(comparison())
     assert "0.25 nats a token (KL, 20 examples, 200 tokens)" in prompt
-    assert "at 30% of the places" in prompt
-    assert "hardest gets 91% of the push at layer 1" in prompt
-    assert predictions.startswith("S-PSR goes 50% of the way")
-    assert "Of the others: CAA -30%." in predictions
+    assert "at 30 % of the places" in prompt
+    assert "hardest gets 91 % of the push at layer 1" in prompt
+    assert predictions.startswith("S-PSR goes 50 % of the way")
+    assert "Of the others: CAA −30 %." in predictions
     assert "At layer 1, the last" in errors
     assert "Nearer to the prompt than that: S-PSR 0.50 [0.40, 0.60]." in errors
     assert "Further away: CAA 1.30 [1.20, 1.40]." in errors
@@ -65,10 +67,20 @@ def test_what_lies_inside_the_interval_is_not_told_apart(
 
 def test_methods_that_all_lead_away_are_said_to() -> None:
     text = found(comparison(CAA=(1.5, 1.2, 1.6)))[1]
-    assert text.startswith("No method brings the predictions nearer")
-    assert "CAA -50%" in text
+    assert text.startswith("As fitted, no method brings the predictions nearer")
+    assert "CAA −50 %" in text
 
 
 @pytest.mark.parametrize(("n", "few"), [(7, True), (8, False)])
 def test_few_examples_are_said_to_be_few(n: int, few: bool) -> None:
     assert any("too few to rely on" in text for text in found(comparison(n))) is few
+
+
+def test_the_least_squares_strength_is_told_where_it_was_looked_for() -> None:
+    one = comparison()
+    shift = one.logit_shift.assign(strength_value=1.0)
+    better = shift.assign(strength="least squares", strength_value=0.25, recovered=0.19).iloc[1:]
+    both = pd.concat([shift, better], ignore_index=True)
+    text = found(replace(one, logit_shift=both))[1]
+    assert text.endswith("on other pairs: CAA (× 0.25) 19 %, S-PSR (× 0.25) 19 %.")
+    assert "S-PSR goes 50 %" in text

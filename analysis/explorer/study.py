@@ -18,7 +18,7 @@ from steerlens.templates import tokenizer_of
 from steerlens.types import HookedModel
 
 from ..measures.faithfulness import EQUIVALENT, faithfulness, reworded
-from ..measures.plain_side import ANY_INSTRUCTION, require_baseline
+from ..measures.plain_side import ANY_INSTRUCTION, require_baseline, require_pairs
 from .lens import lens_of
 from .methods import PROMPT, UNSTEERED, Method, Place, Steerings, as_methods
 from .passes import Pass, run_of
@@ -76,6 +76,7 @@ class Study:
         require_times(sinks)
         methods = as_methods(steerings, model)
         chosen = as_strengths(strengths)
+        require_pairs(pairs)
         if not pairs:
             raise ValueError(
                 "No pairs were given. steerlens.prompted_pairs(model, questions, instruction) "

@@ -13,7 +13,7 @@ from steerlens.sinks import require_ordinary
 from steerlens.sites import Site
 from steerlens.types import HookedModel
 
-from ..figures.tokens import visible
+from ..figures.tokens import PART, part_shown, visible
 from ..measures.aligned import Aligned, align
 from ..measures.coefficients import leave_one_out
 from ..measures.deltas import Deltas, prompt_deltas
@@ -153,18 +153,24 @@ def _own(target: Deltas, kept: Kept) -> Vectors:
     return {site: target[site][keep].mean(dim=0) for site, keep in kept.items()}
 
 
+def _written(token: str) -> str:
+    """What a token writes: of a character in several tokens the first writes it all."""
+    part = PART.fullmatch(token)
+    return token if part is None else part[1] * (part[2] == "1")
+
+
 def tokens_of(line: Line) -> list[dict[str, object]]:
     """The whole plain row as the payload has it."""
     first = line.row.response
     listed: list[dict[str, object]] = []
     for place, (token, template) in enumerate(zip(line.tokens, line.template, strict=True)):
         entry: dict[str, object] = {
-            "text": visible(token),
+            "text": visible(part_shown(token)),
             "index": place - first if place >= first else None,
             "template": template,
             "position": place,
         }
         if entry["text"] != token:
-            entry["raw"] = token.encode("utf-8", "backslashreplace").decode("utf-8")
+            entry["raw"] = _written(token).encode("utf-8", "backslashreplace").decode("utf-8")
         listed.append(entry)
     return listed

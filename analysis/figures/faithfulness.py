@@ -28,12 +28,14 @@ _HOVER_ERROR = ["strength_value", "low", "high", "token_median", "n_examples", "
 _WITH_SINKS = ["relative_rmse_with_sinks", "n_sinks"]
 
 
-def relative_rmse_curve(table: pd.DataFrame, methods: Sequence[str] | None = None) -> go.Figure:
+def relative_rmse_curve(
+    table: pd.DataFrame, methods: Sequence[str] | None = None, log: bool = False
+) -> go.Figure:
     """Relative error against layer, a line with its 95 % interval per method and strength.
 
     Beneath: the size of the prompt's own change, which the errors are relative to. Early layers
-    can lie far above 1; `figure.update_layout(yaxis_type="log")` makes room for them. Sinks are
-    left out, as the subtitle says; the number with them is in the hover text.
+    can lie far above 1; `log` makes room for them. Sinks are left out, as the subtitle says; the
+    number with them is in the hover text.
     """
     require_columns(table, _FAITHFULNESS, "relative_rmse_curve")
     rows = of_methods(table, methods)
@@ -43,8 +45,10 @@ def relative_rmse_curve(table: pd.DataFrame, methods: Sequence[str] | None = Non
         traces += _error_line(line, looks[line["method"].iloc[0]])
     traces += [*on_panel(_denominators(rows, looks), 1), _no_steering(layers)]
     figure = figure_of(traces, 2)
-    figure.update_xaxes(matches="x2", showgrid=False)
+    figure.update_xaxes(showgrid=False).update_layout(xaxis_matches="x2")
     figure.update_yaxes(rangemode="tozero")
+    if log:
+        figure.update_layout(yaxis=_logarithmic(rows["relative_rmse"]))
     undrawn = int((~np.isfinite(rows["relative_rmse"])).sum())
     gaps = f" Not drawn because not finite: {undrawn}." if undrawn else ""
     subtitle = f"Bands: 95 % bootstrap interval over questions.{gaps}{_left_out(table)}"
@@ -56,6 +60,14 @@ def relative_rmse_curve(table: pd.DataFrame, methods: Sequence[str] | None = Non
     title = "How far each method is from the prompt's effect"
     ticks = [Ticks(layers, [str(layer) for layer in layers])]
     return planned(figure, Plan(title, f"{subtitle}{said}", panels, ticks, share_x=True))
+
+
+def _logarithmic(errors: pd.Series) -> dict[str, object]:
+    """A logarithmic axis with ticks at 1, 2 and 5 times the powers of ten that are in sight."""
+    seen = errors[np.isfinite(errors) & (errors > 0)]
+    powers = range(int(np.floor(np.log10(seen.min()))), int(np.ceil(np.log10(seen.max()))) + 1)
+    ticks = [digit * 10.0**power for power in powers for digit in (1, 2, 5)]
+    return {"type": "log", "tickvals": ticks, "ticktext": [f"{tick:g}" for tick in ticks]}
 
 
 def _left_out(table: pd.DataFrame) -> str:

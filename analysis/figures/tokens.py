@@ -22,7 +22,7 @@ COLUMNS = ("position", "token", "value", "read", "steered")
 MARKS = ("sink", "template")
 
 # As `steerlens.pieces` writes a token that is part of a character: the character, then which part.
-_PART = re.compile(r"(.+)⟨(\d)/\d⟩", re.DOTALL)
+PART = re.compile(r"(.+)⟨(\d)/\d⟩", re.DOTALL)
 _LOW_DIGITS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 
 _PAGE = (
@@ -98,7 +98,7 @@ def visible(token: str) -> str:
 
 def part_shown(token: str) -> str:
     """The token as it stands in a text: a character in its first part, `₂`, `₃` for the others."""
-    found = _PART.fullmatch(token)
+    found = PART.fullmatch(token)
     if found is None:
         return token
     return found[1] if found[2] == "1" else found[2].translate(_LOW_DIGITS)

@@ -19,7 +19,7 @@ from steerlens.types import HookedModel
 from .aligned import Aligned, align
 from .deltas import Deltas, prompt_deltas, steering_deltas
 from .entries import LEAST_SQUARES, Entry, as_entries
-from .plain_side import BY_TEMPLATE
+from .plain_side import BY_TEMPLATE, require_pairs
 from .progress import watched
 
 Which = Literal["steered", "last", "site"]
@@ -204,6 +204,7 @@ def split_by_question(
     pairs: Sequence[PromptPair],
 ) -> tuple[Sequence[PromptPair], Sequence[PromptPair]]:
     """Training and test pairs: every second question, with all of its responses."""
+    require_pairs(pairs)
     questions = list(dict.fromkeys(pair.plain for pair in pairs))
     if len(questions) < ENOUGH_TO_SPLIT:
         return (), pairs

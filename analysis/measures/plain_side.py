@@ -38,6 +38,17 @@ def require_baseline(baseline: object) -> None:
         )
 
 
+def require_pairs(pairs: Sequence[object]) -> None:
+    """Raise TypeError unless every one is a PromptPair."""
+    wrong = [pair for pair in pairs if not isinstance(pair, PromptPair)]
+    if wrong:
+        raise TypeError(
+            f"The pairs are PromptPairs, each with a response; found a {type(wrong[0]).__name__}. "
+            "steerlens.prompted_pairs(model, questions, instruction) lets the prompted model "
+            "answer; PromptPair.with_system(question, instruction, response) takes an answer."
+        )
+
+
 def instruction_of(baseline: str) -> str | None:
     """The instruction that the plain side gets; None for none."""
     if baseline in (BY_TEMPLATE, NO_SYSTEM):
@@ -73,6 +84,7 @@ def _against(pair: PromptPair, baseline: str) -> PromptPair:
 
 def rows_of(model: HookedModel, pair: PromptPair, baseline: str) -> tuple[Encoded, Encoded]:
     """The (plain, prompted) rows of a pair against a baseline."""
+    require_pairs([pair])
     return encode_pair(model, _against(pair, baseline), bare=baseline == NO_SYSTEM)
 
 

@@ -25,12 +25,14 @@ from .compared import Comparison
 from .found import found
 from .linked import SAYS, linked_views
 from .measured import (
+    FAR,
     NUMBERS,
     Against,
     against_said,
     any_instruction_said,
     halves_said,
     in_other_words,
+    lines_said,
     sinks_said,
     with_train,
 )
@@ -189,16 +191,12 @@ def _without_what_all_share(shift: pd.DataFrame) -> pd.DataFrame:
 
 def _per_layer(page: Report, comparison: Comparison) -> Report:
     table = comparison.faithfulness
-    curve = relative_rmse_curve(table)
-    if table["relative_rmse"].max() > 3:
-        curve.update_layout(yaxis_type="log")
+    curve = relative_rmse_curve(table, log=bool(table["relative_rmse"].max() > FAR))
     page = page.heading("Is it faithful to the prompt?").figure(
         curve,
         "How far each method leaves the model from where the prompt would have put it, on the same "
         "tokens. 1 is the error of doing nothing; below 1 is closer to the prompt than nothing. "
-        "Each method is shown as fitted and at the least-squares strength found on other pairs. "
-        "Equivalent prompts say the same in other words; neutral ones are instructions that ask "
-        f"for nothing of the kind. {any_instruction_said(table)} {sinks_said(table)}",
+        f"{lines_said(table)} {any_instruction_said(table)} {sinks_said(table)}",
     )
     shift = comparison.logit_shift
     still = shift.loc[~shift["moved"], "method"].tolist()

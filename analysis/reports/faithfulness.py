@@ -26,6 +26,7 @@ from ..measures.rank_share import rank_share
 from .coloured_text import coloured_text
 from .linked import SAYS, linked_views
 from .measured import (
+    FAR,
     NUMBERS,
     Against,
     Others,
@@ -33,6 +34,7 @@ from .measured import (
     any_instruction_said,
     halves_said,
     in_other_words,
+    lines_said,
     sinks_said,
     with_train,
 )
@@ -229,18 +231,15 @@ def _with_sinks(study: FaithfulnessStudy) -> pd.DataFrame:
 
 
 def _errors(page: Report, errors: pd.DataFrame) -> Report:
-    curve = relative_rmse_curve(errors)
-    if errors["relative_rmse"].max() > 3:
-        curve.update_layout(yaxis_type="log")
+    curve = relative_rmse_curve(errors, log=bool(errors["relative_rmse"].max() > FAR))
     columns = ["method", "strength", "strength_value", "layer", "relative_rmse", "low", "high"]
     return (
         page.heading("Who is faithful to the prompt?")
         .figure(
             curve,
             "How far each method leaves the model from where the prompt would have put it, on the "
-            "same tokens. 1 is the error of doing nothing. Equivalent prompts say the same in "
-            "other words; neutral ones ask for nothing of the kind. "
-            f"{any_instruction_said(errors)} {sinks_said(errors)}",
+            "same tokens. 1 is the error of doing nothing. "
+            f"{lines_said(errors)} {any_instruction_said(errors)} {sinks_said(errors)}",
         )
         .table(
             errors.loc[:, [*columns, *NUMBERS]],

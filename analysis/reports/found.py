@@ -6,7 +6,7 @@ import pandas as pd
 
 from steerlens.checks import FEW
 
-from ..measures.entries import RESERVED, as_fitted
+from ..measures.entries import LEAST_SQUARES, RESERVED, as_fitted
 from .compared import Comparison
 
 HARDEST = 0.1
@@ -16,13 +16,14 @@ HARDEST = 0.1
 def found(comparison: Comparison) -> list[str]:
     """How strong and uneven the prompt is; who predicts like it; who is near its activations.
 
-    Methods are told of as fitted.
+    Methods are told of as fitted, and of their predictions at the least-squares strength too.
     """
-    shift, errors = as_fitted(comparison.logit_shift), as_fitted(comparison.faithfulness)
+    shift, errors = comparison.logit_shift, as_fitted(comparison.faithfulness)
+    shift = shift.loc[~shift["method"].isin(RESERVED)]
     last = int(errors["layer"].max())
     said = [
         _of_prompt(comparison),
-        _recovered(shift.loc[~shift["method"].isin(RESERVED)]),
+        _recovered(as_fitted(shift)) + _at_least_squares(shift),
         _faithful(errors.loc[errors["layer"] == last], last),
     ]
     few = f"All of this is from {comparison.n_test} examples: too few to rely on."
@@ -40,8 +41,9 @@ def _of_prompt(comparison: Comparison) -> str:
     return (
         f"The prompt moves the predictions by {row['mean_kl']:.2g} nats a token (KL, {n} "
         f"example{'s' * (n != 1)}, {row['n_tokens']} tokens) and changes the likeliest next token "
-        f"at {row['top_changed']:.0%} of the places. It does not push all tokens alike: the tenth "
-        f"that it pushes hardest gets {part:.0%} of the push at layer {comparison.layer}."
+        f"at {_percent(row['top_changed'])} of the places. It does not push all tokens alike: the "
+        f"tenth that it pushes hardest gets {_percent(part)} of the push at layer "
+        f"{comparison.layer}."
     )
 
 
@@ -52,15 +54,31 @@ def _recovered(methods: pd.DataFrame) -> str:
     some = [(name, share) for name, share in shares if share > 0]
     if not some:
         return (
-            f"No method brings the predictions nearer to the prompted model's: {_listed(shares)} "
-            "of the way (0 % is no steering, below it is further away)."
+            "As fitted, no method brings the predictions nearer to the prompted model's: "
+            f"{_listed(shares)} of the way (0 % is no steering, below it is further away)."
         )
     best, share = some[0]
     others = f" Of the others: {_listed(shares[1:])}." if len(shares) > 1 else ""
     return (
-        f"{best} goes {share:.0%} of the way from the unsteered predictions to the prompted "
+        f"{best} goes {_percent(share)} of the way from the unsteered predictions to the prompted "
         f"ones.{others}"
     )
+
+
+def _at_least_squares(methods: pd.DataFrame) -> str:
+    """The same at the strengths of least squares, where those were looked for."""
+    rows = methods.loc[methods["strength"] == LEAST_SQUARES]
+    if rows.empty:
+        return ""
+    shares = [
+        (f"{row['method']} (× {row['strength_value']:.2g})", row["recovered"])
+        for _, row in rows.sort_values("recovered", ascending=False).iterrows()
+    ]
+    return f" At the strengths that fit the activations best on other pairs: {_listed(shares)}."
+
+
+def _percent(share: float) -> str:
+    return f"{share:.0%}".replace("%", " %").replace("-", "−")
 
 
 def _faithful(errors: pd.DataFrame, layer: int) -> str:
@@ -91,4 +109,4 @@ def _errors(rows: pd.DataFrame, named: bool = True) -> str:
 
 
 def _listed(shares: Sequence[tuple[str, float]]) -> str:
-    return ", ".join(f"{name} {share:.0%}" for name, share in shares)
+    return ", ".join(f"{name} {_percent(share)}" for name, share in shares)

@@ -7,7 +7,8 @@ import pandas as pd
 
 from steerlens.prompts import PromptPair
 
-from ..measures.faithfulness import reworded
+from ..measures.entries import AS_FITTED, LEAST_SQUARES
+from ..measures.faithfulness import EQUIVALENT, NEUTRAL, reworded
 from ..measures.least_squares import ENOUGH_TO_SPLIT
 from ..measures.plain_side import ANY_INSTRUCTION
 
@@ -25,6 +26,9 @@ class Others(TypedDict):
     equivalents: Sequence[Sequence[PromptPair]]
     neutral: Sequence[Sequence[PromptPair]]
 
+
+FAR = 3.0
+"""Relative errors beyond this are drawn on a logarithmic axis."""
 
 NUMBERS = (
     "relative_rmse_with_sinks",
@@ -89,6 +93,23 @@ def against_said(table: pd.DataFrame) -> str:
         return "The prompt is compared with the same question without a system turn."
     kind = f" (baseline: {baseline})" if baseline in ("template", "neutral") else ""
     return f"The prompt is compared with the same question under the system text {plain}{kind}."
+
+
+def lines_said(errors: pd.DataFrame) -> str:
+    """What the lines of a curve of errors are, of those that there are."""
+    strengths, methods = set(errors["strength"]), set(errors["method"])
+    said = []
+    if LEAST_SQUARES in strengths:
+        said.append(
+            "Each method is shown as fitted and at the least-squares strength found on other pairs."
+        )
+    elif AS_FITTED in strengths:
+        said.append("Methods are shown as fitted.")
+    if EQUIVALENT in methods:
+        said.append("Equivalent prompts say the same in other words.")
+    if NEUTRAL in methods:
+        said.append("Neutral prompts are instructions that ask for nothing of the kind.")
+    return " ".join(said)
 
 
 def any_instruction_said(table: pd.DataFrame) -> str:

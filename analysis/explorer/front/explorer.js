@@ -777,6 +777,9 @@ function withTokens(app, state, text) {
     const piece = text.slice(Math.max(0, at), Math.max(0, at + raw.length));
     at += raw.length;
     if (piece) pieces.push(h("span", { "data-token": index }, piece));
+    // Of a character in several tokens the first has it all; the others light up around it.
+    else if (!raw && pieces.length)
+      pieces.push(h("span", { "data-token": index }, pieces.pop()));
   }
   return [...pieces, text.slice(Math.max(0, at))];
 }
