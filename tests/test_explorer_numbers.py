@@ -11,7 +11,7 @@ import torch
 import steerlens
 from analysis import coefficients, faithfulness, logit_shift
 from analysis.explorer.explorer import Explorer
-from analysis.explorer.payload import key_of, number_text, rounded
+from analysis.explorer.payload import key_of, measures_json, number_text, rounded
 from analysis.explorer.readings import MEASURES, VIEWS, Reading
 from analysis.measures.aligned import align
 from analysis.measures.deltas import acts_on, prompt_deltas
@@ -162,7 +162,12 @@ def test_a_question_of_ones_own_is_measured_by_the_mean_push_on_all_pairs(
         want = delta[~aligned.sinks(site)].mean(dim=0)
         torch.testing.assert_close(study.text(3).axes[site], want, rtol=1e-4, atol=1e-6)
     assert explorer.ask("What is the house?", "You are kind.").state["text"] == 3
-    assert "mean prompt push = 1" in asked.payload(completions=False)["measures"][0]["label"]
+    label = asked.payload(completions=False)["measures"][0]["label"]
+    assert label == "along (1 = mean prompt push)"
+    assert measures_json(study, asks=True)[0]["label"] == (
+        "along (1 = mean prompt push of the given pairs)"
+    )
+    assert set(asked.table["unit"]) == {"mean prompt push"}
 
 
 def test_a_single_pair_has_its_own_mean_push_for_a_unit_and_says_so(gpt2: Any) -> None:
@@ -172,7 +177,7 @@ def test_a_single_pair_has_its_own_mean_push_for_a_unit_and_says_so(gpt2: Any) -
     kept = ~prompt.sinks
     close([row[keep].mean() for row, keep in zip(along, kept, strict=True)], 1)
     label = explorer.payload(completions=False)["measures"][0]["label"]
-    assert label == "along (this text's own mean prompt push = 1)"
+    assert label == "along (1 = this text's own mean prompt push)"
 
 
 def test_the_table_holds_every_reading_and_the_page_the_same_numbers(explorer: Explorer) -> None:

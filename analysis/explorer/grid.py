@@ -74,7 +74,7 @@ def payload_of(
         "model": str(made.get("model", "")),
         "layers": list(range(study.model.cfg.n_layers)),
         "vocabulary": words_of(study, [cell.reading for cell in cells]),
-        "measures": measures_json(study),
+        "measures": measures_json(study, grid.live),
         "views": list(VIEWS),
         "texts": [
             text_json(study, number, number in grid.run and grid.some_completions)

@@ -20,7 +20,7 @@ from .texts import tokens_of
 
 FORMAT = 1
 LABELS = {
-    "along": "along ({unit})",
+    "along": "along (1 = {unit})",
     "relative_norm": "norm of the change / norm of the plain activation",
     "norm": "norm of the change",
     "off_axis": "off the axis (norm of what is not along)",
@@ -44,7 +44,9 @@ def number_text(value: float) -> str:
     digits, _, exponent = repr(value).partition("e")
     if not exponent:
         return digits
-    return format(Decimal(repr(value)), "f") if abs(value) >= 1e-6 else f"{digits}e{int(exponent)}"
+    return (
+        format(Decimal(repr(value)), "f") if abs(value) >= 1e-6 else f"{digits}e{int(exponent):+d}"
+    )
 
 
 def as_number(value: float) -> float | int:
@@ -159,9 +161,12 @@ def curves_json(curves: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def measures_json(study: Study) -> list[dict[str, Any]]:
-    """The measures, the default first."""
-    unit = study.units.unit
+def measures_json(study: Study, asks: bool) -> list[dict[str, Any]]:
+    """The measures, the default first.
+
+    Where questions can be asked under other instructions, the unit says whose push it is.
+    """
+    unit = study.units.unit_of_asked if asks else study.units.unit
     return [
         {"name": name, "label": LABELS[name].format(unit=unit), "signed": name == "along"}
         for name in MEASURES

@@ -51,5 +51,6 @@ def _rows(study: Study, key: Key, reading: Reading, view: View) -> pd.DataFrame:
             "view": view,
             **{name: cells[name].ravel() for name in MEASURES},
             "sink": reading.sinks.ravel(),
+            "unit": study.units.unit,
         }
     )

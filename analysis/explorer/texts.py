@@ -15,7 +15,7 @@ from steerlens.types import HookedModel
 
 from ..figures.tokens import PART, part_shown, visible
 from ..measures.aligned import Aligned, align
-from ..measures.coefficients import leave_one_out
+from ..measures.coefficients import MEAN_PUSH, leave_one_out
 from ..measures.deltas import Deltas, prompt_deltas
 from ..measures.plain_side import rows_of
 from ..measures.template_tokens import of_template
@@ -60,8 +60,13 @@ class Units:
     def unit(self) -> str:
         """In words, what 1 is."""
         if self.mean is None:
-            return "this text's own mean prompt push = 1"
-        return "mean prompt push = 1"
+            return "this text's own mean prompt push"
+        return MEAN_PUSH
+
+    @property
+    def unit_of_asked(self) -> str:
+        """In words, what 1 is where a text may be under an instruction of its own."""
+        return self.unit if self.mean is None else f"{MEAN_PUSH} of the given pairs"
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,6 +17,8 @@ SINK_MARK, ABOVE, BELOW = "◇", "▴", "▾"
 UP, DOWN = "triangle-up", "triangle-down"
 NOT_FINITE = "#a6a6a6"
 GREY, SINK, BEYOND = "not finite", "sink", "beyond the colours"
+EDGE = {BEYOND: "rgba(0,0,0,0.55)"}
+"""A rim that sets white marks off from bright ends of the colours, which dark pages have."""
 MOST_MARKS = 3000
 """More marked cells than this have no mark each: it would be too small to see, and slow."""
 
@@ -152,7 +154,7 @@ class Map:
                 marker={
                     "symbol": marks[rows, columns].tolist(),
                     "color": colour,
-                    "line": {"color": colour, "width": 1},
+                    "line": {"color": EDGE.get(name, colour), "width": 1},
                 },
                 meta=IN_CELLS,
                 hoverinfo="skip",

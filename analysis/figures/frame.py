@@ -21,6 +21,8 @@ from .plan import IN_CELLS, Panel, Plan, Ticks, axes_of, plan_of
 from .recolour import recolour
 
 STEPS = (1, 2, 3, 4, 5, 8, 10, 16, 20, 25, 32, 40, 50, 64, 80, 100, 128, 200)
+CLEAR = '<br><span style="font-size:5px">\u200b</span>'
+"""Behind the title of a colour bar, which plotly lays over the bar where it has two lines."""
 
 
 def planned(figure: go.Figure, plan: Plan) -> go.Figure:
@@ -200,7 +202,7 @@ def _write_foot(figure: go.Figure, page: Page) -> None:
                 "orientation": "h", "xref": "paper", "yref": "container", "x": 1, "y": 0,
                 "xanchor": "right", "yanchor": "bottom", "ypad": 6, "xpad": 0,
                 "lenmode": "pixels", "len": page.bar_length, "thickness": 0.8 * size,
-                "title": {"text": page.bar_title, "side": "top", "font": {"size": 0.95 * size}},
+                "title": {"text": f"{page.bar_title}{CLEAR}", "side": "top", "font": {"size": 0.95 * size}},
                 "tickfont": {"size": 0.9 * size}, "nticks": 5, "tickangle": 0,
                 "exponentformat": "power", "outlinewidth": 0,
             },

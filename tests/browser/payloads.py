@@ -17,7 +17,7 @@ SCRIPTS = [
     *("🎬", "👩‍👩‍👧", "·فيلم", "·جميل", "电影", "很", "好看", "·naïve", "⟨byte E2⟩", "⏎", "·"),
     *("Straßen", "ﷺ", "·עברית"),
 ]
-MEASURES = (("along", "along (mean prompt push = 1)", True), ("norm", "norm of the change", False))
+MEASURES = (("along", "along (1 = mean prompt push)", True), ("norm", "norm of the change", False))
 
 
 def payload(
