@@ -862,7 +862,9 @@ def test_explore_writes_one_page_with_places_for_files_of_one_method(
         (["--strengths", "0,strong"], "numbers with commas"),
         (["--strengths", "nan"], "numbers with commas"),
         (["--baseline", " "], "baseline=' '"),
-        (["--out", "nowhere/x.html"], "its folder does not exist"),
+        (["--out", "no/such/x.html"], "its folder does not exist"),
+        (["--out", "."], "it is a folder"),
+        (["--texts", "-1"], "--texts is how many of the pairs are shown"),
         (["--steering", "none.safetensors"], "There is no steering file"),
     ],
 )

@@ -121,7 +121,7 @@ def test_the_python_lines_make_the_state_again(
         ({"layer": 1.5}, "no layer 1.5"),
         ({"view": "global"}, "no view 'global': accumulated, local"),
         ({"measure": "length"}, "no measure 'length': along"),
-        ({"token": -1}, "no token -1"),
+        ({"token": -99}, "no token -99"),
         ({"text": 3}, "no text 3: they are 0 to 2"),
         ({"strength": float("nan")}, "finite number; found nan"),
         ({"colour": 1}, "A state has no 'colour'. It has text,"),
@@ -421,3 +421,81 @@ def test_a_report_has_the_first_pair_and_what_is_written_at_strength_one(gpt2: A
 def test_a_steering_is_given_as_it_is_and_not_changed(explorer: Explorer) -> None:
     for method in explorer.study.methods[1:]:
         assert all(isinstance(place.steering, Steering) for place in method.offered(True))
+
+
+# -- Found in use ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "javascript"),
+    [
+        (1.0, "1"),
+        (-2.0, "-2"),
+        (0.5, "0.5"),
+        (2 / 3, "0.6666666666666666"),
+        (1e-05, "0.00001"),
+        (1.5e-06, "0.0000015"),
+        (1e-07, "1e-7"),
+        (-2.5e-09, "-2.5e-9"),
+        (1e15, "1000000000000000"),
+    ],
+)
+def test_a_strength_in_a_key_is_written_as_javascript_writes_it(
+    value: float, javascript: str
+) -> None:
+    assert key_of(0, "CAA", 1, value) == f"0|CAA|1|{javascript}"
+
+
+def test_every_strength_of_a_page_has_its_reading(gpt2: Any) -> None:
+    strengths = [0.0, 2 / 3, 1e-05, 1.0]
+    given = {"CAA": steerings(gpt2)["CAA"]}
+    one = steerlens.explore(gpt2, steerings=given, pairs=PAIRS[:2], strengths=strengths)
+    content = json.loads(json.dumps(one.payload([0], completions=False, lens=False)))
+    offered = content["methods"][1]["strengths"]
+    assert sorted(offered) == sorted(strengths)
+    for strength in (*offered, *(point["strength"] for point in content["effect"]["0"])):
+        assert key_of(0, "CAA", 0, float(strength)) in content["readings"]
+
+
+def test_a_difference_is_drawn_and_can_be_taken_away(explorer: Explorer) -> None:
+    plain = explorer.set(method="two", strength=2.0)
+    less = plain.set(minus="CAA")
+    assert less.state["minus"] == "CAA"
+    assert less.set(layer=1).state["minus"] == "CAA"
+    assert less.set(minus=None).state["minus"] is None
+    figure = less.figure("heatmap")
+    assert isinstance(figure, go.Figure)
+    own, other = (
+        explorer.study.reading(0, name, place, 2.0).cells["accumulated"]["along"]
+        for name, place in (("two", plain.place), ("CAA", explorer.set(method="CAA").place))
+    )
+    (drawn,) = (np.array(t.z, dtype=float).T for t in figure.data if t.type == "heatmap")
+    np.testing.assert_allclose(drawn, own - other, atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.int32])
+def test_numbers_of_numpy_make_a_state_that_is_json(explorer: Explorer, kind: Any) -> None:
+    set_ = getattr(Explorer.set, "__wrapped__", Explorer.set)  # as users call it, unchecked
+    state = set_(explorer, layer=kind(2), token=kind(1), strength=np.float32(0.5)).state
+    assert json.loads(json.dumps(state)) == state
+    assert (state["layer"], state["token"], state["strength"]) == (2, 1, 0.5)
+    assert set_(explorer, layer=-1).state["layer"] == explorer.study.model.cfg.n_layers - 1
+    for wrong in ("a", 2.5, None, 99):
+        with pytest.raises(ValueError, match="There is no layer"):
+            explorer.at({"layer": wrong})
+    with pytest.raises(ValueError, match="There is no token 'a'"):
+        explorer.at({"token": "a"})
+
+
+@pytest.mark.parametrize("baseline", ["neutral", "none", "Be a robot."])
+def test_the_lines_write_what_the_page_shows_under_any_baseline(gpt2: Any, baseline: str) -> None:
+    given = {"CAA": steerings(gpt2)["CAA"]}
+    model, pairs, given_steerings = gpt2, PAIRS[:2], given
+    one = steerlens.explore(
+        model, steerings=given, pairs=pairs, max_new_tokens=4, baseline=baseline
+    ).set(strength=2.0)
+    shown = one.study.with_text(0, "CAA", one.place, 2.0).text
+    names: dict[str, Any] = {"model": model, "steerings": given_steerings, "pairs": pairs}
+    printed: list[Any] = []
+    exec(one.python, {**names, "print": printed.append})
+    assert printed[-1].texts == (shown,)

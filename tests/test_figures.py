@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import plotly.graph_objects as go
 import pytest
 
 from analysis.figures import (
@@ -17,7 +18,14 @@ from analysis.figures import (
 )
 from analysis.figures.cells import BEYOND, GREY, NOT_FINITE
 from analysis.figures.heatmaps import MEASURES, PANELS_ACROSS
-from analysis.figures.style import METHOD_COLOURS, METHODS, SPARE_COLOURS
+from analysis.figures.style import (
+    METHOD_COLOURS,
+    METHODS,
+    SPARE_COLOURS,
+    line_of,
+    marker_of,
+    method_looks,
+)
 
 TOKENS = ("The", " end", "<b>", "\n", "The", "$x$")
 LINES = (("prompt", "", np.nan), ("ActAdd", "as fitted", 4.0), ("CAA", "least squares", 0.42))
@@ -576,3 +584,26 @@ def test_pictures_load_neither_torch_nor_a_model():
         [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=240
     )
     assert done.stdout.strip() == "[]", done.stderr
+
+
+@pytest.mark.parametrize("strength", ["", "as fitted", "least squares", "matched", "chosen"])
+@pytest.mark.parametrize("look", [*METHODS.values(), *method_looks(map(str, range(6))).values()])
+def test_every_marker_is_one_that_plotly_has(look, strength):
+    go.Scatter(marker_symbol=marker_of(look, strength), line=line_of(look, strength))
+
+
+@pytest.mark.parametrize(("tokens", "said"), [(6, "▴ ▾ beyond"), (2000, "cells lie beyond")])
+def test_what_lies_beyond_the_colours_is_said_also_where_it_is_too_much_to_mark(tokens, said):
+    table = coefficient_table(tokens=["a"] * tokens)
+    figure = coefficient_heatmap(table, colour_quantile=0.1)
+    bar = figure.layout.coloraxis.colorbar.title.text
+    assert "colours end at the 10 % quantile" in bar
+    assert said in bar
+    assert bool(marks_of(figure, BEYOND)) == (tokens == 6)
+
+
+def test_a_unit_is_shown_as_it_is_written():
+    table = coefficient_table().assign(unit="<i>mine & $yours$")
+    assert "(1 = &lt;i&gt;mine &amp; $yours$)" in (
+        coefficient_heatmap(table).layout.coloraxis.colorbar.title.text
+    )

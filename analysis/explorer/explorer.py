@@ -11,7 +11,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from steerlens.identity import identity_of
-from steerlens.prompts import PromptPair
+from steerlens.prompts import Encoded, PromptPair
 from steerlens.sampling import Sampling
 from steerlens.sinks import SINK
 from steerlens.types import HookedModel
@@ -29,6 +29,8 @@ from .study import Study, as_strengths
 from .table import table_of
 
 STRENGTHS = (0.0, 0.5, 1.0, 2.0, 4.0)
+AS_IT_IS = "as it is"
+"""What is subtracted stays the same."""
 
 
 def explore(
@@ -94,15 +96,23 @@ class Explorer:
         layer: int | None = None,
         view: str | None = None,
         measure: str | None = None,
-        minus: str | None = None,
+        minus: str | None = AS_IT_IS,
         token: int | None = None,
     ) -> "Explorer":
-        """The explorer with this changed; `place` is a number or a label."""
+        """The explorer with this changed; `place` is a number or a label.
+
+        `minus` is the method that is subtracted, None for none.
+        """
         given = {"text": text, "method": method, "place": place, "strength": strength}
         given |= {"layer": layer, "view": view, "measure": measure, "minus": minus, "token": token}
         if method is not None and place is None:
             given["place"] = 0
-        return self.at({name: value for name, value in given.items() if value is not None})
+        changed = {name: value for name, value in given.items() if value is not None}
+        if minus == AS_IT_IS:
+            del changed["minus"]
+        elif minus is None:
+            changed["minus"] = None
+        return self.at(changed)
 
     def ask(self, question: str, instruction: str) -> "Explorer":
         """The explorer on another question, which the prompted model answers."""
@@ -124,6 +134,11 @@ class Explorer:
     def pair(self) -> PromptPair:
         """The present question, plain and under the instruction, with the response to both."""
         return self.study.pairs[self.state["text"]]
+
+    @property
+    def asked(self) -> Encoded:
+        """The tokens that a steered model is asked: the plain side, under the baseline."""
+        return self.study.asked(self.state["text"])
 
     @property
     def place(self) -> Place:

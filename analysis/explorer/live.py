@@ -25,7 +25,7 @@ from .payload import (
     words_of,
 )
 from .readings import Change, Reading
-from .states import checked, lines_of, state_json
+from .states import checked, lines_of, state_json, subtracted
 from .study import Study
 
 Message = dict[str, Any]
@@ -191,7 +191,7 @@ class _Answer:
         """The readings that the view needs: the method's, and of the one that is subtracted."""
         yield state["method"], state["place"], state["strength"]
         if state["minus"] not in (None, PROMPT):
-            yield _subtracted(self.live.study, state)
+            yield subtracted(self.live.study, state)
 
     def _numbers(self, number: int, method: str, index: int, strength: float) -> None:
         self._go_on()
@@ -271,12 +271,3 @@ class _Answer:
 def _without_words(state: State) -> State:
     """The state without its question, so that the number of the text alone says which it is."""
     return {name: state[name] for name in NAMES}
-
-
-def _subtracted(study: Study, state: State) -> tuple[str, int, float]:
-    """The reading that is subtracted: at the same place and the nearest of the strengths."""
-    other = by_name(study.methods, state["minus"])
-    here = by_name(study.methods, state["method"]).offered(True)[state["place"]].label
-    labels = [place.label for place in other.offered(True)]
-    nearest = min(study.strengths, key=lambda strength: abs(strength - state["strength"]))
-    return other.name, labels.index(here) if here in labels else 0, nearest

@@ -5,6 +5,7 @@ Numbers have four significant digits; what is not finite is null.
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -36,8 +37,19 @@ def key_of(text: int, method: str, place: int, strength: float) -> str:
 
 
 def number_text(value: float) -> str:
-    """A number as JavaScript writes it: 1 for 1.0; the same as Python for others in use."""
-    return str(int(value)) if float(value).is_integer() and abs(value) < 1e21 else repr(value)
+    """A number as JavaScript writes it: 1 for 1.0, 0.00001 for 1e-05, 1e-7 for 1e-07."""
+    value = float(value)
+    if value.is_integer() and abs(value) < 1e21:
+        return str(int(value))
+    digits, _, exponent = repr(value).partition("e")
+    if not exponent:
+        return digits
+    return format(Decimal(repr(value)), "f") if abs(value) >= 1e-6 else f"{digits}e{int(exponent)}"
+
+
+def as_number(value: float) -> float | int:
+    """The number in full, as an int where it is whole, so that it and its key agree."""
+    return int(value) if float(value).is_integer() and abs(value) < 1e15 else float(value)
 
 
 def rounded(value: float, digits: int = 4) -> float | int | None:
@@ -120,7 +132,7 @@ def method_json(method: Method, strengths: Sequence[float], live: bool) -> dict[
         "colour": method.colour,
         "dash": method.dash,
         "places": places,
-        "strengths": [1] if method.name == PROMPT else [rounded(s, 12) for s in strengths],
+        "strengths": [1] if method.name == PROMPT else [as_number(s) for s in strengths],
     }
 
 
@@ -129,7 +141,7 @@ def effect_json(method: str, place: int, reading: Reading) -> dict[str, Any]:
     return {
         "method": method,
         "place": place,
-        "strength": rounded(reading.strength, 12),
+        "strength": as_number(reading.strength),
         "kl": rounded(reading.kl),
         "recovered": rounded(reading.recovered),
         "rmse": rounded(reading.rmse_above),

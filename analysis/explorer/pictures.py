@@ -4,16 +4,18 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from ..figures.differences import difference_heatmap
 from ..figures.faithfulness import relative_rmse_curve
 from ..figures.heatmaps import coefficient_heatmap
 from ..figures.strengths import sorted_strengths
 from ..figures.tokens import TokenView, token_views
 from ..measures.entries import Entry
 from ..measures.faithfulness import faithfulness, reworded
-from .methods import PROMPT, Place
+from .methods import PROMPT, Place, by_name
 from .payload import LABELS, State
 from .readings import Reading
-from .study import Study
+from .states import subtracted
+from .study import Key, Study
 from .table import strength_label, table_of
 
 KINDS = ("heatmap", "faithfulness", "strengths", "tokens")
@@ -33,10 +35,21 @@ def picture(study: Study, state: State, place: Place, kind: str) -> go.Figure | 
         (number, method, place.label, reading.strength): reading
         for method, reading in readings.items()
     }
-    table = table_of(study, keys)
     if kind == "strengths":
-        return sorted_strengths(table, state["layer"], view=state["view"])
-    return coefficient_heatmap(table, state["measure"], view=state["view"])
+        return sorted_strengths(table_of(study, keys), state["layer"], view=state["view"])
+    if state["minus"] not in (None, state["method"]):
+        return _difference(study, state, keys)
+    return coefficient_heatmap(table_of(study, keys), state["measure"], view=state["view"])
+
+
+def _difference(study: Study, state: State, keys: dict[Key, Reading]) -> go.Figure:
+    """The map of the method less the one that is subtracted from it."""
+    other, index, strength = subtracted(study, state)
+    place = by_name(study.methods, other).offered(True)[index]
+    reading = study.reading(state["text"], other, place, strength)
+    keys = {**keys, (state["text"], other, place.label, strength): reading}
+    both = table_of(study, keys)
+    return difference_heatmap(both, state["method"], other, state["measure"], view=state["view"])
 
 
 def shown(study: Study, state: State, place: Place) -> dict[str, Reading]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from steerlens.types import whole_number
 
+from ..measures.plain_side import BY_TEMPLATE
 from .methods import PROMPT, Method, by_name
 from .payload import NAMES, State
 from .readings import MEASURES, VIEWS
@@ -54,11 +55,23 @@ def checked(study: Study, state: Mapping[str, Any]) -> State:
     for name, allowed in (("view", VIEWS), ("measure", MEASURES)):
         if state[name] not in allowed:
             raise ValueError(f"There is no {name} {state[name]!r}: {', '.join(allowed)}.")
-    _require_among("layer", state["layer"], study.model.cfg.n_layers)
-    state["token"] = min(state["token"], len(text.response) - 1)
-    _require_among("token", state["token"], len(text.response))
+    state["layer"] = _among("layer", state["layer"], study.model.cfg.n_layers)
+    last = len(text.response) - 1
+    beyond = (whole_number(state["token"]) or 0) > last
+    state["token"] = last if beyond else _among("token", state["token"], last + 1)
     state["strength"] = 1.0 if method.name == PROMPT else _strength(state["strength"])
     return _with_text(study, state)
+
+
+def subtracted(study: Study, state: State) -> tuple[str, int, float]:
+    """The reading that is subtracted: at the same place and the nearest of the strengths."""
+    other = by_name(study.methods, state["minus"])
+    if other.name == PROMPT:
+        return PROMPT, 0, 1.0
+    here = by_name(study.methods, state["method"]).offered(True)[state["place"]].label
+    labels = [place.label for place in other.offered(True)]
+    nearest = min(study.strengths, key=lambda strength: abs(strength - state["strength"]))
+    return other.name, labels.index(here) if here in labels else 0, nearest
 
 
 def _with_text(study: Study, state: State) -> State:
@@ -72,7 +85,7 @@ def _number_of_text(study: Study, state: State) -> int:
     text = study.line(number) if whole_number(number) in range(len(study.pairs)) else None
     asked = tuple(state.get(name) for name in ASKED)
     if text is None and None in asked:
-        _require_among("text", number, len(study.pairs))
+        _among("text", number, len(study.pairs))
     if text is not None and (None in asked or asked == (text.question, text.instruction)):
         return int(number)
     return study.ask(str(asked[0]), str(asked[1]))
@@ -90,14 +103,26 @@ def _place(method: Method, place: object) -> int:
 
 
 def _strength(strength: object) -> float:
-    if not isinstance(strength, int | float) or not math.isfinite(strength):
+    number = math.nan if isinstance(strength, bool | str) else _float(strength)
+    if not math.isfinite(number):
         raise ValueError(f"A strength is a finite number; found {strength!r}.")
-    return float(strength)
+    return number
 
 
-def _require_among(name: str, number: object, n: int) -> None:
-    if whole_number(number) not in range(n):
+def _float(value: object) -> float:
+    """A number of Python, NumPy or torch; NaN for what is none."""
+    try:
+        return float(value)  # pyright: ignore[reportArgumentType]  it raises for what is no number
+    except (TypeError, ValueError, RuntimeError):
+        return math.nan
+
+
+def _among(name: str, number: object, n: int) -> int:
+    """The number as an int, -1 for the last; ValueError where there is none such."""
+    whole = whole_number(number)
+    if whole is None or not -n <= whole < n:
         raise ValueError(f"There is no {name} {number!r}: they are 0 to {n - 1}.")
+    return whole % n
 
 
 def state_json(state: State) -> str:
@@ -120,7 +145,9 @@ def lines_of(study: Study, state: State) -> str:
     steered = [f"steering = {steering}"] if steering else []
     given = ", steering" if steering else ""
     side = "prompted" if method.name == PROMPT else "plain"
-    question = f"[explorer.pair.{side}]"
+    # Another baseline is in the tokens that were asked, and not in the pair.
+    as_given = method.name == PROMPT or study.baseline == BY_TEMPLATE
+    question = f"[explorer.pair.{side}]" if as_given else "[explorer.asked]"
     return "\n".join(
         [
             "import steerlens as sl",

@@ -194,14 +194,14 @@ class Study:
             return self.completion(text, PROMPT)
         if strength == 0:
             return self.completion(text, UNSTEERED, said)
-        return self._written(self._asked(text), place.steering.scaled(strength), said)
+        return self._written(self.asked(text), place.steering.scaled(strength), said)
 
     def completion(self, text: int, method: str, said: Said = nobody) -> str:
         """What is written without steering: "unsteered" anew, "prompt" as the pair has it."""
         if (text, method) not in self.written:
             response = self.pairs[text].response
             if method == UNSTEERED:
-                words = self._written(self._asked(text), None, said)
+                words = self._written(self.asked(text), None, said)
             elif isinstance(response, str):
                 words = response
             else:
@@ -209,7 +209,7 @@ class Study:
             self.written[text, method] = words
         return self.written[text, method]
 
-    def _asked(self, text: int) -> Encoded:
+    def asked(self, text: int) -> Encoded:
         """What a steered or unsteered model is asked: the plain side, as it is measured."""
         row = self.line(text).row
         return replace(row, ids=row.prompt_ids)

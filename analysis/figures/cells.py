@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from .plan import IN_CELLS
 from .recolour import VEIL
@@ -17,7 +17,7 @@ SINK_MARK, ABOVE, BELOW = "◇", "▴", "▾"
 UP, DOWN = "triangle-up", "triangle-down"
 NOT_FINITE = "#a6a6a6"
 GREY, SINK, BEYOND = "not finite", "sink", "beyond the colours"
-MOST_MARKS = 600
+MOST_MARKS = 3000
 """More marked cells than this have no mark each: it would be too small to see, and slow."""
 
 Cells = Float[np.ndarray, "token layer"]
@@ -106,11 +106,14 @@ class Map:
         marks = np.where(np.isnan(self.values), "x-thin", signs)
         return [cells, *self._marks(transposed, GREY, odd, marks, "#222222")]
 
+    @property
+    def beyond(self) -> Bool[np.ndarray, "token layer"]:
+        """The cells whose value lies beyond the ends of the colours."""
+        return np.isfinite(self.values) & (np.abs(self.values) > self.limit) & (self.sinks != 1)
+
     def _beyond(self, transposed: bool) -> list[go.Scatter]:
-        """Marks on the cells whose value lies beyond the ends of the colours."""
-        beyond = np.isfinite(self.values) & (np.abs(self.values) > self.limit) & (self.sinks != 1)
         marks = np.where(self.values > 0, UP, DOWN)
-        return self._marks(transposed, BEYOND, beyond, marks, "#ffffff")
+        return self._marks(transposed, BEYOND, self.beyond, marks, "#ffffff")
 
     def _sinks(self, transposed: bool) -> list[go.Heatmap | go.Scatter]:
         """A see-through layer over the sinks, with a mark on each."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from html import escape
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ from .frame import planned
 from .plan import Panel, Plan, Ticks, figure_of, on_panel
 from .rows import against, lines_of, name_of, of_methods, plain_text, require_columns, strength_of
 from .style import Look, line_of, marker_of, method_looks
+from .units import unit_of
 
 NAMES = {
     "layer": "layer",
@@ -86,7 +88,7 @@ def _lines(
 def _named(rows: pd.DataFrame, y: str) -> str:
     """What is on the y axis, with the unit that the table has."""
     column = str(rows["measure"].iloc[0]) if y == "mean" and "measure" in rows else y
-    unit = f" (1 = {rows['unit'].iloc[0]})" if column == "along" and "unit" in rows else ""
+    unit = escape(unit_of(rows, column), quote=False) if "unit" in rows else ""
     return f"{NAMES.get(column, plain_text(column))}{unit}"
 
 

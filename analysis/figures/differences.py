@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from html import escape
+
 import pandas as pd
 import plotly.graph_objects as go
 
@@ -44,7 +46,7 @@ def difference_heatmap(
     plan = Plan(
         f"{first} minus {second}",
         f"Example {rows['example'].iloc[0]}, {view} view. Red: {first} is higher.",
-        bar=f"difference {MEASURES[column]}{unit_of(rows, column)}",
+        bar=f"difference {MEASURES[column]}{escape(unit_of(rows, column), quote=False)}",
     )
     made.attrs.update(table.attrs)
     return map_of(made, column, plan, colour_quantile, None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from html import escape
 
 import numpy as np
 import pandas as pd
@@ -71,7 +72,7 @@ def coefficient_heatmap(
     plan = Plan(
         "The push on each token at each layer",
         f"Example {rows['example'].iloc[0]}, {view} view, tokens against layers.",
-        bar=f"{MEASURES[column]}{unit_of(rows, column)}",
+        bar=f"{MEASURES[column]}{escape(unit_of(rows, column), quote=False)}",
     )
     strips = (per_strip or _per_strip(rows)) if transposed else None
     return map_of(rows, column, plan, colour_quantile, strips)
@@ -87,11 +88,12 @@ def map_of(
     turned = per_strip is not None
     traces: list[go.Heatmap | go.Scatter] = []
     panels: list[Panel] = []
-    lines = lines_of(rows)
+    lines, clipped = lines_of(rows), 0
     for number, part in enumerate(parts):
         for line in lines:
             require_single(line, ["token_index", "layer"])
             cells = Map.of(line, column, part, layers, limit)
+            clipped += int(cells.beyond.sum())
             traces += on_panel(cells.traces(turned), len(panels))
             panels.append(_panel(name_of(line, "<br>"), number, part, per_strip))
             if turned and line is not lines[-1]:
@@ -99,9 +101,6 @@ def map_of(
     figure = figure_of(traces, len(panels))
     figure.update_layout(coloraxis=_colour_axis(limit))
     _set_axes(figure, layers, turned)
-    beyond = any(trace.name == BEYOND for trace in traces)
-    share = 100 * (quantile or NEARLY_ALL)
-    ends = f"<br>colours end at the {share:g} % quantile; {ABOVE} {BELOW} beyond"
     plan = replace(
         plan,
         subtitle=f"{plan.subtitle}{_grey_said(traces)}{_sinks_said(rows)}{against(rows)}",
@@ -110,7 +109,7 @@ def map_of(
         across=1 if turned else PANELS_ACROSS,
         least=max(6.5, 0.38 * len(layers)),
         share_y=not turned,
-        bar=plan.bar + ends * beyond,
+        bar=plan.bar + _ends_said(clipped, traces, quantile or NEARLY_ALL),
         both_sides=not turned and len(names) > MANY_TOKENS,
     )
     return planned(figure, plan)
@@ -121,6 +120,15 @@ def _per_strip(rows: pd.DataFrame) -> int:
     panels = max(1, MOST_STRIPS // len(lines_of(rows)))
     places = int(rows["token_index"].max() - rows["token_index"].min()) + 1
     return max(PER_STRIP, -(-places // panels))
+
+
+def _ends_said(clipped: int, traces: Sequence[go.Heatmap | go.Scatter], quantile: float) -> str:
+    """Where the colours end, if some cells lie beyond, and how those are marked."""
+    if not clipped:
+        return ""
+    marked = sum(len(list(trace.x or ())) for trace in traces if trace.name == BEYOND)
+    how = f"{ABOVE} {BELOW} beyond" if marked == clipped else f"{clipped} cells lie beyond"
+    return f"<br>colours end at the {100 * quantile:g} % quantile; {how}"
 
 
 def _grey_said(traces: Sequence[go.Heatmap | go.Scatter]) -> str:

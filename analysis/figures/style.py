@@ -27,9 +27,9 @@ METHODS = {
     "PSR": Look("#cc79a7", "diamond", "7px,2px,2px,2px"),
     "S-Const_DiM": Look("#44aa99", "triangle-down", "9px,3px"),
     "S-Const_MSE": Look("#88c057", "pentagon", "3px,2px"),
-    "S-PSR": Look("#d81b60", "diamond-cross", "7px,2px,3px,2px"),
-    "A-PSR": Look("#8e2de2", "hexagram-dot", "11px,2px,2px,2px,2px,2px"),
-    "COLD-Kernel": Look("#1f7a8c", "cross-dot", "12px,3px,2px,3px"),
+    "S-PSR": Look("#d81b60", "hexagon2", "7px,2px,3px,2px"),
+    "A-PSR": Look("#8e2de2", "star-triangle-up", "11px,2px,2px,2px,2px,2px"),
+    "COLD-Kernel": Look("#1f7a8c", "triangle-se", "12px,3px,2px,3px"),
     "S-PSR_MSE": Look("#c51b7d", "diamond-wide", "8px,2px,1px,2px"),
     "S-PSR_LL": Look("#7a3b69", "diamond-tall", "10px,2px,3px,2px"),
     "A-Const_MSE": Look("#c9a227", "hexagon", "4px,2px"),
@@ -48,8 +48,8 @@ SPARE = (
     ("triangle-left", "10px,2px"),
     ("triangle-right", "6px,2px,1px,2px"),
     ("star-square", "12px,4px,4px,4px"),
-    ("bowtie", "2px,2px"),
-    ("hourglass", "14px,3px,2px,3px,2px,3px"),
+    ("triangle-ne", "2px,2px"),
+    ("triangle-sw", "14px,3px,2px,3px,2px,3px"),
     ("star-diamond", "5px,5px"),
 )
 AS_FITTED = ("", "as fitted")

@@ -123,10 +123,6 @@ class _Sheet:
         if steered:
             below = (self.x, top + high + 1.5, self.x + wide, top + high + 1.5)
             self.shape("line", below, {"line": {"color": ink, "width": 0.13 * self.size}})
-        if read:
-            over = (self.x, top + high - 1.5, self.x + wide, top + high - 1.5)
-            line = {"color": ink_on(colour), "width": 1, "dash": "dot"}
-            self.shape("line", over, {"line": line, "opacity": 0.7})
         self.texts.append((self.x + wide / 2, top + high / 2, text, ink_on(colour), hover))
         self.x += wide + 1
 

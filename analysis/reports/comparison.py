@@ -83,7 +83,9 @@ def compare(
         seed=seed,
         layer_reason=shown.reason,
         baseline=baseline,
-        explorer=linked_views(model, pairs, steerings, shown.layer, seed, against, _best(shift)),
+        explorer=linked_views(
+            model, pairs, steerings, shown.layer, seed, against, equivalents, _best(shift)
+        ),
     )
 
 
@@ -103,8 +105,8 @@ def _views(
 
 def _best(shift: pd.DataFrame) -> str:
     """The method that recovers most of the prompt's effect on the predictions."""
-    methods = shift.loc[shift["method"] != "prompt"]
-    return str(methods.sort_values("recovered")["method"].iloc[-1])
+    methods = as_fitted(shift.loc[shift["method"] != "prompt"])
+    return str(methods.sort_values("recovered", na_position="first")["method"].iloc[-1])
 
 
 def _shown(
@@ -179,6 +181,12 @@ def _per_token(page: Report, comparison: Comparison) -> Report:
     )
 
 
+def _without_what_all_share(shift: pd.DataFrame) -> pd.DataFrame:
+    """The table without the columns of strengths where all methods are as fitted."""
+    labels = ["strength", "strength_value"]
+    return shift.drop(columns=labels) if len(as_fitted(shift)) == len(shift) else shift
+
+
 def _per_layer(page: Report, comparison: Comparison) -> Report:
     table = comparison.faithfulness
     curve = relative_rmse_curve(table)
@@ -195,7 +203,7 @@ def _per_layer(page: Report, comparison: Comparison) -> Report:
     shift = comparison.logit_shift
     still = shift.loc[~shift["moved"], "method"].tolist()
     page = page.heading("Did the predictions move?").table(
-        shift,
+        _without_what_all_share(shift.drop(columns="moved")),
         f"These moved no logit: {', '.join(still)}. Check their scope and layer."
         if still
         else "Mean KL divergence from the unsteered predictions of the response tokens, in nats; "

@@ -145,7 +145,9 @@ def run_reviews(out: Path, *, seed: int = 0, backend: str = "auto") -> Path:
             model, QUESTIONS, INSTRUCTION, max_new_tokens=LONGEST, temperature=0.8, seed=seed
         )
         others = {"equivalents": EQUIVALENTS, "neutral": NEUTRAL}
-        comparison = compare(model, pairs, steerings, train_pairs=(), **others, seed=seed)
+        comparison = compare(
+            model, pairs, steerings, train_pairs=(), **others, n_shown=1, seed=seed
+        )
         next_stage()
         generations = side_by_side(
             model, QUESTIONS[:3], INSTRUCTION, as_entries(steerings), seed=seed, temperature=0.8

@@ -106,7 +106,7 @@ def faithfulness_study(
         seed=seed,
         layer_reason=shown.reason,
         baseline=baseline,
-        explorer=linked_views(model, pairs, steerings, shown.layer, seed, against),
+        explorer=linked_views(model, pairs, steerings, shown.layer, seed, against, equivalents),
     )
 
 

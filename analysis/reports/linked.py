@@ -30,6 +30,7 @@ def linked_views(
     layer: int,
     seed: int,
     against: Against,
+    equivalents: Sequence[str] = (),
     begin: str | None = None,
 ) -> dict[str, Any] | None:
     """What the explorer shows of the first pair, at a few strengths; None without steerings.
@@ -45,6 +46,7 @@ def linked_views(
         pairs=pairs,
         max_new_tokens=LONGEST,
         seed=seed,
+        equivalents=equivalents,
         **against,
     ).set(layer=layer, method=begin)
     study = shown.study

@@ -38,7 +38,9 @@ def run_pirate(out: Path, *, seed: int = 0, backend: str = "auto") -> Path:
         pairs = prompted_pairs(model, pirate.TEST, told, **sampled)
         next_stage()
         others = (pirate.EQUIVALENT,)
-        comparison = compare(model, pairs, steerings, train_pairs=(), equivalents=others, seed=seed)
+        comparison = compare(
+            model, pairs, steerings, train_pairs=(), equivalents=others, n_shown=1, seed=seed
+        )
         next_stage()
         questions, entries = pirate.TEST[:SHOWN], as_entries(steerings)
         generations = side_by_side(model, questions, told, entries, **sampled)

@@ -69,6 +69,12 @@ class Explored(Templating):
     dtype: Dtype = "float32"
     as_json: AsJson = False
 
+    def __post_init__(self) -> None:
+        if self.texts < 0:
+            raise ValueError(
+                f"--texts is how many of the pairs are shown, 0 for all; found {self.texts}."
+            )
+
     @property
     def numbers(self) -> tuple[float, ...]:
         """The strengths as numbers."""

@@ -83,6 +83,8 @@ def make_folder_of(out: Path) -> None:
     ValueError where it cannot be made, before anything is loaded.
     """
     folder = out.absolute().parent
+    if out.is_dir():
+        raise ValueError(f"Cannot write {out}: it is a folder. Give the name of a file in it.")
     try:
         folder.mkdir(exist_ok=True)
     except OSError as error:
