@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -16,7 +17,8 @@ from .style import Look, method_looks
 
 SPREAD = 0.6
 """How much of the room of a row its marks take."""
-PLAIN = Look("#444444", "circle")
+SYMBOLS = ("circle", "square", "diamond", "cross")
+PLAIN = Look("#444444", SYMBOLS[0])
 """The mark of a figure that has only one."""
 
 
@@ -42,7 +44,7 @@ def estimate_panels(
     rows = of_methods(table, methods) if "method" in table else table
     names = rows[row].drop_duplicates().tolist()
     marks = rows[mark].astype(str).drop_duplicates().tolist()
-    looks = method_looks(marks) if len(marks) > 1 else {marks[0]: PLAIN}
+    looks = _looks(marks, row, mark)
     parts = [rows] if panel is None else [part for _, part in rows.groupby(panel, sort=False)]
     traces: list[go.Scatter] = []
     seen: set[object] = set() if mark != row else set(names)
@@ -62,6 +64,17 @@ def estimate_panels(
     titles = [""] if panel is None else [plain_text(str(part[panel].iloc[0])) for part in parts]
     most = 1 if mark == row else len(marks)
     return planned(figure, _plan(rows, value, (names, most), titles, (title, says)))
+
+
+def _looks(marks: list[str], row: str, mark: str) -> dict[str, Look]:
+    """As in other figures; a symbol that is even to both sides where it is not to tell methods."""
+    if len(marks) == 1:
+        return {marks[0]: PLAIN}
+    looks = method_looks(marks)
+    if mark == "method" != row:
+        return looks
+    even = [SYMBOLS[0 if mark == row else i % len(SYMBOLS)] for i in range(len(marks))]
+    return {name: replace(looks[name], marker=each) for name, each in zip(marks, even, strict=True)}
 
 
 def _require_one(marks: pd.DataFrame, row: str, panel: str | None) -> None:

@@ -312,7 +312,7 @@ def _about(results: Results) -> str:
     kept, about = results.options, results.cells.about
     schedule = Schedule(epochs=kept.epochs)
     training, _ = schedule.split(kept.n_train)
-    steps = kept.epochs * -(-len(training) // schedule.batch_size)
+    steps = kept.epochs * -(-len(training) // schedule.batch(len(training)))
     rate = min(max(2 * REACH / steps, RATES[0]), RATES[1])
     chosen = (
         " (of prompted responses that show the attribute and that the coherence judge gives 50 "
