@@ -14,6 +14,10 @@ from analysis.figures.frame import fitted
 FIGURE = cases(6, 3, 8)["faithfulness"]()
 
 
+def test_a_folder_that_is_missing_alone_is_made(tmp_path):
+    assert save(FIGURE, tmp_path / "out" / "f.html").is_file()
+
+
 def media_box(path):
     found = re.search(rb"/MediaBox \[0 0 ([\d.]+) ([\d.]+)\]", path.read_bytes())
     return float(found[1]), float(found[2])
@@ -87,7 +91,7 @@ def test_what_cannot_be_written_is_said_before_the_work(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"'f.tiff'.*\.pdf, \.svg, \.png, \.html"):
         save(FIGURE, tmp_path / "f.tiff")
     with pytest.raises(FileNotFoundError, match=r"no folder .*nowhere"):
-        save(FIGURE, tmp_path / "nowhere" / "f.pdf")
+        save(FIGURE, tmp_path / "nowhere" / "else" / "f.pdf")
     for width in ("wide", "3 feet", 0, -3, "0.1in"):
         with pytest.raises(ValueError, match=r"width=.*is no length"):
             save(FIGURE, tmp_path / "f.pdf", width=width)

@@ -48,6 +48,7 @@ def test_a_python_block_runs(
 
 
 @pytest.mark.real
+@pytest.mark.filterwarnings("ignore:The model's chat template puts a system prompt")
 @pytest.mark.parametrize("number", range(len(REAL)))
 def test_a_python_block_on_the_real_model_runs(
     number: int, smollm2: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any

@@ -73,10 +73,11 @@ def explorer_page(payload: Mapping[str, Any]) -> str:
 
 
 def write_page(path: str | Path, html: str) -> Path:
-    """The page as a file, whole or not at all."""
+    """The page as a file, whole or not at all; a folder is made where only that is missing."""
     path = Path(path)
     draft = path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex[:6]}.draft")
     try:
+        path.absolute().parent.mkdir(exist_ok=True)
         draft.write_text(html, encoding="utf-8", newline="\n")
         os.replace(draft, path)
     except OSError as error:

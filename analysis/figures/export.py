@@ -82,17 +82,22 @@ def _laid_out(
 
 
 def _checked(path: str | Path) -> Path:
-    """The path; ValueError for a suffix that is not known, FileNotFoundError without its folder."""
+    """The path; ValueError for a suffix that is not known, FileNotFoundError without its folder.
+
+    A folder is made where only that is missing, not what is above it.
+    """
     path = Path(path).expanduser()
     if path.suffix.lower() not in SUFFIXES:
         raise ValueError(
             f"{path.name!r} does not say what to write: end it in one of {', '.join(SUFFIXES)}."
         )
-    if not path.parent.is_dir():
+    try:
+        path.absolute().parent.mkdir(exist_ok=True)
+    except OSError as error:
         raise FileNotFoundError(
-            f"There is no folder {path.parent} to write {path.name} into. Make it first, or give "
-            "another."
-        )
+            f"There is no folder {path.parent} to write {path.name} into, and it cannot be made "
+            f"({error.strerror}). Make it first, or give another."
+        ) from error
     return path
 
 

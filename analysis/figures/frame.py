@@ -202,7 +202,11 @@ def _write_foot(figure: go.Figure, page: Page) -> None:
                 "orientation": "h", "xref": "paper", "yref": "container", "x": 1, "y": 0,
                 "xanchor": "right", "yanchor": "bottom", "ypad": 6, "xpad": 0,
                 "lenmode": "pixels", "len": page.bar_length, "thickness": 0.8 * size,
-                "title": {"text": f"{page.bar_title}{CLEAR}", "side": "top", "font": {"size": 0.95 * size}},
+                "title": {
+                    "text": page.bar_title + CLEAR * ("<br>" in page.bar_title),
+                    "side": "top",
+                    "font": {"size": 0.95 * size},
+                },
                 "tickfont": {"size": 0.9 * size}, "nticks": 5, "tickangle": 0,
                 "exponentformat": "power", "outlinewidth": 0,
             },
