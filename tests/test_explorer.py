@@ -26,6 +26,7 @@ from analysis.explorer.page import (
 )
 from analysis.explorer.payload import effect_json, key_of, method_json, reading_json
 from analysis.explorer.readings import MEASURES, VIEWS, Change, Reading
+from analysis.explorer.study import as_strengths
 from analysis.explorer.texts import tokens_of
 from analysis.figures.tokens import TokenView
 from analysis.reports.linked import linked_views
@@ -522,3 +523,34 @@ def test_a_character_of_several_tokens_is_written_by_the_first(
     line = replace(explorer.study.line(0), tokens=(token,), template=(False,))
     (entry,) = tokens_of(line)
     assert (entry["text"], entry.get("raw")) == (text, raw)
+
+
+def test_a_family_member_steers_where_its_key_says(gpt2: Any) -> None:
+    one = steerings(gpt2)
+    for family in ({2: one["CAA"]}, {1: one["two"]}):
+        with pytest.raises(ValueError, match=r"the one under layer \d .*steers at layer 1"):
+            as_methods({"CAA": family}, gpt2)
+    assert as_methods({"CAA": {1: one["CAA"]}}, gpt2)[1].places[0].layers == (1,)
+
+
+@pytest.mark.parametrize("strengths", ["12", 5, [], ["a"], [float("nan")], [None]])
+def test_strengths_that_are_none_are_refused(strengths: Any) -> None:
+    check = getattr(as_strengths, "__wrapped__", as_strengths)
+    with pytest.raises(ValueError, match="strengths are finite numbers"):
+        check(strengths)
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_the_work(
+    explorer: Explorer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Explorer, "payload", lambda *_, **__: pytest.fail("it has begun"))
+    for place in (tmp_path / "no" / "such" / "x.html", tmp_path):
+        with pytest.raises(OSError, match="could not be written to"):
+            explorer.save(place)
+
+
+def test_the_effect_has_the_mean_error_from_the_place_up(explorer: Explorer) -> None:
+    explorer = explorer.set(method="family", place="layer 3", strength=2.0)
+    reading = explorer.study.reading(0, "family", explorer.place, 2.0)
+    assert reading.rmse_above == pytest.approx(np.mean(reading.rmse[3:]))
+    assert reading.rmse_above != pytest.approx(np.mean(reading.rmse))

@@ -73,21 +73,36 @@ def explorer_page(payload: Mapping[str, Any]) -> str:
 
 
 def write_page(path: str | Path, html: str) -> Path:
-    """The page as a file, whole or not at all; a folder is made where only that is missing."""
-    path = Path(path)
+    """The page as a file, whole or not at all; its folder is made where only that is missing."""
+    path = require_place(path)
     draft = path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex[:6]}.draft")
     try:
-        path.absolute().parent.mkdir(exist_ok=True)
         draft.write_text(html, encoding="utf-8", newline="\n")
         os.replace(draft, path)
     except OSError as error:
         with suppress(OSError):
             draft.unlink()
-        raise OSError(
-            f"The explorer could not be written to {path}: {error.strerror or error}. Give a file "
-            "name in a folder that exists and can be written to."
-        ) from error
+        raise _unwritten(path, error) from error
     return path
+
+
+def require_place(path: str | Path) -> Path:
+    """The path; OSError where no file can be. Only its own folder is made, not what is above it."""
+    path = Path(path)
+    try:
+        path.absolute().parent.mkdir(exist_ok=True)
+    except OSError as error:
+        raise _unwritten(path, error) from error
+    if path.is_dir():
+        raise _unwritten(path, OSError("it is a folder"))
+    return path
+
+
+def _unwritten(path: Path, error: OSError) -> OSError:
+    return OSError(
+        f"The explorer could not be written to {path}: {error.strerror or error}. Give a file "
+        "name in a folder that exists and can be written to."
+    )
 
 
 def _held(text: str) -> str:

@@ -4,7 +4,7 @@ Nothing is measured before it is asked for, and nothing twice. A worker thread m
 another one reads what is there.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -77,6 +77,10 @@ class Study:
         methods = as_methods(steerings, model)
         chosen = as_strengths(strengths)
         require_pairs(pairs)
+        if isinstance(equivalents, str):
+            raise TypeError(
+                f"equivalents is a list of instructions; found one text. Write [{equivalents!r}]."
+            )
         if not pairs:
             raise ValueError(
                 "No pairs were given. steerlens.prompted_pairs(model, questions, instruction) "
@@ -257,9 +261,13 @@ _CURVE = {"rmse": "relative_rmse", "low": "low", "high": "high"}
 
 def as_strengths(strengths: Sequence[float]) -> tuple[float, ...]:
     """The strengths as finite numbers in order, each once; ValueError for what is none."""
-    found = tuple(sorted({float(strength) for strength in strengths}))
+    texts = isinstance(strengths, str) or not isinstance(strengths, Iterable)
+    try:
+        found = () if texts else tuple(sorted({float(strength) for strength in strengths}))
+    except (TypeError, ValueError):
+        found = ()
     if not found or not all(abs(strength) < float("inf") for strength in found):
-        raise ValueError(f"strengths are finite numbers, such as (0.5, 1, 2); found {strengths}.")
+        raise ValueError(f"strengths are finite numbers, such as (0.5, 1, 2); found {strengths!r}.")
     return found
 
 

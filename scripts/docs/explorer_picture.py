@@ -24,7 +24,7 @@ def page(folder: Path) -> Path:
     sampled = {"max_new_tokens": 40, "temperature": 0.8, "seed": 0}
     pairs = sl.prompted_pairs(model, pirate.TEST[:4], pirate.INSTRUCTION, **sampled)
     explorer = sl.explore(model, steerings=steerings, pairs=pairs, strengths=(0.0, 0.5, 1.0, 2.0))
-    shown = explorer.set(method="S-PSR", layer=20, token=5)
+    shown = explorer.set(method="S-PSR", layer=20, token=9)
     return shown.save(folder / "explorer.html", texts=[0])
 
 
