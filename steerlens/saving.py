@@ -145,7 +145,8 @@ def write_whole(path: Path, content: bytes) -> None:
     The folder is made where only that is missing, not what is above it.
     """
     try:
-        path.absolute().parent.mkdir(exist_ok=True)
+        if not path.absolute().parent.exists():
+            path.absolute().parent.mkdir(exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     except OSError as error:
         raise OSError(

@@ -958,7 +958,7 @@ FILES = [
     ),
     Row(
         "saving into a folder that is not there",
-        lambda s: at(1, CAA(ONES)).save(s.folder / "nowhere" / "s.safetensors"),
+        lambda s: at(1, CAA(ONES)).save(s.folder / "no" / "where" / "s.safetensors"),
         ("Cannot write", "No such file or directory"),
         "Choose a folder that exists",
         OSError,

@@ -31,7 +31,7 @@ from analysis.explorer.texts import tokens_of
 from analysis.figures.tokens import TokenView
 from analysis.reports.linked import linked_views
 from analysis.reports.measured import Against
-from steerlens import CAA, PromptPair, Steering, at
+from steerlens import CAA, PromptPair, Site, Steering, at
 from steerlens.sinks import SINK
 
 PAIRS = [
@@ -528,9 +528,13 @@ def test_a_character_of_several_tokens_is_written_by_the_first(
 def test_a_family_member_steers_where_its_key_says(gpt2: Any) -> None:
     one = steerings(gpt2)
     for family in ({2: one["CAA"]}, {1: one["two"]}):
-        with pytest.raises(ValueError, match=r"the one under layer \d .*steers at layer 1"):
+        with pytest.raises(ValueError, match=r"the one under \d steers at layer 1"):
             as_methods({"CAA": family}, gpt2)
     assert as_methods({"CAA": {1: one["CAA"]}}, gpt2)[1].places[0].layers == (1,)
+    before = {Site(1, "resid_pre"): at(Site(1, "resid_pre"), one["CAA"].placed[0][1])}
+    assert as_methods({"CAA": before}, gpt2)[1].places[0].label == "layer 1 resid_pre"
+    bare = {1: before[Site(1, "resid_pre")]}  # ActAdd is fitted by a bare layer and acts before it
+    assert as_methods({"ActAdd": bare}, gpt2)[1].places[0].label == "layer 1"
 
 
 @pytest.mark.parametrize("strengths", ["12", 5, [], ["a"], [float("nan")], [None]])

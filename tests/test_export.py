@@ -220,3 +220,13 @@ def test_a_view_is_drawn_with_all_its_tokens_and_marks():
     dashed = [s for s in figure.layout.shapes if s.type == "rect" and s.line.dash == "dash"]
     assert len(dashed) == 3, "a sink each, and one in the legend"
     assert figure.layout.width == 312
+
+
+def test_a_coloured_text_is_styled_where_it_is_drawn(tmp_path):
+    view = views(5)
+    for options in ({"style": "slides"}, {"width": 300}, {"height": 300}):
+        with pytest.raises(ValueError, match="laid out by its page"):
+            save(view, tmp_path / "f.html", **options)
+    unchecked = getattr(styled, "__wrapped__", styled)
+    with pytest.raises(TypeError, match="found a coloured text"):
+        unchecked(view, "paper")

@@ -615,3 +615,26 @@ def test_a_logarithmic_curve_has_ticks_at_one_two_and_five():
     assert {0.5, 1.0, 2.0, 5.0, 10.0} - {0.5} <= set(figure.layout.yaxis.tickvals)
     assert figure.layout.xaxis.matches == "x2"
     assert figure.layout.xaxis2.matches is None, "an axis that matches itself is a loop"
+
+
+def test_sinks_have_no_part_in_the_scale_and_are_not_marked_as_beyond_it():
+    table = coefficient_table().assign(along=0.5, sink=False)
+    table.loc[[4, 40], "along"] = 90.0
+    table.loc[[4, 40], "sink"] = True
+    figure = coefficient_heatmap(table, colour_quantile=1.0)
+    assert figure.layout.coloraxis.cmax == 0.5
+    assert not marks_of(figure, BEYOND)
+    assert "quantile" not in figure.layout.coloraxis.colorbar.title.text
+
+
+def test_a_long_word_in_a_panels_title_is_cut_before_its_neighbour():
+    name = "an_unbreakable_name_of_a_method_that_is_longer_than_its_panel"
+    lines = [(f"{name}_{n}", "as fitted", 1.0) for n in range(5)]
+    figure = coefficient_heatmap(coefficient_table(lines=lines))
+    titles = [
+        note.text
+        for note in figure.layout.annotations
+        if "unbreakable" in note.text or "…" in note.text
+    ]
+    assert len(titles) == 5
+    assert all("…" in title for title in titles)

@@ -84,3 +84,10 @@ def test_the_least_squares_strength_is_told_where_it_was_looked_for() -> None:
     text = found(replace(one, logit_shift=both))[1]
     assert text.endswith("on other pairs: CAA (× 0.25) 19 %, S-PSR (× 0.25) 19 %.")
     assert "S-PSR goes 50 %" in text
+
+
+def test_sinks_have_no_part_in_how_uneven_the_push_is() -> None:
+    one = comparison()
+    sinks = one.coefficients.assign(sink=lambda table: table["norm"] == 91.0)
+    (prompt, *_) = found(replace(one, coefficients=sinks))
+    assert "hardest gets 11 % of the push" in prompt

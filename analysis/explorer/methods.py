@@ -75,7 +75,7 @@ def _method(look: tuple[str, str, str], given: "Steering | Family", model: Hooke
     name = look[0]
     if isinstance(given, Mapping) and given:
         order = sorted(given.items(), key=lambda item: as_site(item[0], model))
-        places = [_at(as_site(where, model), _checked(name, one), model) for where, one in order]
+        places = [_at(where, _checked(name, one), model) for where, one in order]
         return Method(*look, tuple(places), keys=tuple(where for where, _ in order))
     steering = _checked(name, given).on(model)
     layers = _layers(steering)
@@ -85,14 +85,18 @@ def _method(look: tuple[str, str, str], given: "Steering | Family", model: Hooke
     return Method(*look, (_place(steering, model, ALL_LAYERS),), tuple(parts))
 
 
-def _at(site: Site, steering: Steering, model: HookedModel) -> Place:
-    """A member of a family; ValueError unless it steers where its key says."""
-    sites = steering.on(model).sites
-    if set(sites) != {site}:
-        there = ", ".join(map(str, sites))
+def _at(where: Layer | Site, steering: Steering, model: HookedModel) -> Place:
+    """A member of a family; ValueError unless it steers where its key says.
+
+    A site is that site alone, a bare layer all sites of the layer.
+    """
+    site, sites = as_site(where, model), steering.on(model).sites
+    there = {site} if isinstance(where, Site) else {s for s in sites if s.layer == site.layer}
+    if set(sites) != there:
+        named = ", ".join(map(str, sites))
         raise ValueError(
-            f"A family has the steering of each layer under that layer: the one under {site} "
-            f"steers at {there}. Give {{layer: steering fitted there}}, or the steering alone."
+            f"A family has the steering of each layer under that layer: the one under {where} "
+            f"steers at {named}. Give {{layer: steering fitted there}}, or the steering alone."
         )
     return _place(steering, model, _label(site))
 

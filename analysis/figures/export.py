@@ -64,6 +64,7 @@ def save(
     if path.suffix.lower() != ".html":
         _require_kaleido()
     if isinstance(figure, TokenView) and path.suffix.lower() == ".html":
+        _require_no_layout(style, width, height)
         return _write(path, _PAGE.format(title="Coloured text", body=figure.html).encode())
     drawn = _laid_out(figure, wide, high, style)
     return _write(path, _bytes_of(drawn, path.suffix.lower(), dpi))
@@ -112,6 +113,15 @@ def _pixels(name: str, length: float | int | str | None) -> float | None:
             'or a text with a unit, such as "3.25in", "8.3cm", "84mm" or "240pt".'
         )
     return float(pixels)
+
+
+def _require_no_layout(style: str | None, width: object, height: object) -> None:
+    """ValueError where a coloured text as HTML is to have a look, which its page decides."""
+    if style is not None or width is not None or height is not None:
+        raise ValueError(
+            "A coloured text as HTML is laid out by its page: leave out style, width and height, "
+            "or save it as .pdf, .svg or .png."
+        )
 
 
 def _require_kaleido() -> None:

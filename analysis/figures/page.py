@@ -103,7 +103,9 @@ class Page:
         return wrapped(panel.y, self.look.letters, 1.05 * self._height(panel, 1))
 
     def panel_title(self, panel: Panel) -> str:
-        return wrapped(panel.title, 0.95 * self.look.letters, self.panel_width)
+        lines = wrapped(panel.title, 0.95 * self.look.letters, self.panel_width).split("<br>")
+        letters = 0.95 * self.look.letters
+        return "<br>".join(shortened(line, letters, self.panel_width) for line in lines)
 
     def above(self, row: tuple[Panel, ...]) -> float:
         """Room above a row of panels, for their titles."""

@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 from .frame import fit
 from .looks import look_of, template_of, users_template
 from .plan import plan_of
+from .tokens import TokenView
 
 
 def styled(
@@ -27,6 +28,11 @@ def styled(
     dark page, `title` whether the figure has its title and subtitle. A plotly template of your own,
     set on the figure or as `plotly.io.templates.default`, wins where it says something.
     """
+    if isinstance(figure, TokenView):
+        raise TypeError(
+            "styled takes a plotly figure; found a coloured text. Make a figure of it, "
+            "token_figure(view, style), or save it: save(view, 'f.pdf', style='paper')."
+        )
     look = look_of(style, columns, font, dark)
     look = look if title is None else replace(look, title=title)
     copy = go.Figure(figure)

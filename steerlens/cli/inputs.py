@@ -83,6 +83,8 @@ def make_folder_of(out: Path) -> None:
     ValueError where it cannot be made, before anything is loaded.
     """
     folder = out.absolute().parent
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"Cannot write {out}: {folder} is a file, no folder. Choose another path.")
     if out.is_dir():
         raise ValueError(f"Cannot write {out}: it is a folder. Give the name of a file in it.")
     try:
