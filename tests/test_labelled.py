@@ -173,7 +173,7 @@ def test_a_prompt_that_occurs_twice_is_warned_of_once(gpt2: Any) -> None:
     contrast_directions(gpt2, "means", kind, plain, [1, 2])
     with pytest.warns(SteeringWarning, match="2 of 2 held-out rows") as warned:
         contrast_directions(gpt2, "means", 2 * kind, 2 * plain, [1, 2])
-    assert len(warned) == 1
+    assert len([one for one in warned if "held-out rows" in str(one.message)]) == 1
 
 
 def test_pca_wants_partners_side_by_side() -> None:

@@ -44,9 +44,9 @@ def number_text(value: float) -> str:
     digits, _, exponent = repr(value).partition("e")
     if not exponent:
         return digits
-    return (
-        format(Decimal(repr(value)), "f") if abs(value) >= 1e-6 else f"{digits}e{int(exponent):+d}"
-    )
+    if 1e-6 <= abs(value) < 1e21:
+        return format(Decimal(repr(value)), "f")
+    return f"{digits}e{int(exponent):+d}"
 
 
 def as_number(value: float) -> float | int:
