@@ -245,3 +245,12 @@ def test_a_markdown_table_shows_the_columns_asked_for_under_their_headings():
     assert "| yes |" in markdown_table(table)
     with pytest.raises(ValueError, match="no column"):
         markdown_table(table, ["z"])
+
+
+@pytest.mark.parametrize("of", ["ActAdd", "prompt"])
+def test_a_sink_of_either_method_is_one_of_their_difference(of):
+    table = coefficient_table().assign(sink=False)
+    one = (table["method"] == of) & (table["layer"] == table["layer"].max())
+    table.loc[table[one].index[0], "sink"] = True
+    figure = difference_heatmap(table, "ActAdd", "prompt")
+    assert [trace.name for trace in figure.data if trace.type == "scatter"].count("sink") == 1
