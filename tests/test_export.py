@@ -183,6 +183,7 @@ def test_dark_and_back_is_as_before():
         assert one.line.width == pytest.approx(other.line.width or 0) or one.line.width is None
 
 
+@pytest.mark.filterwarnings("ignore:.scattermapbox. is deprecated")  # plotly 6.1, of its own
 def test_a_template_of_ones_own_wins(monkeypatch):
     own = go.Figure(FIGURE).update_layout(template="ggplot2")
     assert styled(own, "paper").layout.template.layout.plot_bgcolor == "rgb(237,237,237)"

@@ -8,6 +8,7 @@ it should go on.
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -54,7 +55,8 @@ class Live:
     request: Message | None = None
     stopping: bool = False
     worker: threading.Thread | None = None
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    # Not threading.Lock, which is a function before Python 3.13 and no type.
+    lock: AbstractContextManager[Any] = field(default_factory=threading.Lock)
 
     def receive(self, message: Mapping[str, Any]) -> None:
         """A message of the view; returns at once."""
