@@ -60,6 +60,20 @@ def test_a_python_block_on_the_real_model_runs(
     assert (tmp_path / "out" / "heatmap.html").is_file()
 
 
+@pytest.mark.slow
+def test_the_lines_of_the_explorers_page_run_one_after_another(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any
+) -> None:
+    page = (ROOT / "docs" / "explorer.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert len(blocks) >= 2
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    for block in blocks:
+        exec(compile(block, "docs/explorer.md", "exec"), names)
+    assert "sl.explore(" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("line", COMMANDS)
 def test_a_command_and_its_options_exist(line: str) -> None:
     words = line.split()
