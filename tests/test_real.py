@@ -105,4 +105,4 @@ def test_the_command_line_takes_it_by_name(run, one_smollm2):
     asked = ("--prompt", QUESTION, "--system", PIRATE, "--temperature", 0, "--max-new-tokens", 24)
     code, out, _ = run("generate", "--model", "smollm2", *asked, "--json")
     assert code == 0
-    assert pirate_words(json.loads(out)["unsteered"][0]) >= 1
+    assert pirate_words(json.loads(out)["prompted"][0]) >= 1
