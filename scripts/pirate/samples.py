@@ -43,7 +43,12 @@ def main() -> None:
         ("no steering, no instruction", JOB, None),
         (f"prompt: “{PIRATE}”", JOB, PIRATE),
     ):
-        lines += section(name, question, ["--system", system] if system else [], "unsteered")
+        lines += section(
+            name,
+            question,
+            ["--system", system] if system else [],
+            "prompted" if system else "unsteered",
+        )
     for name, command in FITS.items():
         file = WORK / f"{name}.safetensors"
         command = [*command, *MODEL, "--out", str(file)]
