@@ -15,6 +15,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from ..figures.export import png_bytes
 from ..figures.tokens import TokenView
 from ..measures.progress import watched
 from .grid import Grid, payload_of
@@ -99,11 +100,9 @@ def static_bundle(
 
 def png_of(figure: go.Figure) -> bytes | None:
     """The figure as a picture, for documents that hold no HTML; None without kaleido or Chrome."""
-    if importlib.util.find_spec("kaleido") is None:
-        return None
     try:
-        return figure.to_image("png", width=900, scale=2)
-    except Exception:  # kaleido has its own errors for each browser that it does not find
+        return png_bytes(figure)
+    except Exception:  # whatever a browser does, the page itself is shown
         return None
 
 

@@ -163,6 +163,12 @@ def _drawn(figure: go.Figure, options: dict[str, Any], suffix: str) -> bytes:
         ) from error
 
 
+def png_bytes(figure: go.Figure, dpi: float = 192) -> bytes:
+    """The figure as a PNG; CannotDraw without kaleido or a browser. Nothing is fetched."""
+    _require_kaleido()
+    return _bytes_of(figure, ".png", dpi)
+
+
 def _write(path: Path, content: bytes) -> Path:
     """The bytes as a file, whole or not at all: an earlier one stays if this fails."""
     draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
