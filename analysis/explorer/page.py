@@ -1,15 +1,16 @@
 """The explorer in one self-contained file or in a report: no Python, no network, no other file."""
 
 import json
-import os
-import uuid
 from collections.abc import Mapping
-from contextlib import suppress
 from functools import cache
 from html import escape
 from pathlib import Path
 from typing import Any
 
+from ..figures.whole import write_whole
+
+KIND = "The explorer"
+"""What errors call the file."""
 FRONT = Path(__file__).parent / "front"
 BUDGET = 8_000_000
 """Bytes of a page from which on `save` says that it is large."""
@@ -74,35 +75,7 @@ def explorer_page(payload: Mapping[str, Any]) -> str:
 
 def write_page(path: str | Path, html: str) -> Path:
     """The page as a file, whole or not at all; its folder is made where only that is missing."""
-    path = require_place(path)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex[:6]}.draft")
-    try:
-        draft.write_text(html, encoding="utf-8", newline="\n")
-        os.replace(draft, path)
-    except OSError as error:
-        with suppress(OSError):
-            draft.unlink()
-        raise _unwritten(path, error) from error
-    return path
-
-
-def require_place(path: str | Path) -> Path:
-    """The path; OSError where no file can be. Only its own folder is made, not what is above it."""
-    path = Path(path)
-    try:
-        path.absolute().parent.mkdir(exist_ok=True)
-    except OSError as error:
-        raise _unwritten(path, error) from error
-    if path.is_dir():
-        raise _unwritten(path, OSError("it is a folder"))
-    return path
-
-
-def _unwritten(path: Path, error: OSError) -> OSError:
-    return OSError(
-        f"The explorer could not be written to {path}: {error.strerror or error}. Give a file "
-        "name in a folder that exists and can be written to."
-    )
+    return write_whole(path, html.encode("utf-8"), KIND)
 
 
 def _held(text: str) -> str:

@@ -7,9 +7,7 @@ as "3.25in", "8.3cm", "84mm" or "240pt".
 
 from __future__ import annotations
 
-import os
 import re
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ from .frame import fitted
 from .styling import styled
 from .token_figure import token_figure
 from .tokens import TokenView
+from .whole import write_whole
 
 PICTURES = (".pdf", ".svg", ".png")
 SUFFIXES = (*PICTURES, ".html")
@@ -65,9 +64,11 @@ def save(
         _require_kaleido()
     if isinstance(figure, TokenView) and path.suffix.lower() == ".html":
         _require_no_layout(style, width, height)
-        return _write(path, _PAGE.format(title="Coloured text", body=figure.html).encode())
+        return write_whole(
+            path, _PAGE.format(title="Coloured text", body=figure.html).encode(), "the figure"
+        )
     drawn = _laid_out(figure, wide, high, style)
-    return _write(path, _bytes_of(drawn, path.suffix.lower(), dpi))
+    return write_whole(path, _bytes_of(drawn, path.suffix.lower(), dpi), "the figure")
 
 
 def _laid_out(
@@ -167,19 +168,3 @@ def png_bytes(figure: go.Figure, dpi: float = 192) -> bytes:
     """The figure as a PNG; CannotDraw without kaleido or a browser. Nothing is fetched."""
     _require_kaleido()
     return _bytes_of(figure, ".png", dpi)
-
-
-def _write(path: Path, content: bytes) -> Path:
-    """The bytes as a file, whole or not at all: an earlier one stays if this fails."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
-    try:
-        draft.write_bytes(content)
-        os.replace(draft, path)
-    except OSError as error:
-        with suppress(OSError):
-            draft.unlink()
-        raise OSError(
-            f"the figure could not be written to {path}: {error.strerror or error}. "
-            "Give a file name in a folder that exists and can be written to."
-        ) from error
-    return path

@@ -9,9 +9,7 @@ report.write("report.html")
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,7 @@ from plotly.offline import get_plotlyjs
 
 from ..explorer.page import explorer_assets, explorer_place
 from ..figures.tokens import TokenView
+from ..figures.whole import write_whole
 from .html import (
     Part,
     answers_of,
@@ -182,20 +181,7 @@ class Report:
 
         The folder is made where only that is missing, not what is above it.
         """
-        path = Path(path)
-        draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
-        try:
-            path.absolute().parent.mkdir(exist_ok=True)
-            draft.write_text(self.html, encoding="utf-8", newline="\n")
-            os.replace(draft, path)
-        except OSError as error:
-            with suppress(OSError):
-                draft.unlink()
-            raise OSError(
-                f"the report could not be written to {path}: {error.strerror or error}. "
-                "Give a file name in a folder that exists and can be written to."
-            ) from error
-        return path
+        return write_whole(path, self.html.encode("utf-8"), "the report")
 
     def _with(self, html: str) -> "Report":
         return replace(self, parts=(*self.parts, Part(html)))
