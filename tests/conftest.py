@@ -1,6 +1,7 @@
 """Fixtures that every test file shares: tiny models, each on every backend installed."""
 
 import os
+import shutil
 import warnings
 from collections.abc import Iterator
 from functools import cache
@@ -120,3 +121,23 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
         return (code if isinstance(code, int) else int(code is not None)), said.out, said.err
 
     return call
+
+
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
+
+
+# Not for the session: playwright keeps an event loop running, and other tests start their own.
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """The system's Chromium without a window."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    found = next(filter(None, map(shutil.which, CHROMIUM)), None)
+    if found is None:
+        pytest.skip(f"there is none of {', '.join(CHROMIUM)} on the path")
+    root = hasattr(os, "geteuid") and os.geteuid() == 0
+    with playwright.sync_playwright() as driver:
+        chromium = driver.chromium.launch(
+            executable_path=found, args=["--no-sandbox"] if root else []
+        )
+        yield chromium
+        chromium.close()

@@ -558,3 +558,13 @@ def test_the_effect_has_the_mean_error_from_the_place_up(explorer: Explorer) -> 
     reading = explorer.study.reading(0, "family", explorer.place, 2.0)
     assert reading.rmse_above == pytest.approx(np.mean(reading.rmse[3:]))
     assert reading.rmse_above != pytest.approx(np.mean(reading.rmse))
+
+
+def test_a_notebook_has_its_picture_where_one_can_be_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(figure: go.Figure) -> bytes:
+        raise OSError("the browser went away")
+
+    monkeypatch.setattr(notebook, "png_bytes", lambda figure: b"PNG")
+    assert notebook.png_of(go.Figure()) == b"PNG"
+    monkeypatch.setattr(notebook, "png_bytes", failing)
+    assert notebook.png_of(go.Figure()) is None

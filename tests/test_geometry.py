@@ -12,7 +12,6 @@ from geometry import faults, measured
 
 from analysis.figures import TokenView, styled, token_figure
 
-BROWSERS = ("/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome")
 SCRIPT = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
 HIGHEST = 5000
 NAMES = tuple(cases(6, 2, 5))
@@ -29,19 +28,11 @@ OF_TOKENS = ("heatmap", "transposed", "difference", "tokens", "strengths", "posi
 
 
 @pytest.fixture(scope="module")
-def page():
-    playwright = pytest.importorskip("playwright.sync_api")
-    browser_file = next((path for path in BROWSERS if Path(path).exists()), None)
-    with playwright.sync_playwright() as started:
-        try:
-            browser = started.chromium.launch(executable_path=browser_file)
-        except playwright.Error:
-            pytest.skip("no Chromium or Chrome is installed")
-        page = browser.new_page(viewport={"width": 1500, "height": 1200})
-        page.set_content('<body style="margin:0"><div id="figure"></div></body>')
-        page.add_script_tag(path=str(SCRIPT))
-        yield page
-        browser.close()
+def page(browser):
+    page = browser.new_page(viewport={"width": 1500, "height": 1200})
+    page.set_content('<body style="margin:0"><div id="figure"></div></body>')
+    page.add_script_tag(path=str(SCRIPT))
+    return page
 
 
 def laid_out(made, look):

@@ -2,33 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from explorer_pages import Opened, live_page, static_page
-
-CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
-
-
-# Not for the session: playwright keeps an event loop running, and other tests start their own.
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """The system's Chromium without a window."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    found = next(filter(None, map(shutil.which, CHROMIUM)), None)
-    if found is None:
-        pytest.skip(f"there is none of {', '.join(CHROMIUM)} on the path")
-    root = hasattr(os, "geteuid") and os.geteuid() == 0
-    with playwright.sync_playwright() as driver:
-        chromium = driver.chromium.launch(
-            executable_path=found, args=["--no-sandbox"] if root else []
-        )
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture
