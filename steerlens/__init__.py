@@ -10,17 +10,28 @@ __version__ = "0.1.0"
 # Names are imported on first use, so that `steerlens --help` does not wait for torch.
 _HOME = {
     "activations": ["Activations", "capture", "capture_stream"],
+    "baselines.gradient_step": ["GradientStep"],
     "baselines.lora": ["LoRA"],
     "calibration": ["Calibration", "calibrate"],
     "combinators": ["Chain", "Only", "Scaled", "When"],
     "directions.labelled": ["contrast_directions", "fit_direction"],
     "directions.means": ["difference_of_means", "principal_direction", "unit"],
+    "explaining": ["Act", "Explanation"],
     "generation": ["Generation", "generate", "prompted_pairs", "stream"],
-    "jsonl": ["read_contrasts", "read_prompt_pairs", "read_wishes"],
+    "interchange.export": ["Exported"],
+    "interchange.hub": ["HubError", "pull", "push"],
+    "interchange.request": ["ExportError"],
+    "interchange.sae": ["SAEFeature", "SAEGate", "sae_feature"],
+    "jsonl": ["read_contrasts", "read_prompt_pairs", "read_prompts", "read_wishes"],
+    "lenses": ["lens", "lens_of_change"],
     "methods": list(exported("methods")),
     "methods.cold.examples": ["Examples"],
     "models": ["load"],
     "conversations": ["Conversation"],
+    "pairs.findings": ["Finding", "Findings"],
+    "pairs.lint": ["lint"],
+    "pairs.reading": ["read_pairs"],
+    "pairs.records": ["Choice", "Pairs"],
     "prompts": ["PromptPair", "batch", "encode", "encode_pair"],
     "reading": ["load_steering"],
     "sampling": ["Sampling"],
@@ -59,6 +70,7 @@ __all__ = sorted(_MODULE_OF)  # pyright: ignore[reportUnsupportedDunderAll]
 
 if TYPE_CHECKING:
     from steerlens.activations import Activations, capture, capture_stream
+    from steerlens.baselines.gradient_step import GradientStep
     from steerlens.baselines.lora import LoRA
     from steerlens.calibration import Calibration, calibrate
     from steerlens.combinators import Chain, Only, Scaled, When
@@ -69,11 +81,21 @@ if TYPE_CHECKING:
         principal_direction,
         unit,
     )
+    from steerlens.explaining import Act, Explanation
     from steerlens.generation import Generation, generate, prompted_pairs, stream
-    from steerlens.jsonl import read_contrasts, read_prompt_pairs, read_wishes
+    from steerlens.interchange.export import Exported
+    from steerlens.interchange.hub import HubError, pull, push
+    from steerlens.interchange.request import ExportError
+    from steerlens.interchange.sae import SAEFeature, SAEGate, sae_feature
+    from steerlens.jsonl import read_contrasts, read_prompt_pairs, read_prompts, read_wishes
+    from steerlens.lenses import lens, lens_of_change
     from steerlens.methods import *  # noqa: F403  each method has one line there
     from steerlens.methods.cold.examples import Examples
     from steerlens.models import load
+    from steerlens.pairs.findings import Finding, Findings
+    from steerlens.pairs.lint import lint
+    from steerlens.pairs.reading import read_pairs
+    from steerlens.pairs.records import Choice, Pairs
     from steerlens.prompts import PromptPair, batch, encode, encode_pair
     from steerlens.reading import load_steering
     from steerlens.sampling import Sampling

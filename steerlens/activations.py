@@ -142,6 +142,10 @@ def capture(
 
     `moment` says whether a steered site is read "after" its steers or "before" them (what they
     were given). Kept in the model's dtype, on the CPU. `progress=None` shows a bar on long work.
+
+    >>> model = sl.load("demo")
+    >>> sl.capture(model, ["The film", "A story"], [2, 3], scope=sl.last).at(3).shape
+    torch.Size([2, 192])
     """
     _require_batches(batch_size, side)
     with in_turn(model):  # a tokenizer serves one thread at a time
@@ -149,6 +153,19 @@ def capture(
     with watching() as watch:
         pieces = _batches(model, rows, sites, scope, steering, batch_size, side, watch, moment)
         return joined(_with_progress(pieces, len(rows), batch_size, progress))
+
+
+def capture_watched(
+    model: HookedModel,
+    rows: Sequence[Encoded],
+    sites: Sites,
+    scope: Scope,
+    steering: Steering,
+    watch: Watch,
+    moment: Moment = "after",
+) -> Activations:
+    """`capture` of some of the rows of a measurement, which asks at its end who was idle."""
+    return joined(_batches(model, rows, sites, scope, steering, 16, "left", watch, moment))
 
 
 def capture_stream(
@@ -287,7 +304,7 @@ def _read_inside(
 
     def keep(site: Site, activation: Residual) -> None:
         values[site] = activation[inside].cpu()
-        typical[site] = _typical(lengths(activation).cpu(), *here)
+        typical[site] = typical_norms(lengths(activation).cpu(), *here)
 
     readers = {site: partial(keep, site) for site in sites}
     with running(model, steering, watch) as run:
@@ -298,7 +315,7 @@ def _read_inside(
     return values, typical
 
 
-def _typical(norms: Float[Tensor, "batch pos"], inside: Where, real: Where) -> Tensor:
+def typical_norms(norms: Float[Tensor, "batch pos"], inside: Where, real: Where) -> Tensor:
     """For each token that is read, the median norm of the tokens of its row, padding left out."""
     medians = norms.masked_fill(~real, torch.nan).nanmedian(dim=1).values
     return medians[:, None].expand(norms.shape)[inside]

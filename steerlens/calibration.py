@@ -24,9 +24,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from steerlens.activations import capture
+from steerlens.baselines.gradient_step import GradientStep
 from steerlens.baselines.lora import LoRA
+from steerlens.baselines.weights import Change, Weights, changed
+from steerlens.checks import require_seed
 from steerlens.combinators import Chain, bind
-from steerlens.divergence import LogProbabilities, chunks, divergence, log_probabilities
+from steerlens.divergence import chunks, divergence, log_probabilities
 from steerlens.generation import generate
 from steerlens.prompts import Encoded, PromptPair, Prompts, encode_all, encode_pair
 from steerlens.runtime.hooks import Watch
@@ -35,7 +38,7 @@ from steerlens.sites import Site
 from steerlens.steering import Steering
 from steerlens.types import Hook, HookedModel, Residual, Steer, SteeringWarning, Where
 
-Scalable = TypeVar("Scalable", Steering, LoRA)
+Scalable = TypeVar("Scalable", Steering, LoRA, GradientStep)
 Unit = Literal["share", "target_kl", "prompt"]
 Texts: TypeAlias = "Prompts | PromptPair | Sequence[PromptPair]"
 AUTO_KL = 0.3
@@ -122,15 +125,23 @@ def calibrate(
     KL as the instruction of the pairs has); with none of them it is the prompt's where pairs are
     given, and else `target_kl=0.3`. Pairs are run without their instruction. A prompt without a
     response is first answered by the unsteered model, in `max_new_tokens` tokens, from `seed`.
-    What is held in memory is one distribution a response token. A LoRA is calibrated too: its
-    strength multiplies alpha, and it has no share, since it pushes at no site.
+    What is held in memory is one distribution a response token. A LoRA and a GradientStep
+    are calibrated too: the strength multiplies alpha or eta, and they have no share, since they
+    push at no site.
 
     ValueError where the steering moves no activation, or no prediction; a SteeringWarning where no
     strength reaches the target.
+
+    >>> model = sl.load("demo")
+    >>> caa = sl.CAA.fit(model, (["I loved it"], ["I hated it"]), 3).steering
+    >>> found = sl.calibrate(model, caa, ["The film was long."], share=0.3)
+    >>> found.unit, found.strength > 0
+    ('share', True)
     """
+    require_seed(seed)
     unit, target = _asked(share, target_kl, like, texts)
     sides = _Sides.of(model, texts, max_new_tokens, seed)
-    if isinstance(steering, LoRA):
+    if isinstance(steering, Weights):
         at_one = _without_share(unit)
     else:
         at_one = share_at_one(model, steering, sides.plain)
@@ -230,7 +241,7 @@ class _Measured:
 
     model: HookedModel
     rows: list[Encoded]
-    steering: Steering | LoRA
+    steering: Steering | Weights
     plain: list[Float[Tensor, "_ d_vocab"]]
     bar: Any
 
@@ -239,13 +250,16 @@ class _Measured:
         cls,
         model: HookedModel,
         rows: list[Encoded],
-        steering: Steering | LoRA,
+        steering: Steering | Weights,
         progress: bool | None,
     ) -> "_Measured":
         from tqdm.auto import tqdm
 
         begun = time.monotonic()
-        plain = [_predicted(model, rows, chosen, None).float() for chosen in chunks(len(rows))]
+        plain = [
+            log_probabilities(model, rows, chosen, None, Watch()).float()
+            for chosen in chunks(len(rows))
+        ]
         hidden = time.monotonic() - begun < LONG if progress is None else not progress
         return cls(
             model, rows, steering, plain, tqdm(desc="calibrate", unit="trial", disable=hidden)
@@ -270,23 +284,16 @@ class _Measured:
             )
         return kl
 
-    def _mean(self, rows: list[Encoded], steering: Steering | LoRA | None) -> float:
+    def _mean(self, rows: list[Encoded], steering: Change) -> float:
         total, n = 0.0, 0
-        for chosen, plain in zip(chunks(len(rows)), self.plain, strict=True):
-            moved = divergence(_predicted(self.model, rows, chosen, steering), plain.double())
-            total, n = total + float(moved.sum()), n + len(moved)
+        with changed(self.model, steering) as hooks:
+            for chosen, plain in zip(chunks(len(rows)), self.plain, strict=True):
+                # A trial that does nothing is no mistake of the caller's: its watch warns nobody.
+                there = log_probabilities(self.model, rows, chosen, hooks, Watch())
+                moved = divergence(there, plain.double())
+                total, n = total + float(moved.sum()), n + len(moved)
         # Rounding of the plain side, which is kept in single precision, can make 0 less than 0.
         return max(total / n, 0.0) if math.isfinite(total) else math.inf
-
-
-def _predicted(
-    model: HookedModel, rows: list[Encoded], chosen: range, steering: Steering | LoRA | None
-) -> LogProbabilities:
-    if isinstance(steering, LoRA):
-        with steering.applied(model):
-            return log_probabilities(model, rows, chosen, None, Watch())
-    # A trial that does nothing is no mistake of the caller's, so its watch warns nobody.
-    return log_probabilities(model, rows, chosen, steering, Watch())
 
 
 # -- The share of the residual norm ----------------------------------------------------------------
@@ -318,11 +325,11 @@ def share_at_one(model: HookedModel, steering: Steering, rows: Sequence[Encoded]
 
 
 def _without_share(unit: Unit) -> float:
-    """What stands for the share of a LoRA at strength 1; ValueError where one is asked for."""
+    """What stands for the share at strength 1 of what changes weights; ValueError if asked for."""
     if unit == "share":
         raise ValueError(
-            "A LoRA changes weights and pushes at no site, so it has no share of a residual norm. "
-            "Give target_kl, or like='prompt'."
+            "A LoRA or a GradientStep changes weights and pushes at no site, so it has no share of "
+            "a residual norm. Give target_kl, or like='prompt'."
         )
     return FIRST_SHARE
 

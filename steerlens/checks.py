@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from steerlens.types import Residual, SteeringWarning
+from steerlens.types import Residual, SteeringWarning, whole_number
 
 FEW = 8
 """Statistics over fewer examples warn."""
@@ -17,6 +17,19 @@ def require_choice(what: str, found: str, known: tuple[str, ...]) -> None:
     """Raise ValueError unless `found` is one of `known`."""
     if found not in known:
         raise ValueError(f"Unknown {what} {found!r}. Use one of: {', '.join(known)}.")
+
+
+LARGEST_SEED = 2**32 - 1
+"""The largest seed that every generator of random numbers here takes."""
+
+
+def require_seed(seed: object, name: str = "seed") -> None:
+    """Raise ValueError unless `seed` is a whole number from 0 to 2^32 - 1, as all seeds are."""
+    number = whole_number(seed)
+    if number is None or not 0 <= number <= LARGEST_SEED:
+        shown = repr(seed)
+        shown = shown if len(shown) <= 40 else f"a number of {len(shown)} digits"
+        raise ValueError(f"{name} must be a whole number from 0 to {LARGEST_SEED}; found {shown}.")
 
 
 def require_finite(activations: Float[Tensor, "..."], what: str) -> None:

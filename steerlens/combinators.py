@@ -122,10 +122,14 @@ def unchanged(activation: Residual, hook: Hook = None) -> Residual:
 
 
 def masked(steer: Steer, where: Where) -> Steer:
-    """`steer` limited to `where`; `steer` itself where that is everywhere."""
+    """`steer` limited to `where`; `steer` itself where that is everywhere.
+
+    A steer that says `sees_all` is given every pass, also one of which it may change nothing.
+    """
     if bool(where.all()):
         return steer
-    return Masked(steer, where) if bool(where.any()) else unchanged
+    needed = bool(where.any()) or any(getattr(part, "sees_all", False) for part in parts(steer))
+    return Masked(steer, where) if needed else unchanged
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeAlias, TypeGuard
 
 from steerlens.borders import common_head
+from steerlens.parsing import few, short
 from steerlens.templates import (
     BETWEEN,
     Message,
@@ -35,6 +36,9 @@ class Conversation:
     `history` are the (role, text) turns between the system turn and this user turn, the question.
     The response is text, or token ids as a model sampled them. `Conversation.of` makes one of a
     list of messages.
+
+    >>> sl.Conversation("How was it?", "Be brief.").system
+    'Be brief.'
     """
 
     user: str
@@ -84,7 +88,7 @@ def is_messages(value: object) -> TypeGuard[Messages]:
 
 def _turn(number: int, message: Any) -> Turn:
     if not isinstance(message, Mapping) or set(message) != {"role", "content"}:
-        found = f"the fields {', '.join(map(str, message)) or 'none'}"
+        found = f"the fields {few(message) or 'none'}"
         found = found if isinstance(message, Mapping) else type(message).__name__
         raise ValueError(
             f'Message {number} is not {{"role": ..., "content": ...}}; found {found}. Tools and '
@@ -93,7 +97,8 @@ def _turn(number: int, message: Any) -> Turn:
     role, content = message["role"], message["content"]
     if role not in ROLES:
         raise ValueError(
-            f"Message {number} has the unknown role {role!r}. The roles are: {', '.join(ROLES)}."
+            f"Message {number} has the unknown role {short(role)}. The roles are: "
+            f"{', '.join(ROLES)}."
         )
     if not isinstance(content, str):
         raise ValueError(

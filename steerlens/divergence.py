@@ -21,6 +21,7 @@ from steerlens.identity import device_of
 from steerlens.prompts import Encoded, stack
 from steerlens.runtime.forward import logits, logits_where
 from steerlens.runtime.hooks import Watch, running
+from steerlens.runtime.progress import progress_bar
 from steerlens.steering import Steering
 from steerlens.types import HookedModel
 
@@ -43,12 +44,14 @@ def log_probabilities(
     chosen: Sequence[int],
     steering: Steering | None,
     watch: Watch,
+    starts: Sequence[int] | None = None,
 ) -> LogProbabilities:
     """Of the chosen rows, what is predicted for each token of their responses, row by row.
 
-    One pass, in float64 on the CPU. `watch` learns which steers did something.
+    One pass, in float64 on the CPU. `watch` learns which steers did something. `starts`, one for
+    each of `rows`, is the first token that is predicted, where that is not the response's first.
     """
-    return _scores(model, rows, chosen, steering, watch).cpu().double().log_softmax(dim=-1)
+    return _scores(model, rows, chosen, steering, watch, starts).cpu().double().log_softmax(dim=-1)
 
 
 @torch.no_grad()
@@ -56,17 +59,17 @@ def response_log_p(
     model: HookedModel, rows: Sequence[Encoded], size: int = 2 * ROWS
 ) -> list[Float[Tensor, " _"]]:
     """Log p of each response token of each row under the unsteered model, in nats."""
-    from tqdm.auto import tqdm
-
     order, found = sorted(range(len(rows)), key=lambda i: len(rows[i].ids)), {}
     groups = list(chunks(len(rows), size))
-    for places in tqdm(groups, desc="read", leave=False, disable=None):  # on a terminal alone
-        chosen = [order[place] for place in places]
-        answers = [torch.tensor(rows[i].ids[rows[i].response :]) for i in chosen]
-        log_p = _scores(model, rows, chosen, None, Watch()).float().log_softmax(dim=-1)
-        ids = torch.cat(answers).to(log_p.device)
-        pieces = log_p.gather(1, ids[:, None])[:, 0].cpu().split([len(ids) for ids in answers])
-        found |= dict(zip(chosen, pieces, strict=True))
+    with progress_bar(len(groups), "read", "batch") as bar:
+        for places in groups:
+            chosen = [order[place] for place in places]
+            answers = [torch.tensor(rows[i].ids[rows[i].response :]) for i in chosen]
+            log_p = _scores(model, rows, chosen, None, Watch()).float().log_softmax(dim=-1)
+            ids = torch.cat(answers).to(log_p.device)
+            pieces = log_p.gather(1, ids[:, None])[:, 0].cpu().split([len(ids) for ids in answers])
+            found |= dict(zip(chosen, pieces, strict=True))
+            bar.update()
     return [found[number] for number in range(len(rows))]
 
 
@@ -76,12 +79,21 @@ def _scores(
     chosen: Sequence[int],
     steering: Steering | None,
     watch: Watch,
+    starts: Sequence[int] | None = None,
 ) -> Float[Tensor, "token d_vocab"]:
-    """The logits at every position that predicts a response token of the chosen rows."""
+    """The logits at every position that predicts a token of the chosen rows from `starts` on.
+
+    Without `starts`, those of the responses.
+    """
     tokens, window = stack([rows[i] for i in chosen], side="right")
     window = replace(window, row=torch.tensor(list(chosen)))
     tokens, window = tokens.to(device_of(model)), window.to(device_of(model))
-    answered = window.mask & (window.positions >= window.response[:, None])
+    first = (
+        window.response
+        if starts is None
+        else window.response.new_tensor([starts[i] for i in chosen])
+    )
+    answered = window.mask & (window.positions >= first[:, None])
     predicting = pad(answered[:, 1:], (0, 1))
     with running(model, steering, watch) as run:
         if run is not None:

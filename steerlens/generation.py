@@ -96,6 +96,11 @@ def generate(
     the fields of `Sampling` by name (`max_new_tokens`, `temperature`, `seed`, `stop`, ...), where
     both are given in place of those of `sampling`. `cache=False` recomputes every pass from the
     start and gives the same tokens, slowly.
+
+    >>> model = sl.load("demo")
+    >>> made = sl.generate(model, ["The film was", "I"], temperature=0, max_new_tokens=8)
+    >>> len(made.texts)
+    2
     """
     sampling = sampled_by(sampling, options)
     rows = _rows(model, prompts, n, sampling.max_new_tokens)
@@ -158,6 +163,11 @@ def prompted_pairs(
     """Pairs whose responses the model wrote under `instruction` as its system turn.
 
     A question is text, or a conversation (or list of messages) without a system turn.
+
+    >>> model = sl.load("demo")
+    >>> pairs = sl.prompted_pairs(model, ["How was it?"], "Be positive.", max_new_tokens=8)
+    >>> pairs[0].prompted.system, pairs[0].plain.system
+    ('Be positive.', None)
     """
     asked = [as_question(question) for question in questions]
     written = generate(
@@ -204,24 +214,52 @@ def responses(
     Each is what `generate(model, asked[i], seed=seeds[i], max_new_tokens=...)` writes for it alone,
     but for the rounding of a padded batch: rows of like lengths are written together.
     """
-    sampling, ends = Sampling(max_new_tokens), end_tokens(model)
+    written = written_alone(
+        model,
+        asked,
+        seeds,
+        sampling=Sampling(max_new_tokens),
+        batch_size=batch_size,
+        progress=progress,
+    )
+    ends = end_tokens(model)
+    return [tuple(token for token in one.ids if token not in ends) for one in written]
+
+
+def written_alone(
+    model: HookedModel,
+    asked: Sequence[Prompt],
+    seeds: Sequence[int],
+    steering: Steering | None = None,
+    *,
+    sampling: Sampling,
+    batch_size: int = 32,
+    progress: bool = False,
+) -> list[Written]:
+    """What the model writes to each prompt, as if it were the only one, with a seed each.
+
+    Each is what `generate(model, asked[i], steering, sampling=sampling, seed=seeds[i])` writes for
+    it alone, but for the rounding of a padded batch: rows of like lengths are written together.
+    """
     rows = [
-        replace(_rows(model, [one], 1, max_new_tokens)[0], seed=seed)
+        replace(_rows(model, [one], 1, sampling.max_new_tokens)[0], seed=seed)
         for one, seed in zip(asked, seeds, strict=True)
     ]
-    stops = Stops.of(model, ends, ())
-    written = [Written(model.tokenizer, stops, max_new_tokens) for _ in rows]
+    stops = Stops.of(model, end_tokens(model), sampling.stop)
+    written = [Written(model.tokenizer, stops, sampling.max_new_tokens) for _ in rows]
     order = sorted(range(len(rows)), key=lambda number: len(rows[number].encoded.ids))
     lengths = [len(rows[number].encoded.ids) for number in order]
-    with progress_bar(len(rows), "responses", "text", shown=progress) as bar:
+    shown = progress_bar(len(rows), "responses", "text", shown=progress)
+    with watching() as watch, shown as bar:
         for places in batches(model, lengths, batch_size):
             numbers = [order[place] for place in places]
             some, texts = [rows[n] for n in numbers], [written[n] for n in numbers]
-            for step in _steps(model, some, None, sampling, texts, True):
-                for row, token in step.items():
-                    texts[row].take(token)
-                    bar.update(texts[row].over)
-    return [tuple(token for token in one.ids if token not in ends) for one in written]
+            with running(model, steering, watch) as run:
+                for step in _steps(model, some, run, sampling, texts, True):
+                    for row, token in step.items():
+                        texts[row].take(token)
+                        bar.update(texts[row].over)
+    return written
 
 
 @dataclass(frozen=True)

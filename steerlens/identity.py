@@ -74,17 +74,36 @@ class ModelIdentity:
 
 
 @dataclass(frozen=True)
+class Imported:
+    """What another tool's file or object was read as, in words, and how its numbers were taken.
+
+    `index` says what a number of the file means ("k is the output of block k"), `norm` whether the
+    vectors have length 1 ("unit") or which lengths ("raw, 0.8 to 12.4"), `measured` where they were
+    measured as far as that is known, `note` what else the file says.
+    """
+
+    format: str
+    source: str
+    index: str
+    norm: str
+    measured: str = "not recorded"
+    note: str = ""
+
+
+@dataclass(frozen=True)
 class Origin:
     """What a steering was fitted on: the model, the seed, and a digest of the token ids.
 
     `moved_from` names the model it was fitted on, where that is not `model` but the same one in
-    another precision.
+    another precision. `imported` says which parts of it are another tool's: then `model` is the
+    model that the reader of the file gave, which the file itself does not name.
     """
 
     model: ModelIdentity
     seed: int | None = None
     data: str = ""
     moved_from: str = ""
+    imported: tuple[Imported, ...] = ()
 
 
 def identity_of(model: HookedModel) -> ModelIdentity:
@@ -159,7 +178,10 @@ def joint_origin(first: Origin | None, second: Origin | None) -> Origin | None:
             "same model."
         )
     moved = dict.fromkeys(one.moved_from for one in (first, second) if one.moved_from)
-    return first if first == second else Origin(first.model, moved_from="; ".join(moved))
+    if first == second:
+        return first
+    imported = tuple(dict.fromkeys(first.imported + second.imported))
+    return Origin(first.model, moved_from="; ".join(moved), imported=imported)
 
 
 def differences(first: ModelIdentity, second: ModelIdentity) -> str:

@@ -1,6 +1,9 @@
-"""Pairs in JSON Lines files: one object a line, a bad line named by its number."""
+"""Pairs in JSON Lines files: one object a line, a bad line named by its number.
 
-import json
+The path `-` is standard input.
+"""
+
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -8,6 +11,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from steerlens.conversations import Conversation
+from steerlens.parsing import (
+    STANDARD_INPUT,
+    each_once,
+    few,
+    parse_json,
+    require_whole_characters,
+    short,
+    text_of_input,
+)
 from steerlens.prompts import PromptPair
 
 Row = TypeVar("Row")
@@ -39,7 +51,7 @@ def read_labelled_pairs(
 
     Every line has a "label", or none has; a line with a label has its response.
     """
-    rows = _read(path, _labelled_pair)
+    rows = _read(path, labelled_pair)
     labels = [label for _, label in rows if label is not None]
     if labels and len(labels) < len(rows):
         raise ValueError(
@@ -55,7 +67,7 @@ def read_contrasts(path: str | Path) -> tuple[list[str | Conversation], list[str
     Each side is a string, {"user", "system", "response"}, the last two optional, or a list of
     messages, [{"role", "content"}, ...].
     """
-    rows = _read(path, lambda row: (_side(row, "positive"), _side(row, "negative")))
+    rows = _read(path, lambda row: (side_of(row, "positive"), side_of(row, "negative")))
     return [positive for positive, _ in rows], [negative for _, negative in rows]
 
 
@@ -65,49 +77,51 @@ def read_wishes(path: str | Path) -> tuple[list[str | Conversation], list[dict[s
     A prompt is a string, {"user", "system"} or a list of messages; a token is named by its text, as
     " good".
     """
-    rows = _read(path, _wish)
+    rows = _read(path, wish_of)
     return [prompt for prompt, _ in rows], [wish for _, wish in rows]
+
+
+def read_prompts(path: str | Path) -> list[str | Conversation]:
+    """Prompts, each with its response where it has one.
+
+    A line is {"user", "system", "response"}, the last two optional, {"messages": [...]}, or
+    {"prompt"}: text that no template is put around, or such an object or list.
+    """
+    return _read(path, _one_prompt)
 
 
 def _read(path: str | Path, parse: Callable[[dict[str, Any]], Row]) -> list[Row]:
     path = Path(path)
-    if not path.is_file():
+    if path != STANDARD_INPUT and (not path.exists() or path.is_dir()):
         raise FileNotFoundError(f"There is no file {path}. It should hold one JSON object a line.")
+    name = "standard input" if path == STANDARD_INPUT else path
     rows = []
     for number, line in _lines(path):
         try:
-            row = json.loads(line, object_pairs_hook=_each_once)
+            row = parse_json(line, each_once)
             if not isinstance(row, dict):
                 raise ValueError(f"a {type(row).__name__}, not an object")
+            require_whole_characters(row, line)
             rows.append(parse(row))
         except (ValueError, TypeError) as error:
             raise ValueError(
-                f"{path}, line {number}: {error}. One JSON object a line, please."
+                f"{name}, line {number}: {error}. One JSON object a line, please."
             ) from error
     if not rows:
-        raise ValueError(f"{path} is empty. It should hold one JSON object a line.")
+        raise ValueError(f"{name} is empty. It should hold one JSON object a line.")
     return rows
-
-
-def _each_once(fields: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(fields)
-    if len(found) < len(fields):
-        names = [name for name, _ in fields]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        raise ValueError(f"the field {twice[0]!r} is there twice")
-    return found
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """Every line that is not blank, with its number."""
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), start=1):
+    for number, line in enumerate(re.split(r"\r?\n", text_of_input(path)), start=1):
         if line.strip():
             yield number, line
 
 
 def _field(row: dict[str, Any], name: str) -> Any:
     if name not in row:
-        raise ValueError(f"the field {name!r} is missing (found: {', '.join(row) or 'none'})")
+        raise ValueError(f"the field {name!r} is missing (found: {few(row) or 'none'})")
     return row[name]
 
 
@@ -121,7 +135,8 @@ def _text(row: dict[str, Any], name: str) -> str:
 def _require_known(row: dict[str, Any], known: set[str], what: str) -> None:
     unknown = set(row) - known
     if unknown:
-        raise ValueError(f"{what} has unknown fields: {', '.join(sorted(unknown))}")
+        fields = "1 unknown field" if len(unknown) == 1 else f"{len(unknown)} unknown fields"
+        raise ValueError(f"{what} has {fields}: {few(unknown)}")
 
 
 def _prompt_pair(
@@ -145,6 +160,8 @@ def _prompt_pair(
 def _asked(row: dict[str, Any], system_optional: bool) -> Conversation:
     """The conversation of a line, with its response, if any."""
     asked = _turns(row, system_optional)
+    if "response" in row:
+        _text(row, "response")  # null is no text, and no sign that the model is to answer
     if row.get("response") and asked.response:
         raise ValueError(
             "the last message is the assistant's, and so the response; there is a 'response' too"
@@ -171,7 +188,7 @@ def _turns(row: dict[str, Any], system_optional: bool) -> Conversation:
 
 def _conversation(value: Any, name: str) -> Conversation:
     if not isinstance(value, list):
-        raise ValueError(f"the field {name!r} must be a list of messages; found {value!r}")
+        raise ValueError(f"the field {name!r} must be a list of messages; found {short(value)}")
     return Conversation.of(value)
 
 
@@ -181,27 +198,38 @@ def _prompt(row: dict[str, Any], name: str) -> str | Conversation:
     return value if isinstance(value, str) else _conversation(value, name)
 
 
-def _labelled_pair(row: dict[str, Any]) -> tuple[PromptPair | Conversation, float | None]:
+def labelled_pair(row: dict[str, Any]) -> tuple[PromptPair | Conversation, float | None]:
+    """The pair of a line and its label; ValueError where a field is missing or no such value."""
     label = row.get("label")
     pair = _prompt_pair({name: value for name, value in row.items() if name != "label"})
     if "label" not in row:
         return pair, None
     if isinstance(label, bool) or not isinstance(label, int | float) or not 0 <= label <= 1:
-        raise ValueError(f"the field 'label' must be a number from 0 to 1; found {label!r}")
+        raise ValueError(f"the field 'label' must be a number from 0 to 1; found {short(label)}")
     if isinstance(pair, Conversation):
         raise ValueError("the field 'label' judges a response, and the line has no 'response'")
     return pair, float(label)
 
 
-def _wish(row: dict[str, Any]) -> tuple[str | Conversation, dict[str, float]]:
+def wish_of(row: dict[str, Any]) -> tuple[str | Conversation, dict[str, float]]:
+    """The prompt of a line, and how often each option should come next."""
     _require_known(row, {"prompt", "options"}, "the line")
     wish = _field(row, "options")
     if not isinstance(wish, dict):
-        raise ValueError(f"the field 'options' must be {{token: probability}}; found {wish!r}")
-    return _side(row, "prompt"), wish
+        raise ValueError(f"the field 'options' must be {{token: probability}}; found {short(wish)}")
+    return side_of(row, "prompt"), wish
 
 
-def _side(row: dict[str, Any], name: str) -> str | Conversation:
+def _one_prompt(row: dict[str, Any]) -> str | Conversation:
+    for name in ("prompt", "messages"):
+        if name in row:
+            _require_known(row, {name}, f"a line with {name!r}")
+            return side_of(row, "prompt") if name == "prompt" else _conversation(row[name], name)
+    return side_of({"prompt": row}, "prompt")
+
+
+def side_of(row: dict[str, Any], name: str) -> str | Conversation:
+    """One side of a contrast: text, a conversation object, or a list of messages."""
     value = _field(row, name)
     if isinstance(value, str):
         return value

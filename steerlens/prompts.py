@@ -25,6 +25,7 @@ from steerlens.conversations import (
 )
 from steerlens.identity import context_length, device_of
 from steerlens.pieces import pieces
+from steerlens.runtime.turns import tokenizer_in_turn
 from steerlens.scopes import Context, Window
 from steerlens.templates import PLAIN, tokenizer_of
 from steerlens.types import HookedModel, Tokens
@@ -192,10 +193,16 @@ def continuation(model: HookedModel, row: Encoded, text: str) -> tuple[int, ...]
     return continued(tokenizer, [context], text)
 
 
+@tokenizer_in_turn
 def encode(model: HookedModel, prompt: Prompt, *, bare: bool = False) -> Encoded:
     """One prompt as token ids with spans.
 
     `bare` leaves the system turn out that the chat template gives a conversation by itself.
+
+    >>> model = sl.load("demo")
+    >>> row = sl.encode(model, sl.Conversation("How was it?", response="Good."))
+    >>> model.tokenizer.decode(row.ids)
+    '<|bos|><|user|>How was it?<|end|><|assistant|>Good.'
     """
     if isinstance(prompt, Encoded):
         row = prompt
@@ -214,11 +221,15 @@ def encode(model: HookedModel, prompt: Prompt, *, bare: bool = False) -> Encoded
     return row
 
 
+class TooManyTokens(ValueError):
+    """A text that the model's context does not hold; the message says by how much."""
+
+
 def require_context(model: HookedModel, length: int) -> None:
-    """Raise ValueError if `length` tokens do not fit into the model's context."""
+    """Raise TooManyTokens, a ValueError, if `length` tokens do not fit into the model's context."""
     most = context_length(model)
     if most is not None and length > most:
-        raise ValueError(
+        raise TooManyTokens(
             f"{length} tokens are asked for, but this model's context holds {most}. "
             "Shorten the prompt, or lower max_new_tokens."
         )
@@ -235,6 +246,7 @@ def require_fitting(model: HookedModel, ids: Sequence[int]) -> None:
         )
 
 
+@tokenizer_in_turn
 def encode_pair(
     model: HookedModel, pair: PromptPair, *, bare: bool = False
 ) -> tuple[Encoded, Encoded]:

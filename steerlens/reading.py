@@ -1,10 +1,11 @@
-"""Steerings out of files, those of earlier versions too. Knows every method, so it stands on top.
+"""Steerings out of files, those of earlier versions and of other tools too.
+
+Knows every method, so it stands on top.
 
 A file is checked to be whole, ours, and for the model at hand before anything is built from it, and
 only classes that were declared saveable are built.
 """
 
-import json
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
@@ -13,33 +14,67 @@ from typing import Any
 
 from torch import Tensor
 
+import steerlens.interchange.sae  # registers its gate as saveable
 import steerlens.methods  # noqa: F401  registers every method as saveable
+from steerlens.digests import digest_over
 from steerlens.identity import (
+    Imported,
     ModelIdentity,
     Origin,
     differences,
     identity_of,
     is_fingerprint_of,
 )
-from steerlens.saving import FORMAT, KEY, SAVEABLE, digest_over, require_placeable
+from steerlens.interchange.opening import kind_of
+from steerlens.interchange.placing import read_foreign
+from steerlens.parsing import few, parse_json
+from steerlens.saving import FORMAT, KEY, SAVEABLE, require_placeable
+from steerlens.sites import Sites
 from steerlens.steering import Steering
+from steerlens.trees import Tree, require_header, require_values
 from steerlens.types import HookedModel, SteeringWarning
-
-Tree = Any
-"""JSON: numbers, text, and dictionaries with "class" and "fields", with "tuple", or "tensor"."""
 
 
 def load_steering(
-    path: str | Path, model: HookedModel, *, fitted_on: HookedModel | str | None = None
+    path: str | Path | object,
+    model: HookedModel,
+    *,
+    fitted_on: HookedModel | str | None = None,
+    sites: Sites | None = None,
+    convention: str | None = None,
+    concept: int | None = None,
+    strength: float | None = None,
 ) -> Steering:
     """Read a steering and check that it belongs to `model` (by fingerprint, not by name).
 
     A steering of the same model in another precision, such as one fitted on a quantised copy, is
     refused unless `fitted_on` names the model that it was fitted on (or is that model): then both
     are compared, and a SteeringWarning says how far apart they are.
+
+    Vectors of other tools are read too (docs/interchange.md says which), from their files or their
+    objects, and are added at every token. They name no model, so that `model` fits is the caller's
+    word; their width and layers are checked. What such a file does not say is given: `sites`, the
+    layers that are steered; `convention`, whether a number k is the output of block k ("block") or
+    of block k - 1 ("hidden_states"); `concept`, the row of AxBench's weights; `strength`, a factor.
+    A file that leaves one open is a ValueError that says which. No pickle is ever run.
+
+    >>> model = sl.load("demo")
+    >>> caa = sl.CAA.fit(model, (["I loved it"], ["I hated it"]), 3).steering
+    >>> sl.load_steering(caa.save("caa.safetensors"), model).sites
+    (Site(layer=3, stream='resid_post'),)
     """
+    if not isinstance(path, str | Path) or is_foreign(path):
+        return read_foreign(
+            path, model, sites=sites, convention=convention, concept=concept, strength=strength
+        )
     header, tensors = read_file(path)
-    steering = _from_tree(upgraded(header["steering"]), tensors, Path(path))
+    given = {"sites": sites, "convention": convention, "concept": concept, "strength": strength}
+    if beyond := [name for name, value in given.items() if value is not None]:
+        raise ValueError(
+            f"{path} is a steering of steerlens, which says itself what {', '.join(beyond)} would. "
+            "Leave that out; for another strength write 2.0 * steering."
+        )
+    steering = _steering_of(header, tensors, Path(path))
     if header["origin"] is not None:
         origin = _origin(header["origin"])
         saved, here = origin.model, identity_of(model)
@@ -53,6 +88,59 @@ def load_steering(
         steering = replace(steering, origin=origin)
     require_placeable(steering.placed, model)
     return steering
+
+
+def read_steering(path: str | Path) -> Steering:
+    """The steering of a file and its origin, without the model that it is for.
+
+    Nothing is checked against a model: to steer with it, `load_steering` it.
+    """
+    header, tensors = read_file(path)
+    steering = _steering_of(header, tensors, Path(path))
+    origin = header["origin"]
+    return steering if origin is None else replace(steering, origin=_origin(origin))
+
+
+def _steering_of(header: Mapping[str, Any], tensors: Mapping[str, Tensor], path: Path) -> Steering:
+    """The steering of a file that is whole; ValueError where that is none that can be."""
+    try:
+        found = _from_tree(upgraded(header["steering"]), tensors, path)
+        if not isinstance(found, Steering):
+            raise ValueError(f"it holds a {type(found).__name__} and no steering")
+    except Unknown as error:
+        raise ValueError(str(error)) from None
+    except BUILDING as error:
+        said = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+        said = "it is nested too deeply" if isinstance(error, RecursionError) else said
+        raise ValueError(
+            f"{path} holds no steering that can be used ({said.rstrip('.')}). Use the original, or "
+            "fit it again."
+        ) from error
+    return found
+
+
+PLAIN = {
+    "torch.bool",
+    *(f"torch.{kind}" for kind in ("float16", "bfloat16", "float32", "float64")),
+    *(f"torch.{kind}" for kind in ("uint8", "int8", "int16", "int32", "int64")),
+}
+"""The kinds of numbers that a steering may hold."""
+BUILDING = (
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    AttributeError,
+    AssertionError,
+    OverflowError,
+    RuntimeError,
+    RecursionError,
+)
+"""What building a steer of values that do not belong there may raise."""
+
+
+class Unknown(ValueError):
+    """A class or a field that this version does not know; the message says what to do."""
 
 
 def _another_model(path: str | Path, saved: ModelIdentity, here: ModelIdentity) -> str:
@@ -105,6 +193,23 @@ def _moved(
     return replace(origin, model=here, moved_from=f"{first} ({saved.fingerprint})")
 
 
+def is_foreign(path: str | Path) -> bool:
+    """Whether a file is another tool's: of another kind, or safetensors without our entry."""
+    from safetensors import SafetensorError, safe_open
+
+    path = Path(path)
+    if path.is_dir():
+        return True
+    kind = kind_of(path) if path.is_file() else ""
+    if kind != "safetensors":
+        return kind != ""
+    try:
+        with safe_open(path, "pt") as file:
+            return KEY not in (file.metadata() or {})
+    except (SafetensorError, OSError, ValueError, RuntimeError):
+        return False  # a damaged one, which `read_file` tells of
+
+
 def read_file(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The JSON header and the tensors of a steering file, checked to be whole and ours."""
     from safetensors import SafetensorError, safe_open
@@ -116,15 +221,21 @@ def read_file(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         with safe_open(path, "pt") as file:
             text = (file.metadata() or {}).get(KEY)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         raise ValueError(
             f"{path} is damaged or is no safetensors file ({error}). Copy it again from where it "
-            "was saved. Pickle files (.pt, .pkl) are never opened."
+            "was saved. Of pickles (.pt) tensors alone are read, .pkl is never opened."
         ) from error
     if text is None:
         raise ValueError(
             f"{path} is a safetensors file, but not a steering: its metadata has no {KEY!r} entry. "
             "steering.save(path) makes one."
+        )
+    odd = {str(tensor.dtype) for tensor in tensors.values()} - PLAIN
+    if odd:
+        raise ValueError(
+            f"{path} holds numbers of the kind {', '.join(sorted(odd))}, which no steering does. "
+            "Use the original."
         )
     header = _header(path, text)
     if header["digest"] != digest_over({k: v for k, v in header.items() if k != "digest"}, tensors):
@@ -132,13 +243,18 @@ def read_file(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             f"{path} was changed after it was saved: its contents do not match its digest. Use the "
             "original, or save it anew from Python."
         )
+    try:
+        require_header(header, tensors)
+    except (ValueError, RecursionError) as error:
+        said = "nested too deeply" if isinstance(error, RecursionError) else error
+        raise ValueError(f"{path} holds no steering ({said}). Use the original.") from error
     return header, tensors
 
 
 def _header(path: Path, text: str) -> dict[str, Any]:
     try:
-        header = json.loads(text)
-    except json.JSONDecodeError as error:
+        header = parse_json(text)
+    except ValueError as error:
         raise ValueError(
             f"{path}: its metadata is not JSON ({error}). Use the original."
         ) from error
@@ -157,7 +273,8 @@ def _header(path: Path, text: str) -> dict[str, Any]:
 
 def _origin(saved: dict[str, Any]) -> Origin:
     moved = saved.get("moved_from", "")
-    return Origin(ModelIdentity(**saved["model"]), saved["seed"], saved["data"], moved)
+    imported = tuple(Imported(**part) for part in saved.get("imported", []))
+    return Origin(ModelIdentity(**saved["model"]), saved["seed"], saved["data"], moved, imported)
 
 
 def _from_tree(tree: Tree, tensors: Mapping[str, Tensor], path: Path) -> Any:
@@ -169,17 +286,18 @@ def _from_tree(tree: Tree, tensors: Mapping[str, Tensor], path: Path) -> Any:
         return tuple(_from_tree(item, tensors, path) for item in tree["tuple"])
     build: Callable[..., Any] | None = SAVEABLE.get(tree["class"])
     if build is None:
-        raise ValueError(
+        raise Unknown(
             f"{path} holds a {tree['class']!r}, which this steerlens does not know: "
             f"{', '.join(sorted(SAVEABLE))}. Import the module that defines it, or upgrade."
         )
     values = {name: _from_tree(item, tensors, path) for name, item in tree["fields"].items()}
     unknown = set(values) - {item.name for item in fields(build)}
     if unknown:
-        raise ValueError(
-            f"{path} gives {tree['class']} {', '.join(sorted(unknown))}, which this steerlens does "
+        raise Unknown(
+            f"{path} gives {tree['class']} {few(unknown)}, which this steerlens does "
             "not know. It was saved by a newer one: upgrade."
         )
+    require_values(build, values)
     return build(**values)
 
 

@@ -26,6 +26,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from steerlens.checks import require_seed
 from steerlens.types import converting, whole_number
 
 COLDEST = 1e-6
@@ -71,6 +72,9 @@ class Sampling:
     is one string or several that end a completion: its text ends before the first of them, its
     tokens with the one that completed it. A string that is a special token's own text ends it as
     the end token does.
+
+    >>> sl.Sampling(max_new_tokens=20, temperature=0.7, stop="The end").stop
+    ('The end',)
     """
 
     max_new_tokens: int = 64
@@ -94,8 +98,7 @@ class Sampling:
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p must be above 0 and at most 1; found {self.top_p}.")
         _require_number("frequency_penalty", self.frequency_penalty, "finite")
-        if whole_number(self.seed) is None:
-            raise ValueError(f"seed must be a whole number; found {self.seed!r}.")
+        require_seed(self.seed)
         if self.top_k is not None:
             _require_count("top_k", self.top_k, 0)
         _require_number("min_p", self.min_p, "a number from 0 (off) to 1")
@@ -166,8 +169,9 @@ def choose(
     if sampling.temperature == 0:
         return scores.argmax(dim=1)
     if sampling.temperature < COLDEST:
-        # The quotient may be too large for a float; what counts is the distance to the largest.
-        scores = scores - scores.max(dim=1, keepdim=True).values
+        # The quotient may be too large for a float; what counts is the distance to the largest. In
+        # single precision the temperature itself may be 0, and 0 over 0 is no number.
+        scores = (scores - scores.max(dim=1, keepdim=True).values).double()
     penalised = scores / sampling.temperature
     if counts is not None:
         penalised = penalised - sampling.frequency_penalty * counts

@@ -5,11 +5,8 @@ tensors into the safetensors body, and a digest over both tells a damaged file. 
 `SAVEABLE` are ever built from a file; `reading.py` does that.
 """
 
-import hashlib
 import importlib.metadata
 import json
-import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from numbers import Integral, Real
@@ -19,10 +16,12 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 from torch import Tensor
 
 from steerlens.combinators import Chain, Only, Scaled, When
-from steerlens.identity import Origin, bytes_of, differences, is_fingerprint_of, origin_of
+from steerlens.digests import digest_over
+from steerlens.identity import Origin, differences, is_fingerprint_of, origin_of
 from steerlens.scopes import Combined, Listed, Marked, Scope
 from steerlens.sites import Site, require_fit, require_site
 from steerlens.types import HookedModel
+from steerlens.whole import write_whole
 
 FORMAT = 1
 KEY = "steerlens"
@@ -101,7 +100,7 @@ def write_steering(steering: Placing, path: str | Path, model: HookedModel | Non
 def _written(origin: Origin) -> dict[str, Any]:
     """The origin as JSON, without the fields that say nothing: older versions do not know them."""
     tree = asdict(origin)
-    for entries, name in ((tree, "moved_from"), (tree["model"], "made_of")):
+    for entries, name in ((tree, "moved_from"), (tree, "imported"), (tree["model"], "made_of")):
         if not entries[name]:
             del entries[name]
     return tree
@@ -139,48 +138,10 @@ def _origin_on(model: HookedModel, origin: Origin | None) -> Origin:
     return origin or here
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write to a temporary file beside `path`, then rename: the old file or the new, never half.
-
-    The folder is made where only that is missing, not what is above it.
-    """
-    try:
-        if not path.absolute().parent.exists():
-            path.absolute().parent.mkdir(exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    except OSError as error:
-        raise OSError(
-            f"Cannot write {path}: {error.strerror or error}. Choose a folder that exists and is "
-            "writable."
-        ) from error
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except OSError as error:
-        raise OSError(
-            f"Cannot write {path}: {error.strerror or error}. Nothing was left behind. Choose the "
-            "path of a file, on a disk with space."
-        ) from error
-    finally:
-        Path(name).unlink(missing_ok=True)
-
-
 def digest_of(steer: object) -> str:
     """A digest of a steer's or a steering's classes, numbers and tensors, if it can be saved."""
     body = Body()
     return digest_over({"steering": _to_tree(steer, body)}, body.tensors)[:16]
-
-
-def digest_over(header: dict[str, Any], tensors: dict[str, Tensor]) -> str:
-    """A digest of metadata and tensors."""
-    digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(bytes_of(tensor))
-    return digest.hexdigest()
 
 
 def _to_tree(value: Any, body: Body) -> Any:

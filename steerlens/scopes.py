@@ -213,7 +213,11 @@ class Combined(Scope):
     of: tuple[Scope, ...] = ()
 
     def __post_init__(self) -> None:
-        assert self.name in ("|", "&", "~")
+        needed = {"|": 2, "&": 2, "~": 1}.get(self.name)
+        if needed != len(self.of):
+            raise ValueError(
+                f"{self.name!r} of {len(self.of)} scopes is none: a | b, a & b and ~a are."
+            )
 
     def inside(self, window: Window) -> Where:
         first, *others = (scope.where(window) for scope in self.of)
@@ -406,6 +410,11 @@ def positions(start: Any = None, stop: SupportsIndex | None = None) -> Scope:
     from the end of the prompt: -1 is the last prompt token, whatever follows it. So `positions(-3)`
     is the last three prompt tokens and all that is generated; `last_k(3)` ends with the prompt.
     What a shorter prompt lacks is left out.
+
+    >>> model = sl.load("demo")
+    >>> _, window = sl.batch(model, ["The film was long"])
+    >>> sl.positions(1, 3).where(window).int()
+    tensor([[0, 1, 1, 0, 0]], dtype=torch.int32)
     """
     if start is None or whole_number(start) is not None or not hasattr(start, "__iter__"):
         ends = (None if end is None else _position(end) for end in (start, stop))
@@ -420,7 +429,12 @@ def positions(start: Any = None, stop: SupportsIndex | None = None) -> Scope:
 
 
 def last_k(k: SupportsIndex) -> Scope:
-    """The last `k` prompt tokens; all of a shorter prompt."""
+    """The last `k` prompt tokens; all of a shorter prompt.
+
+    >>> _, window = sl.batch(sl.load("demo"), ["The film was long"])
+    >>> sl.last_k(2).where(window).int()
+    tensor([[0, 0, 0, 1, 1]], dtype=torch.int32)
+    """
     number = whole_number(k)
     if number is None or number < 1:
         raise ValueError(f"last_k(k) holds the last k prompt tokens, 1 or more; found {k!r}.")

@@ -1,17 +1,21 @@
 """Where in the model: `Site` names a hook point."""
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Any, Literal, SupportsIndex, TypeAlias, TypeVar, get_args
 
+from jaxtyping import Float
 from torch import Tensor
 
 from steerlens.combinators import parts
 from steerlens.types import HookedModel, converting, whole_number
 
-Stream = Literal["resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out"]
+Stream = Literal["resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "z"]
+RESIDUAL: tuple[Stream, ...] = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
+"""The streams that are the residual stream, or are added to it: [batch, pos, d_model]."""
+Act = Callable[..., Any]
 Value = TypeVar("Value")
 
 
@@ -21,8 +25,15 @@ class Site:
     """A stream of the residual at one layer. Layers count from 0, or from the end: -1 is the last.
 
     `resid_pre` is the input of the block, `resid_post` its output; ActAdd reads and writes the
-    first, almost every other method the second. A layer that counts from the end becomes one that
-    counts from 0 where the model is known: in every fit, on every run and in every file.
+    first, almost every other method the second. `z` is what the attention heads found, before their
+    output matrix: one head beside the other, [batch, pos, n_heads * d_head]. A layer that counts
+    from the end becomes one that counts from 0 where the model is known: in every fit, on every run
+    and in every file.
+
+    >>> sl.Site(3).hook_name
+    'blocks.3.hook_resid_post'
+    >>> sl.Site(-1).on(sl.load("demo"))
+    Site(layer=5, stream='resid_post')
     """
 
     layer: int
@@ -50,7 +61,16 @@ class Site:
                 f"{self!r} counts layers from the end, so where it is depends on the model: "
                 "steering.on(model), or site.on(model), is the same on that model."
             )
-        return f"blocks.{self.layer}.hook_{self.stream}"
+        inside = "attn." if self.stream == "z" else ""
+        return f"blocks.{self.layer}.{inside}hook_{self.stream}"
+
+    def hook(self, act: Act) -> tuple[str, Act]:
+        """`act` as an entry of `fwd_hooks` at this site.
+
+        TransformerLens gives z as [batch, pos, head, d_head]; `act` sees, and returns, the heads
+        one beside the other.
+        """
+        return self.hook_name, beside(act) if self.stream == "z" else act
 
     def on(self, model: HookedModel) -> "Site":
         """The same site with its layer counted from 0; ValueError if the model has fewer layers."""
@@ -124,11 +144,34 @@ def by_site(
     return found
 
 
+def beside(act: Act) -> Act:
+    """`act` on heads one beside the other, for a hook point that has an axis for them."""
+
+    def of_heads(z: Float[Tensor, "batch pos ..."], hook: Any = None) -> Any:
+        acted = act(z.flatten(start_dim=2), hook)
+        return None if acted is None else acted.reshape(z.shape)
+
+    return of_heads
+
+
+def width_of(model: HookedModel, site: Site) -> int:
+    """How many numbers an activation has at a site: d_model, or n_heads * d_head at z."""
+    cfg = model.cfg
+    return cfg.n_heads * cfg.d_head if site.stream == "z" else cfg.d_model
+
+
 def require_site(model: HookedModel, site: Site) -> None:
     """Raise ValueError if `model` lacks the hook point (TransformerBridge 3.x would ignore it)."""
     names, site = model.hook_dict, site.on(model)
     if site.hook_name in names:
         return
+    if site.stream == "z" and site.layer < model.cfg.n_layers:
+        raise ValueError(
+            f"{site!r} names the hook point {site.hook_name!r}, which this model does not have: "
+            "its layers have no attention heads, or compute them where no hook can be put. Load it "
+            f'with backend="hooked", or steer Site({site.layer}, "attn_out"), what the heads add '
+            "together."
+        )
     near = difflib.get_close_matches(site.hook_name, names, n=3, cutoff=0.0)
     raise ValueError(
         f"{site!r} names the hook point {site.hook_name!r}, which this model does not have (it has "
@@ -168,11 +211,25 @@ def require_own_site(site: Site, steer: object) -> None:
 
 
 def require_fit(model: HookedModel, site: Site, steer: object) -> None:
-    """Raise ValueError if a part of `steer` has another width than the model's residual stream."""
+    """Raise ValueError if a part of `steer` has another width than the activations at the site."""
     for part in parts(steer):
-        width = getattr(part, "d_model", None)
-        if width is not None and width != model.cfg.d_model:
+        # What a condition reads at another site is as wide as that.
+        width, place = getattr(part, "d_model", None), getattr(part, "read_at", site)
+        there = width_of(model, place)
+        if width is not None and width != there:
+            what = "d_model" if place.stream != "z" else "n_heads * d_head ="
             raise ValueError(
-                f"{type(part).__name__} at {site} has d_model {width}, this model has d_model "
-                f"{model.cfg.d_model}. It was made for another model: fit it again on this one."
+                f"{type(part).__name__} at {site} has d_model {width}, this model has {what} "
+                f"{there}. It was made for another model: fit it again on this one."
             )
+        heads = getattr(part, "heads", None)
+        if heads is not None and (site.stream != "z" or tuple(heads) != _heads(model)):
+            raise ValueError(
+                f"{type(part).__name__} is for {heads[0]} heads of {heads[1]} numbers and would be "
+                f"placed at {site} of a model with {_heads(model)[0]} of {_heads(model)[1]}. Place "
+                f'it at Site({site.layer}, "z") of the model that it was fitted on.'
+            )
+
+
+def _heads(model: HookedModel) -> tuple[int, int]:
+    return model.cfg.n_heads, model.cfg.d_head

@@ -13,7 +13,10 @@ import torch
 
 from steerlens.checks import require_steer
 from steerlens.combinators import Only, Scaled, bind, masked, needs_run, on_device, positional
+from steerlens.explaining import LARGE, Explanation, explained
 from steerlens.identity import Origin, joint_origin
+from steerlens.interchange.export import Exported, export
+from steerlens.prompts import Prompts
 from steerlens.runtime.hooks import applied, renewed
 from steerlens.saving import saveable, write_steering
 from steerlens.scopes import Scope, Window
@@ -24,7 +27,12 @@ from steerlens.types import HookedModel, Steer
 @saveable
 @dataclass(frozen=True, eq=False)
 class Steering:
-    """Steers at sites; the first placed acts first. `origin` says what it was fitted on."""
+    """Steers at sites; the first placed acts first. `origin` says what it was fitted on.
+
+    >>> louder = sl.at([2, 3], lambda activation, hook=None: 1.1 * activation)
+    >>> (0.5 * louder - sl.at(5, louder.placed[0][1]).only(sl.response)).sites[-1]
+    Site(layer=5, stream='resid_post')
+    """
 
     placed: tuple[tuple[Site, Steer], ...]
     origin: Origin | None = None
@@ -110,11 +118,11 @@ class Steering:
         """
         if window is None:
             self._require_position_free()
-            return [(site.hook_name, steer) for site, steer in self.placed]
+            return [site.hook(steer) for site, steer in self.placed]
         here = renewed(window)
         # A window of `batch` knows the model, and so the layers that count from its end.
         placed = self.placed if here.context is None else self.on(here.context.model).placed
-        return [(site.hook_name, masked(bind(steer, here), window.mask)) for site, steer in placed]
+        return [site.hook(masked(bind(steer, here), window.mask)) for site, steer in placed]
 
     def applied(
         self, model: HookedModel, window: Window | None = None
@@ -128,9 +136,31 @@ class Steering:
             self._require_position_free()
         return applied(model, self.placed, window)
 
+    def explain(self, model: HookedModel, prompts: Prompts, *, large: float = LARGE) -> Explanation:
+        """What this would do to these texts: which tokens, how far, and what may be wrong.
+
+        Two passes a text, nothing is written. `large` is the share of an activation's length above
+        which a push counts as a problem.
+
+        >>> model = sl.load("demo")
+        >>> steering = sl.at(3, sl.CAA(10 * torch.ones(192))).only(sl.last)
+        >>> explanation = steering.explain(model, "The film was")
+        >>> explanation.table.query("changed")[["token", "position"]].values.tolist()
+        [[' was', 3]]
+        """
+        return explained(self, model, prompts, large=large)
+
     def save(self, path: str | Path, model: HookedModel | None = None) -> Path:
         """Write to a safetensors file; `model` records which model it is for, if not known yet."""
         return write_steering(self, path, model)
+
+    def export(self, path: str | Path, *, to: str, model: HookedModel, **options: Any) -> Exported:
+        """Write it for another tool (`to="gguf"`, ...); what was written, an `Exported`.
+
+        ExportError, a ValueError, where that tool cannot do what this steering does. The options
+        are those of `steerlens.interchange.export.export`.
+        """
+        return export(self, path, to=to, model=model, **options)
 
     def _require_position_free(self) -> None:
         for site, steer in self.placed:
@@ -144,7 +174,11 @@ class Steering:
 
 
 def at(where: Sites, steer: Steer) -> Steering:
-    """`steer` placed at one site or at each of several; a bare layer means its `resid_post`."""
+    """`steer` placed at one site or at each of several; a bare layer means its `resid_post`.
+
+    >>> sl.at([2, -1], lambda activation, hook=None: 1.1 * activation).sites
+    (Site(layer=2, stream='resid_post'), Site(layer=-1, stream='resid_post'))
+    """
     return Steering(tuple((site, steer) for site in as_sites(where)))
 
 

@@ -13,6 +13,7 @@ from enum import Enum
 from typing import Any, Literal, TypeAlias, get_args
 
 from steerlens.borders import common_head, common_tail, continued, ids_of
+from steerlens.bounded import TooLong, bounded, require_small
 from steerlens.checks import require_choice
 from steerlens.types import HookedModel
 
@@ -123,10 +124,19 @@ def rendered(tokenizer: Any, messages: Sequence[Message]) -> str:
         )
     asks = messages[-1]["role"] == "user"
     arguments = template_of(tokenizer).arguments
+    written = str(tokenizer.chat_template)
+    shape = tuple(message["role"] for message in messages)
+    require_small(written)
     try:
-        return tokenizer.apply_chat_template(
-            list(messages), tokenize=False, add_generation_prompt=asks, **arguments
-        )
+        with bounded(written, shape):
+            return tokenizer.apply_chat_template(
+                list(messages), tokenize=False, add_generation_prompt=asks, **arguments
+            )
+    except TooLong as error:
+        raise ValueError(
+            f"The chat template does not end: {error} for one conversation. Take another: "
+            "steerlens.load(..., template=...)."
+        ) from error
     except Exception as error:  # jinja2 raises whatever the template's author chose
         raise ValueError(
             f"The chat template refused this conversation ({error}). If it has no system role, "

@@ -19,17 +19,23 @@ from tiny_models import D_MODEL, D_VOCAB
 import steerlens
 from steerlens import (
     CAA,
+    CAST,
     CLAS,
+    ICV,
+    ITI,
     PSR,
     ActAdd,
     Angular,
+    BiPO,
     Chain,
     ColdFD,
     ColdKernel,
     Conversation,
+    DirectionalAblation,
     InstructionVector,
     LoReFT,
     Only,
+    PersonaVector,
     ReFTr1,
     Scaled,
     Site,
@@ -38,6 +44,7 @@ from steerlens import (
     Window,
     at,
 )
+from steerlens.methods.cast import PromptCondition
 from steerlens.methods.loreft import orthonormal
 from steerlens.saving import saveable
 
@@ -148,6 +155,19 @@ def _gated(h: oracles.Array, row: Row) -> oracles.Array:
     return oracles.where(h, oracles.caa(h, V64), lambda t: h[t, 0] > 0)
 
 
+THETA = torch.nn.functional.normalize(random(4, 8, seed=6), dim=1)
+SIGMA = torch.tensor([0.5, 0.0, 0.0, 0.3])
+# Of the rows of every batch of the laws, on every model, some are above 0 along it and some below.
+TELLING = random(D_MODEL, seed=26952)
+TELLING64 = TELLING.double().numpy()
+
+
+def cast(above: bool) -> Steering:
+    """CAA on the rows whose prompt's mean is on one side of 0."""
+    condition = PromptCondition(TELLING, 0.0, Site(LAYER), above)
+    return CAST.conditional(at(LAYER, CAA(V)), condition)
+
+
 PRE = Site(LAYER, "resid_pre")
 
 CATALOGUE: dict[str, Entry] = {
@@ -205,6 +225,41 @@ CATALOGUE: dict[str, Entry] = {
         lambda model: at(LAYER, Angular(3 * V, 40.0)),
         lambda h, row: oracles.angular(h, V64, 40.0),
     ),
+    "DirectionalAblation": Entry(
+        "DirectionalAblation",
+        lambda model: at(LAYER, DirectionalAblation(UNIT)),
+        lambda h, row: oracles.ablation(h, UNIT64),
+    ),
+    "DirectionalAblation, everywhere": Entry(
+        "DirectionalAblation",
+        lambda model: DirectionalAblation.everywhere(model, 3 * V),
+        lambda h, row: oracles.ablation(h, UNIT64),
+    ),
+    "ICV": Entry(
+        "ICV",
+        lambda model: at(LAYER, ICV(UNIT, 0.7)),
+        lambda h, row: oracles.icv(h, UNIT64, 0.7),
+    ),
+    "PersonaVector": Entry(
+        "PersonaVector",
+        lambda model: at(LAYER, PersonaVector(V)),
+        lambda h, row: oracles.caa(h, V64),
+    ),
+    **{
+        f"CAST, {side} the threshold": Entry(
+            "CAST",
+            lambda model, side=side: cast(side == "above"),
+            lambda h, row, side=side: oracles.cast(h, row, TELLING64, 0.0, side == "above", V64),
+            positional=True,
+        )
+        for side in ("above", "below")
+    },
+    "ITI": Entry(
+        "ITI",
+        lambda model: at(Site(LAYER, "z"), ITI(THETA, SIGMA, alpha=8.0)),
+        lambda h, row: oracles.iti(h, THETA.double().numpy(), SIGMA.double().numpy(), 8.0),
+    ),
+    "BiPO": Entry("BiPO", lambda model: at(LAYER, BiPO(V)), lambda h, row: oracles.caa(h, V64)),
     "ColdKernel": Entry(
         "ColdKernel",
         lambda model: at(LAYER, ColdKernel(0.3 * MATRIX[:1], eta=-0.8)),

@@ -3,8 +3,9 @@
 from .coherence import Coherence
 from .formats import FormatJudge
 from .likelihood import Likelihood, LikelihoodCoherence, likelihood
-from .linear import ClassJudge, register, sentiment
+from .linear import ClassJudge
 from .protocol import Judge
+from .shipped import register, sentiment
 
 ATTRIBUTES = (
     "positive",
@@ -22,7 +23,11 @@ ATTRIBUTES = (
 
 
 def judge_of(attribute: str) -> ClassJudge | FormatJudge:
-    """The judge of one of the demonstration model's attributes."""
+    """The judge of one of the demonstration model's attributes.
+
+    >>> analysis.judge_of("lowercase")(["all small", "Not Small"])
+    array([100.,   0.])
+    """
     if attribute in ("positive", "negative"):
         return sentiment(attribute)
     if attribute in ("fairytale", "encyclopedia", "review"):

@@ -1,7 +1,8 @@
 """Coherence from 0 to 100: predictable English, not repetitive, made of words.
 
 A text is first brought into a *canonical form*: lower case, no commas, no list dashes, full stops
-for exclamation marks. Little is left of what a format changes, so a format costs little. Then
+for exclamation marks, no emoji (up to one for every five words). Little is left of what a format
+changes, so a format costs little. Then
 
     b = max(l, m, -1/9) + max(r, 0)
     score = clip(90 (1 - (b - b_human) / (b_shuffled - b_human)), 0, 100)
@@ -10,8 +11,8 @@ l  loss: mean over tokens of (loss of the unsteered demonstration model - what h
    register costs at that place), conditioned on a request for the register that the text looks
    like and on "write in lowercase, no commas"; 1 is human text with its tokens shuffled
 r  repetition: share of repeated word pairs and of repeated word quadruples, averaged, in windows
-   of 64 words; in units that make human text whose first 8 words are said again and again as bad
-   as shuffled text
+   of 64 words, or that of repeated runs of 16 words in the whole text if it is more; in units that
+   make human text whose first 8 words are said again and again as bad as shuffled text
 m  malformed: share of characters that belong to no known word; 1 is human text whose words have
    their letters shuffled
 
@@ -26,31 +27,33 @@ encyclopedia articles and fairy tales costs something. Shuffling whole words, wh
 words, costs only about half of the scale. What the demonstration model samples below temperature 1
 is more predictable than what people write, and l is the mean over a text: every tenth word can be
 replaced by a random one before such text scores less (docs/demo_model.md has the table), so compare
-strengths on samples at temperature 1, or on the unclipped parts (`measure`). A text of under ten
-words is scored on little evidence, and only the first 448 tokens of a long one are read.
+strengths on samples at temperature 1, or on the unclipped parts (`measure`). A loop that changes a
+word every time round is seen only if it is shorter than 64 words. A text of under ten words is
+scored on little evidence, and l reads only the first 448 tokens of a long one. Other scripts than
+Latin are no words to it: it warns of them.
 """
 
-import json
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
 
+from steerlens.digests import read_tensors, require_signed
 from steerlens.identity import device_of, fingerprint
 from steerlens.models import load
+from steerlens.parsing import parse_json, text_of_input
 from steerlens.prompts import Conversation, Encoded, encode, stack, with_response
 from steerlens.runtime.forward import logits
 from steerlens.types import HookedModel
 
-from .linear import HERE, as_texts, register_classifier, words_of
+from .domain import FOREIGN, warn_outside
+from .linear import HERE, WORDS, as_texts, register_classifier, words_of
 from .protocol import Prompt, Scores, require_texts
 
 INSTRUCTION = "Write in lowercase. Do not use commas."
@@ -64,35 +67,55 @@ PLACES = (4, 8, 16, 32, 64, 128)
 
 MOST_TOKENS = 448
 WINDOW = 64
+LONG_RUN = 16
+"""Words in a row that people hardly say twice."""
+WORDS_OF_AN_EMOJI = 5
+"""Words to each emoji that costs nothing."""
+EMOJI = re.compile(
+    "[\U0001f1e6-\U0001f1ff]{2}|[\U0001f300-\U0001faff\u2600-\u27bf\u2b05-\u2b55\u231a-\u23ff]"
+    "[\ufe0f\u20e3\U0001f3fb-\U0001f3ff]*(?:\u200d[\U0001f300-\U0001faff\u2600-\u27bf]\ufe0f?)*"
+)
+"""A picture, with what colours it or joins others to it."""
+DOMAIN = (
+    "English prose like film reviews, encyclopedia articles and fairy tales; on other prose it "
+    "compares texts of one kind"
+)
 BATCH = 32
 LOWEST = -1 / 9
 """Where the scale reaches 100."""
 
 
 def canonical(text: str) -> str:
-    """The text in lower case, with neither commas nor list dashes nor exclamation marks."""
+    """The text in lower case, without commas, list dashes, exclamation marks and a few emoji."""
+    text = EMOJI.sub(" ", text, count=max(1, len(words_of(text)) // WORDS_OF_AN_EMOJI))
     text = re.sub(r"^- +", "", text.lower(), flags=re.MULTILINE)
     text = re.sub(r"!+", ".", text.replace(",", " "))
     return re.sub(r"\s+", " ", text).strip()
 
 
 def repetition(text: str) -> float:
-    """Share of repeated pairs and of repeated quadruples of words, averaged.
+    """How much a text repeats nearby, or the share of runs of 16 words that were there before.
+
+    The larger of the two. The runs are counted in the whole text, for loops longer than a window.
+    """
+    return max(repetition_nearby(text), _again(words_of(text), LONG_RUN))
+
+
+def repetition_nearby(text: str) -> float:
+    """Share of repeated pairs and of repeated quadruples of words, averaged; scales are made of it.
 
     Counted in windows of 64 words, half overlapping: a long text repeats more without being worse.
     """
     words = words_of(text)
     starts = range(0, max(len(words) - WINDOW // 2, 1), WINDOW // 2)
     windows = [words[start : start + WINDOW] for start in starts]
-    return sum(map(_repeated, windows)) / len(windows)
+    return sum(_again(one, 2) + _again(one, 4) for one in windows) / (2 * len(windows))
 
 
-def _repeated(words: list[str]) -> float:
-    shares = []
-    for length in (2, 4):
-        runs = [tuple(words[i : i + length]) for i in range(len(words) - length + 1)]
-        shares.append(1 - len(set(runs)) / len(runs) if runs else 0.0)
-    return sum(shares) / 2
+def _again(words: list[str], length: int) -> float:
+    """Share of runs of words that were there before."""
+    runs = [tuple(words[i : i + length]) for i in range(len(words) - length + 1)]
+    return 1 - len(set(runs)) / len(runs) if runs else 0.0
 
 
 @cache
@@ -100,8 +123,8 @@ def known_words() -> frozenset[str]:
     """Words that occur several times in the training texts."""
     path = HERE / "words.safetensors"
     try:
-        return frozenset(as_texts(load_file(path)["words"]))
-    except (OSError, SafetensorError, KeyError) as error:
+        return frozenset(as_texts(read_tensors(path, WORDS)["words"].numpy()))
+    except (KeyError, ValueError) as error:
         raise ValueError(f"{path} is missing or damaged ({error}). Reinstall steerlens.") from error
 
 
@@ -110,6 +133,12 @@ def malformed(text: str) -> float:
     known = known_words()
     inside = sum(len(word) for word in words_of(text) if _is_known(word, known))
     return 1 - inside / max(len("".join(text.split())), 1)
+
+
+def known_share(text: str) -> float:
+    """Share of a text's words that are known; 0 for a text without words."""
+    known, words = known_words(), words_of(text)
+    return sum(_is_known(word, known) for word in words) / max(len(words), 1)
 
 
 def _is_known(word: str, known: frozenset[str]) -> bool:
@@ -139,7 +168,8 @@ class Scale:
         """The scale in this package."""
         path = HERE / "coherence.json"
         try:
-            return cls(**json.loads(path.read_text(encoding="utf-8")))
+            content = parse_json(text_of_input(path))
+            return cls(**require_signed(content, {item.name for item in fields(cls)}))
         except (OSError, ValueError, TypeError) as error:
             raise ValueError(
                 f"{path} is missing or damaged ({error}). Reinstall steerlens."
@@ -218,14 +248,17 @@ def _own_model() -> HookedModel:
 class Coherence:
     """The coherence judge; 0 for a text without words. It needs no prompts.
 
+    `domain` says what it may be used on; it warns of texts that are not in Latin letters.
     It loads a copy of the demonstration model for itself at the first call.
     """
 
     scale: Scale = field(default_factory=Scale.shipped, repr=False)
     name: str = "coherence"
+    domain: str = field(default=DOMAIN, repr=False)
 
     def __call__(self, texts: Sequence[str], prompts: Sequence[Prompt] | None = None) -> Scores:
         require_texts(texts, prompts)
+        warn_outside(self.name, self.domain, texts, (FOREIGN,))
         model = _own_model()
         if _fingerprint(model) != self.scale.fingerprint:
             raise ValueError(

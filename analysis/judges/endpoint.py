@@ -1,6 +1,8 @@
 """A language model on any server with OpenAI-compatible chat completions: retries, pace, cache.
 
-The key is read from the environment when a request is made, and kept nowhere.
+The key is read from the environment when a request is made, and kept nowhere. It goes to `base_url`
+and no further: redirects are not followed, and what a server sends back is stripped of it before it
+is shown or kept. What else holds of a request is in `transport`, with what a proxy may see.
 """
 
 import email.utils
@@ -15,14 +17,21 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from threading import Lock, get_ident
+from threading import Lock
 from time import monotonic, sleep
 from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 
+from steerlens.digests import require_signed, signed
+from steerlens.parsing import harmless, parse_json
+from steerlens.whole import write_whole
+
+from .redaction import SHORTEST_KEY, Redaction
+from .transport import NoReply, TooLong, client_for, httpx_or_advice, post, proxy_for
+
 Choice: TypeAlias = dict[str, Any]
 LONGEST_WAIT = 600.0
-SHORTEST_KEY = 8
+"""Seconds that a server may have one request wait, all its demands together."""
 _jitter = random.Random()  # its own: the seed that a user sets stays as it is
 
 
@@ -52,9 +61,14 @@ class Endpoint:
     """A model on a server, and how to speak to it.
 
     The key is read from the environment variable `key_variable` when a request is made, and kept
-    nowhere; None is for a server that wants no key. `retries` follow a lost connection, a timeout
-    and the statuses 408, 429 and 5xx. `cache` is a folder of answers, one JSON file a request:
-    what is in it is not asked again, and needs neither the key nor the network.
+    nowhere; None is for a server that wants no key. `timeout_s` is for one request as a whole, from
+    the connection to the last byte. `retries` follow a lost connection, a timeout and the statuses
+    408, 429 and 5xx. `cache` is a folder of answers, one JSON file a request: what is in it is not
+    asked again, and needs neither the key nor the network.
+
+    Where the environment names a proxy (HTTP_PROXY and so on) it is used. For an https address it
+    sees neither key nor texts. For an http address it would see both: with a key that is an error
+    unless `proxy_may_see_key`.
     """
 
     base_url: str
@@ -66,6 +80,7 @@ class Endpoint:
     requests_per_minute: float | None = None
     concurrency: int = 4
     progress: bool = False
+    proxy_may_see_key: bool = False
     _pace: _Pace = field(default_factory=_Pace, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -78,7 +93,8 @@ class Endpoint:
                 "key belongs in the environment variable that key_variable names."
             )
         limit = self.requests_per_minute
-        positive = self.concurrency > 0 and self.timeout_s > 0 and (limit is None or limit > 0)
+        timed = 0 < self.timeout_s < math.inf
+        positive = self.concurrency > 0 and timed and (limit is None or limit > 0)
         if self.retries < 0 or not positive:
             raise ValueError(
                 "An Endpoint needs retries >= 0, concurrency >= 1, timeout_s > 0 and "
@@ -117,15 +133,16 @@ class Endpoint:
     def _fetch(self, bodies: Collection[Any], read: Callable[[Choice], float]) -> list[float]:
         from tqdm.auto import tqdm
 
-        httpx, key = _httpx(), self._key()
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        httpx_or_advice()
+        key = self._key()
+        headers, redact = {"Authorization": f"Bearer {key}"} if key else {}, Redaction(key)
 
         def fetch(body: dict[str, Any]) -> float:
-            text = self._post(client, body, key)
+            text = redact.text(self._post(client, body, redact))
             try:
-                answer = json.loads(text)
+                answer = redact.value(parse_json(text))
                 value = read(_choice(answer))
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise EndpointError(
                     f"{self.model} at {self.url} gave an answer that cannot be used: {error}\n"
                     f"The answer begins: {text[:200]!r}"
@@ -134,36 +151,38 @@ class Endpoint:
             return value
 
         with (
-            httpx.Client(headers=headers, timeout=self.timeout_s) as client,
+            client_for(self.url, headers, self.timeout_s) as client,
             ThreadPoolExecutor(self.concurrency) as pool,
         ):
             fetched = pool.map(fetch, bodies)  # the first error cancels what has not begun
             return list(tqdm(fetched, "judge", len(bodies), disable=not self.progress))
 
-    def _post(self, client: Any, body: dict[str, Any], key: str) -> str:
-        complaint = ""
+    def _post(self, client: Any, body: dict[str, Any], redact: Redaction) -> str:
+        """The text of the answer, tried again where that may help; EndpointError without one."""
+        content, complaint, demanded = json.dumps(body).encode(), "", 0.0
         for attempt in range(self.retries + 1):
             self._pace.wait(self.requests_per_minute)
             pause = 2.0 ** min(attempt, 6) * _jitter.uniform(0.5, 1.0)
             try:
-                reply = client.post(
-                    self.url,
-                    content=json.dumps(body).encode(),
-                    headers={"Content-Type": "application/json"},
-                )
-            except _httpx().RequestError as error:
-                complaint = _without(key, f"{type(error).__name__}: {error}")
-            else:
-                text = _without(key, reply.text)
-                if reply.status_code == 200:
-                    return text
-                complaint = f"HTTP {reply.status_code}: {_message(text)}"
-                if reply.status_code not in (408, 429) and reply.status_code < 500:
-                    raise EndpointError(f"{self.model} at {self.url} refused: {complaint}")
-                pause = _retry_after(reply.headers.get("Retry-After"), pause)
-            if pause > LONGEST_WAIT:
+                reply = post(client, self.url, content, self.timeout_s)
+            except TooLong as error:
                 raise EndpointError(
-                    f"{self.model} at {self.url} asks to wait {pause:.0f} s, which is too long. "
+                    f"{self.model} at {self.url} gave an answer that cannot be used: {error}."
+                ) from error
+            except NoReply as error:
+                complaint = harmless(redact.text(str(error)))
+            else:
+                if reply.status == 200:
+                    return reply.text
+                complaint = f"HTTP {reply.status}: {_message(reply.text, redact)}"
+                if reply.status not in (408, 429) and reply.status < 500:
+                    raise EndpointError(f"{self.model} at {self.url} refused: {complaint}")
+                wanted = _retry_after(reply.retry_after)
+                demanded += wanted or 0.0
+                pause = pause if wanted is None else wanted
+            if demanded > LONGEST_WAIT:
+                raise EndpointError(
+                    f"{self.model} at {self.url} asks to wait {demanded:.0f} s, which is too long. "
                     f"Call again then; what is cached stays. It said {complaint}"
                 )
             if attempt < self.retries:
@@ -185,7 +204,23 @@ class Endpoint:
             )
         if not (key.isascii() and key.isprintable()):
             raise ValueError(f"{self.key_variable} holds characters that no key has. Set it anew.")
+        self._require_unseen(key)
         return key
+
+    def _require_unseen(self, key: str) -> None:
+        """Raise ValueError where the address holds the key, or a proxy would read it."""
+        if len(key) >= SHORTEST_KEY and Redaction(key).text(self.base_url) != self.base_url:
+            raise ValueError(
+                f"Endpoint(base_url=...) holds the key of {self.key_variable}, which would stand "
+                "in errors and in the cache. Give the address without it."
+            )
+        in_clear = self.base_url.lower().startswith("http:")
+        if in_clear and not self.proxy_may_see_key and proxy_for(self.url) is not None:
+            raise ValueError(
+                f"{self.url} is asked through a proxy (HTTP_PROXY or ALL_PROXY), which would see "
+                f"the key of {self.key_variable}. Use an https address, name the host in "
+                "NO_PROXY, or pass proxy_may_see_key=True."
+            )
 
     def _place(self, body: dict[str, Any]) -> tuple[dict[str, Any], Path | None]:
         """A request as the cache knows it, and its file there."""
@@ -198,7 +233,9 @@ class Endpoint:
         if path is None or not path.exists():
             return None
         try:
-            kept = json.loads(path.read_text(encoding="utf-8"))
+            kept = require_signed(
+                parse_json(path.read_text(encoding="utf-8")), {"request", "answer"}, unsigned=True
+            )
             if kept["request"] != request:
                 raise ValueError("it is the answer to another request")
             return read(_choice(kept["answer"]))
@@ -212,12 +249,8 @@ class Endpoint:
         if path is None:
             return
         path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_suffix(f".{os.getpid()}-{get_ident()}.draft")
-        try:
-            draft.write_text(json.dumps({"request": request, "answer": answer}), encoding="utf-8")
-            draft.replace(path)
-        finally:
-            draft.unlink(missing_ok=True)
+        kept = json.dumps(signed({"request": request, "answer": answer}))
+        write_whole(path, kept.encode())
 
 
 def _choice(answer: Any) -> Choice:
@@ -230,42 +263,29 @@ def _choice(answer: Any) -> Choice:
     raise ValueError("it is no chat completion (choices[0].message is missing).")
 
 
-def _httpx() -> Any:
-    try:
-        import httpx
-    except ImportError as error:
-        raise ImportError(
-            "An LLM judge needs httpx, which is not installed: pip install steerlens[llm-judge]"
-        ) from error
-    return httpx
-
-
-def _without(key: str, text: str) -> str:
-    """The text without the key. A stand-in as short as "0" is no secret, and part of any answer."""
-    return text.replace(key, "[key]") if len(key) >= SHORTEST_KEY else text
-
-
-def _message(text: str) -> str:
+def _message(text: str, redact: Redaction) -> str:
     """What a server says of an error: the message in its JSON, or the beginning of its text."""
+    text = redact.text(text)
     try:
-        said = json.loads(text)
-    except ValueError:
+        said = redact.value(parse_json(text))
+        for name in ("error", "message", "detail"):
+            said = said.get(name, said) if isinstance(said, dict) else said
+        said = str(said)
+    except (ValueError, RecursionError):
         said = text
-    for name in ("error", "message", "detail"):
-        said = said.get(name, said) if isinstance(said, dict) else said
-    return str(said)[:300] or "(no message)"
+    return harmless(said[:300]) or "(no message)"
 
 
-def _retry_after(header: str | None, otherwise: float) -> float:
+def _retry_after(header: str | None) -> float | None:
     """Seconds to wait by a Retry-After header, which counts seconds or names a date."""
     if header is None:
-        return otherwise
+        return None
     if header.strip().isdecimal():
         return float(header)
     try:
         date = email.utils.parsedate_to_datetime(header)
-    except (TypeError, ValueError):
-        return otherwise
+    except (TypeError, ValueError, OverflowError):
+        return None
     if date.tzinfo is None:
         date = date.replace(tzinfo=timezone.utc)
     return max(0.0, (date - datetime.now(timezone.utc)).total_seconds())

@@ -2,6 +2,12 @@
 
 A completion may stop in the middle of a sentence because it ran out of tokens; rules about how
 sentences end therefore look at finished sentences only.
+
+The rules are about the marks and capitals of Latin, Greek or Cyrillic text. Scripts without
+capitals have other marks ("。" ends no sentence here, "，" is no comma) and some no blanks between
+words, so a text most of whose letters have no capital gets no score, and a warning. What remains
+wrong: `bullets` knows the dash alone, not "*", "•" or "1."; `short` takes any end mark for the
+end; code, tables and addresses are taken for prose.
 """
 
 import re
@@ -11,6 +17,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from .domain import CASELESS, has_case, is_caseless, warn_outside
 from .protocol import Prompt, Scores, require_texts
 
 MOST_WORDS_OF_A_SHORT_TEXT = 40
@@ -44,8 +51,8 @@ def sentences(text: str) -> list[str]:
 
 
 def lowercase(text: str) -> float:
-    """Share of words without a capital."""
-    words = [word for word in text.split() if any(c.isalpha() for c in word)]
+    """Share of words without a capital, of those that could have one."""
+    words = [word for word in text.split() if any(map(has_case, word))]
     return _share([word == word.lower() for word in words])
 
 
@@ -88,7 +95,8 @@ RULES: dict[str, Callable[[str], float]] = {
 class FormatJudge:
     """100 times the share of a text that keeps to a format; NaN where there is nothing to check.
 
-    `holds` is the yes or no: whether all of it does.
+    So it is for texts in a script without capitals, of which it warns. `holds` is the yes or no:
+    whether all of it does.
     """
 
     name: str
@@ -99,7 +107,15 @@ class FormatJudge:
 
     def __call__(self, texts: Sequence[str], prompts: Sequence[Prompt] | None = None) -> Scores:
         require_texts(texts, prompts)
-        return 100 * np.array([RULES[self.name](text) for text in texts], dtype=float)
+        warn_outside(self.name, self.domain, texts, (CASELESS,))
+        rule = RULES[self.name]
+        shares = [np.nan if is_caseless(text) else rule(text) for text in texts]
+        return 100 * np.array(shares, dtype=float)
+
+    @property
+    def domain(self) -> str:
+        """What it may be used on."""
+        return "prose in a script with capitals, such as Latin"
 
     def holds(self, texts: Sequence[str]) -> np.ndarray:
         """Whether each text keeps to the format throughout; False if nothing can be checked."""

@@ -14,7 +14,7 @@ instruction and show nothing. The clip keeps a single word (" Arrr") from decidi
 Likelihood does not see loops and salad, so there is a judge of coherence beside it:
 
     l = -mean over the text of log p(t | ...), the smaller of the two sides
-    r = the share of repeated pairs and quadruples of words
+    r = the share of repeated pairs and quadruples of words (or of runs of 16 words, if more)
     coherence = clip(100 (1 - max(0, (l - l_0) / (l_1 - l_0)) - max(0, (r - r_0) / (r_1 - r_0))), 0, 100)
 
 with l_0, r_0 those of prompted and plain completions, l_1 of the same with their tokens shuffled,
@@ -41,9 +41,14 @@ from steerlens.prompts import Conversation, Encoded, encode, show, tokenizer_of,
 from steerlens.sampling import Sampling
 from steerlens.types import HookedModel
 
-from .coherence import repetition
+from .coherence import repetition, repetition_nearby
 from .protocol import Prompt, Scores, require_texts
 
+OWN_TEXT = (
+    "answers to questions like those of the scale, in any language that the model writes, as long "
+    "as the completions that made the scale"
+)
+"""The domain of both judges here."""
 CLIP = 2.0
 """The most that one token may tell, in nats."""
 RUN = 3
@@ -141,6 +146,7 @@ class Sides:
 class Likelihood:
     """How much like this model's own prompted text each text is: 0 is its plain text, 100 that.
 
+    It may be used on answers to questions like those that made the scale, on this model (`domain`).
     NaN for an empty text. It must be told the prompts, since all is compared after the question.
     """
 
@@ -149,6 +155,7 @@ class Likelihood:
     prompted: float
     coherence: "LikelihoodCoherence"
     name: str
+    domain: str = field(default=OWN_TEXT, repr=False)
 
     def __call__(self, texts: Sequence[str], prompts: Sequence[Prompt] | None = None) -> Scores:
         read = self.sides.read(texts, _required(texts, prompts))
@@ -158,12 +165,16 @@ class Likelihood:
 
 @dataclass(frozen=True, eq=False)
 class LikelihoodCoherence:
-    """How likely each text is to the model, prompted or not, less what it repeats; 0 if empty."""
+    """How likely each text is to the model, prompted or not, less what it repeats; 0 if empty.
+
+    It may be used on answers to questions like those that made the scale, on this model (`domain`).
+    """
 
     sides: Sides
     losses: tuple[float, float]
     repetitions: tuple[float, float]
     name: str = "coherence"
+    domain: str = field(default=OWN_TEXT, repr=False)
 
     def __call__(self, texts: Sequence[str], prompts: Sequence[Prompt] | None = None) -> Scores:
         l = np.array([read.loss for read in self.sides.read(texts, _required(texts, prompts))])
@@ -241,7 +252,7 @@ def _coherence(
     salad = [shuffled_tokens(text, tokenizer, rng) for text in texts]
     losses = [_median_loss(sides, some, asked) for some in (texts, salad)]
     repeated = [
-        float(np.median([repetition(text) for text in some]))
+        float(np.median([repetition_nearby(text) for text in some]))
         for some in (texts, [looped(text) for text in texts])
     ]
     if not losses[0] < losses[1] or not repeated[0] < repeated[1]:

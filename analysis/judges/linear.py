@@ -18,14 +18,18 @@ from functools import cache, cached_property
 from pathlib import Path
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 
+from steerlens.digests import read_tensors, write_tensors
+
+from .domain import Sign, warn_outside
 from .protocol import Prompt, Scores, require_texts
 
 HERE = Path(__file__).parent
 LONGEST_NGRAM = 3
+JUDGE, WORDS = "judge", "known words"
+"""What the files of a classifier and of the known words say that they are."""
 
 
 def words_of(text: str) -> list[str]:
@@ -90,18 +94,17 @@ class Classifier:
             "bias": self.bias.astype(np.float32),
             "calibration": self.calibration.astype(np.float32),
         }
-        save_file(arrays, path)
-        path.chmod(0o644)
+        write_tensors(path, {name: torch.tensor(array) for name, array in arrays.items()}, JUDGE)
 
     @classmethod
     def load(cls, path: Path) -> "Classifier":
         """Read what `save` wrote; ValueError if it is damaged."""
         try:
-            arrays = load_file(path)
+            arrays = {name: array.numpy() for name, array in read_tensors(path, JUDGE).items()}
             classes, ngrams = as_texts(arrays["classes"]), as_texts(arrays["ngrams"])
             weights = arrays["weights"].astype(np.float32)
             bias, calibration = (arrays[name].astype(float) for name in ("bias", "calibration"))
-        except (OSError, SafetensorError, KeyError, UnicodeDecodeError) as error:
+        except (KeyError, ValueError) as error:
             raise ValueError(
                 f"{path} holds no judge ({error}). Reinstall steerlens, or train it again with "
                 "scripts/judges/train_judges.py."
@@ -126,13 +129,19 @@ def as_texts(array: np.ndarray) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class ClassJudge:
-    """100 times the probability that a text is of the class `name`; needs no prompts."""
+    """100 times the probability that a text is of the class `name`; needs no prompts.
+
+    `domain` says what it may be used on, and `signs` what shows that a text is something else.
+    """
 
     name: str
     classifier: Classifier
+    domain: str = ""
+    signs: tuple[Sign, ...] = ()
 
     def __call__(self, texts: Sequence[str], prompts: Sequence[Prompt] | None = None) -> Scores:
         require_texts(texts, prompts)
+        warn_outside(self.name, self.domain, texts, self.signs)
         column = self.classifier.classes.index(self.name)
         return 100 * self.classifier.probabilities(texts)[:, column]
 
@@ -150,19 +159,3 @@ def sentiment_classifier() -> Classifier:
 def register_classifier() -> Classifier:
     """Review, encyclopedia and fairy tale, from the training parts of the three corpora."""
     return Classifier.load(HERE / "register.safetensors")
-
-
-def sentiment(name: str = "positive") -> ClassJudge:
-    """The judge of `"positive"` or `"negative"`; the two scores of a text add up to 100."""
-    return _class_judge(name, sentiment_classifier())
-
-
-def register(name: str) -> ClassJudge:
-    """The judge of `"review"`, `"encyclopedia"` or `"fairytale"`."""
-    return _class_judge(name, register_classifier())
-
-
-def _class_judge(name: str, classifier: Classifier) -> ClassJudge:
-    if name not in classifier.classes:
-        raise ValueError(f"No class is called {name!r}. There are {', '.join(classifier.classes)}.")
-    return ClassJudge(name, classifier)

@@ -16,7 +16,9 @@ Scores: TypeAlias = Float[np.ndarray, " text"]
 class Judge(Protocol):
     """Scores each text from 0 to 100; NaN where it cannot tell (a refusal, a text too short).
 
-    `prompts` are what the texts answer, one each. A judge that does not need them ignores them.
+    `prompts` are what the texts answer, one each. A judge that does not need them ignores them. A
+    judge may say in `domain` what it may be used on (all of steerlens do), and give a
+    SteeringWarning where texts are something else.
     """
 
     @property

@@ -14,7 +14,8 @@ that are sinks in either run (`steerlens.sinks`) have no part in v, and are mark
 Nothing here asks a method: every number is measured from activations.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from typing import get_args
 
 import pandas as pd
@@ -23,16 +24,20 @@ from jaxtyping import Float
 from torch import Tensor
 
 from steerlens.prompts import PromptPair, Prompts, show
+from steerlens.runtime.hooks import Watch, watching
 from steerlens.scopes import Scope, everywhere, generated
 from steerlens.sinks import SINK, require_ordinary, require_times
 from steerlens.sites import Layer, Site, Sites, by_site
 from steerlens.steering import Steering
 from steerlens.types import Direction, HookedModel
 
-from .aligned import Aligned, align, alone
-from .deltas import Deltas, View, all_deltas, prompt_deltas, steering_deltas
+from .aligned import Aligned, alone
+from .deltas import Deltas, View, prompt_deltas, steering_deltas
 from .entries import Entry, as_entries
+from .mean_push import Push, push_of_others, pushes_of, require_others
+from .parts import Parts
 from .plain_side import BY_TEMPLATE, noted
+from .progress import watched
 
 MEAN_PUSH, GIVEN = "mean prompt push", "the given direction"
 OWN_AXIS = "length 1 along the steering's main direction"
@@ -58,30 +63,49 @@ def coefficients(
     and methods are comparable in the accumulated view; the local view says what each adds at its
     own site. `baseline` is the plain side: "template", "none", "neutral", or an instruction
     (`measures.plain_side`). `sink` marks tokens whose norm is above `sinks` times the median in
-    either run.
+    either run. Activations beyond the limit of `parts.holding` are never held at once.
+    The table itself takes some 170 bytes a row.
     """
     if view not in get_args(View):
         raise ValueError(f"Unknown view {view!r}. Use one of: {', '.join(get_args(View))}.")
     require_times(sinks)
     if direction is None:
         require_others(len(pairs))
-    aligned = align(model, pairs, sites, span=span, baseline=baseline)
-    axes = _axes(model, aligned, direction, sinks)
-    entries = as_entries(steerings)
-    acting = {entry.key: entry.steering for entry in entries if entry.steering is not None}
-    measured = all_deltas(model, aligned, acting, view)
-    texts = show(model, aligned.plain.tokens.tolist())
-    prompt = Entry("prompt", None, "", float("nan"))
-    tables = [
-        _rows(aligned, texts, entry, site, measured[entry.key], axes[site]).assign(
-            view=view,
-            sink=aligned.sinks(site, sinks).numpy(),
-            unit=MEAN_PUSH if direction is None else GIVEN,
-        )
-        for entry in (prompt, *entries)
-        for site in aligned.sites
-    ]
+    parts = Parts.of(model, pairs, sites, span=span, baseline=baseline)
+    vectors = None if direction is None else _vectors(model, parts.sites, direction)
+    totals = pushes_of(model, parts, sinks) if vectors is None else None
+    unit = MEAN_PUSH if direction is None else GIVEN
+    entries = [Entry("prompt", None, "", float("nan")), *as_entries(steerings)]
+    found: dict[tuple[str, Site], list[pd.DataFrame]] = {}
+    with ExitStack() as stack:
+        watches = [stack.enter_context(watching()) for _ in entries]
+        for aligned, first in parts.numbered():
+            axes = _axes(model, aligned, vectors, totals, sinks)
+            texts = show(model, aligned.plain.tokens.tolist())
+            methods = list(zip(entries, watches, strict=True))
+            for entry, watch in watched(methods, "methods", "method"):
+                deltas = _deltas(model, aligned, entry.steering, view, watch)
+                for site in aligned.sites:
+                    rows = _rows(aligned, texts, entry, site, deltas, axes(site))
+                    rows["example"] += first
+                    left_out = aligned.sinks(site, sinks).numpy()
+                    rows = rows.assign(view=view, sink=left_out, unit=unit)
+                    found.setdefault((entry.key, site), []).append(rows)
+    tables = [table for of in _by_entry(entries, parts.sites) for table in found.pop(of)]
     return noted(pd.concat(tables, ignore_index=True), model, baseline, sinks)
+
+
+def _by_entry(entries: Sequence[Entry], sites: Sequence[Site]) -> list[tuple[str, Site]]:
+    return [(entry.key, site) for entry in entries for site in sites]
+
+
+def _deltas(
+    model: HookedModel, aligned: Aligned, steering: Steering | None, view: View, watch: Watch
+) -> Deltas:
+    """What a steering did or, without one, what the prompt did."""
+    if steering is None:
+        return prompt_deltas(model, aligned, view)
+    return steering_deltas(model, aligned, steering, view, watch)
 
 
 def strengths(
@@ -146,52 +170,38 @@ def _main_direction(delta: Float[Tensor, "token d_model"]) -> Float[Tensor, "d_m
     return -v if float((delta @ v).sum()) < 0 else v
 
 
-def _axes(
+def _vectors(
     model: HookedModel,
-    aligned: Aligned,
-    direction: Mapping[Site, Direction] | Mapping[Layer, Direction] | None,
-    sinks: float,
-) -> dict[Site, Float[Tensor, "token d_model"]]:
-    """The vector v of every token at every site."""
-    if direction is None:
-        return leave_one_out(aligned, prompt_deltas(model, aligned), sinks)
+    sites: Sequence[Site],
+    direction: Mapping[Site, Direction] | Mapping[Layer, Direction],
+) -> dict[Site, Direction]:
+    """The given vector of each site."""
     vectors = by_site(direction, model)
-    missing = [str(site) for site in aligned.sites if site not in vectors]
+    missing = [str(site) for site in sites if site not in vectors]
     if missing:
         raise ValueError(
             f"No direction was given for {', '.join(missing)}. Give one for each site."
         )
-    for site in aligned.sites:
+    for site in sites:
         require_direction(model, site, vectors[site])
-    return {site: vectors[site].double().expand(len(aligned.example), -1) for site in aligned.sites}
+    return vectors
 
 
-def require_others(pairs: int) -> None:
-    """Raise ValueError unless there are pairs besides the one that is measured."""
-    if pairs == 1:
-        raise ValueError(
-            "With one pair there are no other examples to take the direction from. Give at least "
-            "two pairs, or direction={site: vector} fitted on other text."
-        )
-
-
-def leave_one_out(
-    aligned: Aligned, deltas: Deltas, sinks: float = SINK
-) -> dict[Site, Float[Tensor, "token d_model"]]:
-    """For each token, the mean delta over the tokens of all other examples that are no sinks."""
-    n_examples = len(aligned.plain_rows)
-    require_others(n_examples)
-    axes = {}
-    for site, delta in deltas.items():
-        keep = ~aligned.sinks(site, sinks)
-        example = aligned.example[keep]
-        counts = torch.bincount(example, minlength=n_examples)
-        of_others = counts.sum() - counts
-        require_ordinary(keep & (of_others > 0).all(), f"tokens of the other examples at {site}")
-        sums = torch.zeros((n_examples, delta.shape[1]), dtype=delta.dtype)
-        sums = sums.index_add(0, example, delta[keep])
-        axes[site] = ((sums.sum(dim=0) - sums) / of_others[:, None])[aligned.example]
-    return axes
+def _axes(
+    model: HookedModel,
+    aligned: Aligned,
+    vectors: Mapping[Site, Direction] | None,
+    totals: Mapping[Site, Push] | None,
+    sinks: float,
+) -> Callable[[Site], Float[Tensor, "token d_model"]]:
+    """The vector v of every token, by site; made when it is asked for."""
+    if vectors is not None:
+        return lambda site: vectors[site].double().expand(len(aligned.example), -1)
+    deltas = prompt_deltas(model, aligned)
+    by_example = {
+        site: push_of_others(aligned, site, deltas[site], sinks, totals) for site in aligned.sites
+    }
+    return lambda site: by_example[site][aligned.example]
 
 
 def _rows(

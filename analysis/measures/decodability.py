@@ -65,27 +65,30 @@ def decodability(
     strength that is read off exactly, 0 no better than the mean strength. `baseline` is the plain
     side (`measures.plain_side`). Tokens whose norm is above `sinks` times the median in either run
     are left out; `r2_with_sinks` is with them. `readouts` chooses among the read-outs. It shows a
-    progress bar when it takes longer than five seconds.
+    progress bar when it takes longer than five seconds. Beyond the limit of `parts.holding`,
+    layers are measured in groups, of one at least.
     """
     for name in readouts:
         require_choice("read-out", name, get_args(Readout))
     require_times(sinks)
     if strength not in ("along", "norm"):
         raise ValueError(f"strength is 'along' or 'norm'; found {strength!r}.")
-    aligned = at_layers(model, pairs, layers, span, folds, baseline)
-    deltas = prompt_deltas(model, aligned)
     rows: list[dict[str, object]] = []
-    for site in watched(aligned.sites, "decodability", "layer"):
-        delta, h = deltas[site].numpy(), aligned.plain.at(site).double().numpy()
-        keep = kept_at(aligned, site, sinks)
-        measured = partial(_missed, delta, h, aligned, strength, folds, seed, readouts)
-        missed = measured(keep)
-        of_all = missed if keep.all() else measured()
-        for name in readouts:
-            found = _r2(missed[name], missed["mean"], of_all[name], of_all["mean"], aligned, seed)
-            counts = {"n_sinks": int((~keep).sum())}
-            place = {"layer": site.layer, "strength": strength, "readout": name}
-            rows.append({**place, **found, **counts})
+    aligned = None
+    for aligned in at_layers(model, pairs, layers, span, folds, baseline):
+        for site in watched(aligned.sites, "decodability", "layer"):
+            delta = prompt_deltas(model, aligned)[site].numpy()
+            h, keep = aligned.plain.at(site).double().numpy(), kept_at(aligned, site, sinks)
+            measured = partial(_missed, delta, h, aligned, strength, folds, seed, readouts)
+            missed = measured(keep)
+            of_all = missed if keep.all() else measured()
+            for name in readouts:
+                with_sinks = of_all[name], of_all["mean"]
+                found = _r2(missed[name], missed["mean"], *with_sinks, aligned, seed)
+                counts = {"n_sinks": int((~keep).sum())}
+                place = {"layer": site.layer, "strength": strength, "readout": name}
+                rows.append({**place, **found, **counts})
+    assert aligned is not None
     return noted(with_counts(rows, aligned, "decodability"), model, baseline, sinks)
 
 

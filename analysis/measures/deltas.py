@@ -17,15 +17,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from steerlens.activations import Activations, capture
+from steerlens.activations import Activations, capture, capture_watched
 from steerlens.prompts import Encoded
+from steerlens.runtime.hooks import Watch, watching
 from steerlens.scopes import Scope, Window
 from steerlens.sites import Site
 from steerlens.steering import Steering, at, together
 from steerlens.types import Hook, HookedModel, Residual, Steer, Where
 
 from .aligned import Aligned
-from .progress import watched
 
 View = Literal["accumulated", "local"]
 Deltas: TypeAlias = Mapping[Site, Float[Tensor, "token d_model"]]
@@ -83,25 +83,24 @@ def prompt_deltas(model: HookedModel, aligned: Aligned, view: View = "accumulate
 
 
 def steering_deltas(
-    model: HookedModel, aligned: Aligned, steering: Steering, view: View = "accumulated"
+    model: HookedModel,
+    aligned: Aligned,
+    steering: Steering,
+    view: View = "accumulated",
+    watch: Watch | None = None,
 ) -> Deltas:
-    """What `steering` did to the plain run. In the local view, 0 where it does not steer."""
-    rows, sites = aligned.plain_rows, aligned.sites
-    after = capture(model, rows, sites, scope=aligned.span, steering=steering)
+    """What `steering` did to the plain run. In the local view, 0 where it does not steer.
+
+    With a `watch`, a steer that changed nothing is not warned of: other pairs follow.
+    """
+    if watch is None:
+        with watching() as watch:
+            return steering_deltas(model, aligned, steering, view, watch)
+    where = (aligned.plain_rows, aligned.sites, aligned.span)
+    after = capture_watched(model, *where, steering, watch)
     if view == "accumulated":
         return difference(after, aligned.plain)
-    before = capture(model, rows, sites, scope=aligned.span, steering=steering, moment="before")
-    return difference(after, before)
-
-
-def all_deltas(
-    model: HookedModel, aligned: Aligned, steerings: Mapping[str, Steering], view: View
-) -> dict[str, Deltas]:
-    """The prompt's deltas under the name "prompt", then every steering's under its own."""
-    measured = {"prompt": prompt_deltas(model, aligned, view)}
-    for name, steering in watched(steerings.items(), "methods", "method"):
-        measured[name] = steering_deltas(model, aligned, steering, view)
-    return measured
+    return difference(after, capture_watched(model, *where, steering, watch, "before"))
 
 
 @dataclass(frozen=True, eq=False)

@@ -81,7 +81,11 @@ def _require_same_baseline(table: pd.DataFrame, baseline: str | None) -> None:
 
 
 def gini(sizes: PerToken) -> float:
-    """Half the mean difference of two tokens, over the mean: 0 all alike, near 1 all on one."""
+    """Half the mean difference of two tokens, over the mean: 0 all alike, near 1 all on one.
+
+    >>> analysis.gini(np.array([1.0, 1.0, 1.0])), round(analysis.gini(np.array([0.0, 0.0, 9.0])), 2)
+    (0.0, 0.67)
+    """
     return float(_inequality(np.sort(sizes), np.ones((1, len(sizes))))[0][0])
 
 

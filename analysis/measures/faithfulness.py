@@ -19,16 +19,18 @@ them would be most of it; `relative_rmse_with_sinks` is over all.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 
 import pandas as pd
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from torch import Tensor
 
 from steerlens.checks import warn_if_few
 from steerlens.prompts import Conversation, PromptPair
+from steerlens.runtime.hooks import Watch, watching
 from steerlens.scopes import Scope, generated
 from steerlens.sinks import SINK, require_ordinary, require_times
 from steerlens.sites import Layer, Site, Sites
@@ -38,12 +40,20 @@ from steerlens.types import HookedModel
 from .aligned import Aligned, align
 from .deltas import Deltas, prompt_deltas, steering_deltas
 from .entries import Entry, as_entries
-from .intervals import interval_of_ratio
+from .errors import Errors
+from .parts import Parts
 from .plain_side import ANY_INSTRUCTION, BY_TEMPLATE, NEUTRALLY, noted, rows_of
 from .plain_side import NEUTRAL as NEUTRAL_TEXT
 
 EQUIVALENT, NEUTRAL = "equivalent prompts", "neutral prompts"
-Squares = Float[Tensor, "token"]
+NOTHING = (
+    "No steering and no reference prompts were given: nothing to measure. The neutral instruction "
+    "is not measured either:"
+)
+OTHER_RESPONSES = (
+    "Equivalent prompts must come with the same responses in the same order as the pairs. "
+    "Make them with reworded(pairs, instruction)."
+)
 
 
 def faithfulness(
@@ -70,32 +80,46 @@ def faithfulness(
     instructions: `reworded(pairs, instruction)`. `baseline` is the plain side ("template", "none",
     "neutral", or an instruction), `sinks` how many medians long a token is left out.
     `any_instruction` adds one; `table.attrs["any_instruction"]` has its text, or why it is absent.
+    Activations beyond the limit of `parts.holding` are never held at once.
     """
     require_times(sinks)
     layers = range(model.cfg.n_layers) if layers is None else layers
-    measured = Pushes.of(model, pairs, layers, span, baseline, sinks)
-    random = {"n_bootstrap": n_bootstrap, "seed": seed}
-    tables: list[pd.DataFrame] = []
-    for entry in as_entries(steerings):
-        assert entry.steering is not None
-        reached = steering_deltas(model, measured.aligned, entry.steering)
-        tables.append(measured.table([reached], entry, **random))
-    extra, said = measured.neutrally(model, pairs) if any_instruction else ([], "not asked for")
-    references = {
-        EQUIVALENT: [measured.other(model, other) for other in equivalents],
-        NEUTRAL: [measured.other(model, other) for other in neutral],
-        ANY_INSTRUCTION: extra,
-    }
+    entries = as_entries(steerings)
+    parts = Parts.of(model, pairs, layers, span=span, baseline=baseline)
+    warn_if_few_questions(pairs)
+    extra, said = neutrally(model, pairs, baseline) if any_instruction else ([], "not asked for")
+    others = {EQUIVALENT: equivalents, NEUTRAL: neutral, ANY_INSTRUCTION: extra}
+    require_same_number(pairs, [other for several in others.values() for other in several])
+    if not entries and not any(others.values()):
+        raise NothingToMeasure(f"{NOTHING} {said}.")
+    errors = Errors.of(pairs)
+    with ExitStack() as stack:
+        watches = [stack.enter_context(watching()) for _ in entries]
+        for aligned in parts:
+            part = errors.begin(Pushes.of_aligned(model, aligned, baseline, sinks))
+            _add_methods(model, part, errors, entries, watches)
+            for name, several in others.items():
+                errors.missed(name, (part.other(model, errors.now(other)) for other in several))
+    named = [(entry.key, entry) for entry in entries]
     without = partial(Entry, steering=None, strength="", strength_value=float("nan"))
-    tables += [measured.table(o, without(name), **random) for name, o in references.items() if o]
-    if not tables:
-        raise NothingToMeasure(
-            "No steering and no reference prompts were given: nothing to measure. The neutral "
-            f"instruction is not measured either: {said}."
-        )
+    named += [(name, without(name)) for name, several in others.items() if several]
+    tables = [errors.table(key, entry, n_bootstrap, seed) for key, entry in named]
     table = noted(pd.concat(tables, ignore_index=True), model, baseline, sinks)
     table.attrs["any_instruction"] = said
     return table
+
+
+def _add_methods(
+    model: HookedModel,
+    part: "Pushes",
+    errors: Errors,
+    entries: Sequence[Entry],
+    watches: Sequence[Watch],
+) -> None:
+    for entry, watch in zip(entries, watches, strict=True):
+        assert entry.steering is not None
+        reached = steering_deltas(model, part.aligned, entry.steering, watch=watch)
+        errors.missed(entry.key, [reached])
 
 
 class NothingToMeasure(ValueError):
@@ -115,11 +139,6 @@ def reworded(pairs: Sequence[PromptPair], instruction: str) -> list[PromptPair]:
     return others
 
 
-def relative_rmse(numerator: Squares, denominator: Squares) -> float:
-    """sqrt(sum numerator / sum denominator), of squared norms per token."""
-    return float(torch.sqrt(numerator.sum() / denominator.sum()))
-
-
 def other_wording(
     model: HookedModel,
     aligned: Aligned,
@@ -129,11 +148,16 @@ def other_wording(
     """What other prompts do on the same responses; ValueError if these are others."""
     other = align(model, pairs, aligned.sites, span=aligned.span, baseline=baseline)
     if not torch.equal(other.plain.tokens, aligned.plain.tokens):
-        raise ValueError(
-            "Equivalent prompts must come with the same responses in the same order as the pairs. "
-            "Make them with reworded(pairs, instruction)."
-        )
+        raise ValueError(OTHER_RESPONSES)
     return prompt_deltas(model, other)
+
+
+def require_same_number(
+    pairs: Sequence[PromptPair], others: Sequence[Sequence[PromptPair]]
+) -> None:
+    """Raise ValueError unless there are as many other prompts as pairs."""
+    if any(len(other) != len(pairs) for other in others):
+        raise ValueError(OTHER_RESPONSES)
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,84 +183,45 @@ class Pushes:
         sinks: float,
     ) -> "Pushes":
         """Both runs of every pair; ValueError where every token at a layer is a sink."""
-        questions = len({pair.plain for pair in pairs})
-        if questions > 1:  # a single one has no interval that could mislead
-            warn_if_few(questions, "faithfulness")
+        warn_if_few_questions(pairs)
         aligned = align(model, pairs, sites, span=span, baseline=baseline)
-        kept = {site: ~aligned.sinks(site, sinks) for site in aligned.sites}
-        for site, keep in kept.items():
+        pushes = cls.of_aligned(model, aligned, baseline, sinks)
+        for site, keep in pushes.kept.items():
             require_ordinary(keep, f"tokens at {site}")
+        return pushes
+
+    @classmethod
+    def of_aligned(
+        cls, model: HookedModel, aligned: Aligned, baseline: str, sinks: float
+    ) -> "Pushes":
+        """Of pairs that were run."""
+        kept = {site: ~aligned.sinks(site, sinks) for site in aligned.sites}
         return cls(aligned, prompt_deltas(model, aligned), kept, baseline)
 
     def other(self, model: HookedModel, pairs: Sequence[PromptPair]) -> Deltas:
         """What other prompts do on the same responses; ValueError if these are others."""
         return other_wording(model, self.aligned, pairs, self.baseline)
 
-    def neutrally(
-        self, model: HookedModel, pairs: Sequence[PromptPair]
-    ) -> tuple[list[Deltas], str]:
-        """What the neutral instruction does, and its text; or nothing, and the reason."""
-        if self.baseline in (NEUTRALLY, NEUTRAL_TEXT):
-            return [], "the plain side has the neutral instruction already"
-        if any(not isinstance(pair.prompted, Conversation) for pair in pairs):
-            return [], "the pairs are raw text, which has no system turn to put another into"
-        others = reworded(pairs, NEUTRAL_TEXT)
-        try:
-            for pair in others:
-                rows_of(model, pair, self.baseline)
-        except ValueError as error:  # a template without a system role, or a context too short
-            return [], f"the neutral instruction cannot be written on this model ({error})"
-        return [self.other(model, others)], NEUTRAL_TEXT
 
-    def table(
-        self, reached: Sequence[Deltas], entry: Entry, n_bootstrap: int, seed: int
-    ) -> pd.DataFrame:
-        """The rows of one entry; where it has several deltas, their squared errors are averaged."""
-        return pd.DataFrame(
-            [
-                {
-                    "method": entry.method,
-                    "strength": entry.strength,
-                    "strength_value": entry.strength_value,
-                    "layer": site.layer,
-                    **self._at(site, [deltas[site] for deltas in reached], n_bootstrap, seed),
-                    "n_examples": len(self.aligned.plain_rows),
-                    "n_tokens": int(self.kept[site].sum()),
-                    "n_bootstrap": n_bootstrap,
-                    "seed": seed,
-                }
-                for site in self.aligned.sites
-            ]
-        )
-
-    def _at(
-        self,
-        site: Site,
-        reached: Sequence[Float[Tensor, "token d_model"]],
-        n_bootstrap: int,
-        seed: int,
-    ) -> dict[str, float]:
-        target, keep = self.target[site], self.kept[site]
-        squares = torch.stack([(delta - target).square().sum(dim=-1) for delta in reached])
-        every = squares.mean(dim=0), target.square().sum(dim=-1)
-        numerator, denominator = (torch.where(keep, part, 0) for part in every)
-        low, high = _interval(self.aligned, numerator, denominator, n_bootstrap, seed)
-        ratios = torch.sqrt(every[0] / every[1])[keep]
-        return {
-            "relative_rmse": relative_rmse(numerator, denominator),
-            "low": low,
-            "high": high,
-            "token_median": float(ratios.nanmedian()),
-            "denominator": float(every[1][keep].mean().sqrt()),
-            "relative_rmse_with_sinks": relative_rmse(*every),
-            "n_sinks": int((~keep).sum()),
-        }
+def warn_if_few_questions(pairs: Sequence[PromptPair]) -> None:
+    """Warn where an interval over questions would be too narrow."""
+    questions = len({pair.plain for pair in pairs})
+    if questions > 1:  # a single one has no interval that could mislead
+        warn_if_few(questions, "faithfulness")
 
 
-def _interval(
-    aligned: Aligned, numerator: Squares, denominator: Squares, n_bootstrap: int, seed: int
-) -> tuple[float, float]:
-    """Of the relative RMSE, over resampled questions; NaN with a single one."""
-    above, below = aligned.by_question(numerator), aligned.by_question(denominator)
-    low, high = interval_of_ratio(above, below, n_bootstrap, seed)
-    return low**0.5, high**0.5
+def neutrally(
+    model: HookedModel, pairs: Sequence[PromptPair], baseline: str
+) -> tuple[list[list[PromptPair]], str]:
+    """The pairs under the neutral instruction, and its text; or nothing, and the reason."""
+    if baseline in (NEUTRALLY, NEUTRAL_TEXT):
+        return [], "the plain side has the neutral instruction already"
+    if any(not isinstance(pair.prompted, Conversation) for pair in pairs):
+        return [], "the pairs are raw text, which has no system turn to put another into"
+    others = reworded(pairs, NEUTRAL_TEXT)
+    try:
+        for pair in others:
+            rows_of(model, pair, baseline)
+    except ValueError as error:  # a template without a system role, or a context too short
+        return [], f"the neutral instruction cannot be written on this model ({error})"
+    return [others], NEUTRAL_TEXT

@@ -8,14 +8,15 @@ import pandas as pd
 import torch
 from jaxtyping import Bool
 
-from steerlens.checks import warn_if_few
+from steerlens.checks import require_seed, warn_if_few
 from steerlens.prompts import PromptPair
 from steerlens.scopes import Scope
-from steerlens.sites import Layer, Site
+from steerlens.sites import Layer, Site, as_sites
 from steerlens.types import HookedModel
 
 from .aligned import Aligned, align
 from .intervals import PerToken, interval_of_ratio
+from .parts import layer_groups
 from .plain_side import BY_TEMPLATE
 
 Kept: TypeAlias = Bool[np.ndarray, " token"]
@@ -28,11 +29,16 @@ def at_layers(
     span: Scope,
     folds: int,
     baseline: str = BY_TEMPLATE,
-) -> Aligned:
-    """The pairs, read at the outputs of these layers, by default of all."""
+) -> Iterator[Aligned]:
+    """The pairs, read at the outputs of some of these layers (by default all) after the others.
+
+    All tokens of a layer are needed at once, so the layers come in groups that fit into the limit
+    (`parts.holding`), and at least one at a time.
+    """
     require_folds(folds, len({pair.plain for pair in pairs}))
-    sites = range(model.cfg.n_layers) if layers is None else layers
-    return align(model, pairs, sites, span=span, baseline=baseline)
+    sites = as_sites(range(model.cfg.n_layers) if layers is None else layers, model)
+    for some in layer_groups(model, pairs, sites, span=span, baseline=baseline):
+        yield align(model, pairs, some, span=span, baseline=baseline)
 
 
 def require_folds(folds: int, questions: int) -> None:
@@ -54,6 +60,7 @@ def folds_of(
     n = max(aligned.questions) + 1
     require_folds(folds, n)
     keep = np.ones(len(aligned.question), dtype=bool) if keep is None else keep
+    require_seed(seed)
     fold_of = np.random.default_rng(seed).permutation(np.arange(n) % folds)
     fold = fold_of[aligned.question.numpy()]
     for number in range(folds):

@@ -5,6 +5,8 @@ from typing import TypeAlias
 import numpy as np
 from jaxtyping import Float, Int
 
+from steerlens.checks import require_seed
+
 PerToken: TypeAlias = Float[np.ndarray, " token"]
 PerExample: TypeAlias = Float[np.ndarray, " example"]
 Draws: TypeAlias = Int[np.ndarray, "resample example"]
@@ -15,6 +17,7 @@ UNKNOWN = (float("nan"), float("nan"))
 
 def resamples(n: int, n_bootstrap: int = 1000, seed: int = 0) -> Draws:
     """For each resample, the examples that were drawn, with replacement."""
+    require_seed(seed)
     return np.random.default_rng(seed).integers(0, n, size=(n_bootstrap, n))
 
 

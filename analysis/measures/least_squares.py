@@ -203,7 +203,12 @@ def require_change(change: Pushes) -> None:
 def split_by_question(
     pairs: Sequence[PromptPair],
 ) -> tuple[Sequence[PromptPair], Sequence[PromptPair]]:
-    """Training and test pairs: every second question, with all of its responses."""
+    """Training and test pairs: every second question, with all of its responses.
+
+    >>> pairs = sl.benchmark_set.read("positive").pairs("test")[:8]
+    >>> [len(half) for half in analysis.split_by_question(pairs)]
+    [4, 4]
+    """
     require_pairs(pairs)
     questions = list(dict.fromkeys(pair.plain for pair in pairs))
     if len(questions) < ENOUGH_TO_SPLIT:

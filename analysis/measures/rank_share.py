@@ -50,30 +50,32 @@ def rank_share(
     n_tokens. `axes` is "mean push" (the mean Delta, the most that a difference of means can hold)
     or "best r" (the r directions with the largest share on the other questions). 1 is all of it.
     `baseline` is the plain side (`measures.plain_side`). Tokens whose norm is above `sinks` times
-    the median in either run are left out; `share_with_sinks` is the share with them.
+    the median in either run are left out; `share_with_sinks` is the share with them. Beyond
+    the limit of `parts.holding`, layers are measured in groups, of one at least.
     """
     require_times(sinks)
-    aligned = at_layers(model, pairs, layers, span, folds, baseline)
-    deltas = prompt_deltas(model, aligned)
     rows: list[dict[str, object]] = []
-    for site in aligned.sites:
-        delta, keep = deltas[site].numpy(), kept_at(aligned, site, sinks)
-        folding = partial(folds_of, aligned, folds, seed)
-        held = _held(delta, folding(keep), ranks)
-        of_all = held if keep.all() else _held(delta, folding(), ranks)
-        whole = np.square(delta).sum(axis=1)
-        for name, part in held.items():
-            share = ratio_of_sums(part, np.where(keep, whole, 0), aligned, seed)
-            with_sinks = float(of_all[name].sum() / whole.sum())
-            rows.append(
-                {
-                    "layer": site.layer,
-                    "axes": name,
-                    **with_interval("share", *share),
-                    "share_with_sinks": with_sinks,
-                    "n_sinks": int((~keep).sum()),
-                }
-            )
+    aligned = None
+    for aligned in at_layers(model, pairs, layers, span, folds, baseline):
+        for site in aligned.sites:
+            delta, keep = prompt_deltas(model, aligned)[site].numpy(), kept_at(aligned, site, sinks)
+            folding = partial(folds_of, aligned, folds, seed)
+            held = _held(delta, folding(keep), ranks)
+            of_all = held if keep.all() else _held(delta, folding(), ranks)
+            whole = np.square(delta).sum(axis=1)
+            for name, part in held.items():
+                share = ratio_of_sums(part, np.where(keep, whole, 0), aligned, seed)
+                with_sinks = float(of_all[name].sum() / whole.sum())
+                rows.append(
+                    {
+                        "layer": site.layer,
+                        "axes": name,
+                        **with_interval("share", *share),
+                        "share_with_sinks": with_sinks,
+                        "n_sinks": int((~keep).sum()),
+                    }
+                )
+    assert aligned is not None
     return noted(with_counts(rows, aligned, "rank_share"), model, baseline, sinks)
 
 

@@ -1,1 +1,1 @@
-"""What the methods are compared with that is no method of its own: a grid search, and LoRA."""
+"""What methods are compared with that is none of its own: a grid, LoRA, a gradient step."""

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 from steerlens.directions.means import unit
 from steerlens.methods.clas import CLAS
+from steerlens.precision import wide
 from steerlens.sites import Layer, Site, as_site
 from steerlens.steering import Steering
 from steerlens.steers import as_floats
@@ -44,7 +45,7 @@ def fixed(
     """Each direction at length 1, added at the same strength at its site."""
     if not directions:
         raise ValueError("No directions were given. Pass {Site(layer): vector, ...}.")
-    vectors = {as_site(w): as_floats(v, n_axes=1).float() for w, v in directions.items()}
+    vectors = {as_site(w): wide(as_floats(v, n_axes=1)) for w, v in directions.items()}
     steers = {site: CLAS.fixed(unit(v), strength) for site, v in vectors.items()}
     return Steering(tuple((site, steers[site]) for site in sorted(steers)))
 

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from steerlens.checks import require_finite
 from steerlens.identity import device_of, is_bridge
+from steerlens.precision import wide
 from steerlens.prompts import PromptPair, encode_pair, stack
 from steerlens.runtime.forward import logits
 from steerlens.runtime.turns import refusing_others
@@ -181,7 +182,7 @@ class _Likelihood:
         scores = torch.func.functional_call(self.adapter, parameters, (tokens, window))
         predicted = (window.positions >= window.response[:, None])[:, 1:]
         return torch.nn.functional.cross_entropy(
-            scores[:, :-1][predicted].float(), tokens[:, 1:][predicted]
+            wide(scores[:, :-1][predicted]), tokens[:, 1:][predicted]
         )
 
 

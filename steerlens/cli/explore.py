@@ -89,21 +89,24 @@ class Explored(Templating):
             )
         return found
 
-    def explorer(self, pairs: Path, steering: Sequence[Path], out: Path) -> Any:
+    def explorer(self, pairs: Path, steering: Sequence[Path]) -> Any:
         """The explorer of these files; bad input is an error before any work."""
         from steerlens.analysis import explore  # pyright: ignore[reportAttributeAccessIssue]
         from steerlens.analysis.explorer.methods import families  # pyright: ignore[reportMissingImports]
         from steerlens.analysis.measures.plain_side import require_baseline  # pyright: ignore[reportMissingImports]
-        from steerlens.jsonl import read_prompt_pairs
+        from steerlens.cli.data import read_prompt_pairs
+        from steerlens.sampling import Sampling
 
         lines, strengths = read_prompt_pairs(pairs), self.numbers
+        Sampling(self.max_new_tokens, self.temperature, seed=self.seed)  # its checks
         require_baseline(self.baseline)
-        inputs.make_folder_of(out)
         inputs.require_steering_files(steering)
         model = inputs.load(self.model, self.backend, self.device, self.template(), self.dtype)
+        steerings = families(inputs.steerings_of(steering, model, self.fitted_on))
+        inputs.require_room(model, lines, self.max_new_tokens, self.equivalent or ())
         return explore(
             model,
-            steerings=families(inputs.steerings_of(steering, model, self.fitted_on)),
+            steerings=steerings,
             pairs=inputs.answered(model, lines, self.seed, self.max_new_tokens),
             strengths=strengths,
             max_new_tokens=self.max_new_tokens,
@@ -134,10 +137,11 @@ def explore(
     The page needs no Python and no network. A line of the pairs file without a response is answered
     by the prompted model first.
     """
-    explorer = explored.explorer(pairs, steering, out)
+    explorer = explored.explorer(pairs, steering)
     number = len(explorer.study.pairs)
     shown = range(min(explored.texts or number, number))
-    explorer.save(out, shown, completions=explored.completions, lens=explored.lens)
     methods = [method.name for method in explorer.study.methods[1:]]
     content = {"page": str(out), "texts": len(shown), "methods": methods}
-    output.say(content, explored.as_json, f"The page is at {out}")
+    told = output.told(content, explored.as_json, f"The page is at {out}")
+    explorer.save(out, shown, completions=explored.completions, lens=explored.lens)
+    output.show(told)

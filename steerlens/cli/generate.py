@@ -47,7 +47,7 @@ def demo(
     """Steer a model by prompt and by activation methods; write an HTML report. Offline."""
     from steerlens.analysis import run_demo
 
-    print(f"The report is at {run_demo(out, model=model, seed=seed, backend=backend)}")
+    output.show(f"The report is at {run_demo(out, model=model, seed=seed, backend=backend)}")
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,7 @@ class HowStrong(Strength):
         )
 
 
+MOST_COMPLETIONS = 100_000
 ANSWERS, LONGEST = 4, 48
 """How many answers to the prompt a strength is found on, and the tokens of each."""
 
@@ -121,6 +122,17 @@ class Sampling:
         list[str] | None, typer.Option(help="A text that ends a completion; repeatable.")
     ] = None
 
+    def require(self) -> None:
+        """Raise an error for numbers that cannot be, before the model is loaded."""
+        from dataclasses import asdict
+
+        from steerlens import sampling
+
+        options = asdict(self)
+        if not 1 <= options.pop("n") <= MOST_COMPLETIONS:
+            raise ValueError(f"--n is from 1 to {MOST_COMPLETIONS}; found {self.n}.")
+        sampling.Sampling(**options)
+
 
 @grouped
 def generate(
@@ -143,6 +155,8 @@ def generate(
     from steerlens import generation
     from steerlens.prompts import Conversation
 
+    sampling.require()
+    inputs.require_steering_paths(steered.steering or ())
     if raw:
         _require_no_turns(steered, strength, templating)
     if strength != HowStrong() and not steered.steering:

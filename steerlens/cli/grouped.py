@@ -1,4 +1,8 @@
-"""Options that belong together are one frozen dataclass; typer sees each of its fields."""
+"""Options that belong together are one frozen dataclass; typer sees each of its fields.
+
+Here too is what holds for the options of every command: what is written is no input and can be
+written, and numbers are numbers. All of it is looked at before the command does anything.
+"""
 
 import inspect
 from collections.abc import Callable, Iterator
@@ -6,6 +10,9 @@ from dataclasses import MISSING, fields, is_dataclass
 from functools import wraps
 from inspect import Parameter, Signature
 from typing import Any, get_type_hints
+
+from steerlens.cli import inputs
+from steerlens.cli.given import keeping, require_files, require_numbers, require_texts
 
 
 def grouped(command: Callable[..., None]) -> Callable[..., None]:
@@ -18,14 +25,30 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(command)
     def flat(**options: Any) -> None:
+        _require(options, flat.__annotations__)
+        given = dict(options)
         for name, group in groups.items():
             options[name] = group(**{item.name: options.pop(item.name) for item in fields(group)})
-        command(**options)
+        with keeping(given, flat.__annotations__):
+            command(**options)
 
     parameters = list(_flattened(inspect.signature(command), hints))
     flat.__signature__ = Signature(parameters)  # pyright: ignore[reportAttributeAccessIssue]
     flat.__annotations__ = {item.name: item.annotation for item in parameters}
     return flat
+
+
+def _require(options: dict[str, Any], annotations: dict[str, Any]) -> None:
+    """Raise an error for what no command can do anything with."""
+    require_numbers(options)
+    require_texts(options)
+    require_files(options, annotations)
+    if options.get("layers") is not None:
+        inputs.require_layers(options["layers"])
+    if "sinks" in options:
+        from steerlens.sinks import require_times
+
+        require_times(options["sinks"])
 
 
 def _flattened(signature: Signature, hints: dict[str, Any]) -> Iterator[Parameter]:

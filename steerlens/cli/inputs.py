@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from steerlens.parsing import short
+
 if TYPE_CHECKING:
     from steerlens.prompts import PromptPair
     from steerlens.steering import Steering
@@ -65,35 +67,32 @@ def layers_of(text: str, n_layers: int) -> list[int]:
 
     layers: list[int] = []
     for part in text.split(","):
-        written = re.fullmatch(r"\s*(-?\d+)\s*(?:-\s*(-?\d+)\s*)?", part)
+        written = re.fullmatch(r"\s*(-?\d{1,9})\s*(?:-\s*(-?\d{1,9})\s*)?", part)
         if written is None:
             raise ValueError(
-                f'--layers is like "4", "2,4", "-1" (the last), "2-5" or "all"; found {text!r}.'
+                f'--layers is like "4", "2,4", "-1" (the last), "2-5" or "all"; found '
+                f"{short(text)}."
             )
         first, last = (Site(int(end)).among(n_layers).layer for end in written.groups(written[1]))
+        if max(first, last) >= n_layers:  # before a range of them is made
+            raise ValueError(
+                f"--layers {text} asks for layer {max(first, last)}, which this model does not "
+                f"have: it has {n_layers} layers, 0 to {n_layers - 1}."
+            )
         if last < first:
             raise ValueError(f"--layers {text}: {part.strip()!r} holds no layer. Write it upwards.")
         layers += range(first, last + 1)
     return list(dict.fromkeys(layers))
 
 
-def make_folder_of(out: Path) -> None:
-    """Make the folder of a file that is to be written, if the folder above is there.
+MANY_LAYERS = 10_000
+"""More than any model has: what --layers says is read once before the model is known."""
 
-    ValueError where it cannot be made, before anything is loaded.
-    """
-    folder = out.absolute().parent
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"Cannot write {out}: {folder} is a file, no folder. Choose another path.")
-    if out.is_dir():
-        raise ValueError(f"Cannot write {out}: it is a folder. Give the name of a file in it.")
-    try:
-        folder.mkdir(exist_ok=True)
-    except OSError as error:
-        raise ValueError(
-            f"Cannot write {out}: its folder does not exist and cannot be made "
-            f"({error.strerror}). Make it first."
-        ) from error
+
+def require_layers(text: str) -> None:
+    """Raise ValueError where the text names no layers, whatever the model."""
+    if text != "all":
+        layers_of(text, MANY_LAYERS)
 
 
 def question_of(line: Any) -> Any:
@@ -109,6 +108,11 @@ def require_steering_files(paths: Sequence[Path]) -> None:
     twice = {name for name in names if names.count(name) > 1}
     if twice:
         raise ValueError(f"Two steering files are called {', '.join(twice)}. Rename one.")
+    require_steering_paths(paths)
+
+
+def require_steering_paths(paths: Sequence[Path]) -> None:
+    """Raise an error where a steering file is not there."""
     for path in paths:
         if not path.is_file():
             raise FileNotFoundError(
@@ -169,6 +173,7 @@ def answered(
     from steerlens.generation import responses
     from steerlens.prompts import Conversation, PromptPair
 
+    require_room(model, lines, max_new_tokens)
     open_ = {n: line for n, line in enumerate(lines) if isinstance(line, Conversation)}
     if not open_:
         return list(lines)
@@ -185,6 +190,35 @@ def answered(
             )
         pairs[number] = PromptPair.with_system(asked.without_system(), asked.system or "", ids)
     return list(pairs.values())
+
+
+def require_room(
+    model: "HookedModel",
+    lines: Sequence[Any],
+    max_new_tokens: int,
+    others: Sequence[str] = (),
+) -> None:
+    """Raise ValueError for the first line that the model cannot take, before it answers any.
+
+    `others` are instructions that take the place of a line's own later.
+    """
+    from dataclasses import replace
+
+    from steerlens.prompts import Conversation, encode, encode_pair, require_context
+
+    for number, line in enumerate(lines, start=1):
+        try:
+            if not isinstance(line, Conversation):
+                _, prompted = encode_pair(model, line)
+                question, n_response = line.plain, len(prompted.ids) - prompted.response
+            else:
+                question, n_response = line, max_new_tokens
+                require_context(model, len(encode(model, line).ids) + max_new_tokens)
+            for other in others if isinstance(question, Conversation) else ():
+                asked = replace(question, system=other)
+                require_context(model, len(encode(model, asked).ids) + n_response)
+        except ValueError as error:
+            raise ValueError(f"Line {number} of the pairs: {error}") from error
 
 
 def together(

@@ -66,7 +66,6 @@ class Measured(Templating, Strength):
         self,
         pairs: Path,
         steering: Sequence[Path],
-        out: Path,
         require: "Callable[[Sequence[object]], None]",
     ) -> "tuple[HookedModel, list[PromptPair], dict[str, Steering]]":
         """The model, every pair answered, the steerings; bad input is an error before any work.
@@ -74,18 +73,17 @@ class Measured(Templating, Strength):
         `require` raises ValueError for too few questions.
         """
         from steerlens.analysis.measures.plain_side import require_baseline  # pyright: ignore[reportMissingImports]
-        from steerlens.jsonl import read_prompt_pairs
-        from steerlens.sinks import require_times
+        from steerlens.cli.data import read_prompt_pairs
 
         lines = read_prompt_pairs(pairs)
         require([inputs.question_of(line) for line in lines])
         require_baseline(self.baseline)
         self._require_other_instructions()
-        require_times(self.sinks)
-        inputs.make_folder_of(out)
         inputs.require_steering_files(steering)
         model = inputs.load(self.model, self.backend, self.device, self.template(), self.dtype)
         steerings = inputs.steerings_of(steering, model, self.fitted_on)
+        others = (*(self.equivalent or ()), *(self.neutral or ()))
+        inputs.require_room(model, lines, self.max_new_tokens, others)
         answered = inputs.answered(model, lines, self.seed, self.max_new_tokens)
         return model, answered, self._at_strength(model, answered, steerings)
 
@@ -155,7 +153,7 @@ def compare(
     def enough(questions: Sequence[object]) -> None:
         require_others(len(questions))
 
-    model, answered, steerings = measured.inputs(pairs, steering, out, enough)
+    model, answered, steerings = measured.inputs(pairs, steering, enough)
     compared = analysis.compare(model, answered, steerings, **measured.options)
     page = analysis.comparison_report(
         compared,
@@ -163,7 +161,6 @@ def compare(
         title="Prompt steering and activation steering, compared",
         intro=f"{pairs.name}: {len(answered)} pairs on the model {measured.model}.",
     )
-    page.write(out)
     shift = compared.logit_shift
     still = shift.loc[~shift["moved"], "method"].tolist()
     if still:
@@ -179,7 +176,7 @@ def compare(
         "logit_shift": output.records(shift),
     }
     said = halves(compared.n_test, compared.n_train)
-    output.say(content, measured.as_json, f"The report is at {out}{said}")
+    _finish(page, out, content, measured.as_json, f"The report is at {out}{said}")
 
 
 @grouped
@@ -204,7 +201,7 @@ def faithfulness(
     def enough(questions: Sequence[object]) -> None:
         require_questions(len(set(questions)))
 
-    model, answered, steerings = measured.inputs(pairs, steering or [], out, enough)
+    model, answered, steerings = measured.inputs(pairs, steering or [], enough)
     studied = analysis.faithfulness_study(model, answered, steerings, **measured.options)
     page = analysis.faithfulness_report(
         studied,
@@ -212,7 +209,6 @@ def faithfulness(
         "What the prompt does, and who does the same",
         f"{pairs.name}: {len(answered)} pairs on the model {measured.model}.",
     )
-    page.write(out)
     tables = {
         "dispersion": studied.dispersion,
         "rank_share": studied.rank_share,
@@ -228,7 +224,14 @@ def faithfulness(
         "measured": studied.n_test,
         "for_strengths": studied.n_train,
     }
-    output.say({**content, **records}, measured.as_json, f"The report is at {out}{said}")
+    _finish(page, out, {**content, **records}, measured.as_json, f"The report is at {out}{said}")
+
+
+def _finish(page: Any, out: Path, content: dict[str, Any], as_json: bool, text: str) -> None:
+    """Write the report and tell of it; what cannot be told is an error without a file."""
+    told = output.told(content, as_json, text)
+    page.write(out)
+    output.show(told)
 
 
 def halves(measured: int, for_strengths: int) -> str:

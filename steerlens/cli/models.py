@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from steerlens.cli import output
+from steerlens.cli import importing, output
 from steerlens.cli.options import AsJson
 
 
@@ -39,11 +39,16 @@ def models(
 
 
 def info(
-    file: Annotated[Path, typer.Argument(help="A steering file.")], as_json: AsJson = False
+    file: Annotated[Path, typer.Argument(help="A steering file, or another tool's vectors.")],
+    as_json: AsJson = False,
 ) -> None:
-    """What a steering file holds and which model it is for."""
-    from steerlens.reading import read_file
+    """What a steering file holds and which model it is for; of other tools' files, what is seen."""
+    from steerlens.reading import is_foreign, read_file
 
+    if is_foreign(file):
+        content, lines = importing.described(file)
+        output.say(content, as_json, "\n".join(lines))
+        return
     header, tensors = read_file(file)
     origin = header["origin"] or {}
     model = origin.get("model", {})
@@ -55,6 +60,7 @@ def info(
         f"({model.get('n_layers', '?')} layers, d_model {model.get('d_model', '?')})",
         *([f"weights     {model['made_of']}"] if model.get("made_of") else []),
         *([f"moved from  {origin['moved_from']}"] if origin.get("moved_from") else []),
+        *(line for part in origin.get("imported", []) for line in importing.told(part)),
         f"fingerprint {model.get('fingerprint', 'not recorded')}",
         f"processing  {model.get('processing', 'not recorded')}",
         f"data        {origin.get('data') or 'not recorded'}, seed {origin.get('seed')}",

@@ -1,6 +1,5 @@
 """The options that several commands take, and those of them that go together."""
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,6 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from steerlens.cli.given import Written
+from steerlens.parsing import parse_json
 
 if TYPE_CHECKING:
     from steerlens.calibration import Calibration, Texts
@@ -36,7 +38,7 @@ Dtype = Annotated[
     str, typer.Option(help="float32, bfloat16, float16, float64, or auto: that of the file.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
-Out = Annotated[Path, typer.Option("--out", "-o", help="The file to write.")]
+Out = Annotated[Path, typer.Option("--out", "-o", help="The file to write."), Written()]
 Pairs = Annotated[
     Path,
     typer.Option(
@@ -89,18 +91,18 @@ class Templating:
         return Template(
             system=given.get(self.default_system, self.default_system),
             instruction=self.instruction_in,  # pyright: ignore[reportArgumentType]  (it is checked)
-            arguments=dict(_argument(text) for text in self.template_argument or ()),
+            arguments=dict(argument(text) for text in self.template_argument or ()),
         )
 
 
-def _argument(text: str) -> tuple[str, Any]:
+def argument(text: str, option: str = "--template-argument") -> tuple[str, Any]:
     """NAME=VALUE as a name and a value: JSON where it is that, as false and 3 are, else text."""
     name, equals, value = text.partition("=")
     if not name.isidentifier() or not equals:
-        raise ValueError(f"--template-argument is NAME=VALUE; found {text!r}.")
+        raise ValueError(f"{option} is NAME=VALUE; found {text!r}.")
     written = {"True": "true", "False": "false", "None": "null"}.get(value, value)
     try:
-        return name, json.loads(written)
+        return name, parse_json(written)
     except ValueError:
         return name, value
 
@@ -178,7 +180,7 @@ class Strength:
             options["target_kl"] = AUTO_KL
         return calibrate(model, steering, texts, **options)
 
-    def written(
+    def of_fit(
         self,
         model: "HookedModel",
         steering: "Steering",
@@ -186,19 +188,21 @@ class Strength:
         out: Path,
         seed: int = 0,
     ) -> "tuple[Steering, dict[str, Any], str]":
-        """The steering in the file `out`, its strength for `--json`, and in words.
+        """The fitted steering at its strength, that strength for `--json`, and in words.
 
-        It is written as it is first, so that a search that finds no strength loses no fit.
+        A search that finds no strength loses no fit: then `out` has it as fitted, and the error
+        says so, unless what was fitted has no finite effect at all.
         """
-        steering.save(out)
-        steering, content, shown = self._fitted(model, steering, texts, seed)
-        steering.save(out)
-        return steering, content, shown
-
-    def _fitted(
-        self, model: "HookedModel", steering: "Steering", texts: "Sequence[Any]", seed: int
-    ) -> "tuple[Steering, dict[str, Any], str]":
-        found = self.found(model, steering, list(texts)[:FOUND_ON], seed)
+        some = list(texts)[:FOUND_ON]
+        try:
+            found = self.found(model, steering, some, seed)
+        except ValueError as error:
+            if not _acts(model, steering, some):
+                raise
+            steering.save(out)
+            raise ValueError(
+                f"{error} What was fitted is in {out} all the same, at strength 1."
+            ) from error
         if found is not None:
             content = {"strength": found_content(found)}
             return found.steering, content, f", at {found}"
@@ -206,6 +210,19 @@ class Strength:
             return steering, {}, ""
         scaled = steering.scaled(self.number)
         return scaled, {"strength": {"strength": self.number}}, f", at strength {self.number:g}"
+
+
+def _acts(model: "HookedModel", steering: "Steering", texts: "Sequence[Any]") -> bool:
+    """Whether the model still computes numbers under the steering."""
+    from steerlens.generation import generate
+    from steerlens.prompts import PromptPair
+
+    asked = [text.plain if isinstance(text, PromptPair) else text for text in texts[:1]]
+    try:
+        generate(model, asked, steering, max_new_tokens=1)
+    except ValueError:
+        return False
+    return True
 
 
 def _instructed(texts: "Texts") -> bool:

@@ -14,12 +14,14 @@ a row is one of the attribute's training wordings; `held_out` has five more, for
 """
 
 import gzip
-import json
+import zlib
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from steerlens.digests import require_signed
+from steerlens.parsing import parse_json
 from steerlens.prompts import PromptPair
 
 FILE = Path(__file__).with_name("benchmark_set.json.gz")
@@ -89,6 +91,7 @@ def read(attribute: str) -> Attribute:
 @cache
 def _content() -> dict[str, Any]:
     try:
-        return json.loads(gzip.decompress(FILE.read_bytes()))
-    except (OSError, EOFError, ValueError) as error:
+        content = parse_json(gzip.decompress(FILE.read_bytes()))
+        return require_signed(content, {"fingerprint", "attributes"})
+    except (OSError, EOFError, ValueError, zlib.error) as error:
         raise ValueError(f"{FILE} is missing or damaged ({error}). Reinstall steerlens.") from error

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -156,12 +157,42 @@ def warn_of_repeated(repeated: int, n_held_out: int) -> None:
 # -- Prompts, and directions of a method -----------------------------------------------------------
 
 
-def require_pairs_of_prompts(positive: Sequence[object], negative: Sequence[object]) -> None:
+def require_pairs_of_prompts(
+    positive: Sequence[object], negative: Sequence[object], method: str = "CAA"
+) -> None:
     """Raise ValueError unless there are as many prompts on either side."""
     if len(positive) != len(negative):
         raise ValueError(
-            f"CAA needs pairs: {len(positive)} positive and {len(negative)} negative prompts "
+            f"{method} needs pairs: {len(positive)} positive and {len(negative)} negative prompts "
             "were given. Give as many of each, in the same order."
+        )
+
+
+def require_scores(
+    scores: tuple[Sequence[float], Sequence[float]], pairs: int, what: str
+) -> tuple[Float[np.ndarray, " pair"], Float[np.ndarray, " pair"]]:
+    """Both sides' scores as arrays; ValueError unless there is one from 0 to 100 for each pair."""
+    sides = [np.asarray(side, dtype=float) for side in scores]
+    if len(sides) != 2 or any(side.shape != (pairs,) for side in sides):
+        raise ValueError(
+            f"{what} are two lists, of the positive and of the negative answers, with a score for "
+            f"each of the {pairs} pairs; found {[side.shape for side in sides]}."
+        )
+    for side in sides:
+        if not bool(((side >= 0) & (side <= 100) | np.isnan(side)).all()):
+            raise ValueError(
+                f"{what} are from 0 to 100, NaN where the judge cannot tell; found {side.min():g} "
+                f"to {side.max():g}."
+            )
+    return sides[0], sides[1]
+
+
+def require_some_kept(kept: int, found: int, why: str) -> None:
+    """Raise ValueError if of so many nothing is kept."""
+    if kept == 0:
+        raise ValueError(
+            f"None of {found} {why}, so nothing is left to fit. Look at the answers and the "
+            "scores, give instructions that the model follows, or lower the bound."
         )
 
 
@@ -226,6 +257,17 @@ def require_direction_at(directions: Mapping[Site, object], sites: Sequence[Site
         )
 
 
+def require_one_direction(sites: Sequence[Site]) -> None:
+    """Raise ValueError where the directions of several sites would all be taken out everywhere."""
+    if len(sites) > 1:
+        raise ValueError(
+            f"A direction was asked for at each of {len(sites)} sites ("
+            f"{', '.join(map(str, sites[:3]))}{', ...' * (len(sites) > 3)}), and one is taken out "
+            "everywhere. Give the one site whose direction you want (the paper tries each on other "
+            'prompts), or written="where read": each at its own site.'
+        )
+
+
 def require_orthonormal(R: Float[Tensor, "rank d_model"], tolerance: float) -> None:
     """Raise ValueError unless the rows have length 1 and are at right angles."""
     R = R.detach().float()
@@ -234,4 +276,80 @@ def require_orthonormal(R: Float[Tensor, "rank d_model"], tolerance: float) -> N
         raise ValueError(
             f"The rows of LoReFT's R must be orthonormal; R R^T is off the identity by "
             f"{off:.2g}. steerlens.methods.loreft.orthonormal(R) makes them so."
+        )
+
+
+# -- Conditions ------------------------------------------------------------------------------------
+
+
+def require_pairs_to_search(pairs: int) -> None:
+    """Raise ValueError unless a direction can be found on some pairs and a threshold on others."""
+    if pairs < 4:
+        raise ValueError(
+            "A condition is found on half of its pairs of prompts, and its threshold on the "
+            f"others: give at least 4 pairs, better 50; found {pairs}."
+        )
+
+
+def require_apart_from(f1: float, pairs: int) -> None:
+    """Raise ValueError if no threshold tells the prompts apart at all."""
+    if f1 == 0:
+        raise ValueError(
+            f"The {pairs} pairs of prompts of the condition have the same activations at every "
+            "site that was looked at, so nothing tells them apart. Give prompts that differ."
+        )
+
+
+def require_condition_below(candidates: Sequence[Site], places: Sequence[Site]) -> None:
+    """Raise ValueError unless the condition is read before the lowest steered site."""
+    order = ("resid_pre", "z", "attn_out", "resid_mid", "mlp_out", "resid_post")
+    depth = {site: (site.layer, order.index(site.stream)) for site in (*candidates, *places)}
+    lowest = min(places, key=depth.__getitem__)
+    above = [str(site) for site in candidates if depth[site] > depth[lowest]]
+    if above:
+        raise ValueError(
+            f"The condition would be read at {', '.join(above)}, after {lowest} is steered: in the "
+            "pass that reads the prompt it is not known there yet. Read it at that site or before."
+        )
+
+
+def require_run(context: object, method: str) -> None:
+    """Raise ValueError where a window does not know the run that its pass belongs to."""
+    if context is None:
+        raise ValueError(
+            f"{method} must know which run a pass belongs to, and this window does not. Take a "
+            "window of tokens, window = steerlens.batch(model, prompts), or use generate(...), "
+            "which keeps count from pass to pass."
+        )
+
+
+def require_read_before(read: bool) -> None:
+    """Raise ValueError unless the condition of a steer was read in this pass."""
+    if not read:
+        raise ValueError(
+            "A CAST acted before its condition was read in this pass. Place both, the condition "
+            "first and at its own site: CAST.conditional(steering, condition) does."
+        )
+
+
+# -- Heads -----------------------------------------------------------------------------------------
+
+
+def require_heads(heads: int, there: int) -> None:
+    """Raise ValueError unless so many heads can be chosen."""
+    if not 1 <= heads <= there:
+        raise ValueError(
+            f"heads={heads}: the layers that were given have {there} heads together, and 1 to "
+            f"{there} of them can be chosen. Give more layers (range(model.cfg.n_layers)), or a "
+            "lower number."
+        )
+
+
+def require_pairs_to_probe(pairs: int, held_out: float) -> None:
+    """Raise ValueError unless probes can be fitted on some pairs and judged on others."""
+    fitted = n_fitted(2 * pairs, held_out) // 2
+    if fitted < 2 or fitted == pairs:
+        raise ValueError(
+            f"Of {pairs} pairs, with held_out={held_out:g}, probes would be fitted on {fitted} and "
+            f"judged on {pairs - fitted}. Give 10 pairs or more, better 100."
         )

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from steerlens.activations import capture, default_read
-from steerlens.checks import require_choice, warn_if_few
+from steerlens.checks import require_choice, require_seed, warn_if_few
 from steerlens.directions.checks import (
     SAME,
     Labels,
@@ -48,6 +48,7 @@ from steerlens.directions.checks import (
 from steerlens.directions.means import principal_direction, unit
 from steerlens.directions.rfm import CLAS_RFM, RFM, auroc, best_direction, correlation
 from steerlens.directions.token_means import alternating_means, counted
+from steerlens.precision import wide
 from steerlens.prompts import Prompt, encode_all
 from steerlens.scopes import Scope
 from steerlens.sinks import SINK, Kept, ordinary, require_ordinary
@@ -94,6 +95,7 @@ def fit_direction(
     "random" asks for no more than one row. Rows longer than `sinks` times the median are left out,
     for pca with their partners; infinity keeps all.
     """
+    require_seed(seed)
     options = _Options(kind, held_out, rfm, seed)
     require_labelled(activations, labels, "activations")
     keep = _ordinary_rows(activations, paired=kind == "pca", times=sinks)
@@ -133,6 +135,7 @@ def contrast_directions(
     is above `sinks` times the median are left out.
     """
     require_model_first(model, "contrast_directions(model, kind, positive, negative, sites)")
+    require_seed(seed)
     options, sites = _Options(kind, held_out, rfm, seed), as_sites(sites, model)
     require_partners(positive, negative)
     order = random.Random(f"pairs {seed}").sample(range(len(positive)), len(positive))
@@ -141,7 +144,7 @@ def contrast_directions(
     captured = capture(model, rows, sites, scope=read or default_read(rows))
     splits: dict[Site, _Split] = {}
     for site in sites:
-        means = alternating_means(captured, site, len(rows), sinks).float()
+        means = wide(alternating_means(captured, site, len(rows), sinks))
         if kind != "random":
             require_apart(means, site)
         splits[site] = options.split(means, (torch.arange(len(means)) % 2).float())

@@ -15,7 +15,11 @@ Centring = Literal["pair", "none", "mean"]
 
 
 def unit(direction: Direction) -> Direction:
-    """`direction` at length 1; ValueError if its length is 0 or not finite."""
+    """`direction` at length 1; ValueError if its length is 0 or not finite.
+
+    >>> sl.unit(torch.tensor([3.0, 4.0]))
+    tensor([0.6000, 0.8000])
+    """
     length = direction.norm()
     require_length(length)
     return direction / length

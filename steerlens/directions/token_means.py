@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -24,6 +25,21 @@ def pairs_of_means(
     require_ordinary(keep, f"pairs of prompts, by the tokens that are read, at {site},")
     warn_of_rows(keep, f"pairs at {site}")
     return [side[keep] for side in means]
+
+
+def shared_pairs_of_means(
+    sides: Sequence[Activations], sites: Sequence[Site], rows: int, sinks: float = SINK
+) -> dict[Site, tuple[Means, Means]]:
+    """The same at every site, of the pairs that have such a token at all of them.
+
+    For methods that look at several sites of a pair at once.
+    """
+    found = {site: [side.ordinary_means(site, rows, sinks) for side in sides] for site in sites}
+    kept = [kept for both in found.values() for _, kept in both]
+    keep = torch.stack(kept).all(dim=0)
+    require_ordinary(keep, "pairs of prompts, by the tokens that are read at all sites,")
+    warn_of_rows(keep, "pairs")
+    return {site: (both[0][0][keep], both[1][0][keep]) for site, both in found.items()}
 
 
 def alternating_means(side: Activations, site: Site, rows: int, sinks: float = SINK) -> Means:

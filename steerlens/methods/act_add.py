@@ -21,6 +21,8 @@ from torch import Tensor
 from steerlens.activations import capture
 from steerlens.checks import require_choice, require_texts, require_two_sides
 from steerlens.combinators import masked
+from steerlens.forms import Laid
+from steerlens.precision import wide
 from steerlens.prompts import Encoded, encode, tokenizer_of
 from steerlens.scopes import Window
 from steerlens.sites import Site, Sites, as_site, as_sites
@@ -51,6 +53,16 @@ class ActAdd:
     def __post_init__(self) -> None:
         require_choice("alignment", self.alignment, get_args(Alignment))
         _require_dims(self.dims, self.v.shape[1])
+
+    @property
+    def form(self) -> Laid | None:
+        """For other tools: rows laid on the first positions, where they begin at the front."""
+        if self.alignment != "front":
+            return None
+        v = torch.zeros_like(wide(self.v))
+        kept = slice(*self.dims) if self.dims is not None else slice(None)
+        v[:, kept] = self.c * wide(self.v)[:, kept]
+        return Laid(v)
 
     @classmethod
     def from_activations(
@@ -95,6 +107,7 @@ class ActAdd:
             rows = _padded(rows, space_token(model) if padding == "space" else padding)
         clean = capture(model, rows, places)
         steers: dict[Site, ActAdd] = {}
+        _require_unlike(rows, prompts)
         for site in places:
             sides = [clean.of(number, site) for number in range(len(rows))]
             steers[site] = cls.from_activations(*sides, c=c, alignment=alignment, dims=dims)
@@ -174,6 +187,15 @@ def _padded(rows: list[Encoded], filler: int) -> list[Encoded]:
         Encoded(row.ids + (filler,) * (length - len(row.ids)), row.question, length, row.bos)
         for row in rows
     ]
+
+
+def _require_unlike(rows: list[Encoded], prompts: tuple[str, str | None]) -> None:
+    """Raise ValueError where both prompts are the same tokens, and their difference is 0."""
+    if len(rows) == 2 and rows[0].ids == rows[1].ids:
+        raise ValueError(
+            f"Both prompts are the same tokens ({prompts[0]!r} and {prompts[1]!r}), so there is "
+            "nothing to add. Give prompts that differ by more than spaces at their end."
+        )
 
 
 def _require_dims(dims: tuple[int, int] | None, d_model: int) -> None:

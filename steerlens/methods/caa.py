@@ -19,6 +19,7 @@ from steerlens.checks import require_pairs, require_two_sides
 from steerlens.directions.checks import require_difference, require_pairs_of_prompts
 from steerlens.directions.means import ordinary_pairs
 from steerlens.directions.token_means import counted, pairs_of_means
+from steerlens.forms import Added
 from steerlens.prompts import Prompts, encode_all
 from steerlens.scopes import Scope
 from steerlens.sinks import SINK
@@ -34,6 +35,11 @@ class CAA:
     """Add `direction` to every position."""
 
     direction: Direction
+
+    @property
+    def form(self) -> Added:
+        """For other tools: one vector, added everywhere."""
+        return Added(self.direction)
 
     @classmethod
     def from_activations(

@@ -28,6 +28,8 @@ from torch import Tensor
 from steerlens.checks import require_choice
 from steerlens.directions.checks import require_direction_at, require_directions
 from steerlens.directions.means import unit
+from steerlens.forms import Added, Clamped
+from steerlens.precision import wide, wide_dtype
 from steerlens.prompts import PromptPair
 from steerlens.scopes import Scope, everywhere
 from steerlens.sites import Layer, Site, Sites, as_sites, by_site
@@ -43,13 +45,15 @@ from steerlens.types import Direction, Hook, HookedModel, Residual, VectorLike
 Kind = Literal["contextual", "layerwise", "single"]
 Rows: TypeAlias = Float[Tensor, "rank d_model"]
 Directions: TypeAlias = VectorLike | Rows
+UNIT = 1e-4
+"""By how much the length of a direction may miss 1."""
 BIAS_SHARE = 0.01
 """The learning rate of b, as a share of the median norm of the activations in scope, BOS aside."""
 
 
 @steer
 class CLAS:
-    """Add each direction as strongly as its sensing vector says; computed in float32."""
+    """Add each direction as strongly as its sensing vector says; computed in float32 or wider."""
 
     c: Rows
     b: Float[Tensor, " rank"]
@@ -59,15 +63,26 @@ class CLAS:
     def __post_init__(self) -> None:
         require_limit(self.limit)
 
+    @property
+    def form(self) -> Added | Clamped | None:
+        """For other tools: one vector where no token is sensed, a clamp where v is taken out."""
+        v = wide(self.v)
+        if not bool(self.c.any()):
+            return Added(self.gates(v.new_zeros(v.shape[1])) @ v)
+        takes_out = len(v) == 1 and torch.equal(self.c, -self.v) and not bool(self.b.any())
+        if not takes_out or self.limit is not None or abs(float(v.norm()) - 1) > UNIT:
+            return None
+        return Clamped(v[0], 0.0)
+
     @classmethod
     def fixed(cls, v: Direction, strength: float) -> "CLAS":
         """The same strength at every token: ordinary linear steering."""
-        return cls(torch.zeros_like(v)[None], torch.tensor([strength]), v[None])
+        return cls(torch.zeros_like(v)[None], v.new_tensor([strength]), v[None])
 
     @classmethod
     def ablation(cls, v: Direction) -> "CLAS":
         """Take the direction out: nothing of h' lies along v."""
-        return cls(-unit(v)[None], torch.zeros(1), unit(v)[None])
+        return cls(-unit(v)[None], v.new_zeros(1), unit(v)[None])
 
     @classmethod
     def fit(
@@ -96,7 +111,8 @@ class CLAS:
         """
         require_choice("kind", kind, get_args(Kind))
         require_directions(model, directions)
-        rows = {site: _unit_rows(v) for site, v in by_site(directions, model).items()}
+        dtype, given = wide_dtype(model), by_site(directions, model)
+        rows = {site: _unit_rows(v, dtype) for site, v in given.items()}
         chosen = tuple(sorted(rows if sites is None else as_sites(sites, model)))
         require_direction_at(rows, chosen)
         if not learn_directions:
@@ -113,17 +129,19 @@ class CLAS:
 
     def gates(self, h: Float[Tensor, "*token d_model"]) -> Float[Tensor, "*token rank"]:
         """Alpha of each token, of either sign."""
-        alpha = h.float() @ self.c.to(h.device).T + self.b.to(h.device)
+        h = wide(h)
+        alpha = h @ self.c.to(h).T + self.b.to(h)
         return alpha if self.limit is None else alpha.clamp(-self.limit, self.limit)
 
     def __call__(self, activation: Residual, hook: Hook = None) -> Residual:
-        h, v = activation.float(), self.v.to(activation.device)
+        h = wide(activation)
+        v = self.v.to(h)
         return (h + self.gates(h) @ v).to(activation.dtype)
 
 
-def _unit_rows(directions: Directions) -> Rows:
+def _unit_rows(directions: Directions, dtype: torch.dtype = torch.float32) -> Rows:
     """A direction or several, as rows of length 1."""
-    rows = torch.atleast_2d(as_floats(directions)).float()
+    rows = torch.atleast_2d(as_floats(directions)).to(dtype)
     return torch.stack([unit(row) for row in rows])
 
 

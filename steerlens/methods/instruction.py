@@ -24,7 +24,9 @@ from steerlens.activations import capture
 from steerlens.directions.checks import require_instruction_seen, require_unit
 from steerlens.directions.means import ordinary_pairs, unit
 from steerlens.directions.token_means import counted, pairs_of_means
+from steerlens.forms import Clamped
 from steerlens.methods.caa import CAA
+from steerlens.precision import wide
 from steerlens.prompts import Encoded, PromptPair, encode_pair
 from steerlens.scopes import last
 from steerlens.sinks import SINK
@@ -38,13 +40,18 @@ from steerlens.types import Direction, Hook, HookedModel, Residual
 
 @steer
 class InstructionVector:
-    """Make the projection on the unit direction u equal z; computed in float32."""
+    """Make the projection on the unit direction u equal z; computed in float32 or wider."""
 
     u: Direction
     z: float
 
     def __post_init__(self) -> None:
         require_unit(self.u, "InstructionVector's u")
+
+    @property
+    def form(self) -> Clamped:
+        """For other tools: a projection that is clamped."""
+        return Clamped(self.u, self.z)
 
     @classmethod
     def from_activations(
@@ -84,7 +91,7 @@ class InstructionVector:
         steers: dict[Site, InstructionVector] = {}
         for site in sites:
             h, h_prompted = (
-                side.float() for side in pairs_of_means([before, after], site, len(plain), sinks)
+                wide(side) for side in pairs_of_means([before, after], site, len(plain), sinks)
             )
             require_instruction_seen(h, h_prompted, site)
             steers[site] = cls.from_activations(h, h_prompted, sinks=inf)
@@ -98,7 +105,8 @@ class InstructionVector:
         return Steering(placed, fit.steering.origin)
 
     def __call__(self, activation: Residual, hook: Hook = None) -> Residual:
-        h, u, z = activation.float(), self.u.to(activation.device), self.z
+        h, z = wide(activation), self.z
+        u = self.u.to(h)
         return (h + (z - h @ u)[..., None] * u).to(activation.dtype)
 
 

@@ -24,6 +24,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from steerlens.directions.checks import require_orthonormal
+from steerlens.precision import wide
 from steerlens.prompts import PromptPair
 from steerlens.scopes import Scope, everywhere
 from steerlens.sites import Site, Sites, as_sites
@@ -42,7 +43,7 @@ SKEW = 1e-3
 
 @steer
 class LoReFT:
-    """Put W h + b in place of R h, in the span of R's rows; computed in float32."""
+    """Put W h + b in place of R h, in the span of R's rows; computed in float32 or wider."""
 
     R: Float[Tensor, "rank d_model"]
     W: Float[Tensor, "rank d_model"]
@@ -50,6 +51,11 @@ class LoReFT:
 
     def __post_init__(self) -> None:
         require_orthonormal(self.R, SKEW)
+
+    @staticmethod
+    def require(model: HookedModel, *, rank: int) -> None:
+        """Raise ValueError for keywords of `fit` that cannot be; asked before any work."""
+        require_rank(rank, model.cfg.d_model)
 
     @classmethod
     def fit(
@@ -68,7 +74,7 @@ class LoReFT:
 
         Only the plain prompt and the response of each pair are used.
         """
-        require_rank(rank, model.cfg.d_model)
+        cls.require(model, rank=rank)
         modules = _Modules(tuple(sorted(as_sites(sites, model))), rank, model.cfg.d_model)
         return by_likelihood(
             model,
@@ -83,11 +89,13 @@ class LoReFT:
 
     def gates(self, h: Float[Tensor, "*token d_model"]) -> Float[Tensor, "*token rank"]:
         """How far each token is moved along each row of R, of either sign."""
-        h, R, W, b = h.float(), self.R.to(h.device), self.W.to(h.device), self.b.to(h.device)
+        h = wide(h)
+        R, W, b = self.R.to(h), self.W.to(h), self.b.to(h)
         return h @ W.T + b - h @ R.T
 
     def __call__(self, activation: Residual, hook: Hook = None) -> Residual:
-        h, R = activation.float(), self.R.to(activation.device)
+        h = wide(activation)
+        R = self.R.to(h)
         return (h + self.gates(h) @ R).to(activation.dtype)
 
 

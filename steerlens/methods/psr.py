@@ -28,6 +28,8 @@ from torch import Tensor
 
 from steerlens.activations import capture
 from steerlens.directions.means import ordinary_pairs
+from steerlens.forms import Added
+from steerlens.precision import wide
 from steerlens.prompts import PromptPair
 from steerlens.scopes import Scope, question_and_response, response
 from steerlens.sinks import SINK, require_ordinary
@@ -39,6 +41,7 @@ from steerlens.training.checks import (
     require_frozen,
     require_gates,
     require_instructions,
+    require_rank,
     require_varied,
 )
 from steerlens.training.examples import Examples
@@ -59,13 +62,21 @@ SURFACES = {"R": response, "QR": question_and_response}
 
 @steer
 class PSR:
-    """Add each direction as strongly as its gate says; computed in float32."""
+    """Add each direction as strongly as its gate says; computed in float32 or wider."""
 
     W: Rows
     b: Float[Tensor, " rank"]
     Z: Rows
     alpha: float = 1.0
     b_m: float = 0.0
+
+    @property
+    def form(self) -> Added | None:
+        """For other tools: one vector, where every gate is the same at every token (Const)."""
+        if bool(self.W.any()):
+            return None
+        gates = torch.relu(wide(self.b))
+        return Added((self.alpha + self.b_m) * gates @ self.Z.to(gates))
 
     @property
     def can_close(self) -> bool:
@@ -92,7 +103,7 @@ class PSR:
         Tokens longer than `sinks` times the median in either run are left out; infinity keeps all.
         """
         keep = ordinary_pairs(plain, prompted, sinks)
-        return cls.constant(prompted[keep].float().mean(dim=0) - plain[keep].float().mean(dim=0))
+        return cls.constant(wide(prompted[keep]).mean(dim=0) - wide(plain[keep]).mean(dim=0))
 
     @classmethod
     def fit(
@@ -145,10 +156,12 @@ class PSR:
 
     def gates(self, h: Float[Tensor, "*token d_model"]) -> Float[Tensor, "*token rank"]:
         """Lambda of each token: how strongly it is steered, before alpha."""
-        return torch.relu(h.float() @ self.W.to(h.device).T + self.b.to(h.device))
+        h = wide(h)
+        return torch.relu(h @ self.W.to(h).T + self.b.to(h))
 
     def __call__(self, activation: Residual, hook: Hook = None) -> Residual:
-        h, alpha, b_m, Z = activation.float(), self.alpha, self.b_m, self.Z.to(activation.device)
+        h, alpha, b_m = wide(activation), self.alpha, self.b_m
+        Z = self.Z.to(h)
         return (h + (alpha + b_m) * self.gates(h) @ Z).to(activation.dtype)
 
 
@@ -170,7 +183,7 @@ class Gates:
 
     def __post_init__(self) -> None:
         frozen = self.directions is not None
-        require_gates(self.rank, self.b_m, frozen=frozen, constant=self.constant)
+        require_gates(self.rank, self.b_m, self.regularise, frozen=frozen, constant=self.constant)
 
 
 def name_of(n_sites: int, gated: bool, objective: str, surface: str) -> str:
@@ -225,6 +238,7 @@ class _Modules:
     d_model: int
 
     def __post_init__(self) -> None:
+        require_rank(self.gates.rank, self.d_model)
         require_frozen(self.gates.directions, self.sites, (self.gates.rank, self.d_model))
 
     def begin(self, generator: torch.Generator) -> Parameters:

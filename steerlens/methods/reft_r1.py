@@ -28,6 +28,8 @@ from torch import Tensor
 
 from steerlens.activations import capture_stream
 from steerlens.directions.means import unit
+from steerlens.forms import Added
+from steerlens.precision import wide
 from steerlens.prompts import Encoded, PromptPair
 from steerlens.scopes import Scope, Window, everywhere
 from steerlens.sites import Site, Sites, as_sites
@@ -57,6 +59,16 @@ class ReFTr1:
     def __post_init__(self) -> None:
         require_opened(self.a_max)
 
+    @property
+    def form(self) -> Added:
+        """For other tools: one vector, added everywhere."""
+        return Added(self.a_max * wide(self.w))
+
+    @staticmethod
+    def require(model: HookedModel, *, k: int, l1: float) -> None:
+        """Raise ValueError for keywords of `fit` that cannot be; asked before any work."""
+        require_latents(k, l1)
+
     @classmethod
     def fit(
         cls,
@@ -80,7 +92,7 @@ class ReFTr1:
         likeliest validation responses, of which the start, a random direction, is one. `scope` is
         where a_i is taken in training (the authors leave out a chat template's first tokens).
         """
-        require_latents(k, l1)
+        cls.require(model, k=k, l1=l1)
         require_some(pairs)
         modules = _Modules(tuple(sorted(as_sites(sites, model))), model.cfg.d_model, k, scope)
         n, every = len(pairs) + len(negatives), [*pairs, *negatives, *validation]
@@ -109,10 +121,12 @@ class ReFTr1:
 
     def latents(self, h: Float[Tensor, "*token d_model"]) -> Float[Tensor, "*token"]:
         """How much of the concept is at each token: the paper's detector."""
-        return torch.relu(h.float() @ self.w.to(h.device))
+        h = wide(h)
+        return torch.relu(h @ self.w.to(h))
 
     def __call__(self, activation: Residual, hook: Hook = None) -> Residual:
-        h, a_max, w = activation.float(), self.a_max, self.w.to(activation.device)
+        h, a_max = wide(activation), self.a_max
+        w = self.w.to(h)
         return (h + a_max * w).to(activation.dtype)
 
 
@@ -133,11 +147,13 @@ class InTraining:
     def gates(self, h: Residual) -> Float[Tensor, "batch pos one"]:
         """The latent of each token; 0 outside the scope."""
         assert self.where is not None
-        return (torch.relu(h.float() @ self.w.to(h.device)) * self.where)[..., None]
+        h = wide(h)
+        return (torch.relu(h @ self.w.to(h)) * self.where)[..., None]
 
     def __call__(self, activation: Residual, hook: Hook = None) -> Residual:
         assert self.where is not None
-        h, w = activation.float(), self.w.to(activation.device)
+        h = wide(activation)
+        w = self.w.to(h)
         top, _ = split_latents(self.gates(h)[..., 0], self.where, self.k)
         return (h + top[:, None, None] * w).to(activation.dtype)
 
@@ -191,5 +207,5 @@ def largest_latents(
     """At each site the largest h w on the tokens of `scope`; above 0 it is the largest latent."""
     pieces = list(capture_stream(model, rows, list(w), scope=scope))
     return {
-        site: max(float((piece.at(site).float() @ w[site]).max()) for piece in pieces) for site in w
+        site: max(float((wide(piece.at(site)) @ w[site]).max()) for piece in pieces) for site in w
     }

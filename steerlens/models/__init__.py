@@ -81,6 +81,10 @@ def load(
     weights (HookedTransformer only); its directions fit no unprocessed model. `template` is the
     chat template from now on, in place of the tokenizer's own: `steerlens.PLAIN` for a model that
     has none; a `Template` also says where an instruction goes and what stands in place of one.
+
+    >>> model = sl.load("demo")
+    >>> model.cfg.n_layers, model.cfg.d_model
+    (6, 192)
     """
     require_choice("backend", backend, get_args(Backend))
     require_choice("processing", processing, get_args(Processing))

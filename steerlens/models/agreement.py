@@ -6,7 +6,7 @@ with the same weights.
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -16,7 +16,7 @@ from steerlens.fingerprints import context_of
 from steerlens.runtime.forward import logits
 from steerlens.runtime.turns import hooked
 from steerlens.scopes import Window
-from steerlens.sites import Site, Stream
+from steerlens.sites import RESIDUAL, Site
 from steerlens.types import HookedModel
 
 N_TOKENS = 16
@@ -94,7 +94,7 @@ def activations_of(
         found[name] = activation[0].float().cpu()
 
     there = model.hook_dict
-    layers, streams = range(model.cfg.n_layers), get_args(Stream)
+    layers, streams = range(model.cfg.n_layers), RESIDUAL
     names = [Site(layer, stream).hook_name for layer in layers for stream in streams]
     with hooked(model, [(name, partial(keep, name=name)) for name in names if name in there]):
         _logits(model, expected.ids, 0)

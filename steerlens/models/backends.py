@@ -130,6 +130,7 @@ def _hooked_config(hf_model: Any) -> dict[str, Any]:
 
     config = hf_model.config.to_dict()
     config["architectures"] = config.get("architectures") or [type(hf_model).__name__]
+    config.pop("auto_map", None)  # code of the folder's own, which nobody runs
     if "n_positions" in config:
         config.setdefault("n_ctx", config["n_positions"])
     with tempfile.TemporaryDirectory(prefix="steer_") as neutral:

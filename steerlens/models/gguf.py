@@ -22,7 +22,9 @@ from typing import Any
 
 import torch
 
-MAGIC = b"GGUF"
+from steerlens.gguf_header import MAGIC, require_header
+from steerlens.parsing import parse_json
+
 INSTALL = 'pip install "gguf>=0.18"'
 NOTE = "steerlens.json"
 _FORMAT = 1  # of the folders below: another number makes them all anew
@@ -87,7 +89,7 @@ def cache() -> Path:
 def note_in(folder: Path | None) -> Unpacked | None:
     """What a folder was unpacked from, or None if it was not made here."""
     try:
-        content = json.loads((folder / NOTE).read_text(encoding="utf-8")) if folder else None
+        content = parse_json((folder / NOTE).read_text(encoding="utf-8")) if folder else None
         return None if content is None else Unpacked(**content)
     except (OSError, ValueError, TypeError):
         return None
@@ -197,6 +199,8 @@ class _Header:
 
 def _header_of(file: Path) -> _Header:
     from gguf import GGUFReader
+
+    require_header(file)
 
     try:
         reader = GGUFReader(file)
@@ -332,9 +336,14 @@ def _read(header: _Header, dtype: Any) -> tuple[Any, Any]:
 
     where, file = str(header.file.parent), header.file.name
     try:
-        tokenizer = AutoTokenizer.from_pretrained(where, gguf_file=file)
+        tokenizer = AutoTokenizer.from_pretrained(where, gguf_file=file, trust_remote_code=False)
         read: Any = AutoModelForCausalLM.from_pretrained(
-            where, gguf_file=file, dtype=dtype, output_loading_info=True, **_plain()
+            where,
+            gguf_file=file,
+            dtype=dtype,
+            output_loading_info=True,
+            trust_remote_code=False,
+            **_plain(),
         )
         model, info = read
     except Exception as error:  # transformers raises many kinds; all mean "not read"

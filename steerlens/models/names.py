@@ -1,15 +1,22 @@
 """What a name means: the embedded model, a folder on this machine, or a model of the hub."""
 
 import difflib
+import hashlib
 import importlib.util
 import json
 from pathlib import Path
 from typing import Any
 
+from steerlens.digests import require_signed, signed
 from steerlens.models import gguf
 from steerlens.models.released import RELEASED, released_folder
+from steerlens.models.sizes import require_regular, require_sizes
+from steerlens.parsing import parse_json, text_of_input
+from steerlens.whole import write_whole
 
 DEMO = Path(__file__).parent.parent / "demo" / "model"
+DIGESTS, SHIPPED = "digests.json", (".json", ".safetensors")
+"""Where the digests of the embedded model are, beside its folder, and of which of its files."""
 
 # Each set of files is enough for a tokenizer.
 TOKENIZERS = (
@@ -46,6 +53,7 @@ def local_folder(
     is the one that its weights are wanted in.
     """
     if str(name_or_folder) == "demo":
+        require_as_shipped(DEMO)
         return _require_whole(DEMO, tokenizer)
     path = Path(name_or_folder).expanduser()
     if path.is_dir():
@@ -103,10 +111,58 @@ def _require_whole(folder: Path, tokenizer: bool) -> Path:
             "steerlens.load(folder, tokenizer=...)."
         )
     _require_safetensors(folder)
+    require_regular(folder)
     config = _config_of(folder)
+    _require_no_code(folder, config)
+    require_sizes(folder, config)
     _require_causal(folder, config)
     _require_quantiser(folder, config)
     return folder
+
+
+def _require_no_code(folder: Path, config: dict[str, Any]) -> None:
+    """Raise ValueError where the folder brings code of its own, and no other can read it.
+
+    transformers would ask on the terminal whether to run it, and take the answer of `yes |`.
+    """
+    from transformers import CONFIG_MAPPING
+
+    kind = config.get("model_type")
+    if "auto_map" in config and (not isinstance(kind, str) or kind not in CONFIG_MAPPING):
+        raise ValueError(
+            f"{folder / 'config.json'} says that the model ({kind!r}) needs Python code from the "
+            "folder itself (auto_map), and steerlens runs no code of a model. Take a version of "
+            "the model that transformers knows, or load it yourself and give it as "
+            "steerlens.load(hf_model=..., tokenizer=...)."
+        )
+
+
+def require_as_shipped(folder: Path) -> None:
+    """Raise ValueError where a file of the embedded model is not as it came with the package."""
+    try:
+        content = parse_json(folder.with_name(DIGESTS).read_text(encoding="utf-8"))
+        files = require_signed(content, {"files"})["files"]
+        changed = [name for name, digest in files.items() if _digest(folder / name) != digest]
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"The embedded model is damaged ({error}). Reinstall steerlens."
+        ) from error
+    if changed:
+        raise ValueError(
+            f"The embedded model is damaged: {folder / changed[0]} is not as it came with the "
+            "package. Reinstall steerlens."
+        )
+
+
+def write_digests(folder: Path) -> None:
+    """Write down what the files of the embedded model are, after it was made anew."""
+    names = sorted(path.name for path in folder.iterdir() if path.suffix in SHIPPED)
+    content = signed({"files": {name: _digest(folder / name) for name in names}})
+    write_whole(folder.with_name(DIGESTS), f"{json.dumps(content, indent=1)}\n".encode())
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _require_causal(folder: Path, config: Any) -> None:
@@ -161,11 +217,17 @@ def _require_safetensors(folder: Path) -> None:
 
 def _config_of(folder: Path) -> dict[str, Any]:
     try:
-        return json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = parse_json(text_of_input(folder / "config.json"))
     except ValueError as error:
         raise ValueError(
             f"{folder / 'config.json'} is not JSON ({error}). Fetch it again."
         ) from error
+    if not isinstance(config, dict):
+        raise ValueError(
+            f"{folder / 'config.json'} holds a {type(config).__name__}, where an object should be. "
+            "Fetch it again."
+        )
+    return config
 
 
 def _require_quantiser(folder: Path, config: dict[str, Any]) -> None:
@@ -188,11 +250,14 @@ def _require_quantiser(folder: Path, config: dict[str, Any]) -> None:
 
 def _require_quantised(folder: Path, way: str) -> None:
     """Raise ValueError if weights that are said to be quantised are plain numbers."""
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
     for path in sorted(folder.glob("*.safetensors")):
-        with safe_open(path, "pt") as file:
-            types = {file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
+        try:
+            with safe_open(path, "pt") as file:
+                types = {file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
+        except SafetensorError as error:
+            raise ValueError(f"{path} is damaged ({error}). Fetch it again.") from error
         if not types <= PLAIN_TYPES:
             return
     raise ValueError(

@@ -117,9 +117,14 @@ def _read(source: str, wanted: Wanted, tokenizer: Any) -> tuple[Any, Any]:
     with quietly():
         try:
             if tokenizer is None:
-                tokenizer = AutoTokenizer.from_pretrained(source)
+                tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
             read: Any = AutoModelForCausalLM.from_pretrained(
-                source, dtype=dtype_named(wanted.dtype), output_loading_info=True, **placed
+                source,
+                dtype=dtype_named(wanted.dtype),
+                output_loading_info=True,
+                trust_remote_code=False,  # None would ask on the terminal
+                use_safetensors=True if Path(source).is_dir() else None,
+                **placed,
             )
             model, info = read
         except Exception as error:  # transformers raises many kinds; all mean "not loaded"
@@ -132,6 +137,14 @@ def _read(source: str, wanted: Wanted, tokenizer: Any) -> tuple[Any, Any]:
         raise ValueError(
             f"The weights of {source!r} lack {len(absent)} tensors of its configuration, "
             f"{absent[0]!r} first. Fetch its .safetensors files again, all of them."
+        )
+    beyond = sorted(info["unexpected_keys"])
+    if beyond:
+        # transformers leaves these out, and only logs it: a model with layers cut off.
+        raise ValueError(
+            f"The weights of {source!r} have {len(beyond)} tensors that its configuration has no "
+            f"place for, {beyond[0]!r} first, so it is not the configuration of these weights. "
+            "Fetch config.json and the .safetensors files again, from one place."
         )
     _warn_of_plain_weights(source, model)
     return model.eval(), tokenizer

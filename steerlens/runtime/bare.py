@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import repeat
 from operator import is_
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -25,11 +25,12 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from steerlens.runtime.turns import is_guard
-from steerlens.sites import Site, Stream
+from steerlens.sites import RESIDUAL, Site, Stream
 from steerlens.types import HookedModel
 
 ORIGINAL = "_original_component"
-ALL_STREAMS: tuple[Stream, ...] = get_args(Stream)
+ALL_STREAMS = RESIDUAL
+"""All but z: a hook there, inside attention, makes the bridge itself run."""
 RESIDUAL_ENDS: tuple[Stream, ...] = ("resid_pre", "resid_post")
 LISTED = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 _LOOKS_FOR_PADDING = "warn_if_padding_and_no_attention_mask"

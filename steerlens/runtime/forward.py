@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from steerlens.identity import device_of, is_bridge, loaded
-from steerlens.runtime.bare import bare_of
+from steerlens.runtime.bare import bare_of, blocks_run
 from steerlens.runtime.turns import alone_with, hooked, takes_turns
 from steerlens.scopes import Window
 from steerlens.sites import Site, require_site
@@ -184,9 +184,9 @@ def _entering(model: Any, residual: Residual, layer: int) -> Iterator[None]:
     A bridge leaves its loop over the blocks to transformers, which knows no entry but the first.
     """
     with ExitStack() as stack:
-        for number, block in enumerate(list(model.blocks)[:layer], start=1):
+        for number, block in enumerate(blocks_run(model)[:layer], start=1):
             instead = residual if number == layer else None
-            handing = functools.partial(_hand_on, block.forward, instead)
+            handing = functools.partial(_hand_on, block, block.forward, instead)
             stack.enter_context(in_place_of(block, handing))
         yield
 
@@ -205,17 +205,14 @@ def in_place_of(block: torch.nn.Module, forward: Callable[..., Any]) -> Iterator
 
 
 def _hand_on(
-    forward: Callable[..., Any], instead: Residual | None, *given: Any, **named: Any
+    block: Any, forward: Callable[..., Any], instead: Residual | None, *given: Any, **named: Any
 ) -> Any:
     """What a block returns that changes nothing: the residual, in the form that the loop expects.
 
     Some architectures' blocks return a tuple, with states or attention patterns behind the
     residual. Which is known after a block of this kind has run once.
     """
-    kind = (
-        type(getattr(forward, "__self__", None)),
-        type(getattr(getattr(forward, "__self__", None), "original_component", None)),
-    )
+    kind = type(block), type(getattr(block, "original_component", None))
     if kind not in _BEHIND:
         with torch.no_grad():
             returned = forward(*given, **named)
@@ -261,7 +258,7 @@ def read(
 
         return hook
 
-    hooks = [(site.hook_name, hook_of(site)) for site in readers]
+    hooks = [site.hook(hook_of(site)) for site in readers]
     if attach is not None and not before:
         attach()
     with hooked(model, hooks):

@@ -316,7 +316,7 @@ def on_model(model: HookedModel, steers: Placements) -> list[Placed]:
 
 def hooks_of(placed: Sequence[Placed]) -> list[tuple[str, Steer]]:
     """The hooks to put on."""
-    return [(place.site.hook_name, place.hook) for place in placed]
+    return [place.site.hook(place.hook) for place in placed]
 
 
 def alone_among(placed: Sequence[Placed]) -> object:

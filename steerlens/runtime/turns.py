@@ -13,13 +13,15 @@ import asyncio
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeAlias, TypeVar
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
-from steerlens.types import HookedModel, Residual
+from steerlens.types import HookedModel
 
 Owner: TypeAlias = tuple[int, Any]
 Model = TypeVar("Model", bound=HookedModel)
@@ -29,7 +31,7 @@ OURS = -1
 """TransformerLens takes hooks off by their level, and gives levels from 0 up to those of others."""
 
 _LOCKS: dict[int, Any] = {}
-"""The lock of each model, by its id: a model of the caller's own may have no hash."""
+"""The lock of each model and tokenizer, by its id: a model of the caller's own may have no hash."""
 _CHANGING = threading.RLock()
 """Held while a lock is looked up, and while hooks are put on or taken off."""
 
@@ -50,12 +52,12 @@ def in_turn(model: HookedModel) -> Iterator[None]:
         yield
 
 
-def _lock_of(model: HookedModel) -> Any:
+def _lock_of(shared: Any) -> Any:
     with _CHANGING:
-        if id(model) not in _LOCKS:
-            _LOCKS[id(model)] = threading.RLock()
-            weakref.finalize(model, _LOCKS.pop, id(model))  # another model may get its id
-        return _LOCKS[id(model)]
+        if id(shared) not in _LOCKS:
+            _LOCKS[id(shared)] = threading.RLock()
+            weakref.finalize(shared, _LOCKS.pop, id(shared))  # another one may get its id
+        return _LOCKS[id(shared)]
 
 
 def takes_turns(
@@ -67,6 +69,23 @@ def takes_turns(
     def waiting(model: Model, *given: Options.args, **options: Options.kwargs) -> Result:
         with in_turn(model):
             return run(model, *given, **options)
+
+    return waiting
+
+
+def tokenizer_in_turn(
+    write: Callable[Concatenate[Model, Options], Result],
+) -> Callable[Concatenate[Model, Options], Result]:
+    """A function whose first argument is a model, whose tokenizer serves one thread at a time.
+
+    It waits for no pass: who holds the tokenizer never waits for the model.
+    """
+
+    @wraps(write)
+    def waiting(model: Model, *given: Options.args, **options: Options.kwargs) -> Result:
+        tokenizer = getattr(model, "tokenizer", None)
+        with nullcontext() if tokenizer is None else _lock_of(tokenizer):
+            return write(model, *given, **options)
 
     return waiting
 
@@ -107,7 +126,7 @@ def _owned(hook: Callable[..., Any], owner: Owner) -> Callable[..., Any]:
     """`hook` in the passes of its owner; nothing in those of others."""
 
     # TransformerLens hands the second argument on by this name.
-    def owned(activation: Residual, hook: Any = None) -> Any:
+    def owned(activation: Float[Tensor, "batch pos ..."], hook: Any = None) -> Any:
         if here() != owner:
             return _left_alone()
         return inner(activation, hook)

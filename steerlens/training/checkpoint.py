@@ -3,19 +3,21 @@
 import hashlib
 import json
 import math
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+from steerlens.digests import digest_over, write_safetensors
+from steerlens.parsing import parse_json
 from steerlens.training.schedule import Schedule
 
-FORMAT = "steerlens training 1"
+FORMAT = "steerlens training 2"
+EARLIER = ("steerlens training 1",)
+COLUMNS = {"epoch", "steps", "rate", "loss", "validation_loss"}
 
 Parameters: TypeAlias = dict[str, Tensor]
 Row: TypeAlias = "dict[str, float | int]"
@@ -61,32 +63,59 @@ def write(path: Path, state: State, optimiser: torch.optim.AdamW, digest: str) -
         tensors[f"first/{name}"] = moments["exp_avg"].clone()
         tensors[f"second/{name}"] = moments["exp_avg_sq"].clone()
     about = {"format": FORMAT, "digest": digest, "rows": json.dumps(state.rows)}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(path.name + ".part")
-    save_file(tensors, draft, about)
-    os.replace(draft, path)
+    about["content"] = digest_over(about, tensors)
+    write_safetensors(path, tensors, about)
 
 
 def read(path: Path, digest: str) -> State:
     """The state in a checkpoint; ValueError if it is damaged, or belongs to something else."""
-    parts: dict[str, Parameters] = {"now": {}, "best": {}, "first": {}, "second": {}}
-    try:
-        with safe_open(path, "pt") as file:
-            about: dict[str, Any] = file.metadata() or {}
-            for key in file.keys():  # noqa: SIM118  (it is no dictionary)
-                part, _, name = key.partition("/")
-                parts[part][name] = file.get_tensor(key)
-        rows = json.loads(about["rows"])
-    except (SafetensorError, KeyError, ValueError) as error:
-        raise ValueError(
-            f"{path} is no training checkpoint, or a damaged one ({error}). Delete it to begin "
-            "anew."
-        ) from error
-    if about["format"] != FORMAT or about["digest"] != digest:
+    about, parts = _parts(path)
+    if about["digest"] != digest:
         raise ValueError(
             f"{path} belongs to a training with other data, other options or another schedule. "
             "Name another file, or delete it to begin anew."
         )
     parameters = {name: value.requires_grad_() for name, value in parts["now"].items()}
     moments = {name: (parts["first"][name], parts["second"][name]) for name in parameters}
-    return State(parameters, moments, parts["best"], rows)
+    return State(parameters, moments, parts["best"], parse_json(about["rows"]))
+
+
+def require_checkpoint(path: Path) -> None:
+    """Raise ValueError unless the file is a whole checkpoint, of whatever training."""
+    _parts(path)
+
+
+def _parts(path: Path) -> tuple[dict[str, str], dict[str, Parameters]]:
+    """The metadata and the tensors of a checkpoint, as they were written; ValueError if not."""
+    parts: dict[str, Parameters] = {"now": {}, "best": {}, "first": {}, "second": {}}
+    try:
+        with safe_open(path, "pt") as file:
+            about: dict[str, str] = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        if about.get("format") in EARLIER:
+            raise ValueError(f"it is of an earlier version, {about['format']!r}")
+        if set(about) != {"format", "digest", "rows", "content"} or about["format"] != FORMAT:
+            raise ValueError("its metadata is another's")
+        signed = {name: value for name, value in about.items() if name != "content"}
+        if about["content"] != digest_over(signed, tensors):
+            raise ValueError("it was changed after it was written")
+        for key, value in tensors.items():
+            part, _, name = key.partition("/")
+            parts[part][name] = value
+        _require_whole(parts, parse_json(about["rows"]))
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path} is no training checkpoint, or a damaged one ({error}). Delete it to begin "
+            "anew."
+        ) from error
+    return about, parts
+
+
+def _require_whole(parts: dict[str, Parameters], rows: Any) -> None:
+    """Raise ValueError unless every parameter has its best value and its moments, and rows do."""
+    shapes = [{name: value.shape for name, value in part.items()} for part in parts.values()]
+    if not shapes[0] or any(part != shapes[0] for part in shapes):
+        raise ValueError("its parts are not of the same parameters")
+    numbers = [row["epoch"] for row in rows]
+    if numbers != list(range(len(numbers))) or any(set(row) != COLUMNS for row in rows):
+        raise ValueError("its rows are no epochs")

@@ -100,10 +100,17 @@ def as_labels(labels: Sequence[float] | None, size: int) -> Float[Tensor, " exam
 # -- What is learnt --------------------------------------------------------------------------------
 
 
-def require_gates(rank: int, b_m: float, *, frozen: bool, constant: bool) -> None:
+def require_gates(
+    rank: int, b_m: float, regularise: float, *, frozen: bool, constant: bool
+) -> None:
     """Raise ValueError unless there is something to learn."""
     if rank < 1:
         raise ValueError(f"rank must be at least 1; found {rank}.")
+    if not 0 <= regularise < math.inf:
+        raise ValueError(
+            f"regularise is a weight, a finite number, 0 or more; found {regularise}. Below 0 it "
+            "would close the gates that it is to keep open."
+        )
     if not math.isfinite(b_m):
         raise ValueError(f"b_m must be a finite number, like -0.5; found {b_m}.")
     if frozen and constant:
@@ -141,13 +148,15 @@ def require_rank(rank: int, d_model: int) -> None:
 
 def require_limit(limit: float | None) -> None:
     """Raise ValueError unless the bound of alpha, if any, is above 0."""
-    if limit is not None and not limit > 0:
-        raise ValueError(f"limit bounds |alpha| and must be above 0; found {limit}.")
+    if limit is not None and not 0 < limit < math.inf:
+        raise ValueError(
+            f"limit bounds |alpha| and must be above 0 and finite; found {limit}. None is no bound."
+        )
 
 
 def require_latents(k: int, l1: float) -> None:
     """Raise ValueError unless k and l1 make sense."""
-    if k < 1 or not l1 >= 0:
+    if k < 1 or not 0 <= l1 < math.inf:
         raise ValueError(f"k is at least 1 and l1 at least 0; found k={k} and l1={l1}.")
 
 
@@ -158,4 +167,29 @@ def require_opened(a_max: float) -> None:
             f"a_max is the largest latent on the training text and must be above 0; found "
             f"{a_max}. If no token of the training text opens the latent, train longer or "
             "from another seed."
+        )
+
+
+def require_beta(beta: float) -> None:
+    """Raise ValueError unless beta weighs preferences."""
+    if not 0 < beta < math.inf:
+        raise ValueError(f"beta must be finite and above 0; found {beta}. The paper's is 0.1.")
+
+
+def require_answers(rows: Sequence[Encoded]) -> None:
+    """Raise ValueError unless every row has a response."""
+    for number, row in enumerate(rows):
+        if len(row.ids) <= row.response:
+            raise ValueError(
+                f"Prompt {number} of {len(rows)} (the positive ones first) has no response, whose "
+                "likelihood is what is learnt from. Give Conversation(user, response=...)."
+            )
+
+
+def require_some_preference(positive: Sequence[Encoded], negative: Sequence[Encoded]) -> None:
+    """Raise ValueError if the two answers of every pair are the same."""
+    if all(one.ids == other.ids for one, other in zip(positive, negative, strict=True)):
+        raise ValueError(
+            f"In all {len(positive)} pairs the preferred and the rejected answer are the same "
+            "tokens, so nothing can be learnt. Give answers that differ."
         )

@@ -14,8 +14,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from steerlens.checks import require_seed
 from steerlens.combinators import bind
 from steerlens.identity import device_of, origin_of
+from steerlens.precision import wide, wide_dtype
 from steerlens.prompts import PromptPair
 from steerlens.runtime.forward import blocks_only, logits, logits_from, logits_where
 from steerlens.runtime.turns import hooked
@@ -65,6 +67,7 @@ class Imitation:
         storage: Storage = Storage(),  # noqa: B008  a frozen value
         seed: int = 0,
     ) -> None:
+        require_seed(seed)
         self.model, self.modules, self.objective = model, modules, objective
         self.sites, self.shift, self.regularise = modules.sites, shift, regularise
         require_data(model, pairs, self.sites)
@@ -75,7 +78,7 @@ class Imitation:
         self.targets = self._targets(scope, teacher, storage) if objective.mse else None
         self.entry = Entry.of(model, self.examples.plain, self.sites, storage)
         self._firing: dict[Site, list[Tensor]] = {site: [] for site in self.sites}
-        start = modules.begin(torch.Generator().manual_seed(seed))
+        start = self.start(torch.Generator().manual_seed(seed))
         self.scale = {"LL": 1.0} if objective.by_token else self._values_at(start)
         self._about = f"{self.sites} {scope} {objective} {self._digest(start, teacher)}"
 
@@ -105,8 +108,9 @@ class Imitation:
         return f"Imitation({self._about})"
 
     def start(self, generator: torch.Generator) -> Parameters:
-        """The first parameters."""
-        return self.modules.begin(generator)
+        """The first parameters: of a seed the same numbers, whatever the precision."""
+        dtype, begun = wide_dtype(self.model), self.modules.begin(generator)
+        return {name: value.to(dtype) for name, value in begun.items()}
 
     def loss(self, parameters: Parameters, examples: Sequence[int]) -> Float[Tensor, ""]:
         """The objective over its first value, and the regulariser; the mean over the examples."""
@@ -120,7 +124,8 @@ class Imitation:
         """The loss of a pass over these examples."""
         weights = torch.ones(len(examples), device=run.tokens.device)
         if self.objective.by_token:
-            weights = run.responses.sum(dim=1) / run.responses.sum(dim=1).float().mean()
+            counts = run.responses.sum(dim=1).to(wide_dtype(self.model))
+            weights = counts / counts.mean()
         total = sum(
             self.objective.weights[name] * (weights * value).mean() / self.scale[name]
             for name, value in self._values(run, examples).items()
@@ -205,9 +210,10 @@ class Imitation:
 
     def _squared(self, run: Pass, examples: Sequence[int]) -> Float[Tensor, " batch"]:
         assert self.targets is not None
-        total = torch.zeros(len(examples), device=run.tokens.device)
+        dtype = wide_dtype(self.model)
+        total = torch.zeros(len(examples), device=run.tokens.device, dtype=dtype)
         for layer in self.layers:
-            residual = run.residuals[layer].float()
+            residual = wide(run.residuals[layer])
             target = torch.zeros_like(residual)
             for number, i in enumerate(examples):
                 span, kept = self.examples.spans[i], self.targets.of_row(i, Site(layer))

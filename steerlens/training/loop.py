@@ -23,6 +23,7 @@ from steerlens.training import checkpoint as checkpoints
 from steerlens.training.checkpoint import Parameters, Row, State
 from steerlens.training.schedule import BATCH, Schedule
 from steerlens.types import SteeringWarning
+from steerlens.whole import require_place
 
 Cost: TypeAlias = Callable[[Parameters, Sequence[int], float], Tensor]
 Split: TypeAlias = tuple[Sequence[int], Sequence[int]]
@@ -38,7 +39,7 @@ class Task(Protocol):
         ...
 
     def start(self, generator: torch.Generator) -> Parameters:
-        """Parameters before the first step, float32."""
+        """Parameters before the first step, float32, or float64 where the model is."""
         ...
 
     def loss(self, parameters: Parameters, examples: Sequence[int]) -> Float[Tensor, ""]:
@@ -86,7 +87,7 @@ def train(
     them. `checkpoint` is a file, written after each epoch.
     """
     plan = _Plan.of(task, schedule, split)
-    path = None if checkpoint is None else Path(checkpoint)
+    path = None if checkpoint is None else require_place(checkpoint)
     digest = "" if path is None else checkpoints.digest_of(schedule, task.size, repr(task))
     state = checkpoints.read(path, digest) if path and path.exists() else _begun(task, plan)
     optimiser = _optimiser(state, plan)
@@ -103,10 +104,28 @@ def train(
             if epoch < plan.epochs:
                 _changed(after_epoch, state.parameters, epoch)
             if path is not None:
-                checkpoints.write(path, state, optimiser, digest)
+                path = _kept(path, state, optimiser, digest)
     _warn_if_worse(state, judged_alike=cost is None)
     stopped_early = state.epoch < plan.epochs
     return Trained(state.best, tuple(state.rows), state.best_epoch, stopped_early)
+
+
+def _kept(path: Path, state: State, optimiser: Any, digest: str) -> Path | None:
+    """The checkpoint's path; None, with a warning, where it can be written no more.
+
+    What was trained so far is in memory, and worth more than its copy.
+    """
+    try:
+        checkpoints.write(path, state, optimiser, digest)
+    except OSError as error:
+        warnings.warn(
+            f"{error} The training goes on in memory without a checkpoint; whatever of an earlier "
+            "epoch is there stays. To be able to resume the next one, name a file on another disk.",
+            SteeringWarning,
+            stacklevel=4,
+        )
+        return None
+    return path
 
 
 LOSSES = ("loss", "validation_loss")

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from steerlens.checks import require_seed
 from steerlens.types import SteeringWarning, whole_number
 
 REACH = 7.5
@@ -74,6 +75,13 @@ class Schedule:
             given = getattr(self, name)
             if given not in (None, "auto") and (whole_number(given) or 0) < 1:
                 raise ValueError(f"{name} must be at least 1, and whole; found {given!r}.")
+        require_seed(self.seed)
+        if not 0 <= self.weight_decay < math.inf:
+            raise ValueError(
+                f"weight_decay must be a finite number, 0 or more; found {self.weight_decay}."
+            )
+        if self.clip is not None and not self.clip > 0:
+            raise ValueError(f"clip bounds the gradient and must be above 0; found {self.clip}.")
         if not 0 <= self.validation < 1:
             raise ValueError(
                 "validation is the share of the examples held back, from 0 to below 1; found "

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from steerlens.precision import wide
 from steerlens.scopes import Window
 from steerlens.sites import Site
 from steerlens.training.gates import Gated
@@ -36,17 +37,14 @@ class Pass:
         if site in self.steers:
             steer = self.steers[site]
             self.gates[site] = steer.gates(h)
-            h = (h + self.strengths[site] * (steer(h) - h).float()).to(h.dtype)
+            h = (h + self.strengths[site] * wide(steer(h) - h)).to(h.dtype)
         if site.stream == "resid_post":
             self.residuals[site.layer] = h
         return h
 
     def hooks(self, sites: Sequence[Site]) -> list[tuple[str, Callable[..., Residual]]]:
         """`steered` at these sites, for TransformerLens."""
-        return [
-            (site.hook_name, lambda h, hook=None, site=site: self.steered(site, h))
-            for site in sites
-        ]
+        return [site.hook(lambda h, hook=None, site=site: self.steered(site, h)) for site in sites]
 
     def opened(self) -> dict[Site, Bool[Tensor, "token rank"]]:
         """Which gates are open, on every token of the spans."""
@@ -62,7 +60,7 @@ class Pass:
         assert self.scores is not None
         predicted = self.responses[:, 1:]
         losses = torch.nn.functional.cross_entropy(
-            self.scores.float(), self.tokens[:, 1:][predicted], reduction="none"
+            wide(self.scores), self.tokens[:, 1:][predicted], reduction="none"
         )
         counts = predicted.sum(dim=1)
         row = torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts)

@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from steerlens.activations import capture_stream
+from steerlens.precision import wide, wide_dtype
 from steerlens.prompts import Encoded
 from steerlens.scopes import Scope, everywhere
 from steerlens.sites import Site
@@ -61,12 +62,13 @@ class Store:
         """Capture `rows` on the tokens of `scope`, of which row i has `counts[i]`."""
         offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
         shape = (int(offsets[-1]), model.cfg.d_model)
-        too_large = 4 * shape[0] * shape[1] * len(sites) > limit
+        dtype = np.float64 if wide_dtype(model) == torch.float64 else np.float32
+        too_large = np.dtype(dtype).itemsize * shape[0] * shape[1] * len(sites) > limit
         folder = Path(tempfile.mkdtemp(prefix="steerlens-")) if too_large else None
 
         def empty(number: int) -> np.ndarray:
             if folder is None:
-                return np.empty(shape, dtype=np.float32)
+                return np.empty(shape, dtype=dtype)
             file = folder / f"{number}.npy"
             return np.lib.format.open_memmap(file, mode="w+", dtype=np.float16, shape=shape)
 
@@ -75,7 +77,7 @@ class Store:
         for piece in capture_stream(model, rows, sites, scope=scope, steering=steering):
             for row in piece.row.unique().tolist():
                 for site in sites:
-                    store._keep(row, site, piece.of(row, site).float())
+                    store._keep(row, site, wide(piece.of(row, site)))
         return store
 
     def _keep(self, row: int, site: Site, values: Float[Tensor, "token d_model"]) -> None:
@@ -87,9 +89,9 @@ class Store:
         self.arrays[site][self.offsets[row] : self.offsets[row + 1]] = values.numpy()
 
     def of_row(self, row: int, site: Site) -> Float[Tensor, "token d_model"]:
-        """One row's activations at a site, float32."""
+        """One row's activations at a site; float32, or float64 where they are kept so."""
         part = self.arrays[site][self.offsets[row] : self.offsets[row + 1]]
-        return torch.from_numpy(np.array(part, dtype=np.float32))
+        return wide(torch.from_numpy(np.array(part)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,9 +127,9 @@ class Entry:
         return Site(self.block - 1)
 
     def at(self, chosen: Sequence[int], width: int) -> Float[Tensor, "batch pos d_model"]:
-        """The entry of these rows, padded on the right to `width` tokens, float32."""
-        d_model = self.store.arrays[self.site].shape[1]
-        entry = torch.zeros((len(chosen), width, d_model))
-        for number, i in enumerate(chosen):
-            entry[number, : self.lengths[i]] = self.store.of_row(i, self.site)
+        """The entry of these rows, padded on the right to `width` tokens."""
+        kept = [self.store.of_row(i, self.site) for i in chosen]
+        entry = kept[0].new_zeros((len(chosen), width, kept[0].shape[1]))
+        for number, (i, values) in enumerate(zip(chosen, kept, strict=True)):
+            entry[number, : self.lengths[i]] = values
         return entry

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from steerlens.cli import inputs, output
+from steerlens.cli import inputs
 from steerlens.cli.fit.directions import stored_directions
-from steerlens.cli.fit.outcome import scores_of, validation_losses
+from steerlens.cli.fit.outcome import finish, scores_of, validation_losses
 from steerlens.cli.grouped import grouped
 from steerlens.cli.options import Layers, MaxNewTokens, Out, RunOptions, Steered, Strength
 
@@ -42,7 +42,7 @@ class Files:
 
     def read(self) -> "tuple[Sequence[Line], Sequence[Line]]":
         """The lines to fit on, and those to validate on."""
-        from steerlens.jsonl import read_prompt_pairs
+        from steerlens.cli.data import read_prompt_pairs
 
         lines = read_prompt_pairs(self.pairs, system_optional=True)
         if self.validation is not None:
@@ -78,9 +78,11 @@ class Strengths:
         from steerlens.checks import require_choice
         from steerlens.methods.clas import Kind
         from steerlens.scopes import scope_named
+        from steerlens.training.checks import require_limit
         from steerlens.training.schedule import Schedule
 
         require_choice("kind", self.kind, get_args(Kind))
+        require_limit(self.limit)
         return {
             "kind": self.kind,
             "learn_directions": self.learn_directions,
@@ -118,23 +120,24 @@ def fit_clas(
     fitted, held_out = files.read()
     if not strengths.learn_directions:
         _require_instructions(files.pairs, fitted, direction)
-    model = inputs.load(*run.place)
-    inputs.make_folder_of(files.out)
+    model, lines = inputs.load(*run.place), [*fitted, *held_out]
     sites = inputs.layers_of(layers, model.cfg.n_layers)
+    inputs.require_room(model, lines, max_new_tokens)
     directions, shown = _directions(model, direction, fitted, sites, strengths)
-    answered = inputs.answered(model, [*fitted, *held_out], strengths.seed, max_new_tokens)
+    answered = inputs.answered(model, lines, strengths.seed, max_new_tokens)
     pairs, validation = answered[: len(fitted)], answered[len(fitted) :]
-    options |= {"directions": directions, "validation": validation}
-    fit = CLAS.fit(model, pairs, **options, progress=not run.as_json)
-    _, found, at_strength = strength.written(model, fit.steering, pairs, files.out, strengths.seed)
+    options |= {"directions": directions, "validation": validation, "progress": not run.as_json}
+    fit = CLAS.fit(model, pairs, **options)
+    out = files.out
+    made = strength.of_fit(model, fit.steering, pairs, out, strengths.seed)
     (first, best), kept = validation_losses(fit.trained)
-    content = {"file": str(files.out), "kind": strengths.kind, **found}
-    content |= {"validation_loss": [first, best], "step": kept}
     text = (
-        f"Wrote {files.out}{at_strength}: {strengths.kind}, {len(pairs)} pairs, validation loss "
+        f"Wrote {out}{made[2]}: {strengths.kind}, {len(pairs)} pairs, validation loss "
         f"{first:.3g} -> {best:.3g} at step {kept} of {strengths.steps}{shown}"
     )
-    output.say(content, run.as_json, text + (NOTHING if kept == 0 else ""))
+    content = {"file": str(out), "kind": strengths.kind, **made[1]}
+    content |= {"validation_loss": [first, best], "step": kept}
+    finish(made[0], out, content, run.as_json, text + NOTHING * (kept == 0))
 
 
 NOTHING = "\nNo step was better than the model itself, so this steering does nothing."
@@ -142,13 +145,13 @@ NOTHING = "\nNo step was better than the model itself, so this steering does not
 
 def _require_instructions(path: Path, lines: "Sequence[Line]", source: str) -> None:
     """Raise ValueError where directions are to come from instructions that are not there."""
+    from steerlens.cli.data import numbers_of
     from steerlens.directions.labelled import Kind
-    from steerlens.jsonl import line_numbers
     from steerlens.prompts import PromptPair
 
     if source == "random" or source not in get_args(Kind):
         return
-    for number, line in zip(line_numbers(path), lines, strict=False):
+    for number, line in zip(numbers_of(path), lines, strict=False):
         if isinstance(line, PromptPair) and line.plain == line.prompted:
             raise ValueError(
                 f'{path}, line {number}: without an instruction ("system") --direction {source} '

@@ -1,18 +1,22 @@
 """`steerlens fit cold-kernel` and `cold-fd`."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from steerlens.cli import inputs, output
+from steerlens.cli import inputs
+from steerlens.cli.fit.outcome import finish
 from steerlens.cli.grouped import grouped
 from steerlens.cli.options import AUTO, Contrasts, Layers, Out, RunOptions, Steered, Strength
 
 if TYPE_CHECKING:
     from steerlens.prompts import Prompt
     from steerlens.types import HookedModel
+
+    Wanted = tuple[dict[str, Sequence[Prompt]], list[dict[str, float]] | None]
 
 SIDES = {
     "dpo": ("positive", "negative"),
@@ -21,6 +25,11 @@ SIDES = {
     "options": ("positive",),
 }
 """The sides of a pair that each loss looks at."""
+
+
+def _looked_at(loss: str, sides: "tuple[Any, Any]") -> "dict[str, Sequence[Prompt]]":
+    both = dict(zip(("positive", "negative"), sides, strict=True))
+    return {name: both[name] for name in SIDES[loss]}
 
 
 @dataclass(frozen=True)
@@ -43,15 +52,18 @@ class Fitted:
 
         require_choice("loss", self.loss, tuple(SIDES))
 
-    def examples(self) -> "tuple[dict[str, Sequence[Prompt]], list[dict[str, float]] | None]":
-        """The prompts of each side that the loss looks at, and the shares of `options`."""
-        from steerlens.jsonl import read_contrasts, read_wishes
+    def read(self) -> "Callable[[HookedModel], Wanted]":
+        """Read the file, and what makes its examples for a model.
+
+        They are the prompts of each side that the loss looks at, and the shares of `options`.
+        """
+        from steerlens.cli.data import read_contrasts, read_wishes
 
         if self.loss == "options":
             prompts, shares = read_wishes(self.pairs)
-            return {"positive": prompts}, shares
-        sides = dict(zip(("positive", "negative"), read_contrasts(self.pairs), strict=True))
-        return {name: sides[name] for name in SIDES[self.loss]}, None
+            return lambda model: ({"positive": prompts}, shares)
+        contrasts = read_contrasts(self.pairs)
+        return lambda model: (_looked_at(self.loss, contrasts.sides(model)), None)
 
 
 @dataclass(frozen=True)
@@ -94,10 +106,10 @@ def fit_cold_kernel(
     What is told at the end is how far it moves the activations of its own examples, over their
     length: some tenths are a usual strength, and `--eta` (or `generate --strength`) sets it.
     """
-    from steerlens.checks import require_choice
-    from steerlens.methods.cold.kernel import ColdKernel, Kernel
+    from steerlens.methods.cold.checks import require_kernel
+    from steerlens.methods.cold.kernel import ColdKernel
 
-    require_choice("kernel", kernel, get_args(Kernel))
+    require_kernel(kernel, width)
     _fit("COLD-Kernel", ColdKernel, fitted, {"kernel": kernel, "width": width}, step, strength, run)
 
 
@@ -122,10 +134,10 @@ def fit_cold_fd(
     told at the end is how far it moves the activations of its own examples, over their length.
     """
     from steerlens.checks import require_choice
-    from steerlens.methods.cold.checks import Stored
-    from steerlens.methods.cold.finite_difference import ColdFD, Mode
+    from steerlens.methods.cold.checks import Stored, require_step
+    from steerlens.methods.cold.finite_difference import ColdFD
 
-    require_choice("mode", mode, get_args(Mode))
+    require_step(mode, eps, central)
     require_choice("stored", stored, get_args(Stored))
     own = {"mode": mode, "eps": eps, "central": central, "stored": stored}
     _fit("COLD-FD", ColdFD, fitted, own, step, strength, run)
@@ -148,9 +160,9 @@ def _fit(
 
     if step.compat is not None:
         require_choice("compat", step.compat, get_args(Compat))
-    (sides, shares), scope = fitted.examples(), scope_named(step.scope)
-    inputs.make_folder_of(fitted.out)
+    examples_of, scope = fitted.read(), scope_named(step.scope)
     model = inputs.load(*run.place)
+    sides, shares = examples_of(model)
     options = {**own, "eta": step.size, "compat": step.compat, "batch_size": step.batch_size}
     fit = method.fit(
         model,
@@ -163,14 +175,14 @@ def _fit(
     examples = next(iter(sides.values()))
     unsaid = strength.strength is None and not strength.by_effect
     by_effect = Strength(AUTO) if step.eta is None and unsaid else strength
-    steering, found, shown = by_effect.written(model, fit.steering, examples, fitted.out)
+    steering, found, shown = by_effect.of_fit(model, fit.steering, examples, fitted.out)
     push = _push(model, examples, name, steering)
     content = {"file": str(fitted.out), "method": name, "loss": fitted.loss, "push": push, **found}
     text = (
         f"Wrote {fitted.out}{shown}: {name} with eta {step.size:g} moves the activations of its "
         f"own examples by {push:.2g} of their length"
     )
-    output.say(content | options, run.as_json, text)
+    finish(steering, fitted.out, content | options, run.as_json, text)
 
 
 def _push(model: "HookedModel", examples: "Sequence[Prompt]", name: str, steering: Any) -> float:
@@ -179,4 +191,10 @@ def _push(model: "HookedModel", examples: "Sequence[Prompt]", name: str, steerin
 
     shown = strengths(model, list(examples)[:16], {name: steering})
     moved = shown.loc[shown["norm"] > 0, "relative_norm"]
-    return float(moved.mean()) if len(moved) else 0.0
+    push = float(moved.mean()) if len(moved) else 0.0
+    if not math.isfinite(push):
+        raise ValueError(
+            f"{name} at this size moves the activations of its own examples by more than a number "
+            "can say. Lower --eta, or give --strength auto."
+        )
+    return push

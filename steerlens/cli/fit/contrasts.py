@@ -4,7 +4,8 @@ from typing import Annotated
 
 import typer
 
-from steerlens.cli import inputs, output
+from steerlens.cli import inputs
+from steerlens.cli.fit.outcome import finish
 from steerlens.cli.grouped import grouped
 from steerlens.cli.options import (
     QUESTIONS,
@@ -37,9 +38,9 @@ def fit_act_add(
     model = inputs.load(*run.place)
     fit = ActAdd.fit(model, (positive, negative), layer, c=coefficient)
     questions = [Conversation(question) for question in QUESTIONS]
-    _, found, text = strength.written(model, fit.steering, questions, out)
+    steering, found, text = strength.of_fit(model, fit.steering, questions, out)
     content = {"file": str(out), "method": "ActAdd", "layer": layer, **found}
-    output.say(content, run.as_json, f"Wrote {out}{text}")
+    finish(steering, out, content, run.as_json, f"Wrote {out}{text}")
 
 
 @grouped
@@ -55,18 +56,20 @@ def fit_caa(
     run: RunOptions,
 ) -> None:
     """CAA: the mean difference over contrast pairs, added at every position of the scope."""
-    from steerlens.jsonl import read_contrasts
+    from steerlens.cli.data import read_contrasts
     from steerlens.methods.caa import CAA
     from steerlens.scopes import scope_named
 
-    positive, negative = read_contrasts(pairs)
+    contrasts = read_contrasts(pairs)
     reading = scope_named(read) if read else None
     steered = scope_named(scope)
     model = inputs.load(*run.place)
+    positive, negative = contrasts.sides(model)
     fit = CAA.fit(model, (positive, negative), layer, read=reading, sinks=sinks)
-    _, found, text = strength.written(model, fit.steering.only(steered), negative, out)
+    steering, found, text = strength.of_fit(model, fit.steering.only(steered), negative, out)
     left_out = sum(fit.sinks.values())
     content = {"file": str(out), "method": "CAA", "layer": layer, "pairs": len(positive), **found}
     content["sinks"] = left_out
     some = f"; {left_out} tokens left out as sinks" if left_out else ""
-    output.say(content, run.as_json, f"Wrote {out} (from {len(positive)} pairs{some}){text}")
+    text = f"Wrote {out} (from {len(positive)} pairs{some}){text}"
+    finish(steering, out, content, run.as_json, text)

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from steerlens.cli import inputs, output
-from steerlens.cli.fit.outcome import scores_of
+from steerlens.cli import inputs
+from steerlens.cli.fit.outcome import finish, scores_of
 from steerlens.cli.grouped import grouped
 from steerlens.cli.options import (
     SINK_TIMES,
@@ -46,33 +46,32 @@ def fit_direction(
     The file is a steering that adds them with strength 1; `fit clas --direction` reads it too.
     """
     from steerlens.checks import require_choice
+    from steerlens.cli.data import read_contrasts
     from steerlens.directions.labelled import Kind, contrast_directions
     from steerlens.identity import origin_of
-    from steerlens.jsonl import read_contrasts
     from steerlens.methods.clas import CLAS
     from steerlens.scopes import scope_named
     from steerlens.steering import Steering
 
     require_choice("kind", kind, get_args(Kind))
-    positive, negative = read_contrasts(pairs)
+    given = read_contrasts(pairs)
     reading, steered = scope_named(read) if read else None, scope_named(scope)
     model = inputs.load(*run.place)
-    inputs.make_folder_of(out)
     directions = contrast_directions(
         model,
         kind,  # pyright: ignore[reportArgumentType]  (checked above)
-        positive,
-        negative,
+        *given.sides(model),
         inputs.layers_of(layers, model.cfg.n_layers),
         read=reading,
         seed=seed,
         sinks=sinks,
     )
     placed = tuple((site, CLAS.fixed(v.direction, 1.0)) for site, v in directions.items())
-    Steering(placed, origin_of(model, seed)).only(steered).save(out)
     table, shown = scores_of(directions)
-    text = f"Wrote {out}: {kind} from {len(positive)} pairs{shown}"
-    output.say({"file": str(out), "kind": kind, "directions": table}, run.as_json, text)
+    text = f"Wrote {out}: {kind} from {len(given.contrasts[0])} pairs{shown}"
+    content = {"file": str(out), "kind": kind, "directions": table}
+    steering = Steering(placed, origin_of(model, seed)).only(steered)
+    finish(steering, out, content, run.as_json, text)
 
 
 def stored_directions(

@@ -11,9 +11,10 @@ from inspect import Parameter, Signature
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
-from steerlens.cli import inputs, output
+from steerlens.cli import inputs
+from steerlens.cli.data import read_contrasts, read_prompt_pairs
 from steerlens.cli.fit.keywords import Keyword, keywords_of
-from steerlens.cli.fit.outcome import course, validation_losses
+from steerlens.cli.fit.outcome import course, finish, validation_losses
 from steerlens.cli.grouped import grouped, option
 from steerlens.cli.options import (
     Contrasts,
@@ -26,7 +27,6 @@ from steerlens.cli.options import (
     Strength,
 )
 from steerlens.exports import title_of
-from steerlens.jsonl import read_contrasts, read_prompt_pairs
 from steerlens.prompts import PromptPair
 from steerlens.scopes import scope_named
 from steerlens.training.fit import Fit
@@ -75,9 +75,9 @@ class Generated:
         values = {keyword.name: keyword.value(given) for keyword in self.keywords}
         scope = None if self.has_scope else scope_named(given["scope"])
         data: Any = (read_contrasts if self.contrasts else read_prompt_pairs)(given["pairs"])
-        inputs.make_folder_of(out)
         model = inputs.load(*run.place)
         sites = inputs.layers_of(given["layers"], model.cfg.n_layers)
+        data = data.sides(model) if self.contrasts else data
         if not self.contrasts:
             data, values = self._answered(model, data, values, given)
         if "progress" in inspect.signature(self.method.fit).parameters:
@@ -85,10 +85,10 @@ class Generated:
         fit = self.method.fit(model, data, sites, **values)
         placed = fit.steering if scope is None else fit.steering.only(scope)
         texts, strength = data[-1] if self.contrasts else data, given["strength"]
-        _, found, shown = strength.written(model, placed, texts, out, given.get("seed", 0))
+        placed, found, shown = strength.of_fit(model, placed, texts, out, given.get("seed", 0))
         content, text = self._outcome(fit, sites, len(texts))
         content = {"file": str(out), **content, **found}
-        output.say(content, run.as_json, f"Wrote {out}{shown}: {text}")
+        finish(placed, out, content, run.as_json, f"Wrote {out}{shown}: {text}")
 
     def _answered(
         self, model: HookedModel, data: Sequence[Any], values: dict[str, Any], given: dict[str, Any]
@@ -96,6 +96,18 @@ class Generated:
         """The pairs and the values with a response to every line, which the model may write."""
         seed, longest = given.get("seed", 0), given["max_new_tokens"]
         files = [keyword.name for keyword in self.keywords if keyword.of_pairs]
+        require = getattr(self.method, "require", None)
+        if require is not None:
+            require(
+                model,
+                **{
+                    name: values[name]
+                    for name in inspect.signature(require).parameters
+                    if name in values
+                },
+            )
+        lines = [line for name in files for line in values[name]]
+        inputs.require_room(model, [*data, *lines], longest)
         written = {name: inputs.answered(model, values[name], seed, longest) for name in files}
         return inputs.answered(model, data, seed, longest), values | written
 

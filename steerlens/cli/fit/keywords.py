@@ -12,9 +12,10 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import typer
 
 from steerlens.checks import require_choice
+from steerlens.cli.data import read_contrasts, read_prompt_pairs
+from steerlens.cli.given import Written
 from steerlens.cli.grouped import option
-from steerlens.jsonl import read_prompt_pairs
-from steerlens.prompts import PromptPair
+from steerlens.prompts import PromptPair, Prompts
 from steerlens.scopes import Scope, scope_named
 from steerlens.training.schedule import Schedule
 
@@ -33,6 +34,8 @@ USUAL = {
 }
 """What keywords mean where the docstring of `fit` does not say."""
 SIMPLE = (bool, int, float, str)
+WRITTEN = ("checkpoint",)
+"""Keywords whose file is written."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,8 @@ def _keyword(parameter: Parameter, text: str) -> Keyword | None:
         return _schedule(name, default)
     if get_origin(annotation) is Sequence and inside == (PromptPair,):
         return _file_of_pairs(name, text, default)
+    if annotation == tuple[Prompts, Prompts]:
+        return _file_of_contrasts(name, text, default)
     kinds = inside if get_origin(annotation) in (Union, UnionType) else (annotation,)
     if Scope in kinds:
         default = "" if default is None else default if default is Parameter.empty else str(default)
@@ -136,5 +141,16 @@ def _file_of_pairs(name: str, text: str, default: Any) -> Keyword:
     )
 
 
+def _file_of_contrasts(name: str, text: str, default: Any) -> Keyword | None:
+    if default is not Parameter.empty:
+        return None
+    help_ = f'{text} JSON Lines of {{"positive": ..., "negative": ...}}.'
+    return Keyword(
+        name, (_option(name, Path, help_, default),), lambda path: read_contrasts(path).contrasts
+    )
+
+
 def _option(name: str, kind: Any, text: str, default: Any) -> Parameter:
+    if name in WRITTEN:
+        return option(name, Annotated[kind, typer.Option(help=text), Written()], default)
     return option(name, Annotated[kind, typer.Option(help=text)], default)

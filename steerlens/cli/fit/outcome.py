@@ -1,15 +1,43 @@
 """What there is to tell of a fit: how training went, how well directions tell prompts apart."""
 
 import math
+import tempfile
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from steerlens.cli import output
 
 if TYPE_CHECKING:
     from steerlens.directions.labelled import FittedDirection
     from steerlens.methods.psr import PSR
     from steerlens.sites import Site
+    from steerlens.steering import Steering
     from steerlens.training.fit import Fit
     from steerlens.training.loop import Trained
+
+
+def finish(
+    steering: "Steering", out: Path, content: dict[str, Any], as_json: bool, text: str
+) -> None:
+    """Write what was fitted, and tell of it; what cannot be told is an error without a file."""
+    told = output.told(content, as_json, text)
+    keep(steering, out)
+    output.show(told)
+
+
+def keep(steering: "Steering", out: Path) -> None:
+    """Write what was fitted; where its place has become unwritable, in the temporary folder."""
+    try:
+        steering.save(out)
+    except OSError as error:
+        spare = Path(tempfile.mkdtemp(prefix="steerlens-")) / out.name
+        try:
+            steering.save(spare)
+        except OSError:
+            spare.parent.rmdir()
+            raise error from None
+        raise OSError(f"{error} What was fitted is kept in {spare}.") from error
 
 
 def validation_losses(trained: "Trained | None") -> tuple[list[float | None], int]:

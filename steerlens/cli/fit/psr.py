@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from steerlens.cli import inputs, output
+from steerlens.cli import inputs
 from steerlens.cli.fit.directions import directions_of_rank
-from steerlens.cli.fit.outcome import outcome_of
+from steerlens.cli.fit.outcome import finish, outcome_of
+from steerlens.cli.given import Written
 from steerlens.cli.grouped import grouped
 from steerlens.cli.options import Layers, MaxNewTokens, Out, RunOptions, Seed, Strength
 
@@ -64,6 +65,10 @@ class Module:
         for name, value in (("--shift", self.shift), ("--regularise", self.regularise)):
             if not math.isfinite(value):
                 raise ValueError(f"{name} must be a finite number; found {value}.")
+        if self.regularise < 0:
+            raise ValueError(f"--regularise is a weight, 0 or more; found {self.regularise}.")
+        if self.rank < 1:
+            raise ValueError(f"--rank is at least 1; found {self.rank}.")
         if self.constant and self.regularise != Module.regularise:
             raise ValueError("--constant has no gates: leave out --regularise.")
 
@@ -77,7 +82,9 @@ class Module:
     def gates(self, model: "HookedModel", layers: Sequence[int]) -> "Gates":
         """What is learnt at each layer; the file of --direction is read."""
         from steerlens.methods.psr import Gates
+        from steerlens.training.checks import require_rank
 
+        require_rank(self.rank, model.cfg.d_model)
         directions = None
         if self.direction is not None:
             directions = directions_of_rank(self.rank, self.direction, model, layers)
@@ -112,13 +119,11 @@ class Training:
         float | None, typer.Option(help="By default chosen from the number of steps.")
     ] = None
     checkpoint: Annotated[
-        Path | None, typer.Option(help="Written after each epoch; if it is there, the fit goes on.")
+        Path | None,
+        typer.Option(help="Written after each epoch; if it is there, the fit goes on."),
+        Written(),
     ] = None
     seed: Seed = 0
-
-    def __post_init__(self) -> None:
-        if self.checkpoint is not None:
-            inputs.make_folder_of(self.checkpoint)
 
     def schedule(self) -> "Schedule":
         """The schedule of the training loop."""
@@ -149,15 +154,13 @@ def fit_psr(
 
     A line of the pairs file without a response is answered by the prompted model first.
     """
-    from steerlens.jsonl import read_labelled_pairs
+    from steerlens.cli.data import read_labelled_pairs
     from steerlens.methods.psr import PSR
 
     schedule = training.schedule()
     lines, labels = read_labelled_pairs(pairs)
-    if module.objective == DIM:
-        _require_untrained(module, training, labels)
+    options = _options(module, training, lines, labels)
     model = inputs.load(*run.place)
-    inputs.make_folder_of(out)
     sites = _layers(model, layers, module)
     gates = module.gates(model, sites)
     answered = inputs.answered(model, lines, training.seed, max_new_tokens)
@@ -167,16 +170,34 @@ def fit_psr(
         model,
         answered,
         sites,
-        **module.options(),
+        **options,
         gates=gates,
         labels=labels,
         schedule=schedule,
         checkpoint=training.checkpoint,
         progress=not run.as_json,
     )
-    _, found, shown = strength.written(model, fit.steering, answered, out, training.seed)
+    steering, found, shown = strength.of_fit(model, fit.steering, answered, out, training.seed)
     content, text = outcome_of(fit)
-    output.say({"file": str(out), **content, **found}, run.as_json, f"Wrote {out}{shown}: {text}")
+    content = {"file": str(out), **content, **found}
+    finish(steering, out, content, run.as_json, f"Wrote {out}{shown}: {text}")
+
+
+def _options(
+    module: Module, training: Training, lines: Sequence[Any], labels: Sequence[float] | None
+) -> dict[str, Any]:
+    """What is imitated; ValueError for what cannot be fitted, before the model is loaded."""
+    from steerlens.training import checkpoint
+    from steerlens.training.checks import require_varied
+
+    if training.checkpoint is not None and training.checkpoint.exists():
+        checkpoint.require_checkpoint(training.checkpoint)
+    if module.objective == DIM:
+        _require_untrained(module, training, labels)
+        return {}
+    require_varied(labels, module.learn_shift)
+    training.schedule().split(len(lines))  # ValueError for too few
+    return module.options()
 
 
 def _fit_means(
@@ -192,10 +213,10 @@ def _fit_means(
     from steerlens.methods.psr import difference_of_means
 
     means = difference_of_means(model, pairs, layers, surface=surface)
-    _, found, shown = strength.written(model, means, pairs, out)
+    steering, found, shown = strength.of_fit(model, means, pairs, out)
     name = f"S-Const_DiM|{surface}"
     content = {"file": str(out), "method": name, **found}
-    output.say(content, run.as_json, f"Wrote {out}{shown}: {name}")
+    finish(steering, out, content, run.as_json, f"Wrote {out}{shown}: {name}")
 
 
 def _layers(model: "HookedModel", text: str, module: Module) -> list[int]:

@@ -47,6 +47,8 @@ def require_kernel(kernel: str, width: float | None) -> None:
     require_choice("kernel", kernel, get_args(Kernel))
     if width is not None and not is_number(width):
         raise TypeError(f"width is a number or None, the median distance; found {width!r}.")
+    if width is not None and not 0 < width < math.inf:
+        raise ValueError(f"The 'rbf' kernel needs a width above 0, and finite; found {width}.")
     if kernel != "rbf" and width is not None:
         raise ValueError(f"Only the 'rbf' kernel has a width; asked for {kernel!r} with {width}.")
 
@@ -72,8 +74,8 @@ def require_anchors(
                 "There is one anchor for each gradient; found anchors of shape "
                 f"{list(anchors.shape)} and gradients of {list(gradients.shape)}."
             )
-    if kernel == "rbf" and not width > 0:
-        raise ValueError(f"The 'rbf' kernel needs a width above 0; found {width}.")
+    if kernel == "rbf" and not 0 < width < math.inf:
+        raise ValueError(f"The 'rbf' kernel needs a width above 0, and finite; found {width}.")
 
 
 def require_step(mode: str, eps: float | None, central: bool) -> None:

@@ -73,6 +73,7 @@ class ColdFD:
     loss: str = ""
     needs_window = True
     needs_run = True
+    of_unsteered = True  # the step is that of the model without any steering
 
     def __post_init__(self) -> None:
         require_step(self.mode, self.eps, self.central)
@@ -102,7 +103,7 @@ class ColdFD:
         to both sides. `batch_size` is the most examples a pass, fewer where they are long: the
         memory and the speed and nothing else. `stored` is the dtype in which g, computed in
         float32, is kept here and in files: "auto" is bfloat16 from 16.8 M numbers on, which moves
-        the derivative by some 0.1 % of its length.
+        the derivative by 0.02 to 0.2 % of its length (docs/methods/cold.md).
         """
         require_choice("stored", stored, get_args(Stored))
         places = writable_sites(model, sites)
@@ -110,7 +111,7 @@ class ColdFD:
         require_unfolded(model)
         require_precise(model, by_difference=mode == "fd")
         batch = examples_of(model, loss, examples)
-        g = mean_gradient(model, batch, loss_named(loss), _deepest(places), batch_size)
+        g = mean_gradient(model, batch, loss_named(loss), deepest(places), batch_size)
         names = tuple(g)
         shared = (names, _stored(g, stored))
         options = (eta, mode, eps, central, name_of(loss))
@@ -154,7 +155,7 @@ class ColdFD:
         # A difference measures g, and half precision is too coarse for that.
         wide = (one.to(torch.promote_types(one.dtype, torch.float32)) for one in self.gradients)
         g = dict(zip(self.names, wide, strict=True))
-        places = places_of(model, _deepest(self.sites), unembedding=False)
+        places = places_of(model, deepest(self.sites), unembedding=False)
         weights = weights_at(places)
         require_precise(model, by_difference=self.mode == "fd")
         require_parameters(g, weights)
@@ -222,6 +223,6 @@ def _stored(g: dict[str, Float[Tensor, "..."]], stored: Stored) -> tuple[Float[T
     return tuple(g.pop(name).to(torch.bfloat16) if half else g.pop(name) for name in list(g))
 
 
-def _deepest(sites: Sequence[Site]) -> int:
+def deepest(sites: Sequence[Site]) -> int:
     """The last block that acts on any of the sites; -1 where only the embedding does."""
     return max(site.layer - (site.stream == "resid_pre") for site in sites)

@@ -28,7 +28,7 @@ from steerlens.runtime.turns import alone_with, hooked
 from steerlens.sites import Site
 from steerlens.types import Hook, HookedModel, Residual
 
-EMBEDDING = "embed.W_E"
+EMBEDDING, UNEMBEDDING = "embed.W_E", "unembed.W_U"
 BATCH_SIZE = 8
 """Examples a pass, by default and at most."""
 PASS_BYTES = {"cpu": 2**28, "cuda": 2**31}
@@ -74,7 +74,7 @@ def _activation_gradients(
 
         return hook
 
-    with hooked(model, [(site.hook_name, hook_of(site)) for site in sites]):
+    with hooked(model, [site.hook(hook_of(site)) for site in sites]):
         values = _values(model, examples, loss)
     # A row moves the loss of its own example alone, so the sum has the gradient of each.
     found = torch.autograd.grad(torch.stack(values).sum(), [held[site] for site in sites])
@@ -96,10 +96,10 @@ def mean_gradient(
     model: HookedModel,
     examples: Sequence[Example],
     loss: Loss,
-    last: int,
+    last: int | None,
     batch_size: int = BATCH_SIZE,
 ) -> dict[str, Float[Tensor, "..."]]:
-    """The mean gradient of the loss for the parameters that act up to block `last`.
+    """The mean gradient of the loss for the parameters that act up to block `last`; None for all.
 
     In float32, or float64 where the model is; parameters that the loss does not depend on are left
     out. An embedding that is also the unembedding gets the gradient of both uses. It is held once,
@@ -182,8 +182,12 @@ class Place(NamedTuple):
     transposed: bool = False
 
 
-def places_of(model: HookedModel, last: int, unembedding: bool = True) -> dict[str, list[Place]]:
+def places_of(
+    model: HookedModel, last: int | None, unembedding: bool = True
+) -> dict[str, list[Place]]:
     """Where the parameters are that act up to block `last`; one kept in two places has both.
+
+    `last=None` is every parameter, the final norm and the unembedding too.
 
     `unembedding=False`, for a pass that ends before the unembedding, leaves out the comparison of
     the two embedding matrices, which takes time.
@@ -196,16 +200,22 @@ def places_of(model: HookedModel, last: int, unembedding: bool = True) -> dict[s
                 name = f"{path}.{attribute}"
                 found.setdefault(id(parameter), (name, []))[1].append(Place(module, attribute))
     places = {name: held for name, held in found.values() if _acts(name, last)}
-    if not is_bridge(model):
-        absent = [name for name, value in weights_at(places).items() if _filled_in(name, value)]
-        places = {name: held for name, held in places.items() if name not in absent}
+    absent = [
+        name
+        for name, value in weights_at(places).items()
+        # A bridge makes up the bias of the unembedding alone.
+        if (not is_bridge(model) or name.startswith("unembed.")) and _filled_in(name, value)
+    ]
+    places = {name: held for name, held in places.items() if name not in absent}
     if unembedding:
         _tie(model, places)
     return places
 
 
-def _acts(name: str, last: int) -> bool:
+def _acts(name: str, last: int | None) -> bool:
     """Whether the parameter called `name` acts at or below block `last`."""
+    if last is None:
+        return True
     first, _, rest = name.partition(".")
     if first == "blocks":
         return int(rest.partition(".")[0]) <= last
@@ -213,13 +223,14 @@ def _acts(name: str, last: int) -> bool:
 
 
 def _filled_in(name: str, value: Float[Tensor, "..."]) -> bool:
-    """Whether a HookedTransformer made up this bias: it has zeros where the model has no bias."""
+    """Whether TransformerLens made up this bias: it has zeros where the model has no bias."""
     return name.rpartition(".")[2].lstrip("_").startswith("b") and not bool(value.any())
 
 
 def _tie(model: Any, places: dict[str, list[Place]]) -> None:
     """A HookedTransformer keeps a tied embedding twice, the second time transposed."""
     if EMBEDDING in places and torch.equal(model.unembed.W_U.T, model.embed.W_E):
+        places.pop(UNEMBEDDING, None)  # one parameter, which has one gradient
         places[EMBEDDING].append(Place(model.unembed, "W_U", transposed=True))
 
 

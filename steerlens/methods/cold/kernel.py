@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from steerlens.forms import Added
 from steerlens.methods.cold.checks import (
     Compat,
     Kernel,
@@ -29,6 +30,7 @@ from steerlens.methods.cold.examples import Examples, Prompted, examples_of
 from steerlens.methods.cold.gradients import BATCH_SIZE, activation_gradients
 from steerlens.methods.cold.losses import DPO, Loss, loss_named
 from steerlens.methods.cold.released import LastTokenChange
+from steerlens.precision import wide
 from steerlens.scopes import Scope, prompt
 from steerlens.sites import Site, Sites
 from steerlens.steers import steer
@@ -59,6 +61,13 @@ class ColdKernel:
         if self.kernel != "unit":
             raise ValueError(f"The {self.kernel!r} kernel has another direction for each token.")
         return -self.gradients.sum(dim=0)
+
+    @property
+    def form(self) -> Added | None:
+        """For other tools: one vector, added everywhere, where the kernel is the unit kernel."""
+        if self.kernel != "unit":
+            return None
+        return Added(self.eta * wide(self.direction))
 
     @classmethod
     def fit(

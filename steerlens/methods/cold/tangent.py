@@ -180,8 +180,8 @@ class Difference:
 def step_size(model: HookedModel, weights: Weights, direction: Weights, central: bool) -> float:
     """The step r |theta| / |g| at which truncation and rounding cost about as much.
 
-    In float32 r is 1e-5, to both sides 3e-5: the best of a grid on four small models, with errors
-    of 0.1 to 0.4 % and of 0.02 %.
+    In float32 r is 1e-5, to both sides 3e-5: the best of a grid on four small models. What error is
+    left on a model, `scripts/bench/cold_precision.py` prints.
 
     A bridge takes its softmax in float32, so there even a float64 model is no finer than that.
     """
