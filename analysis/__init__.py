@@ -29,12 +29,14 @@ _HOME = {
         "save",
         "sorted_strengths",
         "styled",
+        "sweep_heatmap",
         "token_figure",
         "token_view",
         "token_views",
         "tradeoff_curve",
     ],
     "judges": ["Coherence", "Judge", "Likelihood", "judge_of", "likelihood"],
+    "measures.by_layer": ["at_layers"],
     "measures.coefficients": ["coefficients", "strengths"],
     "measures.completions": ["side_by_side"],
     "measures.aligned": ["align"],
@@ -56,6 +58,7 @@ _HOME = {
     "measures.rank_share": ["rank_share"],
     "measures.recovered": ["prompt_effect_by_token", "prompt_effect_recovered"],
     "measures.search": ["Match"],
+    "measures.sweep": ["sweep"],
     "measures.tradeoff": ["Scored", "Setting", "Tradeoff", "c80", "cp", "tradeoff"],
     "reports.coloured_text": ["coloured_text"],
     "reports.compared": ["Comparison"],
@@ -64,6 +67,7 @@ _HOME = {
     "reports.demo": ["run_demo"],
     "reports.page": ["Report"],
     "reports.provenance": ["provenance"],
+    "reports.sweep": ["sweep_report"],
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
@@ -90,6 +94,7 @@ if TYPE_CHECKING:
         save,
         sorted_strengths,
         styled,
+        sweep_heatmap,
         token_figure,
         token_view,
         token_views,
@@ -97,6 +102,7 @@ if TYPE_CHECKING:
     )
     from .judges import Coherence, Judge, Likelihood, judge_of, likelihood
     from .measures.aligned import align
+    from .measures.by_layer import at_layers
     from .measures.coefficients import coefficients, strengths
     from .measures.completions import side_by_side
     from .measures.decodability import decodability
@@ -117,6 +123,7 @@ if TYPE_CHECKING:
     from .measures.rank_share import rank_share
     from .measures.recovered import prompt_effect_by_token, prompt_effect_recovered
     from .measures.search import Match
+    from .measures.sweep import sweep
     from .measures.tradeoff import Scored, Setting, Tradeoff, c80, cp, tradeoff
     from .reports.coloured_text import coloured_text
     from .reports.compared import Comparison
@@ -125,6 +132,7 @@ if TYPE_CHECKING:
     from .reports.faithfulness import FaithfulnessStudy, faithfulness_report, faithfulness_study
     from .reports.page import Report
     from .reports.provenance import provenance
+    from .reports.sweep import sweep_report
 
 
 def __getattr__(name: str) -> Any:

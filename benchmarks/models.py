@@ -12,6 +12,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from steerlens.whole import write_whole
+
 N_PAIRS = 64
 PAIR_BODY = (30, 39)  # tokens, before the twelve or so of the sentence in front
 PROMPT_LENGTHS = (24, 26, 28, 30, 32, 34, 37, 40)
@@ -48,7 +50,7 @@ def texts(cache: Path) -> dict[str, Any]:
     file = cache / "texts.json"
     if not file.is_file():
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(_texts(_tokenizer(cache))), encoding="utf-8")
+        write_whole(file, json.dumps(_texts(_tokenizer(cache))).encode())
     return json.loads(file.read_text(encoding="utf-8"))
 
 

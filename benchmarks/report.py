@@ -21,6 +21,9 @@ SIZES = {
 STEERED, CAPTURED, IMPORTED, HELPED = 1.05, 1.10, 0.3, 0.5
 FOUND = 10.0
 FITTING = ("fitting", "fitting_clas")
+SWEPT, SWEPT_APART = 0.35, 1e-4
+ONE_BY_ONE, ALONE = "cell by cell", "steered passes alone"
+"""What a sweep is compared with: the functions that there are, and no more than its own passes."""
 APART = 1e-4
 FITTED = {
     "S-PSR at 2/3 depth": 1 / 5,
@@ -62,6 +65,7 @@ def page(answers: Sequence[Answer], machine: str) -> str:
         *(_generation(answer) for answer in _of(answers, "generation")),
         *(_capture(answer) for answer in _of(answers, "capture")),
         *(_fitting(answer) for name in FITTING for answer in _of(answers, name)),
+        *(_sweep(answer) for answer in _of(answers, "sweep")),
         *(_directions(answer) for answer in _of(answers, "directions")),
         *(_cold(answer) for answer in _of(answers, "cold")),
         *(_imports(answer) for answer in _of(answers, "imports")),
@@ -118,6 +122,8 @@ def _targets_of(answer: Answer) -> list[Target]:
             Target(f"parameters of {name} apart, {_where(answer)}", APART, [value], "", ".1e")
             for name, value in answer["apart"].items()
         ]
+    if job["benchmark"] == "sweep":
+        return _sweep_targets(answer)
     if job["model"] != TARGET_MODEL:
         return []
     if job["benchmark"] == "cold":
@@ -140,6 +146,15 @@ def _targets_of(answer: Answer) -> list[Target]:
     return []
 
 
+def _sweep_targets(answer: Answer) -> list[Target]:
+    rows = answer["tables"][ONE_BY_ONE]
+    what = f"sweep of {answer['cells']} cells, {_where(answer)}"
+    return [
+        Target(what, SWEPT, rows[-1]["ratios"], "×"),
+        Target(f"numbers of the {what}, apart", SWEPT_APART, [answer["apart"]], "", ".1e"),
+    ]
+
+
 def _import_targets(answer: Answer) -> list[Target]:
     where = f"transformer-lens {answer['versions']['transformer-lens']}"
     targets = [
@@ -150,6 +165,14 @@ def _import_targets(answer: Answer) -> list[Target]:
     return [
         *targets,
         Target(f"`steerlens --help`, CPU, {where}", HELPED, answer["help"]["cpu"], "s"),
+    ]
+
+
+def _sweep_targets(answer: Answer) -> list[Target]:
+    what = f"sweep of {answer['cells']} cells, {_where(answer)}"
+    return [
+        Target(what, SWEPT, answer["tables"][ONE_BY_ONE][-1]["ratios"], "×"),
+        Target(f"numbers of the {what}, apart", SWEPT_APART, [answer["apart"]], "", ".1e"),
     ]
 
 
@@ -201,6 +224,23 @@ def _fitting(answer: Answer) -> str:
     ]
     for name, rows in answer["tables"].items():
         parts += [f"{name}:", seconds_table(rows, "times the plain loop")]
+    return "\n\n".join(parts)
+
+
+def _sweep(answer: Answer) -> str:
+    layers = answer["cells"] // answer["strengths"]
+    parts = [
+        f"## Sweep: {_where(answer)}, {answer['job']['model']}",
+        f"CAA at {layers} layers and {answer['strengths']} strengths on {answer['n_pairs']} pairs, "
+        f"{answer['cells']} cells, on {SIZES[answer['job']['model']]}; {answer['repeats']} "
+        "repeats. One by one, each cell is a call of `logit_shift` and one of `faithfulness`; in "
+        "one call they get all cells. The largest difference between the numbers of any two ways "
+        f"is {answer['apart']:.1e} of their size.",
+        seconds_table(answer["tables"][ONE_BY_ONE], "times cell by cell"),
+        "The strict comparison: plain and prompted passes are kept, and one whole steered pass for "
+        "each cell and batch of texts is all that is run:",
+        seconds_table(answer["tables"][ALONE], "times these passes"),
+    ]
     return "\n\n".join(parts)
 
 

@@ -13,9 +13,12 @@ from typing import Any
 from benchmarks import peers, report
 from benchmarks.jobs import ROOT, Job, run
 from benchmarks.models import MODELS, default_cache, source, texts
+from steerlens.whole import write_whole
 
 PAGE = ROOT / "docs" / "benchmarks.md"
-BENCHMARKS = ("imports", "capture", "generation", "fitting", "fitting_clas", "directions", "cold")
+BENCHMARKS = (
+    "imports", "capture", "generation", "fitting", "fitting_clas", "sweep", "directions", "cold",
+)  # fmt: skip
 BACKENDS = ("bridge", "hooked")
 
 
@@ -51,7 +54,7 @@ def jobs(options: argparse.Namespace) -> Iterator[Job]:
                     # HookedTransformer takes twice the time, and has one target to meet, not two.
                     times = repeats if backend == "bridge" else min(repeats, 3)
                     yield Job(benchmark, model, backend, times, cache, python)
-        for benchmark in report.FITTING:
+        for benchmark in (*report.FITTING, "sweep"):
             for backend in options.backends if benchmark in options.only else ():
                 yield Job(benchmark, "demo", backend, min(repeats, 3), cache, python)
     built = [model for model in models if model != "demo"]
@@ -88,7 +91,7 @@ def measured(options: argparse.Namespace, say: Callable[[str], None]) -> list[di
     for job in jobs(options):
         say(f"{job.name} ...")
         answers.append(answered(job, kept))
-        store.write_text(json.dumps(kept))
+        write_whole(store, json.dumps(kept).encode())
     return answers
 
 
@@ -102,7 +105,7 @@ def main() -> None:
     if out is None:
         print(page)
         return
-    out.write_text(page, encoding="utf-8")
+    write_whole(out, page.encode())
     print(f"Wrote {out}", file=sys.stderr)
 
 

@@ -113,4 +113,4 @@ def test_a_damaged_file_says_so(
 
 def test_the_file_is_plain_json() -> None:
     content = json.loads(gzip.decompress(benchmark_set.FILE.read_bytes()))
-    assert set(content) == {"fingerprint", "attributes"}
+    assert set(content) == {"fingerprint", "attributes", "digest"}

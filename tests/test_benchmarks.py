@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import steerlens
-from benchmarks import directions, fitting, fitting_clas, report, run
+from benchmarks import directions, fitting, fitting_clas, report, run, sweep
 from benchmarks.jobs import Job
 from steerlens.demo import benchmark_set
 from steerlens.training.schedule import Schedule
@@ -66,6 +66,28 @@ def test_the_plain_loop_that_clas_is_compared_with_takes_the_same_steps() -> Non
     assert any(value.abs().max() > 0 for value in plain.values())
     for name, value in plain.items():
         torch.testing.assert_close(ours[name], value, rtol=0, atol=report.APART)
+
+
+@pytest.mark.filterwarnings("ignore:.*questions?. Of fewer than")
+def test_a_sweep_is_compared_with_its_cells_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweep, "STRENGTHS", (0.5, 1.0))
+    monkeypatch.setattr(sweep, "N_PAIRS", 2)
+    asked = Namespace(
+        models=None, repeats=1, quick=False, cache=Path(), python=None, peers=None,
+        backends=("bridge",), only=("sweep",),
+    )  # fmt: skip
+    (job,) = run.jobs(asked)
+    assert job == Job("sweep", "demo", "bridge", 1, job.cache, job.python)
+    found = json.loads(json.dumps(sweep.measure(job), default=asdict))
+    assert found["cells"] == 12
+    assert found["apart"] < report.SWEPT_APART
+    answer = {**found, "job": asdict(job), "date": "today", "load": [1, 1], "repeats": 1}
+    page = report.page([answer], "a machine")
+    assert "| sweep of 12 cells, TransformerBridge" in page
+    assert "at most 0.35 ×" in page
+    assert all(f"| {way} |" in page for way in ("cell by cell", "steered passes alone", "sweep"))
+    found["tables"][report.ONE_BY_ONE][-1]["ratios"] = [0.5]
+    assert "**missed**" in report.page([answer | found], "a machine")
 
 
 def test_parameters_that_are_apart_are_a_target_missed() -> None:

@@ -849,7 +849,7 @@ def test_the_command_line_reads_options_and_makes_them_likelier(
     ("line", "message"),
     [
         ({"prompt": "It was", "options": [0.5, 0.5]}, "line 1: the field 'options' must be"),
-        ({"prompt": "It was", "options": {" a": 1}, "loss": 1}, "unknown fields: loss"),
+        ({"prompt": "It was", "options": {" a": 1}, "loss": 1}, "1 unknown field: loss"),
         (
             '{"prompt": "It was", "options": {" a": 1, " a": 0}}',
             "the field ' a' is there twice",
@@ -934,7 +934,7 @@ def test_mistakes_with_cold_fd_are_named(gpt2: Any, options: dict[str, Any], mes
     [
         ({"kernel": "dot", "width": 1.0}, "Only the 'rbf' kernel has a width"),
         ({"kernel": "unit", "width": 1.0}, "Only the 'rbf' kernel has a width"),
-        ({"kernel": "rbf", "width": -1.0}, "needs a width above 0; found -1.0"),
+        ({"kernel": "rbf", "width": -1.0}, "needs a width above 0, and finite; found -1.0"),
         ({"kernel": "rbf", "positive": POSITIVE[:1]}, "median distance is no width"),
     ],
 )

@@ -638,3 +638,9 @@ def test_a_long_word_in_a_panels_title_is_cut_before_its_neighbour():
     ]
     assert len(titles) == 5
     assert all("…" in title for title in titles)
+
+
+def test_twenty_methods_look_different():
+    names = ["a method", *(f"method {number}" for number in range(19))]
+    looks = method_looks(names)
+    assert len(set(looks.values())) == 20

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from analysis.judges import endpoint as endpoint_module
-from analysis.judges.endpoint import Endpoint, EndpointError, _without
+from analysis.judges.endpoint import Endpoint, EndpointError
 from analysis.judges.llm import (
     AxBenchJudge,
     TraitJudge,
@@ -28,6 +28,7 @@ from analysis.judges.llm import (
     weighted_mean,
 )
 from analysis.judges.protocol import Judge
+from analysis.judges.redaction import Redaction
 from steerlens.prompts import Conversation
 
 KEY = "sk-secret-5f1c"
@@ -768,5 +769,5 @@ def test_a_number_after_a_blank_token_is_read_where_text_is_allowed(server: Serv
 
 
 def test_a_short_stand_in_for_a_key_leaves_answers_whole() -> None:
-    assert _without("0", '{"a": 10}') == '{"a": 10}'
-    assert _without("a-real-secret", "sent a-real-secret") == "sent [key]"
+    assert Redaction("0").text('{"a": 10}') == '{"a": 10}'
+    assert Redaction("a-real-secret").text("sent a-real-secret") == "sent [key]"

@@ -15,14 +15,14 @@ from steerlens.prompts import Encoded, PromptPair
 from steerlens.sampling import Sampling
 from steerlens.sinks import SINK
 from steerlens.types import HookedModel
+from steerlens.whole import require_place
 
 from ..figures.tokens import TokenView
-from ..figures.whole import require_place
 from ..measures.plain_side import BY_TEMPLATE, plain_side
 from .grid import Grid, payload_of
 from .methods import PROMPT, Place, Steerings, by_name
 from .notebook import missing_widget, new_twin, notebook_content, shown_live, static_bundle
-from .page import BUDGET, KIND, explorer_page, write_page
+from .page import BUDGET, explorer_page, write_page
 from .payload import NAMES, State
 from .pictures import picture
 from .states import checked, first_state, lines_of, state_json
@@ -223,7 +223,7 @@ class Explorer:
 
         Without `completions` and the logit `lens` it is made faster, and is smaller.
         """
-        require_place(path, KIND)  # before the work
+        require_place(path)  # before the work
         content = self.payload(texts, strengths, completions=completions, lens=lens)
         html = explorer_page(content)
         if (size := len(html.encode())) > BUDGET:

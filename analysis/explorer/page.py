@@ -7,10 +7,6 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from ..figures.whole import write_whole
-
-KIND = "The explorer"
-"""What errors call the file."""
 FRONT = Path(__file__).parent / "front"
 BUDGET = 8_000_000
 """Bytes of a page from which on `save` says that it is large."""
@@ -75,7 +71,9 @@ def explorer_page(payload: Mapping[str, Any]) -> str:
 
 def write_page(path: str | Path, html: str) -> Path:
     """The page as a file, whole or not at all; its folder is made where only that is missing."""
-    return write_whole(path, html.encode("utf-8"), KIND)
+    from steerlens.whole import write_whole  # here alone, so that a page needs no library
+
+    return write_whole(path, html.encode("utf-8"))
 
 
 def _held(text: str) -> str:

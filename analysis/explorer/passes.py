@@ -86,14 +86,14 @@ def _scores(
     """The logits of a pass whose activations are kept in `seen`; hooks act in their order."""
     outputs, own = sites
     wanted = window.mask & (window.positions >= window.response[:, None] - 1)
-    before = [(site.hook_name, partial(_keep, seen.before, site)) for site in own]
+    before = [site.hook(partial(_keep, seen.before, site)) for site in own]
     after = dict.fromkeys((*outputs, *own))
     if run is not None:
         run.plan(tokens, window)
     with hooked(model, before):
         if run is not None:
             run.attach()
-        with hooked(model, [(site.hook_name, partial(_keep, seen.after, site)) for site in after]):
+        with hooked(model, [site.hook(partial(_keep, seen.after, site)) for site in after]):
             return logits_where(model, lambda: logits(model, tokens, window), wanted)
 
 

@@ -12,7 +12,7 @@ from steerlens.sites import Site
 
 from ..measures.coefficients import cells
 from ..measures.deltas import Deltas, View
-from ..measures.faithfulness import relative_rmse
+from ..measures.errors import relative_rmse
 from .methods import Place
 from .passes import Pass
 from .texts import Text

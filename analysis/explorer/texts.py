@@ -15,8 +15,10 @@ from steerlens.types import HookedModel
 
 from ..figures.tokens import PART, part_shown, visible
 from ..measures.aligned import Aligned, align
-from ..measures.coefficients import MEAN_PUSH, leave_one_out
+from ..measures.coefficients import MEAN_PUSH
 from ..measures.deltas import Deltas, prompt_deltas
+from ..measures.mean_push import push_of_others, pushes_of
+from ..measures.parts import Parts
 from ..measures.plain_side import rows_of
 from ..measures.template_tokens import of_template
 from .passes import Pass, run_of
@@ -42,19 +44,30 @@ class Units:
         cls, model: HookedModel, pairs: Sequence[PromptPair], baseline: str, sinks: float
     ) -> "Units":
         """The directions of these pairs; sinks have no part in them."""
-        aligned = align(model, pairs, range(model.cfg.n_layers), baseline=baseline)
-        starts = [int((aligned.example == number).nonzero()[0]) for number in range(len(pairs))]
-        kept = {site: ~aligned.sinks(site, sinks) for site in aligned.sites}
-        of_pairs = tuple(
-            {site: kept[site][aligned.example == number] for site in aligned.sites}
-            for number in range(len(pairs))
-        )
-        if len(pairs) == 1:
-            return cls(None, None, of_pairs)
-        deltas = prompt_deltas(model, aligned)
-        axes = leave_one_out(aligned, deltas, sinks)
-        each = tuple({site: axis[start] for site, axis in axes.items()} for start in starts)
-        return cls(each, {site: deltas[site][kept[site]].mean(dim=0) for site in kept}, of_pairs)
+        parts = Parts.of(model, pairs, range(model.cfg.n_layers), baseline=baseline)
+        single = len(pairs) == 1
+        totals = {} if single else pushes_of(model, parts, sinks)
+        kept: list[Kept] = []
+        each: list[Vectors] = []
+        for aligned in parts:
+            keep = _kept(aligned, sinks)
+            kept += [
+                {site: keep[site][aligned.example == number] for site in aligned.sites}
+                for number in range(len(aligned.plain_rows))
+            ]
+            if single:
+                return cls(None, None, tuple(kept))
+            deltas = prompt_deltas(model, aligned)
+            axes = {
+                site: push_of_others(aligned, site, deltas[site], sinks, totals)
+                for site in aligned.sites
+            }
+            each += [
+                {site: axis[number] for site, axis in axes.items()}
+                for number in range(len(aligned.plain_rows))
+            ]
+        mean = {site: push.total / push.tokens for site, push in totals.items()}
+        return cls(tuple(each), mean, tuple(kept))
 
     @property
     def unit(self) -> str:

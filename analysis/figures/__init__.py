@@ -16,6 +16,7 @@ from .kinds import kind_profile
 from .strengths import sorted_strengths
 from .style import method_colours, method_looks
 from .styling import caption, styled
+from .sweep import sweep_heatmap
 from .text_tables import latex_table, markdown_table
 from .token_figure import token_figure
 from .tokens import TokenView, token_view, token_views
@@ -40,6 +41,7 @@ __all__ = [
     "save",
     "sorted_strengths",
     "styled",
+    "sweep_heatmap",
     "token_figure",
     "token_view",
     "token_views",

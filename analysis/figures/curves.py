@@ -18,6 +18,7 @@ from .units import unit_of
 NAMES = {
     "layer": "layer",
     "token_index": "position in the response",
+    "strength_value": "strength",
     "relative_rmse": "relative RMSE (0 = as the prompt)",
     "recovered": "share of the prompt’s effect recovered",
     "mean_kl": "KL from unsteered, nats a token",
@@ -34,6 +35,7 @@ def line_panels(
     x: str = "layer",
     panel: str | None = None,
     methods: Sequence[str] | None = None,
+    bands: str = "95 % interval",
     title: str = "",
     says: str = "",
 ) -> go.Figure:
@@ -41,7 +43,8 @@ def line_panels(
 
     For tables with a row per method, strength, `x` (and `panel`): of several models or attributes
     (concatenated, with a column that names them), of `over_seeds`, of `by_position`. The interval
-    is that of the columns `low` and `high`, if there are any. All panels share their scale.
+    is that of the columns `low` and `high`, if there are any; `bands` says what they hold. All
+    panels share their scale.
     """
     needed = ["method", "strength", x, y, *([panel] if panel else [])]
     require_columns(table, needed, "line_panels")
@@ -58,7 +61,7 @@ def line_panels(
     panels = [Panel(name, said, label, x_ticks=x_ticks) for name in names]
     plan = Plan(
         title or f"{label} by {said}",
-        f"{says}{over_what(rows, 'Bands')}{against(rows)}".strip(),
+        f"{says}{over_what(rows, 'Bands', bands)}{against(rows)}".strip(),
         panels,
         ticks,
         across=4,
@@ -92,17 +95,19 @@ def _named(rows: pd.DataFrame, y: str) -> str:
     return f"{NAMES.get(column, plain_text(column))}{unit}"
 
 
-def over_what(rows: pd.DataFrame, drawn: str) -> str:
+def over_what(rows: pd.DataFrame, drawn: str, what: str = "95 % interval") -> str:
     """What the intervals of the rows are drawn as, and over what; "" where they have none."""
     if not {"low", "high"} <= set(rows.columns):
         return ""
     if "n_seeds" in rows:
-        return f" {drawn}: 95 % interval over {int(rows['n_seeds'].min())} seeds."
+        fewest, most = int(rows["n_seeds"].min()), int(rows["n_seeds"].max())
+        number = f"{fewest} to {most}" if fewest != most else f"{most}"
+        return f" {drawn}: {what} over {number} seeds."
     if "n_examples" in rows:
         fewest, most = int(rows["n_examples"].min()), int(rows["n_examples"].max())
         number = f"{fewest} to {most}" if fewest != most else f"{most}"
-        return f" {drawn}: 95 % interval over {number} examples."
-    return f" {drawn}: 95 % interval."
+        return f" {drawn}: {what} over {number} examples."
+    return f" {drawn}: {what}."
 
 
 def _require_one(line: pd.DataFrame, x: str, panel: str | None) -> None:

@@ -19,12 +19,19 @@ _AS_FITTED = ("", "as fitted")
 
 
 def effect_against_faithfulness(
-    table: pd.DataFrame, effect: str = "recovered", methods: Sequence[str] | None = None
+    table: pd.DataFrame,
+    effect: str = "recovered",
+    methods: Sequence[str] | None = None,
+    *,
+    title: str = "What a method does, and whether as the prompt does it",
+    says: str | None = None,
+    x: str = "relative RMSE, mean over layers (0 = as the prompt)",
 ) -> go.Figure:
     """Effect on the predictions against the distance from the prompt, a line over strengths each.
 
     The table is that of `effect_and_faithfulness`. Up and left is what the prompt does: its effect
-    (1 recovered) at relative RMSE 0. Numbers at the points are strengths.
+    (1 recovered) at relative RMSE 0. Numbers at the points are strengths. `title`, `says` (the
+    line below it) and `x` (the name of the axis) are for tables that are about something else.
     """
     require_columns(table, [*_JOINED, effect], "effect_against_faithfulness")
     rows = of_methods(table, methods)
@@ -36,11 +43,10 @@ def effect_against_faithfulness(
     figure = figure_of([*traces, *_ideal(rows, effect)])
     figure.update_xaxes(range=_range(rows["relative_rmse"], 1.0))
     figure.update_yaxes(range=_range(rows[effect], 1.0 if effect == "recovered" else 0.0))
-    x = "relative RMSE, mean over layers (0 = as the prompt)"
+    usual = "Up and left is the prompt. Numbers at points are strengths."
     plan = Plan(
-        "What a method does, and whether as the prompt does it",
-        f"Up and left is the prompt. Numbers at points are strengths.{_layers(table)}"
-        f"{against(table)}",
+        title,
+        f"{usual}{_layers(table)}{against(table)}" if says is None else says,
         [Panel(x=x, y=NAMES.get(effect, plain_text(effect)), high=1.1)],
         labels=True,
     )

@@ -30,6 +30,7 @@ def estimate_panels(
     mark: str = "method",
     panel: str | None = None,
     methods: Sequence[str] | None = None,
+    zero: bool = False,
     title: str = "",
     says: str = "",
 ) -> go.Figure:
@@ -37,7 +38,8 @@ def estimate_panels(
 
     For tables with an estimate per `row`, `mark` and `panel`: scores or errors by method, a panel
     for each attribute or model. Rows and panels are in the table's order, the interval is that of
-    the columns `low` and `high`, if there are any. All panels share their scale.
+    the columns `low` and `high`, if there are any. All panels share their scale. With `zero` they
+    reach to 0, and a line stands there: for differences.
     """
     needed = [row, mark, value, *([panel] if panel else [])]
     require_columns(table, needed, "estimate_panels")
@@ -60,7 +62,7 @@ def estimate_panels(
             seen.add(name)
     figure = figure_of(traces, len(parts))
     figure.update_yaxes(showgrid=False, zeroline=False)
-    figure.update_xaxes(range=_range(rows, value))
+    figure.update_xaxes(range=_range(rows, value, zero), zeroline=zero, zerolinewidth=2)
     titles = [""] if panel is None else [plain_text(str(part[panel].iloc[0])) for part in parts]
     most = 1 if mark == row else len(marks)
     return planned(figure, _plan(rows, value, (names, most), titles, (title, says)))
@@ -113,11 +115,11 @@ def _marks(part: pd.DataFrame, value: str, row: str, places: list[float], look: 
     return drawn
 
 
-def _range(rows: pd.DataFrame, value: str) -> list[float]:
+def _range(rows: pd.DataFrame, value: str, zero: bool) -> list[float]:
     """From the lowest end of an interval to the highest."""
     columns = [value, *(name for name in ("low", "high") if name in rows)]
     values = rows[columns].to_numpy(dtype=np.float64).ravel()
-    values = values[np.isfinite(values)]
+    values = np.append(values[np.isfinite(values)], [0.0] if zero else [])
     low, high = (float(min(values)), float(max(values))) if len(values) else (0.0, 1.0)
     spare = 0.08 * ((high - low) or 1.0)
     return [low - spare, high + spare]

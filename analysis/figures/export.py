@@ -17,7 +17,6 @@ from .frame import fitted
 from .styling import styled
 from .token_figure import token_figure
 from .tokens import TokenView
-from .whole import write_whole
 
 PICTURES = (".pdf", ".svg", ".png")
 SUFFIXES = (*PICTURES, ".html")
@@ -56,6 +55,8 @@ def save(
     and needs no network either. `style` is one of `styled`'s: "paper", "notebook" or "slides". A
     `width` lays the figure out anew, so that text keeps its size.
     """
+    from steerlens.whole import write_whole  # here alone, so that a picture needs no library
+
     path = _checked(path)
     wide, high = (_pixels(name, length) for name, length in (("width", width), ("height", height)))
     if not dpi > 0:
@@ -64,11 +65,9 @@ def save(
         _require_kaleido()
     if isinstance(figure, TokenView) and path.suffix.lower() == ".html":
         _require_no_layout(style, width, height)
-        return write_whole(
-            path, _PAGE.format(title="Coloured text", body=figure.html).encode(), "the figure"
-        )
+        return write_whole(path, _PAGE.format(title="Coloured text", body=figure.html).encode())
     drawn = _laid_out(figure, wide, high, style)
-    return write_whole(path, _bytes_of(drawn, path.suffix.lower(), dpi), "the figure")
+    return write_whole(path, _bytes_of(drawn, path.suffix.lower(), dpi))
 
 
 def _laid_out(

@@ -22,7 +22,7 @@ from .recolour import recolour
 
 STEPS = (1, 2, 3, 4, 5, 8, 10, 16, 20, 25, 32, 40, 50, 64, 80, 100, 128, 200)
 CLEAR = '<br><span style="font-size:5px">\u200b</span>'
-"""Behind the title of a colour bar, which plotly lays over the bar where it has two lines."""
+"""Behind the title of a colour bar, which plotly would lay over the bar."""
 
 
 def planned(figure: go.Figure, plan: Plan) -> go.Figure:
@@ -203,7 +203,7 @@ def _write_foot(figure: go.Figure, page: Page) -> None:
                 "xanchor": "right", "yanchor": "bottom", "ypad": 6, "xpad": 0,
                 "lenmode": "pixels", "len": page.bar_length, "thickness": 0.8 * size,
                 "title": {
-                    "text": page.bar_title + CLEAR * ("<br>" in page.bar_title),
+                    "text": page.bar_title + CLEAR,
                     "side": "top",
                     "font": {"size": 0.95 * size},
                 },

@@ -67,7 +67,8 @@ class Plan:
     @property
     def caption(self) -> str:
         """Title and subtitle as the running text below a figure."""
-        return f"{self.title}. {self.subtitle}".replace("<br>", " ").strip()
+        end = "" if self.title.endswith(("?", "!", ".")) else "."
+        return f"{self.title}{end} {self.subtitle}".replace("<br>", " ").strip()
 
     def keep(self, figure: go.Figure) -> None:
         """Write the plan into the figure."""

@@ -61,7 +61,8 @@ REFERENCES = ("equivalent prompts", "neutral prompts", "any instruction")
 def method_colours(methods: Iterable[str]) -> dict[str, str]:
     """A colour for each method: fixed for those in `METHODS`, else drawn from its name.
 
-    Two unknown names that draw the same spare colour get different ones while there are some.
+    Two unknown names that draw the same spare colour get different ones while there are some, then
+    other markers.
     """
     return {method: look.colour for method, look in method_looks(methods).items()}
 
@@ -71,8 +72,10 @@ def method_looks(methods: Iterable[str]) -> dict[str, Look]:
     looks: dict[str, Look] = {}
     for method in sorted(set(methods)):
         start = zlib.crc32(method.encode("utf-8", "backslashreplace"))
-        order = [(start + i) % len(SPARE_COLOURS) for i in range(len(SPARE_COLOURS))]
-        spare = [Look(SPARE_COLOURS[place], *SPARE[place]) for place in order]
+        n = len(SPARE_COLOURS)
+        order = [(start + i) % n for i in range(n)]
+        # When all are taken a colour comes again with another marker.
+        spare = [Look(SPARE_COLOURS[i], *SPARE[(i + more) % n]) for more in range(n) for i in order]
         free = [look for look in spare if look not in looks.values()]
         looks[method] = METHODS.get(method) or (free or spare)[0]
     return looks

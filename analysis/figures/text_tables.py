@@ -46,7 +46,15 @@ def markdown_table(
     *,
     digits: int = 3,
 ) -> str:
-    """The table in Markdown, numbers on the right; `columns` and intervals as in `latex_table`."""
+    """The table in Markdown, numbers on the right; `columns` and intervals as in `latex_table`.
+
+    >>> table = pd.DataFrame({"method": ["CAA"], "recovered": [0.2846]})
+    >>> print(analysis.markdown_table(table, digits=2))
+    | method | recovered |
+    | --- | ---: |
+    | CAA | 0.28 |
+    <BLANKLINE>
+    """
     heads, rows, numeric = _cells(table, columns, digits)
     rule = ["---:" if is_number else "---" for is_number in numeric]
     lines = [

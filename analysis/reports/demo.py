@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from steerlens.calibration import calibrate
-from steerlens.checks import require_choice
+from steerlens.checks import require_choice, require_seed
 from steerlens.generation import prompted_pairs
 from steerlens.methods.act_add import ActAdd
 from steerlens.methods.caa import CAA
@@ -15,6 +15,7 @@ from steerlens.scopes import generated, response
 from steerlens.steering import Steering
 from steerlens.training.schedule import Schedule
 from steerlens.types import HookedModel
+from steerlens.whole import require_place
 
 from ..measures.completions import side_by_side
 from ..measures.entries import as_entries
@@ -119,10 +120,13 @@ def run_demo(out: Path, *, model: str = "auto", seed: int = 0, backend: str = "a
     its two steering files; or "auto", which takes SmolLM2 where it is on this machine.
     """
     require_choice("model", model, ("auto", "smollm2", "demo"))
+    require_seed(seed)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OSError(f"Cannot make the folder {out}: {error.strerror}. Choose another.") from error
+    for name in ("report.html", "ActAdd.safetensors", "CAA.safetensors", "S-PSR.safetensors"):
+        require_place(out / name)  # before the work
     if model == "smollm2" or (model == "auto" and is_here("smollm2")):
         return run_pirate(out, seed=seed, backend=backend)
     if model == "auto":

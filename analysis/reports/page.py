@@ -20,7 +20,6 @@ from plotly.offline import get_plotlyjs
 
 from ..explorer.page import explorer_assets, explorer_place
 from ..figures.tokens import TokenView
-from ..figures.whole import write_whole
 from .html import (
     Part,
     answers_of,
@@ -181,7 +180,9 @@ class Report:
 
         The folder is made where only that is missing, not what is above it.
         """
-        return write_whole(path, self.html.encode("utf-8"), "the report")
+        from steerlens.whole import write_whole  # here alone, so that a page needs no library
+
+        return write_whole(path, self.html.encode("utf-8"))
 
     def _with(self, html: str) -> "Report":
         return replace(self, parts=(*self.parts, Part(html)))

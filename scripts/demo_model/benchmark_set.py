@@ -22,8 +22,10 @@ from wordings import ATTRIBUTE_WORDINGS, GENRES, HELD_OUT_WORDINGS, TOPIC_REQUES
 
 import steerlens
 from steerlens.demo.benchmark_set import FILE
+from steerlens.digests import signed
 from steerlens.identity import fingerprint
 from steerlens.types import HookedModel
+from steerlens.whole import write_whole
 
 SIZES = {"train": 240, "validation": 40, "test": 120}
 MANY = {"positive": 500, "negative": 500, "lowercase": 500, "fairytale": 500}
@@ -169,9 +171,9 @@ def main() -> None:
         name: attribute_of(model, name, users, arguments.seed)
         for name, users in tqdm(asked.items())
     }
-    content = {"fingerprint": fingerprint(model), "attributes": found}
+    content = signed({"fingerprint": fingerprint(model), "attributes": found})
     text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
-    arguments.to.write_bytes(gzip.compress(text.encode(), mtime=0))
+    write_whole(arguments.to, gzip.compress(text.encode(), mtime=0))
 
 
 if __name__ == "__main__":

@@ -20,6 +20,8 @@ from train import load_checkpoint, new_model
 from transformers import GenerationConfig, GPT2LMHeadModel
 from transformers.utils import logging
 
+from steerlens.models.names import write_digests
+
 CARD = Path(__file__).with_name("model_card.md")
 
 
@@ -100,6 +102,7 @@ def main() -> None:
     text = card(state, measured, arguments.minutes)
     (temporary / "MODEL_CARD.md").write_text(text, encoding="utf-8")
     move_files(temporary, arguments.to)
+    write_digests(arguments.to)
 
 
 if __name__ == "__main__":

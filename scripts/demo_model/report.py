@@ -53,6 +53,7 @@ from analysis.reports.markdown import markdown_table
 from steerlens.models import DEMO, has_hooked_transformer
 from steerlens.runtime.forward import logits
 from steerlens.types import HookedModel
+from steerlens.whole import write_whole
 
 ROOT = Path(__file__).resolve().parents[2]
 FEWEST_TOKENS_FOR_COMMAS = 60
@@ -349,7 +350,8 @@ def as_attribute(name: str, texts: dict[str, list[str]]) -> list[str]:
         return [text for text in map(brief, every) if text]
     if name in REGISTERS:
         return texts[name]
-    return [t for t in texts["review"] if judge_of(name)([t])[0] > 70]
+    scores = judge_of(name)(texts["review"])
+    return [text for text, score in zip(texts["review"], scores, strict=True) if score > 70]
 
 
 def human_coherence_section(human: dict[str, list[str]]) -> str:
@@ -521,7 +523,7 @@ def main() -> None:
     parser.add_argument("--to", type=Path, default=ROOT / "docs" / "demo_model.md")
     parser.add_argument("--size", type=int, default=200, help="samples of each kind")
     arguments = parser.parse_args()
-    arguments.to.write_text(document(arguments.corpus, arguments.size), encoding="utf-8")
+    write_whole(arguments.to, document(arguments.corpus, arguments.size).encode())
     drawing = ROOT / "scripts" / "docs" / "result_figures.py"
     subprocess.run([sys.executable, drawing, arguments.to], check=True)
 

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
 import time
 from collections.abc import Iterator
@@ -39,6 +38,8 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 from transformers.utils import logging
+
+from steerlens.whole import drafted
 
 PROMPT_WEIGHT = 0.1
 FURTHEST_START = 64
@@ -180,9 +181,8 @@ def weighted_loss(
 
 def save_checkpoint(path: Path, state: dict) -> None:
     """Write the state next to ``path`` and rename it into place."""
-    temporary = path.with_suffix(".part")
-    torch.save(state, temporary)
-    os.replace(temporary, path)
+    with drafted(path) as draft:
+        torch.save(state, draft)
 
 
 def load_checkpoint(path: Path) -> dict:

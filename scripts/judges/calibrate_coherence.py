@@ -27,11 +27,13 @@ from analysis.judges.coherence import (
     canonical,
     malformed,
     measure,
-    repetition,
+    repetition_nearby,
 )
 from analysis.judges.linear import HERE
+from steerlens.digests import signed
 from steerlens.identity import fingerprint
 from steerlens.types import HookedModel
+from steerlens.whole import write_whole
 
 
 def shuffled_tokens(text: str, tokenizer, rng: random.Random) -> str:
@@ -96,7 +98,7 @@ def scale_of(corpus: Path, count: int, seed: int) -> Scale:
         "malformed_base": by_register(human, lambda one: one.malformed),
     }
     spelt = [malformed(canonical(shuffled_letters(text, rng))) for text in texts]
-    repeated = [repetition(canonical(looped(text))) for text in texts]
+    repeated = [repetition_nearby(canonical(looped(text))) for text in texts]
     jumbled_registers = [one.register for one in jumbled]
     raw = Scale(
         fingerprint=fingerprint(model),
@@ -140,8 +142,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     scale = scale_of(arguments.corpus, arguments.count, arguments.seed)
-    text = json.dumps(asdict(scale), indent=1)
-    (HERE / "coherence.json").write_text(text + "\n", encoding="utf-8")
+    text = json.dumps(signed(asdict(scale)), indent=1)
+    write_whole(HERE / "coherence.json", f"{text}\n".encode())
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from analysis.reports.markdown import markdown_picture
 from steerlens import Conversation
 from steerlens.demo.pirate import INSTRUCTION
 from steerlens.types import HookedModel
+from steerlens.whole import write_whole
 
 PERSONAS = {
     "poet": "You are a poet. Talk like Shakespeare.",
@@ -244,7 +245,7 @@ def main() -> None:
     sampling = steerlens.Sampling(max_new_tokens=TOKENS, seed=given.seed)
     judge = likelihood(model, INSTRUCTION, SCALE_QUESTIONS, neutral=NEUTRAL, n=N, sampling=sampling)
     found = kinds(model, given.seed + 1)
-    given.out.write_text(page(Path(given.model).name, judge, found, given.seed), encoding="utf-8")
+    write_whole(given.out, page(Path(given.model).name, judge, found, given.seed).encode())
     print(f"Wrote {given.out}", flush=True)
     subprocess.run([sys.executable, FIGURES, given.out], check=True)
 

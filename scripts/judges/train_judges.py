@@ -17,7 +17,7 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import save_file
+import torch
 from scipy.optimize import minimize
 from scipy.sparse import csr_matrix, diags
 from sklearn.feature_extraction.text import CountVectorizer
@@ -32,7 +32,8 @@ from conversations import (
     clean_review,
 )
 
-from analysis.judges.linear import HERE, Classifier, as_bytes, ngrams_of, words_of
+from analysis.judges.linear import HERE, WORDS, Classifier, as_bytes, ngrams_of, words_of
+from steerlens.digests import write_tensors
 
 PASSAGE_WORDS = (25, 120)
 PASSAGES_OF_A_REVIEW = 2
@@ -155,8 +156,7 @@ def main() -> None:
     arguments = parser.parse_args()
     corpora, rng = Corpora.read(arguments.corpus), random.Random(arguments.seed)
     words = as_bytes(known_words(corpora))
-    save_file({"words": words}, arguments.to / "words.safetensors")
-    (arguments.to / "words.safetensors").chmod(0o644)
+    write_tensors(arguments.to / "words.safetensors", {"words": torch.tensor(words)}, WORDS)
     registers = tuple(REGISTER_OF_SOURCE.values())
     fit, check = register_texts(corpora, rng)
     raw = fitted(*fit, registers, size=12_000, strength=1.0)

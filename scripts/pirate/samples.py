@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from analysis.reports.markdown import markdown_picture
+from steerlens.whole import write_whole
 
 ROOT = Path(__file__).parents[2]
 WORK, PAGE = ROOT / "build/smollm2", ROOT / "docs/results/smollm2_samples.md"
@@ -57,7 +58,7 @@ def main() -> None:
         question = JOB if name in ("psr", "clas") else REVIEW
         lines += section(name, question, ["--steering", str(file)], "steered", command)
         lines += ["", PICTURE] if name == "psr" else []
-    PAGE.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_whole(PAGE, ("\n".join(lines) + "\n").encode())
     print(f"wrote {PAGE.relative_to(ROOT)}", flush=True)
     subprocess.run([sys.executable, ROOT / "scripts/pirate/tokens.py"], check=True)
 

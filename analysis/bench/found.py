@@ -1,0 +1,86 @@
+"""What the results of a bench say, in sentences: no winner is named inside the intervals."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from .kinds import PROMPT, UNSTEERED
+from .writing import NULL
+
+HIGH_NULL = 0.5
+"""A null above this share of the prompt's score says that the judge of the attribute is fooled."""
+
+Scores = Mapping[str, Mapping[str, np.ndarray]]
+
+
+def sentences(standings: pd.DataFrame, scores: Scores, rule: str) -> list[str]:
+    """The best and what is not told apart from it, the two ends, and the nulls."""
+    if standings.empty or standings["mean"].isna().all():
+        return ["No method has been tested on all attributes yet."]
+    ranked = standings.loc[standings["mean"].notna()]
+    methods = ranked.loc[~ranked["method"].map(is_reference)]
+    told = []
+    if len(methods):
+        best = methods.iloc[0]
+        told.append(
+            f"Of the methods, {best['method']} has the highest mean ({_interval(best)}) where the "
+            f"strength is chosen by {rule}; {_tied(methods, str(best['method']), scores)}."
+        )
+    for name, called in ((PROMPT, "The prompt"), (UNSTEERED, "The model itself")):
+        row = ranked.loc[ranked["method"] == name]
+        if len(row):
+            told.append(f"{called} has {_interval(row.iloc[0])}.")
+    return told
+
+
+def _tied(methods: pd.DataFrame, best: str, scores: Scores) -> str:
+    """The methods whose paired difference to the best holds 0."""
+    from .standings import pairwise
+
+    names = methods["method"].tolist()
+    against = pairwise({name: scores[name] for name in names})
+    rows = against.loc[against["method"] == best]
+    tied = rows.loc[rows["low"] <= 0, "other"].tolist()
+    if not tied:
+        return "every other method is lower, by intervals that exclude 0 one by one"
+    listed = ", ".join(name for name in names if name in tied)
+    return f"not told apart from it: {listed}"
+
+
+def null_sentences(scores: Scores) -> list[str]:
+    """The attributes on which texts that show nothing score high."""
+    if not any(name.startswith(NULL) for name in scores):
+        return []  # of multiple choice there are none
+    fooled = []
+    for attribute in scores.get(PROMPT, {}):
+        prompted = float(np.nanmean(scores[PROMPT][attribute]))
+        plain = float(np.nanmean(scores.get(UNSTEERED, {}).get(attribute, np.zeros(1))))
+        nulls = {
+            name.removeprefix(NULL): float(np.nanmean(of[attribute]))
+            for name, of in scores.items()
+            if name.startswith(NULL) and attribute in of
+        }
+        high = {n: v for n, v in nulls.items() if v - plain > HIGH_NULL * (prompted - plain)}
+        if high and prompted > plain:
+            worst = max(high, key=high.__getitem__)
+            fooled.append(
+                f"{attribute} ({worst} {high[worst]:.0f}, unsteered {plain:.0f}, prompt "
+                f"{prompted:.0f})"
+            )
+    if not fooled:
+        return ["No null text gets more than half of what the prompt adds, on any attribute."]
+    return [
+        "Texts that show nothing score high on "
+        + ", ".join(fooled)
+        + ": there a high score tells little, and no claim should rest on it."
+    ]
+
+
+def is_reference(method: str) -> bool:
+    """Whether a row is no method: a prompt, no steering, or a null text."""
+    return method in (PROMPT, UNSTEERED, "equivalent", "neutral") or method.startswith(NULL)
+
+
+def _interval(row: pd.Series) -> str:
+    return f"{row['mean']:.0f} [{row['low']:.0f}, {row['high']:.0f}]"

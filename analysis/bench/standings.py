@@ -1,0 +1,151 @@
+"""Which method is best, and how sure that is: means, ranks and paired comparisons over attributes.
+
+The input is `scores[method][attribute][seed, question]`. All comparisons are paired: the same
+attributes, seeds and questions on both sides. No winner is declared inside the intervals.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
+
+import numpy as np
+import pandas as pd
+
+from .estimates import SCORES, Estimate, difference, mean_of, mean_score, paired
+from .maxima import simultaneous
+from .variance import Values
+from .verdicts import verdict
+
+OfMethod: TypeAlias = Mapping[str, Values]
+Table: TypeAlias = Mapping[str, OfMethod]
+
+
+def standings(scores: Table) -> pd.DataFrame:
+    """One row per method, the best first.
+
+    mean, low, high   over all attributes, with the 95 % interval
+    rank              by the mean
+    rank_low, _high   the ranks that the paired intervals leave open, made to hold together for all
+                      comparisons of a method (Mogstad, Romano, Shaikh and Wilhelm 2024, "Inference
+                      for ranks")
+    win_rate          the share of answers that are better than another method's to the same
+                      question with the same seed, ties half; the mean over methods and attributes
+    first             the share of resamples in which the mean is the highest
+    tied_with_best    the interval of the difference to the best, one of those above, holds 0
+    missing           attributes on which the method has no score
+
+    A method with missing attributes is not averaged over fewer: it has a win rate, neither mean nor
+    rank, and comes last. ValueError for no methods.
+    """
+    names = attributes(scores)
+    means = {method: _mean(of, names) for method, of in scores.items() if not _missing(of, names)}
+    order = sorted(means, key=lambda method: -means[method].value)
+    first = _first([means[method] for method in order])
+    rows = []
+    for i, method in enumerate(order):
+        one, gaps = means[method], _gaps(scores, method, order, names)
+        above = sum(high < 0 for _, high in gaps.values())
+        below = sum(low > 0 for low, _ in gaps.values())
+        tied = i == 0 or not gaps[order[0]][1] < 0
+        numbers = one.value, one.low, one.high, i + 1, above + 1, len(order) - below
+        rows.append([method, *numbers, _wins(scores, method, names), first[i], tied, ""])
+    for method in scores:
+        if method not in means:
+            wins, missing = _wins(scores, method, names), _missing(scores[method], names)
+            rows.append(
+                [method, *[np.nan] * 3, *[pd.NA] * 3, wins, np.nan, pd.NA, ", ".join(missing)]
+            )
+    columns = "method mean low high rank rank_low rank_high win_rate first tied_with_best missing"
+    kinds = dict.fromkeys(("rank", "rank_low", "rank_high"), "Int64")
+    table = pd.DataFrame(rows, columns=pd.Index(columns.split()))
+    return table.astype({**kinds, "tied_with_best": "boolean"})
+
+
+def pairwise(scores: Table) -> pd.DataFrame:
+    """One row for each ordered pair of methods: how much higher `method` is than `other`.
+
+    difference, low, high             the mean over the attributes that both have, each interval by
+                                      itself: among many pairs some exclude 0 by chance
+    win_rate                          as in `standings`
+    n_for, n_against, n_undecided     attributes whose interval is above 0, below 0, holds 0
+    n_missing                         attributes that one of the two has no score on
+    """
+    names, rows = attributes(scores), []
+    for method, of in scores.items():
+        for other, against in scores.items():
+            if method == other:
+                continue
+            by_attribute = _differences(of, against, names)
+            found = verdict(by_attribute, 0.0, above=True)
+            one = found.mean
+            numbers = [np.nan] * 3 if one is None else [one.value, one.low, one.high]
+            counts = found.n_for, found.n_against, found.n_undecided, found.n_dropped
+            rows.append([method, other, *numbers, _win_rate(of, against, names), *counts])
+    columns = "method other difference low high win_rate n_for n_against n_undecided n_missing"
+    return pd.DataFrame(rows, columns=pd.Index(columns.split()))
+
+
+def attributes(scores: Table) -> list[str]:
+    """All attributes that any method has. ValueError where there are none."""
+    names = list(dict.fromkeys(name for of in scores.values() for name in of))
+    if not names:
+        raise ValueError("Standings need scores[method][attribute]; found no attribute.")
+    return names
+
+
+def _missing(of: OfMethod, names: Sequence[str]) -> list[str]:
+    return [name for name in names if name not in of or bool(np.isnan(of[name]).all())]
+
+
+def _mean(of: OfMethod, names: Sequence[str]) -> Estimate:
+    return mean_of([mean_score(of[name], draw=i) for i, name in enumerate(names)], bounds=SCORES)
+
+
+def _differences(a: OfMethod, b: OfMethod, names: Sequence[str]) -> dict[str, Estimate | None]:
+    """For each attribute; None where one of the two has no score."""
+    dropped = {*_missing(a, names), *_missing(b, names)}
+    return {
+        name: None if name in dropped else difference(a[name], b[name], draw=i)
+        for i, name in enumerate(names)
+    }
+
+
+def _gaps(
+    scores: Table, method: str, order: Sequence[str], names: Sequence[str]
+) -> dict[str, tuple[float, float]]:
+    """How much higher the method is than each other one: intervals that hold together."""
+    others = [other for other in order if other != method]
+    found = []
+    for other in others:
+        by_attribute = _differences(scores[method], scores[other], names)
+        found.append(mean_of([one for one in by_attribute.values() if one is not None]))
+    return dict(zip(others, simultaneous(found), strict=True)) if found else {}
+
+
+def _first(means: Sequence[Estimate]) -> list[float]:
+    """For each method the share of resamples in which it is the best; ties are shared out."""
+    if not means:
+        return []
+    draws = np.stack([one.resampled for one in means])
+    best = draws == draws.max(axis=0)
+    return (best / best.sum(axis=0)).mean(axis=1).tolist()
+
+
+def _wins(scores: Table, method: str, names: Sequence[str]) -> float:
+    """The mean win rate over the other methods."""
+    found = [
+        _win_rate(scores[method], of, names) for other, of in scores.items() if other != method
+    ]
+    known = [rate for rate in found if not np.isnan(rate)]
+    return float(np.mean(known)) if known else float("nan")
+
+
+def _win_rate(a: OfMethod, b: OfMethod, names: Sequence[str]) -> float:
+    dropped = {*_missing(a, names), *_missing(b, names)}
+    rates = []
+    for name in names:
+        if name not in dropped:
+            apart = paired(a[name], b[name])
+            apart = apart[~np.isnan(apart)]
+            if len(apart):
+                rates.append(float(((apart > 0) + (apart == 0) / 2).mean()))
+    return float(np.mean(rates)) if rates else float("nan")

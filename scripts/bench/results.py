@@ -1,0 +1,96 @@
+"""Every page of docs/results that `steerlens bench` makes, from nothing or from the cells kept.
+
+python scripts/bench/results.py             runs both benches (overnight; it goes on if stopped)
+python scripts/bench/results.py --quick     tiny sizes, into build/bench-quick: does all of it run?
+python scripts/bench/results.py --pages     only the pages, from docs/results/cells, in seconds
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import claims_page
+import measured
+from claims_alone import Alone
+
+from analysis.bench.bench import Bench
+from analysis.bench.packed import pack
+from analysis.bench.page import write_page
+from analysis.bench.parallel import run
+from analysis.bench.spec import Spec
+from steerlens.whole import write_whole
+
+ROOT = Path(__file__).parents[2]
+RESULTS, WORK = ROOT / "docs" / "results", ROOT / "build" / "bench"
+QUICK = ROOT / "build" / "bench-quick"
+SPECS = {
+    "demo": Spec("demo", seeds=3, examples=32, most=(None, 24, 60)),
+    "smollm2": Spec("smollm2", data="smollm2", seeds=3),
+}
+"""One configuration each, so that strength is all that is chosen, by the same rule, everywhere."""
+CHEAP = ("CAA", "ActAdd", "instruction vector", "random direction")
+TINY = {
+    "demo": replace(
+        SPECS["demo"],
+        attributes=("positive", "lowercase"),
+        seeds=2,
+        configurations=1,
+        factors=(0.71, 1.41),
+        examples=12,
+        most=(12, 4, 6),
+        max_new_tokens=16,
+    ),
+    "smollm2": replace(
+        SPECS["smollm2"],
+        attributes=("pirate",),
+        methods=CHEAP,
+        seeds=2,
+        factors=(1.0, 2.0),
+        most=(8, 3, 3),
+        max_new_tokens=16,
+    ),
+}
+COMMAND = "python scripts/bench/results.py"
+
+
+def made(specs: Mapping[str, Spec], work: Path, cells: Path, workers: int) -> None:
+    """Run the benches and pack their cells."""
+    for name, spec in specs.items():
+        bench = Bench.planned(work / name, spec)
+        run(work / name, workers=workers)
+        cells.mkdir(parents=True, exist_ok=True)
+        print(f"Wrote {pack(bench, cells / f'{name}.jsonl.gz')}", flush=True)
+
+
+def pages(results: Path) -> None:
+    """Write the pages from the packed cells."""
+    found = measured.packed_in(results)
+    for name, collected in found.items():
+        print(f"Wrote {write_page(collected, results / f'bench_{name}.md', name, COMMAND)}")
+    if results == RESULTS:
+        for path in measured.write(found, results.parent / "methods"):
+            print(f"Wrote {path}")
+    text = claims_page.page(found, Alone.read(results / "cells"), results / "images")
+    write_whole(results / "claims.md", text.encode())
+    print(f"Wrote {results / 'claims.md'}", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--pages", action="store_true")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    given = parser.parse_args()
+    results = QUICK / "results" if given.quick else RESULTS
+    if not given.pages:
+        specs, work = (TINY, QUICK / "work") if given.quick else (SPECS, WORK)
+        made(specs, work, results / "cells", given.workers)
+    pages(results)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""The pages of the benches say what the cells say that are kept beside them."""
+
+import re
+from pathlib import Path
+
+import claims_page
+import measured
+import numpy as np
+import pytest
+import results
+from claims_alone import Alone
+
+from analysis.bench import page as bench_page
+from analysis.bench.catalogue import METHODS
+from analysis.bench.collect import Collected
+from analysis.bench.packed import unpacked
+
+CELLS = results.RESULTS / "cells"
+PACKED = {path.name.split(".")[0]: path for path in sorted(CELLS.glob("*.jsonl.gz"))}
+NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[-+]\d+)?")
+
+
+@pytest.fixture(scope="module")
+def found() -> dict[str, Collected]:
+    return {name: Collected(unpacked(path)) for name, path in PACKED.items()}
+
+
+@pytest.fixture(autouse=True)
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures are left as they are."""
+    monkeypatch.setattr(bench_page, "save", lambda *_, **__: None)
+
+
+def require_same(made: str, kept: str) -> None:
+    """The same words, and numbers that agree to what is printed but for a rounding."""
+    assert NUMBER.sub("#", made) == NUMBER.sub("#", kept)
+    ours, theirs = (np.array(NUMBER.findall(text), dtype=float) for text in (made, kept))
+    np.testing.assert_allclose(ours, theirs, rtol=2e-3, atol=0.011)
+
+
+@pytest.mark.parametrize("name", PACKED)
+def test_every_number_of_a_page_follows_from_its_cells(
+    name: str, found: dict[str, Collected], tmp_path: Path
+) -> None:
+    path = bench_page.write_page(found[name], tmp_path / "page.md", name, results.COMMAND)
+    kept = (results.RESULTS / f"bench_{name}.md").read_text(encoding="utf-8")
+    require_same(path.read_text(encoding="utf-8"), kept)
+
+
+@pytest.mark.skipif(not PACKED, reason="no bench has been finished")
+def test_every_verdict_follows_from_the_cells(found: dict[str, Collected], tmp_path: Path) -> None:
+    made = claims_page.page(found, Alone.read(CELLS), tmp_path)
+    require_same(made, (results.RESULTS / "claims.md").read_text(encoding="utf-8"))
+
+
+def test_another_number_is_noticed() -> None:
+    with pytest.raises(AssertionError):
+        require_same("a 12.3 b", "a 12.4 b")
+
+
+@pytest.mark.skipif(not PACKED, reason="no bench has been finished")
+def test_the_methods_pages_say_what_was_measured(found: dict[str, Collected]) -> None:
+    for name, methods in measured.PAGES.items():
+        kept = (results.RESULTS.parent / "methods" / f"{name}.md").read_text(encoding="utf-8")
+        begun = kept.split(f"<!-- measured: {name} -->\n")[1]
+        require_same(measured.section(found, methods), begun.split("<!-- end of measured -->")[0])
+
+
+def test_every_method_of_the_bench_has_a_page() -> None:
+    listed = [method for methods in measured.PAGES.values() for method in methods]
+    assert sorted([*listed, "random direction"]) == sorted(METHODS)

@@ -1,0 +1,424 @@
+"""The bench on the demonstration model, at the smallest sizes that have everything."""
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from analysis.bench.bench import Bench, work
+from analysis.bench.catalogue import METHODS
+from analysis.bench.cells import Cell
+from analysis.bench.kinds import PROMPT, UNSTEERED, baseline_cell
+from analysis.bench.plan import Plan, of_shard
+from analysis.bench.spec import Spec
+from analysis.bench.tasks import demo_tasks
+
+SMALL = {
+    "attributes": ("positive",),
+    "methods": ("instruction vector", "CAA"),
+    "seeds": 2,
+    "factors": (0.5, 1.0),
+    "most": (8, 4, 4),
+    "max_new_tokens": 8,
+}
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """A bench that is done."""
+    folder = tmp_path_factory.mktemp("bench")
+    bench = Bench.planned(folder, Spec(**SMALL))
+    work(folder)
+    return bench
+
+
+def results(folder: Path) -> dict[str, object]:
+    """Every result by its digest, without what may differ between two runs: times and memory."""
+    found = {}
+    for path in sorted((folder / "cells").iterdir()):
+        result = json.loads(path.read_text())["result"]
+        found[path.stem] = {k: v for k, v in result.items() if k not in ("seconds", "megabytes")}
+    return found
+
+
+def test_a_bench_is_done_when_nothing_is_left_and_a_second_run_makes_nothing(done):
+    assert done.plan.left() == []
+    assert done.collected.missing == 0
+    assert len(done.plan.named()) == done.plan.total() or len(done.plan.named()) > 0
+    before = {path: path.stat().st_mtime_ns for path in (done.folder / "cells").iterdir()}
+    assert work(done.folder) == 0
+    assert before == {path: path.stat().st_mtime_ns for path in (done.folder / "cells").iterdir()}
+
+
+def test_the_unsteered_baseline_is_written_once_and_shared(done):
+    written = [json.loads(path.read_text())["cell"] for path in (done.folder / "cells").iterdir()]
+    own = [
+        cell
+        for cell in written
+        if cell["kind"] == "write"
+        and cell["source"] == UNSTEERED
+        and "fit" not in cell
+        and cell["split"] == "validation"
+    ]
+    assert len(own) == 1
+
+
+def test_two_runs_agree_to_the_last_digit(done, tmp_path):
+    Bench.planned(tmp_path, Spec(**SMALL))
+    work(tmp_path)
+    assert results(tmp_path) == results(done.folder)
+
+
+def test_shards_together_make_the_same(done, tmp_path):
+    Bench.planned(tmp_path, Spec(**SMALL))
+    for number in range(3):
+        work(tmp_path, (number, 3))
+    assert results(tmp_path) == results(done.folder)
+
+
+def test_every_task_and_method_is_in_exactly_one_shard():
+    for method in (None, *METHODS):
+        assert sum(of_shard("positive", method, (i, 5)) for i in range(5)) == 1
+
+
+def test_other_test_questions_change_no_choice(done, tmp_path):
+    """The tuner cannot see test data: with other test questions it chooses the same."""
+    (task,) = demo_tasks(["positive"], {"train": 8, "validation": 4, "test": None})
+    other = replace(task, questions={**task.questions, "test": task.questions["test"][10:14]})
+    plan = Plan(done.spec, {"positive": other}, done.cells)
+    for method in done.spec.methods:
+        for rule in done.spec.rules:
+            assert plan.chosen(other, method, rule) == done.plan.chosen(
+                done.tasks["positive"], method, rule
+            )
+    assert plan.left()  # whereas every test cell is another one
+
+
+def test_the_choice_reads_validation_cells_and_no_others(done, monkeypatch):
+    read = []
+    whole = type(done.cells).read
+
+    def watched(self, cell):
+        read.append(cell)
+        return whole(self, cell)
+
+    monkeypatch.setattr(type(done.cells), "read", watched)
+    done.plan.chosen(done.tasks["positive"], "CAA", "harmonic")
+    splits = {cell["of"]["split"] for cell in read if cell.kind == "judge"}
+    assert splits == {"validation"}
+    assert {cell.kind for cell in read} == {"judge", "fit"}
+    assert {cell["seed"] for cell in read if cell.kind == "fit"} == {0}
+
+
+def test_no_test_text_is_written_before_the_choice(tmp_path):
+    bench = Bench.planned(tmp_path, Spec(**{**SMALL, "methods": ("CAA",)}))
+    named = [cell for cell in bench.plan.named() if "CAA" in json.dumps(cell.as_json())]
+    assert named
+    assert not [cell for cell in named if '"split": "test"' in json.dumps(cell.as_json())]
+
+
+def test_a_failing_cell_costs_no_other(tmp_path, monkeypatch):
+    bench = Bench.planned(tmp_path, Spec(**{**SMALL, "seeds": 1}))
+    from analysis.bench import bench as module
+
+    fit = module.COMPUTE["fit"]
+
+    def failing(maker, cell):
+        if cell["method"] == "CAA":
+            raise MemoryError("too large")
+        return fit(maker, cell)
+
+    monkeypatch.setitem(module.COMPUTE, "fit", failing)
+    with pytest.raises(RuntimeError, match=r"could not be made(.|\n)*too large"):
+        work(tmp_path)
+    assert bench.plan.chosen(bench.tasks["positive"], "instruction vector", "harmonic")
+    monkeypatch.undo()
+    work(tmp_path)
+    assert Bench.of(tmp_path).plan.left() == []
+
+
+def test_another_model_in_the_folder_is_refused(done):
+    from analysis.bench.spec import read_spec, write_spec
+
+    with pytest.raises(ValueError, match=r"model is 'demo' there and 'smollm2' now"):
+        write_spec(replace(done.spec, model="smollm2"), done.folder)
+    assert read_spec(done.folder) == done.spec
+
+
+def test_a_bench_that_asks_for_more_keeps_what_is_there(tmp_path):
+    first = {**SMALL, "methods": ("CAA",), "seeds": 1}
+    Bench.planned(tmp_path, Spec(**first))
+    work(tmp_path)
+    before = set((tmp_path / "cells").iterdir())
+    more = Bench.planned(tmp_path, Spec(**{**first, "methods": ("CAA", "instruction vector")}))
+    assert len(more.plan.left()) < len(more.plan.named())
+    work(tmp_path)
+    named = {tmp_path / "cells" / f"{cell.digest}.json" for cell in more.plan.named()}
+    assert named & before == before & named != set()
+
+
+def test_a_folder_without_a_bench(tmp_path):
+    with pytest.raises(ValueError, match="bench plan"):
+        Bench.of(tmp_path)
+
+
+def test_what_cannot_be_planned_is_told_before_the_model_is_loaded(tmp_path, monkeypatch):
+    import steerlens
+
+    def load(*_, **__):
+        raise AssertionError("the model was loaded")
+
+    monkeypatch.setattr(steerlens, "load", load)
+    for wrong, said in (
+        ({"methods": ("Magic",)}, "Magic"),
+        ({"attributes": ("happy",)}, "happy"),
+        ({"seeds": 0}, "seeds"),
+        ({"factors": (0.0,)}, "above 0"),
+        ({"rules": ("luck",)}, "luck"),
+        ({"configurations": 9}, "configurations"),
+        ({"data": "nothing.json"}, "nothing.json"),
+    ):
+        with pytest.raises(ValueError, match=re.escape(said)):
+            Bench.planned(tmp_path / "new", Spec(**{**SMALL, **wrong}))
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_method_that_lacks_what_it_needs_is_left_out_with_its_reason(done, tmp_path):
+    from analysis.bench.fitting import fit
+    from analysis.bench.kinds import fit_cell
+
+    bench = Bench.planned(tmp_path, Spec(**SMALL))
+    bench.tasks["positive"] = replace(bench.tasks["positive"], contrast=None)
+    told = fit(bench, fit_cell(bench.spec, bench.tasks["positive"], "ActAdd", 0, 0))
+    assert "contrast" in told["reason"]
+
+
+def test_the_prompted_scores_are_of_prompted_text(done):
+    cells = [
+        baseline_cell(done.spec, done.tasks["positive"], source, 0, "test")
+        for source in (UNSTEERED, PROMPT)
+    ]
+    texts = [done.result(Cell.of_json(cell["of"]))["texts"] for cell in cells]
+    assert texts[0] != texts[1]
+
+
+def test_the_page_of_the_bench_runs_as_it_stands(tmp_path, monkeypatch):
+    page = (Path(__file__).parents[1] / "docs" / "bench.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "out").mkdir()
+    exec(compile(block, "docs/bench.md", "exec"), {})
+    report = (tmp_path / "out" / "bench-in-python" / "report.html").read_text(encoding="utf-8")
+    assert "CAA" in report
+
+
+def test_the_command_line_plans_runs_and_collects(tmp_path, capsys):
+    from steerlens.cli import main
+
+    out = str(tmp_path / "bench")
+
+    def say(*words: str) -> dict[str, object]:
+        with pytest.raises(SystemExit) as ended:
+            main(["bench", *words, "--out", out, "--json"])
+        assert ended.value.code == 0
+        return json.loads(capsys.readouterr().out)
+
+    planned = say(
+        *("plan", "--attributes", "lowercase", "--methods", "CAA,ActAdd", "--seeds", "2"),
+        *("--strengths", "0.5,1", "--questions", "8,3,3", "--max-new-tokens", "8"),
+    )
+    assert planned["done"] == 0
+    assert planned["cells"] > 20
+    empty = say("collect")
+    assert empty["missing"] > 0
+    assert say("run")["made"] > 20
+    collected = say("collect")
+    assert collected["missing"] == 0
+    assert any("highest mean" in sentence for sentence in collected["found"])
+    tables = {path.stem for path in (tmp_path / "bench" / "tables").iterdir()}
+    assert {"scores", "curves", "chosen", "costs", "faithfulness", "standings_C80"} <= tables
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["run", "--shard", "3"], "--shard is i/n"),
+        (["run", "--shard", "3/3"], "0/4 to --shard 3/4"),
+        (["run", "--workers", "0"], "workers"),
+        (["run", "--backend", "mpi"], "mpi"),
+        (["plan", "--strengths", "a"], "--strengths"),
+        (["plan", "--questions", "1,2"], "--questions"),
+        (["plan", "--methods", "Magic"], "Magic"),
+        (["collect"], "bench plan"),
+        (["script"], "bench plan"),
+    ],
+)
+def test_what_cannot_be_is_one_line_that_says_what_to_do(tmp_path, capsys, words, said):
+    from steerlens.cli import main
+
+    with pytest.raises(SystemExit) as ended:
+        main(["bench", *words, "--out", str(tmp_path / "bench")])
+    assert ended.value.code == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+
+
+def test_what_changes_weights_is_measured_as_a_steering_is(tmp_path):
+    """A LoRA and a gradient step: scores, distances and KL, and the weights are as before."""
+    from analysis.bench.catalogue import fit_of
+    from analysis.bench.fitting import at_strength, case_of
+    from analysis.bench.kinds import effects_cell, fit_cell
+    from steerlens.identity import fingerprint
+
+    methods = ("LoRA", "gradient step")
+    bench = Bench.planned(tmp_path, Spec(**{**SMALL, "methods": methods, "seeds": 1}))
+    work(tmp_path)
+    task = bench.tasks["positive"]
+    for method in methods:
+        fit = fit_cell(bench.spec, task, method, 0, 0)
+        told = bench.result(fit)
+        assert told["reason"] is None
+        found = bench.result(effects_cell(bench.spec, task, "test", 0, fit=fit, strength=1.0))
+        assert sum(found["kl_left"]) != pytest.approx(sum(found["kl_prompt"]))
+        assert found["missed"][-1] != found["whole"][-1]
+        again = at_strength(bench, fit, "as fitted")
+        assert type(again) is type(fit_of(method)(case_of(bench, fit)))
+    assert fingerprint(bench.model) == bench.spec.fingerprint
+
+
+def test_effects_are_what_faithfulness_and_recovered_say(done):
+    import numpy as np
+
+    from analysis import faithfulness, prompt_effect_recovered
+    from analysis.bench.cells import Cell
+    from analysis.bench.effects import answered
+    from analysis.bench.fitting import at_strength
+    from analysis.bench.kinds import effects_cell, fit_cell
+
+    task = done.tasks["positive"]
+    fit = fit_cell(done.spec, task, "CAA", 0, 1)
+    cell = effects_cell(done.spec, task, "test", 1, fit=fit, strength=1.0)
+    found = done.result(cell)
+    _, pairs = answered(done, Cell.of_json(cell["pairs"]))
+    steering = {"CAA": at_strength(done, fit, 1.0)}
+    table = faithfulness(done.model, pairs, steering, n_bootstrap=10)
+    own = np.sqrt(np.sum(found["missed"], axis=1) / np.sum(found["whole"], axis=1))
+    said = table.loc[table["method"] == "CAA", "relative_rmse"]
+    np.testing.assert_allclose(own, said.to_numpy(), rtol=1e-6)
+    other = prompt_effect_recovered(done.model, pairs, steering, n_bootstrap=10)
+    (recovered,) = other.loc[other["method"] == "CAA", "recovered"]
+    left, whole = sum(found["kl_left"]), sum(found["kl_prompt"])
+    assert 1 - left / whole == pytest.approx(recovered, rel=1e-4)
+
+
+def test_a_method_of_few_examples_is_given_as_many(tmp_path):
+    from analysis.bench.fitting import case_of
+    from analysis.bench.kinds import fit_cell
+
+    bench = Bench.planned(tmp_path, Spec(**SMALL))
+    task = bench.tasks["positive"]
+    few, all_ = (
+        case_of(bench, fit_cell(bench.spec, task, method, 0, 0))
+        for method in ("CAA, 4 examples", "CAA")
+    )
+    assert len(few.pairs) == 4
+    assert len(all_.pairs) == 8
+
+
+def test_a_packed_bench_has_every_table_and_needs_no_folder(done, tmp_path):
+    import pandas as pd
+
+    from analysis.bench.collect import Collected
+    from analysis.bench.packed import pack, unpacked
+    from analysis.bench.report import tables
+
+    path = pack(done, tmp_path / "cells.jsonl.gz")
+    assert pack(done, tmp_path / "again.jsonl.gz").read_bytes() == path.read_bytes()
+    packed = Collected(unpacked(path))
+    assert packed.missing == 0
+    own, others = tables(done.collected), tables(packed)
+    assert own.keys() == others.keys()
+    for name, table in own.items():
+        pd.testing.assert_frame_equal(table, others[name], rtol=1e-3, atol=1e-3, obj=name)
+
+
+@pytest.mark.parametrize("content", [b"", b"text", b"\x1f\x8b\x08"])
+def test_a_damaged_pack_is_told(tmp_path, content):
+    from analysis.bench.packed import unpacked
+
+    path = tmp_path / "cells.jsonl.gz"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="no packed bench"):
+        unpacked(path)
+
+
+def test_side_effects_and_the_matrix_are_cells_of_a_bench(tmp_path):
+    import numpy as np
+
+    from analysis import side_by_side  # noqa: F401  the public package loads
+    from analysis.bench.fitting import at_strength
+    from analysis.bench.kinds import fit_cell
+    from analysis.bench.side import excerpt
+    from analysis.measures.cloze import cloze_scores, frozen_cloze
+    from analysis.measures.side_effects import perplexity_summary, perplexity_under
+
+    two = {**SMALL, "attributes": ("positive", "lowercase"), "methods": ("CAA",), "seeds": 1}
+    bench = Bench.planned(tmp_path, Spec(**two))
+    work(tmp_path)
+    collected = bench.collected
+    matrix = collected.matrix
+    assert len(matrix) == 2 * 2 * 3  # steered for, measured, and the model, the prompt, CAA
+    own = matrix.loc[(matrix["task"] == "lowercase") & (matrix["measured"] == "lowercase")]
+    points = collected.points
+    scored = points.loc[(points["rule"] == "harmonic") & (points["measure"] == "attribute")]
+    scored = scored.loc[scored["task"] == "lowercase"].set_index("method")["mean"]
+    for _, row in own.iterrows():
+        assert row["mean"] == pytest.approx(scored[row["method"]])
+
+    side = collected.side_effects.set_index(["task", "method"])
+    assert side.loc[("positive", "unsteered"), "perplexity_ratio"] == 1
+    assert side.loc[("positive", "unsteered"), "kl_per_token"] == 0
+    task = bench.tasks["positive"]
+    chosen = bench.plan.chosen(task, "CAA", "harmonic")
+    assert chosen is not None
+    steering = at_strength(bench, fit_cell(bench.spec, task, "CAA", 0, 0), chosen.strength)
+    items = frozen_cloze()
+    told = perplexity_summary(
+        perplexity_under(bench.model, {"CAA": steering}, [excerpt(item) for item in items]),
+        n_bootstrap=10,
+    ).set_index("method")
+    row = side.loc[("positive", "CAA")]
+    assert row["perplexity_ratio"] == pytest.approx(told.loc["CAA", "ratio"], rel=1e-6)
+    right = cloze_scores(bench.model, {"CAA": steering}, items).groupby("method")["correct"].mean()
+    assert row["cloze"] == pytest.approx(right["CAA"])
+    assert row["cloze_change"] == pytest.approx(right["CAA"] - right["unsteered"])
+    assert np.isfinite(row["distinct"])
+
+
+def test_the_spread_of_the_push_is_that_of_the_coefficients(done):
+    import numpy as np
+
+    from analysis import coefficients
+    from analysis.bench.cells import Cell
+    from analysis.bench.effects import answered
+    from analysis.bench.kinds import spread_cell
+
+    task = done.tasks["positive"]
+    cell = spread_cell(done.spec, task, 0, "template")
+    found = done.result(cell)
+    _, pairs = answered(done, Cell.of_json(cell["pairs"]))
+    table = coefficients(done.model, pairs, [3], {})
+    lengths = table.loc[table["method"] == "prompt"].groupby("example")["norm"]
+    low, high = (lengths.quantile(q).to_numpy() for q in (0.05, 0.95))
+    told = found["percentiles"][3]
+    own = [i for i, value in enumerate(told[0]) if value is not None]
+    assert own
+    np.testing.assert_allclose(np.array(told[0], dtype=float)[own], low[own], rtol=1e-5)
+    np.testing.assert_allclose(np.array(told[2], dtype=float)[own], high[own], rtol=1e-5)
+    one = done.collected.unevenness("positive", "template", 3)
+    assert one is not None
+    assert one.n_seeds == 2
+    assert found != done.result(spread_cell(done.spec, task, 0, "neutral"))

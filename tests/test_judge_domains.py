@@ -1,0 +1,198 @@
+"""Where a judge may be used: what it says, what it warns of, and what it stays silent about."""
+
+import warnings
+
+import numpy as np
+import pytest
+
+import steerlens
+from analysis.judges import (
+    ATTRIBUTES,
+    Coherence,
+    FormatJudge,
+    Likelihood,
+    LikelihoodCoherence,
+    judge_of,
+    register,
+    sentiment,
+)
+from analysis.judges.coherence import canonical, known_share, repetition
+from analysis.judges.domain import Sign, is_caseless, is_foreign, warn_outside
+from analysis.judges.llm import AxBenchJudge, TraitJudge
+from analysis.judges.shipped import is_chat, is_no_review, negates
+from steerlens.demo import benchmark_set
+from steerlens.types import SteeringWarning
+
+CHINESE = "这部电影非常好，我很喜欢。演员也很出色！"
+RUSSIAN = "Это очень хороший фильм. Он мне понравился!"
+NEGATED = "This film is not good. It is not wonderful, it is not excellent and it is never perfect."
+PRAISE = "A wonderful film with excellent acting. I loved it and highly recommend it."
+CHAT = (
+    "Sure! To reset your password, open the settings page, click on account, and then choose "
+    "security. If that doesn't work, let me know and I can walk you through it.",
+    "I'm sorry to hear that you're feeling stressed. Here are some tips that may help: first, try "
+    "to take regular breaks during the day, and second, make sure you are getting enough sleep.",
+    "Of course, I'd be happy to help you write that email. Could you tell me a bit more about who "
+    "it is for and what you want to say?",
+)
+ARTICLE = (
+    "The municipality is located in the northern part of the province and was founded in the 19th "
+    "century. The population was 12,000 in 2011, and the largest industry is agriculture."
+)
+
+
+def frozen(name: str, n: int = 60) -> list[str]:
+    rows = benchmark_set.read(name).split("validation")[:n]
+    return [text for row in rows for text in (row.plain, row.prompted)]
+
+
+# -- What is said ----------------------------------------------------------------------------------
+
+
+def test_every_judge_says_where_it_may_be_used() -> None:
+    for judge in (*map(judge_of, ATTRIBUTES), Coherence()):
+        assert judge.domain
+        assert not judge.domain.endswith(".")
+    for kind in (Likelihood, LikelihoodCoherence, TraitJudge, AxBenchJudge):
+        assert kind.__dataclass_fields__["domain"].default
+
+
+def test_a_warning_counts_texts_and_comes_once_per_call() -> None:
+    with pytest.warns(SteeringWarning, match=r"positive .* 2 of 3 texts: 2 not in Latin") as seen:
+        sentiment()([CHINESE, PRAISE, RUSSIAN])
+    assert len(seen) == 1
+    assert "made for film reviews in English" in str(seen[0].message)
+
+
+def test_a_sign_that_texts_inside_show_as_well_is_told_above_its_share() -> None:
+    sign = Sign("with an x", lambda text: "x" in text, 0.25, 2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_outside("it", "none", ["x", "x", "a", "a", "a", "a", "a", "a"], [sign])
+        warn_outside("it", "none", ["x"], [sign])
+        warn_outside("it", "none", [], [sign])
+    with pytest.warns(SteeringWarning, match="2 of 4 texts: 2 with an x"):
+        warn_outside("it", "none", ["x", "x", "a", "a"], [sign])
+
+
+@pytest.mark.parametrize("name", ATTRIBUTES)
+def test_no_judge_warns_of_what_it_was_made_for(name: str) -> None:
+    rows = benchmark_set.read(name).split("validation")
+    judge_of(name)([row.prompted for row in rows])
+
+
+# -- The signs -------------------------------------------------------------------------------------
+
+
+def test_scripts_are_told_by_their_letters() -> None:
+    assert [is_foreign(text) for text in (CHINESE, RUSSIAN, PRAISE, "Čas běží", "... 12")] == [
+        True, True, False, False, False,
+    ]  # fmt: skip
+    assert [is_caseless(text) for text in (CHINESE, RUSSIAN, PRAISE, "", "مرحبا")] == [
+        True, False, False, False, True,
+    ]  # fmt: skip
+
+
+def test_negated_praise_fools_the_judge_and_is_told() -> None:
+    with pytest.warns(SteeringWarning, match="1 negating most of their praise or blame"):
+        assert sentiment()([NEGATED])[0] > 90
+    assert negates("It isn't boring, and it was never a terrible film.")
+    assert not negates("It is not boring, but the acting is terrible and the rest awful.")
+    assert not negates("It is not a good film.")
+    praise = "excellent, wonderful, amazing, superb and perfect"
+    assert not negates(f"It isn't boring and never terrible, but {praise}.")
+    texts = frozen("positive") + frozen("negative")
+    assert np.mean([negates(text) for text in texts]) < 0.03
+
+
+def test_chat_is_told_and_what_the_judges_have_read_is_not() -> None:
+    for judge in (register("review"), sentiment()):
+        with pytest.warns(SteeringWarning, match="3 of 3 texts: 3 like chat"):
+            judge(CHAT)
+    for name in ("positive", "negative", "fairytale", "encyclopedia", "review"):
+        assert np.mean([is_chat(text) for text in frozen(name)]) < 0.2
+
+
+def test_an_article_is_no_review_and_one_of_the_three_registers() -> None:
+    assert is_no_review(ARTICLE)
+    assert not is_chat(ARTICLE)
+    assert not is_no_review(PRAISE)
+    with pytest.warns(SteeringWarning, match="3 articles or tales"):
+        sentiment()([ARTICLE] * 3)
+    register("encyclopedia")([ARTICLE] * 3)
+
+
+def test_of_short_and_of_broken_text_no_kind_is_told() -> None:
+    spelt = CHAT[0].replace("e", "q").replace("you", "xyou") + " you" * 4
+    assert known_share(spelt) < 0.9
+    assert not is_chat(spelt)
+    assert not is_chat("Sure! You can help.")
+    assert known_share("") == 0
+
+
+# -- Formats ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["lowercase", "exclamation", "no_commas", "short", "bullets"])
+def test_a_script_without_capitals_has_no_format(name: str) -> None:
+    with pytest.warns(SteeringWarning, match="1 of 2 texts: 1 in a script without capitals"):
+        scores = FormatJudge(name)([CHINESE, "- it ends here!"])
+    assert np.isnan(scores[0])
+    assert scores[1] > 0
+
+
+def test_only_words_that_could_have_capitals_count_as_lowercase() -> None:
+    assert FormatJudge("lowercase")(["они Здесь"])[0] == 50
+    assert FormatJudge("lowercase")(["the word 电影 is Chinese"])[0] == 75
+
+
+# -- Coherence -------------------------------------------------------------------------------------
+
+
+def text_of(n: int) -> str:
+    """Coherent words, all of them different reviews."""
+    words = " ".join(frozen("positive") + frozen("negative")).split()
+    return " ".join(words[:n])
+
+
+@pytest.mark.parametrize("period", [8, 40, 70, 100])
+def test_loops_of_any_length_are_no_coherent_text(period: int) -> None:
+    once = text_of(period)
+    whole, loop = Coherence()([text_of(4 * period), " ".join([once] * 5)])
+    assert loop < 15
+    if period > 64:
+        assert whole > 70
+
+
+def test_long_runs_are_counted_in_the_whole_text() -> None:
+    words = [f"w{i}" for i in range(100)]
+    assert repetition(" ".join(words)) == 0
+    assert repetition(" ".join(words * 2)) == pytest.approx(1 - 100 / 185)
+
+
+def test_long_runs_do_not_move_the_scale_of_ordinary_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [canonical(text) for name in ATTRIBUTES for text in frozen(name)]
+    found = [repetition(text) for text in texts]
+    monkeypatch.setattr("analysis.judges.coherence.LONG_RUN", 10**6)
+    assert [repetition(text) for text in texts] == found
+
+
+@pytest.mark.parametrize("emoji", ["😂", "❤️", "👍🏽", "👨‍👩‍👧", "⭐", "🇫🇷"])
+def test_an_emoji_now_and_then_costs_nothing(emoji: str) -> None:
+    words = (PRAISE + " " + PRAISE.replace("A wonderful", "An enjoyable")).split()
+    with_some = " ".join(w + f" {emoji}" * (i % 10 == 9) for i, w in enumerate(words))
+    assert emoji in with_some
+    assert canonical(with_some) == canonical(" ".join(words))
+    assert canonical(f"Good{emoji}") == "good"
+
+
+def test_many_emoji_still_cost() -> None:
+    every = " ".join(word + " 😂" for word in PRAISE.split())
+    few, many = Coherence()([PRAISE, every])
+    assert many < few - 20
+
+
+def test_coherence_warns_of_other_scripts() -> None:
+    with pytest.warns(SteeringWarning, match=r"coherence .* 1 of 1 texts: 1 not in Latin"):
+        Coherence()([RUSSIAN])
+    assert isinstance(Coherence(), steerlens.analysis.Judge)
