@@ -6,6 +6,7 @@ import pandas as pd
 from analysis import by_kind, by_position, effect_and_faithfulness, figures
 from analysis.figures.heatmaps import MEASURES
 from analysis.figures.style import METHODS
+from analysis.figures.sweep import SCALES
 
 WORDS = (
     " the",
@@ -116,6 +117,25 @@ def effects(layers: int, methods: int) -> pd.DataFrame:
     return effect_and_faithfulness(shifts, faithfulness(layers, methods))
 
 
+def swept(layers: int, methods: int) -> pd.DataFrame:
+    """A sweep of some methods over nine strengths, on two scopes."""
+    random = np.random.default_rng(6)
+    names = dict.fromkeys(name for name, _, _ in lines(methods)[1:6])
+    rows = pd.DataFrame(
+        [
+            {"method": name, "layer": layer, "strength": strength, "scope": scope}
+            for name in names
+            for layer in range(layers)
+            for scope in ("response", "positions(2, 5).without_bos")
+            for strength in (0.05, 0.1, 0.25, 0.5, 0.75, 1.0, 2.0, 4.0, 16.0)
+        ]
+    )
+    rows = rows.assign(**{name: -random.lognormal(0, 2, len(rows)) for name in SCALES})
+    rows = rows.assign(kl_prompt=0.1, log_p_unsteered=-2.0, n_examples=24, strength_unit="kl")
+    rows.attrs["baseline"] = "neutral"
+    return rows
+
+
 def token_table(n_tokens: int) -> pd.DataFrame:
     place = np.arange(n_tokens)
     return pd.DataFrame(
@@ -165,6 +185,7 @@ def cases(layers: int, methods: int, n_tokens: int) -> dict[str, object]:
             mark="strength",
             panel="model",
         ),
+        "sweep": lambda: figures.sweep_heatmap(swept(layers, methods)),
         "effects": lambda: figures.effect_against_faithfulness(effects(layers, methods)),
         "tokens": lambda: views(n_tokens),
         "tradeoff": lambda: figures.tradeoff_curve(tradeoff(methods), bound=60.0),

@@ -117,6 +117,47 @@ def angular(h: Array, v: Array, degrees: float) -> Array:
     return out
 
 
+def ablation(h: Array, u: Array) -> Array:
+    """h' = h - (h u) u at every token (Arditi et al., section 2.4)."""
+    out = np.empty_like(h)
+    for t in range(len(h)):
+        along = sum(float(h[t, d]) * float(u[d]) for d in range(len(u)))
+        out[t] = h[t] - along * u
+    return out
+
+
+def icv(h: Array, v: Array, lam: float) -> Array:
+    """h' = |h| unit(unit(h) + lam v): moved by a share of its length, the length kept (ICV)."""
+    out = np.empty_like(h)
+    for t in range(len(h)):
+        length = math.sqrt(float(np.dot(h[t], h[t])))
+        moved = h[t] / length + lam * v
+        out[t] = length * moved / math.sqrt(float(np.dot(moved, moved)))
+    return out
+
+
+def cast(h: Array, row: Row, c: Array, threshold: float, above: bool, v: Array) -> Array:
+    """h' = h + v from the last prompt token on, if cos(mean of unit h over the prompt, c) > s."""
+    m = np.zeros(h.shape[1])
+    for t in range(row.response):
+        if not (t == 0 and row.bos):
+            m = m + h[t] / math.sqrt(float(np.dot(h[t], h[t])))
+    similarity = float(np.dot(m, c)) / math.sqrt(float(np.dot(m, m)) * float(np.dot(c, c)))
+    met = similarity > threshold if above else similarity < threshold
+    return where(h, caa(h, v), lambda t: met and t >= row.response - 1)
+
+
+def iti(z: Array, theta: Array, sigma: Array, alpha: float) -> Array:
+    """z'_k = z_k + alpha sigma_k theta_k for each head k, heads one beside the other (ITI)."""
+    out = z.copy()
+    heads, width = theta.shape
+    for t in range(len(z)):
+        for k in range(heads):
+            for d in range(width):
+                out[t, k * width + d] += alpha * sigma[k] * theta[k, d]
+    return out
+
+
 def cold_kernel(
     h: Array, dL: Array, anchors: Array | None, kernel: str, eta: float, width: float = 1.0
 ) -> Array:

@@ -158,9 +158,11 @@ def test_the_padding_token_matters(model: Any) -> None:
     assert float((spaces - ends)[1:].norm(dim=1).min()) > 0.1
 
 
-def test_the_same_prompt_twice_cancels(model: Any) -> None:
-    v = matrix(ActAdd.fit(model, (LONG, LONG), LAYER).steering)
-    assert float(v.abs().max()) < 1e-5
+def test_the_same_prompt_twice_cancels_and_is_no_steering(model: Any) -> None:
+    h = steerlens.capture(model, [LONG], LAYER).at(LAYER)
+    assert not ActAdd.from_activations(h, h).v.any()
+    with pytest.raises(ValueError, match="Both prompts are the same tokens"):
+        ActAdd.fit(model, (LONG, LONG), LAYER)
 
 
 def test_swapping_the_prompts_and_negating_c_is_the_same_steering(model: Any) -> None:

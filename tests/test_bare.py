@@ -13,7 +13,7 @@ from steerlens import CAA, Site, at, capture, generate
 from steerlens.models.agreement import Expected, activations_of
 from steerlens.runtime import bare
 from steerlens.runtime.bare import ALL_STREAMS, Bare, bare_of, keep_bare
-from steerlens.runtime.forward import logits
+from steerlens.runtime.forward import logits, logits_from
 
 PROMPTS = ["The film was", "It", "A long time ago there lived a king"]
 
@@ -71,6 +71,26 @@ def test_every_site_is_met_and_steered_as_on_the_bridge(
     here = found()
     assert calls
     torch.testing.assert_close(here, as_the_bridge(model, found), rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_a_pass_that_enters_in_the_middle_is_its_own_too(
+    model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens, window = steerlens.batch(model, PROMPTS, side="right")
+    below = capture(model, PROMPTS, 1, side="right").at(1)
+    residual = torch.zeros((*tokens.shape, model.cfg.d_model))
+    residual[window.mask] = below
+
+    def entered() -> torch.Tensor:
+        return logits_from(model, residual, 2, tokens, window)[window.mask]
+
+    ran, whole = list[int](), Bare.logits
+    monkeypatch.setattr(Bare, "logits", lambda *a, **o: ran.append(1) or whole(*a, **o))
+    torch.testing.assert_close(entered(), scores(model), rtol=1e-4, atol=1e-4)
+    assert len(ran) == 2
+    torch.testing.assert_close(entered(), as_the_bridge(model, entered), rtol=1e-4, atol=1e-4)
+    assert in_use(model)
 
 
 def test_a_hook_inside_is_met(model: Any) -> None:

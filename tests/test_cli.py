@@ -398,8 +398,8 @@ def test_help_needs_no_torch_and_names_every_command() -> None:
         "assert 'torch' not in sys.modules and 'pandas' not in sys.modules"
     )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    commands = ("demo", "generate", "fit", "compare", "faithfulness", "explore")
-    commands += ("models", "info", "doctor")
+    commands = ("demo", "generate", "fit", "compare", "faithfulness", "sweep", "explore")
+    commands += ("models", "info", "doctor", "explain", "lens")
     for command in commands:
         assert command in said.stdout
 
@@ -592,7 +592,7 @@ BAD = {
     ),
     "labels where none are read": (
         ["compare", "--pairs", "{some}", "--steering", "{caa}", "--out", "{out}"],
-        "unknown fields: label",
+        "1 unknown field: label",
     ),
     "a learnt shift without labels": (
         [*FIT, "--learn-shift"],
@@ -806,7 +806,7 @@ def test_options_of_cold_reach_the_fit(run: Any, tmp_path: Path) -> None:
         (("cold-fd", "--mode", "autograd"), "jvp"),
         (("cold-fd", "--compat", "paper"), "released"),
         (("cold-fd", "--loss", "likelihood"), "negative_sft"),
-        (("cold-fd", "--loss", "options"), "unknown fields: negative, positive"),
+        (("cold-fd", "--loss", "options"), "2 unknown fields: negative, positive"),
     ],
     ids=str,
 )

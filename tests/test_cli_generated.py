@@ -167,7 +167,7 @@ def test_what_the_fit_refuses_and_what_is_no_option_is_an_error_too(
 ) -> None:
     command = ("fit", "angular", "--pairs", CONTRASTS, "--layers", "2", "--out", tmp_path / "x")
     for more, says in (
-        (("--angle", "nan"), "Angular's angle"),
+        (("--angle", "nan"), "--angle must be a finite number"),
         (("--layers", "two"), '"2-5" or "all"'),
         (("--layers", "77"), "does not have"),
         (("--angle", "wide"), "--angle"),

@@ -147,7 +147,7 @@ def test_contrasts_and_wishes_may_be_messages(lines_of):
         ({"messages": "Hi"}, "line 1: the field 'messages' must be a list of messages"),
         ({"messages": [{"role": "tool", "content": ""}]}, "line 1: Message 0 has the unknown role"),
         ({"messages": [*TOLD, SAID], "response": "So."}, "there is a 'response' too"),
-        ({"messages": TOLD, "user": "Hi"}, "with 'messages' has unknown fields: user"),
+        ({"messages": TOLD, "user": "Hi"}, "with 'messages' has 1 unknown field: user"),
         ({"plain": TALK, "prompted": 7, "response": "So."}, "'prompted' must be a list"),
     ],
 )

@@ -235,3 +235,21 @@ def test_a_trade_off_without_a_column_is_an_error_that_names_it(column: str) -> 
 def test_a_trade_off_without_rows_is_an_error() -> None:
     with pytest.raises(ValueError, match="without rows"):
         tradeoff_curve(tradeoff_table().iloc[:0])
+
+
+def test_many_methods_have_a_panel_each_on_one_scale_with_the_ends_in_every_one() -> None:
+    table = tradeoff_table()
+    own = table[table["method"] == "CAA"]
+    many = [own.assign(method=f"m{number}") for number in range(9)]
+    table = pd.concat([table.iloc[:2], *many], ignore_index=True)
+    figure = tradeoff_curve(table, bound=60.0)
+    for number in range(9):
+        axis = f"x{number + 1}" if number else "x"
+        drawn = [trace.name for trace in figure.data if (trace.xaxis or "x") == axis]
+        assert drawn == [f"m{number}", "unsteered", "prompt", "bound: 60"]
+    ranges = {tuple(axis.range) for axis in figure.select_yaxes()}
+    assert len(ranges) == 1
+    assert sum(bool(trace.showlegend) for trace in figure.data) == 3
+    together = tradeoff_curve(table, apart=False)
+    assert {trace.xaxis or "x" for trace in together.data} == {"x"}
+    assert len(list(tradeoff_curve(tradeoff_table(), apart=True).select_xaxes())) == 2

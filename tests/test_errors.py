@@ -50,7 +50,7 @@ from steerlens import (
     stream,
     unit,
 )
-from steerlens.prompts import require_aligned
+from steerlens.prompts import TooManyTokens, require_aligned
 from steerlens.saving import digest_over, saveable
 from steerlens.scopes import Window
 
@@ -690,24 +690,28 @@ TEXTS = [
         lambda s: capture(s.model, LONG, 1),
         ("tokens are asked for", f"context holds {N_CTX}"),
         "Shorten the prompt",
+        kind=TooManyTokens,
     ),
     Row(
         "response that makes the pair too long",
         lambda s: encode_pair(s.model, PromptPair.with_system("Hi", "Be kind", (5,) * N_CTX)),
         (f"context holds {N_CTX}",),
         "Shorten the prompt",
+        kind=TooManyTokens,
     ),
     Row(
         "tokens longer than the context",
         lambda s: capture(s.model, (torch.ones(1, 200).long(), torch.ones(1, 200).long()), 1),
         ("200 tokens are asked for", f"context holds {N_CTX}"),
         "Shorten the prompt",
+        kind=TooManyTokens,
     ),
     Row(
         "prompt and completion longer than the context",
         lambda s: generate(s.model, "The dog", max_new_tokens=N_CTX),
         ("tokens are asked for", f"context holds {N_CTX}"),
         "lower max_new_tokens",
+        kind=TooManyTokens,
     ),
     Row(
         "tokens and mask of different shapes",

@@ -133,7 +133,7 @@ def test_an_earlier_file_stays_where_writing_fails(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.replace", full)
-    with pytest.raises(OSError, match=r"could not be written to .*No space left"):
+    with pytest.raises(OSError, match=r"Cannot write .*No space left"):
         save(FIGURE, path, style="slides")
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["f.html"]

@@ -11,13 +11,8 @@ from test_coefficients import PAIRS, direction, oracle
 from analysis.measures.aligned import align
 from analysis.measures.deltas import Substitute
 from analysis.measures.effects import logit_shift
-from analysis.measures.faithfulness import (
-    EQUIVALENT,
-    NEUTRAL,
-    faithfulness,
-    relative_rmse,
-    reworded,
-)
+from analysis.measures.errors import relative_rmse
+from analysis.measures.faithfulness import EQUIVALENT, NEUTRAL, faithfulness, reworded
 from steerlens import CAA, PromptPair, Site, at, generated, response
 
 

@@ -4,6 +4,8 @@ import json
 import multiprocessing
 import os
 import shutil
+import struct
+import time
 from pathlib import Path
 
 import numpy as np
@@ -129,6 +131,17 @@ def test_a_file_that_was_cut_off_is_refused(share, file):
     with pytest.raises(ValueError, match="damaged or cut off"):
         sl.load(file)
     assert not list(gguf.cache().glob("gguf/tiny*"))
+
+
+@pytest.mark.parametrize("inner", [4, 8], ids=["numbers", "texts"])
+def test_a_header_that_claims_more_than_the_file_holds_is_refused_at_once(inner, tmp_path):
+    head = b"GGUF" + struct.pack("<IQQ", 3, 0, 1)
+    key = struct.pack("<Q", 1) + b"k" + struct.pack("<IIQ", 9, inner, 2**40)
+    (tmp_path / "huge.gguf").write_bytes(head + key + bytes(4096))
+    begun = time.monotonic()
+    with pytest.raises(ValueError, match=r"huge\.gguf is damaged or cut off"):
+        sl.load(tmp_path / "huge.gguf")
+    assert time.monotonic() - begun < 5  # a billion entries would take hours
 
 
 def test_an_unknown_architecture_is_named(folders, tmp_path):

@@ -182,7 +182,7 @@ def test_a_folder_goes_before_a_hub_name(folders, tmp_path, monkeypatch):
         ),
         (
             lambda f: (f / "model.safetensors").write_bytes(b"no"),
-            "could not load .*whether its files are complete",
+            r"model\.safetensors is damaged .*Fetch it again",
         ),
         (
             lambda f: (f / "tokenizer.json").write_text("{}"),

@@ -1,4 +1,7 @@
-"""Every Python block of the README and of docs/methods runs; the README's commands exist."""
+"""Every Python block of the README runs, and its commands exist.
+
+Those of docs/methods run in test_method_pages.py.
+"""
 
 import json
 import random
@@ -22,7 +25,7 @@ from steerlens.jsonl import read_prompt_pairs
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = [README, *(p.read_text(encoding="utf-8") for p in (ROOT / "docs" / "methods").glob("*.md"))]
-BLOCKS = [block for page in PAGES for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL)]
+BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 REAL = [b for page in PAGES for b in re.findall(r"```python real\n(.*?)```", page, re.DOTALL)]
 SHELL = "".join(re.findall(r"```bash\n(.*?)```", README, re.DOTALL))
 COMMANDS = re.findall(r"^steerlens (.+)$", SHELL, re.MULTILINE)

@@ -150,7 +150,7 @@ def test_lines_end_at_line_breaks_alone_and_a_byte_order_mark_is_no_text(tmp_pat
     path.write_text('\ufeff{"user": "a\u2028b", "system": "c\x85"}\n\n', encoding="utf-8")
     assert read_prompt_pairs(path) == [Conversation("a\u2028b", "c\x85")]
     path.write_text('{"user": "a", "system": "c", "respons": "d"}\n')
-    with pytest.raises(ValueError, match="line 1: the line has unknown fields: respons"):
+    with pytest.raises(ValueError, match="line 1: the line has 1 unknown field: respons"):
         read_prompt_pairs(path)
     path.write_text('\n{"user": "a", "response": "d"}\n')
     with pytest.raises(ValueError, match="line 2: the field 'system' is missing"):

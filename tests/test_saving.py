@@ -348,9 +348,9 @@ def full(*args: Any, **options: Any) -> None:
         ("pathlib.Path.replace", full, OSError),
         ("pathlib.Path.replace", stop, KeyboardInterrupt),
         ("pathlib.Path.chmod", full, OSError),
-        ("steerlens.saving.os.fdopen", full, OSError),
-        ("steerlens.saving.os.fdopen", stop, KeyboardInterrupt),
-        ("steerlens.saving.tempfile.mkstemp", full, OSError),
+        ("steerlens.whole.os.fsync", full, OSError),
+        ("steerlens.whole.os.fsync", stop, KeyboardInterrupt),
+        ("steerlens.whole.tempfile.mkstemp", full, OSError),
     ],
 )
 def test_a_save_that_is_cut_short_leaves_the_old_file_and_nothing_else(

@@ -11,8 +11,8 @@ from tiny_models import KINDS, load, load_reference, write_folder
 
 from analysis import coefficients, decodability, dispersion, faithfulness, rank_share, strengths
 from analysis.measures.aligned import align
-from analysis.measures.coefficients import leave_one_out
 from analysis.measures.deltas import prompt_deltas
+from analysis.measures.mean_push import leave_one_out
 from steerlens import (
     CAA,
     PSR,

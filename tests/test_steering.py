@@ -101,8 +101,10 @@ def test_plain_hooks_are_valid_fwd_hooks_of_transformer_lens(model: Any) -> None
     tokens, _ = pass_of(model, PROMPTS[:1])
     with torch.no_grad():
         ours = model.run_with_hooks(tokens, fwd_hooks=steering.hooks())
-    with steering.applied(model):
-        assert torch.equal(forward(model, PROMPTS[:1]), ours[0])
+    with torch.no_grad(), steering.applied(model):
+        assert torch.equal(model(tokens), ours)
+        # Our own pass of a bridge gives attention its mask, and some machines then round otherwise.
+        torch.testing.assert_close(forward(model, PROMPTS[:1]), ours[0], rtol=1e-4, atol=1e-4)
     assert [name for name, _ in steering.hooks()] == [
         "blocks.1.hook_resid_post",
         "blocks.2.hook_resid_pre",

@@ -52,7 +52,7 @@ def imports_in_circles(imports: frozenset[Import] | set[Import]) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "folders", [("steerlens",), ("analysis",), ("steerlens", "analysis"), ("scripts/studies",)]
+    "folders", [("steerlens",), ("analysis",), ("steerlens", "analysis"), ("scripts/bench",)]
 )
 def test_no_modules_import_each_other_in_a_circle(folders):
     tied = imports_in_circles(imports_inside(*folders))
@@ -85,7 +85,7 @@ def test_no_function_has_more_parameters_than_one_can_remember(folder):
 def test_the_files_are_found():
     assert {"steerlens", "steerlens.methods.caa"} <= set(modules_of(ROOT / "steerlens"))
     assert {"analysis", "analysis.judges"} <= set(modules_of(ROOT / "analysis"))
-    assert {"cells", "psr"} <= set(modules_of(ROOT / "scripts/studies"))
+    assert {"claims", "results"} <= set(modules_of(ROOT / "scripts/bench"))
     assert Import("steerlens.methods.caa", "steerlens.types", "import") in imports_inside(
         "steerlens"
     )

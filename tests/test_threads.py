@@ -3,7 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, TimeoutError
 from typing import Any
 
 import pytest
@@ -11,7 +11,7 @@ import torch
 from tiny_models import D_MODEL, PROMPTS
 
 import steerlens
-from steerlens import CAA, Site, at, capture, generate, prompt, stream
+from steerlens import CAA, PromptPair, Site, analysis, at, capture, generate, prompt, stream
 from steerlens.runtime import forward as forward_pass
 from steerlens.runtime import turns
 from steerlens.runtime.turns import alone_with, here, hooked, in_turn
@@ -132,6 +132,51 @@ def test_cold_makes_other_threads_wait_for_its_weights(
             found = list(pool.map(work, (steering, None), timeout=WAIT))
         for tokens, same in zip(wanted, found, strict=True):
             assert all(torch.equal(tokens, one) for one in same), mode
+
+
+def _jobs(model: Any) -> dict[str, Callable[[], Any]]:
+    """What a lab lets several threads do, each with an answer that can be compared exactly."""
+    pairs = [
+        PromptPair.with_system(question, "Be kind.", " is it kind?")
+        for question in ("What?", "How?", "Who is it?")
+    ]
+    both, once = (PROMPTS[:2], PROMPTS[2:4]), steerlens.Schedule(epochs=1)
+    sides = tuple([steerlens.Conversation("a", response=text)] for text in (" kind", " not"))
+
+    def does(fit: Any) -> Any:
+        return capture(model, PROMPTS, 2, steering=fit.steering).at(2).tolist()
+
+    told = {"positive": STEERING}
+    return {
+        "generate": lambda: generate(model, PROMPTS[:2], STEERING, seed=1).texts,
+        "capture": lambda: capture(model, PROMPTS, 2, steering=STEERING).at(2).tolist(),
+        "faithfulness": lambda: analysis.faithfulness(model, pairs, told).to_csv(),
+        "coefficients": lambda: analysis.coefficients(model, pairs, [1, 2], told).to_csv(),
+        "local": lambda: analysis.coefficients(model, pairs, 1, told, view="local").to_csv(),
+        "logit_shift": lambda: analysis.logit_shift(model, pairs, told).to_csv(),
+        "CAA": lambda: does(CAA.fit(model, both, 1)),
+        "PSR": lambda: does(steerlens.PSR.fit(model, pairs, 1, schedule=once)),
+        "ReFTr1": lambda: does(steerlens.ReFTr1.fit(model, pairs, 1, schedule=once)),
+        "ColdKernel": lambda: does(steerlens.ColdKernel.fit(model, sides, 1)),
+    }
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.filterwarnings("ignore::steerlens.SteeringWarning")  # three questions are few
+def test_measuring_generating_and_fitting_in_four_threads(gpt2: Any) -> None:
+    jobs = _jobs(gpt2)
+    alone = {name: work() for name, work in jobs.items()}
+    start = threading.Barrier(4)
+
+    def work(first: int) -> dict[str, Any]:
+        names = [*jobs][first:] + [*jobs][:first]
+        start.wait(WAIT)
+        return {name: jobs[name]() for name in names}
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(work, (0, 3, 5, 8), timeout=WAIT))
+    for one in found:
+        assert {name for name, value in one.items() if value != alone[name]} == set()
 
 
 # -- Blocks, and passes of the caller's own ----------------------------------------------------
@@ -330,3 +375,17 @@ def test_every_pass_of_ours_takes_a_turn(gpt2: Any, monkeypatch: pytest.MonkeyPa
         taken.clear()
         run()
         assert taken
+
+
+def test_a_tokenizer_serves_one_thread_at_a_time(gpt2: Any) -> None:
+    """And it waits for no pass, so that a pass of the caller's own can be made ready meanwhile."""
+    pair = PromptPair("a", "b", " c")
+    for write in (lambda: steerlens.encode(gpt2, "a"), lambda: steerlens.encode_pair(gpt2, pair)):
+        with ThreadPoolExecutor(1) as pool:
+            with turns._lock_of(gpt2.tokenizer):
+                waiting = pool.submit(write)
+                with pytest.raises(TimeoutError):
+                    waiting.result(0.1)
+            assert waiting.result(WAIT)
+        with in_turn(gpt2):
+            assert in_a_thread(write)

@@ -28,9 +28,12 @@ def write_gguf(
     architecture: str = "llama",
     extra: dict[str, np.ndarray] | None = None,
     fields: dict[str, Any] | None = None,
-    pre: str = "gpt-2",
+    pre: str | None = "gpt-2",
 ) -> Path:
-    """The Llama in `folder` as a GGUF file whose matrices are of `kind`; `extra` tensors beside."""
+    """The Llama in `folder` as a GGUF file whose matrices are of `kind`; `extra` tensors beside.
+
+    `pre` None leaves the vocabulary out.
+    """
     from gguf import GGMLQuantizationType, GGUFWriter, LlamaFileType, quants
 
     model, tokenizer = load_reference(folder), AutoTokenizer.from_pretrained(folder)
@@ -52,7 +55,10 @@ def write_gguf(
     writer.add_vocab_size(config.vocab_size)
     if "split" in (fields or {}):
         writer.add_uint16("split.count", (fields or {})["split"])
-    _add_tokenizer(writer, tokenizer, pre)
+    if pre is None:
+        writer.add_tokenizer_model("none")
+    else:
+        _add_tokenizer(writer, tokenizer, pre)
     for name, weight in model.state_dict().items():
         values = weight.numpy().astype(np.float32)
         values = _permuted(values, name, config)
@@ -99,7 +105,8 @@ def _gguf_name(name: str) -> str:
     if name in outer:
         return outer[name]
     _, _, layer, inner = name.split(".", 3)
-    return f"blk.{layer}.{_NAMES[inner.removesuffix('.weight')]}.weight"
+    part, _, kind = inner.rpartition(".")
+    return f"blk.{layer}.{_NAMES[part]}.{kind}"
 
 
 def _permuted(values: np.ndarray, name: str, config: Any) -> np.ndarray:

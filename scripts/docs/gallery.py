@@ -15,6 +15,7 @@ from typing import Any
 from gallery_data import INSTRUCTION, Measured
 
 from steerlens import analysis
+from steerlens.whole import write_whole
 
 ROOT = Path(__file__).parents[2]
 PAGE, PICTURES = ROOT / "docs" / "gallery.md", ROOT / "docs" / "images" / "gallery"
@@ -145,6 +146,14 @@ ENTRIES = (
         lambda m: analysis.tradeoff_curve(m.scores),
     ),
     Entry(
+        "sweep",
+        "sweep_heatmap",
+        'sweep_heatmap(sweep(model, test, at_layers(model, train, "CAA", range(6)), '
+        "strengths=strengths))",
+        "A measure by layer and strength, a panel for each method and scope; framed is the best.",
+        lambda m: analysis.sweep_heatmap(m.swept),
+    ),
+    Entry(
         "assumptions",
         "assumption_curves",
         "assumption_curves(shares, dispersion(table), decodability(model, pairs))",
@@ -203,7 +212,7 @@ def main(asked: list[str]) -> None:
     for entry in ENTRIES:
         if not asked or entry.name in asked:
             print(draw(entry, measured).relative_to(ROOT), flush=True)
-    PAGE.write_text(page(), encoding="utf-8")
+    write_whole(PAGE, page().encode())
 
 
 if __name__ == "__main__":

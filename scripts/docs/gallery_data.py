@@ -70,6 +70,15 @@ class Measured:
         return self.errors_of(self.pairs)
 
     @cached_property
+    def swept(self) -> pd.DataFrame:
+        train, test = analysis.split_by_question(self.pairs)
+        layers, strengths = range(self.model.cfg.n_layers), (0.25, 0.5, 1, 1.5, 2, 4)
+        steerings = analysis.at_layers(self.model, train, "CAA", layers)
+        steerings |= analysis.at_layers(self.model, train, "InstructionVector", layers)
+        scopes = [sl.response, sl.generated]
+        return analysis.sweep(self.model, test, steerings, strengths=strengths, scopes=scopes)
+
+    @cached_property
     def by_instruction(self) -> pd.DataFrame:
         other = self.errors_of(self.pairs_of(OTHER_INSTRUCTION, self.seed), references=False)
         ours = self.errors.loc[self.errors["method"].isin(set(other["method"]))]

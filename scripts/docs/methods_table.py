@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from steerlens.exports import exported, file_of
+from steerlens.whole import write_whole
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
@@ -33,12 +34,11 @@ def row(module: str, names: list[str]) -> str:
     """The row of a method's module."""
     text = ast.get_docstring(ast.parse(file_of(module).read_text(encoding="utf-8"))) or ""
     file = file_of(module).relative_to(ROOT)
-    link = file.parent if file.name == "__init__.py" else file
     notes = ROOT / "docs" / "methods" / f"{module.rpartition('.')[2]}.md"
     title = text.partition("\n")[0].partition(": ")[2].rstrip(".")
     if notes.exists():
         title += f" ([notes]({notes.relative_to(ROOT)}))"
-    linked = ", ".join(f"[`{name}`]({link})" for name in names)
+    linked = ", ".join(f"[`{name}`]({file})" for name in names)
     return f"| {linked} | {title} | {paper(text, module)} | {'<br>'.join(equations(text))} |"
 
 
@@ -78,7 +78,7 @@ def main() -> None:
     page = README.read_text(encoding="utf-8")
     if "--check" in sys.argv and updated(page) != page:
         sys.exit("The table of methods in README.md is out of date. Run `make docs`.")
-    README.write_text(updated(page), encoding="utf-8")
+    write_whole(README, updated(page).encode())
 
 
 if __name__ == "__main__":

@@ -69,11 +69,6 @@ def _table(lines: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame(cells[2:], columns=pd.Index(names))
 
 
-def filled(table: pd.DataFrame, column: str) -> pd.DataFrame:
-    """With the cells of a column that are left empty where they repeat the one above."""
-    return table.assign(**{column: table[column].replace("", np.nan).ffill()})
-
-
 def estimates(cells: pd.Series) -> pd.DataFrame:
     """`0.41 [0.38, 0.44]` as `mean`, `low` and `high`; ValueError for another text."""
     return pd.DataFrame([_estimate(str(cell)) for cell in cells], index=cells.index)

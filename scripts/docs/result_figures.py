@@ -1,11 +1,11 @@
 """The pictures of the pages of results, drawn from the tables that stand in the pages.
 
     python scripts/docs/result_figures.py                      of all pages
-    python scripts/docs/result_figures.py docs/results/psr.md  of one, such as a new one
+    python scripts/docs/result_figures.py docs/demo_model.md  of one
 
 A page asks for a picture by its name, `![...](images/NAME.png)`, which is written beside the page.
-So a picture shows the numbers of its page, whoever made them; the studies call this when they are
-done. It needs `pip install "steerlens[export]"`.
+So a picture shows the numbers of its page, whoever made them. Those of the bench's pages are drawn
+with the pages, from their cells. It needs `pip install "steerlens[export]"`.
 """
 
 from __future__ import annotations
@@ -24,19 +24,9 @@ from analysis import CannotDraw, save
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = (*sorted((DOCS / "results").glob("*.md")), DOCS / "real_models.md", DOCS / "demo_model.md")
 WIDTH, DPI = 860, 110
-HEIGHT = {"psr_unevenness": 560, "psr_shares": 600, "psr_faithfulness": 680, "clas_stronger": 600}
-"""Pixels, where the panels of a figure would be higher than they need to be."""
 DRAWN: dict[str, Callable[[Page], go.Figure]] = {
     drawing.__name__: drawing
     for drawing in (
-        drawings.psr_unevenness,
-        drawings.psr_shares,
-        drawings.psr_faithfulness,
-        drawings.psr_scores,
-        drawings.clas_scores,
-        drawings.clas_stronger,
-        drawings.cold_scores,
-        drawings.cold_spreads,
         drawings.judge_auroc,
         drawings.demo_formats,
         drawings.demo_replaced,
@@ -45,6 +35,8 @@ DRAWN: dict[str, Callable[[Page], go.Figure]] = {
 }
 NEEDS_A_MODEL = {"smollm2_tokens": "python scripts/pirate/tokens.py"}
 """Pictures of texts, not of tables, and the command that makes each from its page."""
+OF_BENCHES = ("bench_", "claims_")
+"""How the names of those begin that `python scripts/bench/results.py --pages` draws."""
 
 
 def asked_for(text: str) -> list[str]:
@@ -52,18 +44,23 @@ def asked_for(text: str) -> list[str]:
     return re.findall(r"\]\(images/(\w+)\.png\)", text)
 
 
+def drawn_elsewhere(name: str) -> bool:
+    """Whether another command draws the picture."""
+    return name in NEEDS_A_MODEL or name.startswith(OF_BENCHES)
+
+
 def draw(page: Path) -> list[Path]:
     """Write the pictures that a page asks for."""
     text = page.read_text(encoding="utf-8")
     read, folder = Page.of(text), page.parent / "images"
-    names = [name for name in asked_for(text) if name not in NEEDS_A_MODEL]
+    names = [name for name in asked_for(text) if not drawn_elsewhere(name)]
     unknown = sorted(set(names) - set(DRAWN))
     if unknown:
         raise SystemExit(f"{page} asks for {unknown}, and there are {sorted(DRAWN)}.")
     figures = {name: DRAWN[name](read) for name in names}
     folder.mkdir(exist_ok=True)
     return [
-        save(figure, folder / f"{name}.png", width=WIDTH, height=HEIGHT.get(name), dpi=DPI)
+        save(figure, folder / f"{name}.png", width=WIDTH, dpi=DPI)
         for name, figure in figures.items()
     ]
 

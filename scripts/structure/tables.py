@@ -163,7 +163,7 @@ def facts(root: Path) -> dict[str, str]:
     """Everything that is one number about a checkout."""
     package = read(root / PACKAGE)
     rows = [*plan(package), *size(package)]
-    for place in (PACKAGE, "analysis", "scripts/studies"):
+    for place in (PACKAGE, "analysis", "scripts/bench"):
         rows += circles_of(read(root / place))
     return dict(rows)
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from steerlens.whole import write_whole
+
 Cells = Mapping[str, Mapping[str, str]]
 
 HEAD = """\
@@ -70,7 +72,7 @@ SYMBOLS = {"WRONG": "≠", "error": "✗", "refused": "–"}
 def write(files: Iterable[Path], page: Path) -> None:
     """Write the page from the results in `files`."""
     environments = [json.loads(file.read_text(encoding="utf-8")) for file in files]
-    page.write_text(text(environments), encoding="utf-8")
+    write_whole(page, text(environments).encode())
     print(f"wrote {page}", file=sys.stderr)
 
 

@@ -20,6 +20,7 @@ import steerlens
 from architectures import measure
 from architectures.zoo import ZOO, Architecture, write_folder
 from steerlens.models import has_hooked_transformer, quietly
+from steerlens.whole import write_whole
 
 BACKENDS = ("hooked", "bridge", "auto") if has_hooked_transformer() else ("bridge", "auto")
 PACKAGES = ("transformer-lens", "transformers", "torch")
@@ -40,7 +41,7 @@ def run(results: Path, only: Sequence[str], seconds: float) -> None:
     for number, architecture in enumerate(chosen, start=1):
         kept["rows"][architecture.name] = row = tried(architecture, seconds)
         kept["tried"][architecture.name] = repr(architecture)
-        results.write_text(json.dumps(kept, indent=1, ensure_ascii=False), encoding="utf-8")
+        write_whole(results, json.dumps(kept, indent=1, ensure_ascii=False).encode())
         print(f"{number}/{len(chosen)} {architecture.name}: {_brief(row)}", flush=True)
 
 
