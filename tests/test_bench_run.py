@@ -12,7 +12,7 @@ from analysis.bench.catalogue import METHODS
 from analysis.bench.cells import Cell
 from analysis.bench.kinds import PROMPT, UNSTEERED, baseline_cell
 from analysis.bench.plan import Plan, of_shard
-from analysis.bench.spec import Spec
+from analysis.bench.spec import Spec, write_spec
 from analysis.bench.tasks import demo_tasks
 
 SMALL = {
@@ -343,6 +343,35 @@ def test_a_packed_bench_has_every_table_and_needs_no_folder(done, tmp_path):
     assert own.keys() == others.keys()
     for name, table in own.items():
         pd.testing.assert_frame_equal(table, others[name], rtol=1e-3, atol=1e-3, obj=name)
+
+
+def test_a_packed_bench_is_gone_on_with_elsewhere(tmp_path):
+    """What was done is not done again, but for the fit and the texts of cells that are left."""
+    from analysis.bench.packed import pack, restore
+
+    begun = Bench.planned(tmp_path / "begun", Spec(**SMALL | {"seeds": 1}))
+    work(tmp_path / "begun")
+    cells = {cell.digest: cell for cell in begun.plan.named()}
+    as_fitted = [one for one in cells.values() if one.settings.get("strength") == "as fitted"]
+    (lost,) = (one for one in as_fitted if one["fit"]["method"] == "CAA")
+    begun.cells.path(lost).unlink()
+    wider = replace(begun.spec, attributes=("positive", "lowercase"))
+    write_spec(wider, tmp_path / "begun")
+    path = pack(Bench.of(tmp_path / "begun"), tmp_path / "cells.jsonl.gz")
+
+    elsewhere = Bench.planned(tmp_path / "elsewhere", wider)
+    n = restore(path, tmp_path / "elsewhere")
+    there = {p.stem for p in (tmp_path / "elsewhere" / "cells").iterdir()}
+    assert len(there) == n
+    assert cells.keys() - there == {lost.digest, Cell.of_json(lost["fit"]).digest}
+    judged = [cell for cell in cells.values() if cell.kind == "judge"]
+    texts = {"validation": False, "test": True}  # the judges of the new attribute read these
+    for cell in judged:
+        assert (Cell.of_json(cell["of"]).digest in there) == texts[cell["of"]["split"]]
+    assert restore(path, tmp_path / "elsewhere") == 0
+    elsewhere.result(lost)
+    assert elsewhere.cells.there(Cell.of_json(lost["fit"]))
+    assert {c.digest for c in elsewhere.plan.left() if c["task"] == "positive"}.isdisjoint(cells)
 
 
 @pytest.mark.parametrize("content", [b"", b"text", b"\x1f\x8b\x08"])

@@ -115,7 +115,7 @@ class Cells:
                 found = self.read(cell)  # made while the lock was waited for
                 if found is None:
                     found = compute(cell)
-                    self._write(cell, found, provenance())
+                    self.write(cell, found, provenance())
         return found
 
     @contextmanager
@@ -132,7 +132,8 @@ class Cells:
         finally:
             lock.release()
 
-    def _write(self, cell: Cell, result: Mapping[str, Any], provenance: Mapping[str, Any]) -> None:
+    def write(self, cell: Cell, result: Mapping[str, Any], provenance: Mapping[str, Any]) -> None:
+        """The file of a cell, whole."""
         path = self.path(cell)
         path.parent.mkdir(parents=True, exist_ok=True)
         whole = {

@@ -4,6 +4,9 @@ A line of compressed JSON for each cell that the bench asks for, in the order of
 two packings of the same cells are the same bytes. Numbers have six digits. Texts are left out but
 for the first answers to test questions: they are nine tenths of the size, and no number is made of
 them but by judging anew.
+
+A bench that is not finished can be packed too, and `restore` puts it back into a folder, to go on
+from there on another machine.
 """
 
 import gzip
@@ -18,8 +21,8 @@ from steerlens.whole import write_whole
 
 from .bench import Bench
 from .cells import Cell, Cells, read_whole
-from .plan import Plan
-from .spec import spec_from
+from .plan import CHOSEN_WITH, Plan
+from .spec import Spec, spec_from
 
 LARGEST = 2**30
 """Bytes of a packed bench, unpacked; those of the pages have some megabytes."""
@@ -30,8 +33,9 @@ TEXTS_KEPT = 2
 def pack(bench: Bench, path: str | Path) -> Path:
     """Write what is done of a bench to one file."""
     lines = [json.dumps({"bench": bench.spec.as_json()}, sort_keys=True)]
+    finished = not bench.plan.left()
     for digest, whole in sorted(_asked(bench).items()):
-        result = rounded(whole["result"])
+        result = rounded(_with_texts(whole, finished)["result"])
         kept = {"digest": digest, "result": result, "provenance": whole["provenance"]}
         lines.append(json.dumps(kept, sort_keys=True, ensure_ascii=False))
     content = gzip.compress("\n".join(lines).encode(), compresslevel=9, mtime=0)
@@ -52,6 +56,45 @@ def rounded(value: Any) -> Any:
 def unpacked(path: str | Path) -> Plan:
     """The plan of a packed bench with its results, to collect from; no model is needed."""
     path = Path(path)
+    spec, rows = _read(path)
+    known = {row["digest"]: row["result"] for row in rows}
+    return Plan(spec, spec.tasks(), Cells(path.parent / "no folder", known))
+
+
+def restore(path: str | Path, folder: str | Path) -> int:
+    """Put the packed cells that a folder's bench asks for into it; how many.
+
+    Left out are those that were not packed whole and that cells left to make are made of: texts,
+    and fits, whose tensors are in files of their own. These are made anew when they are needed.
+    """
+    bench, (_, rows) = Bench.of(folder), _read(Path(path))
+    packed = {row["digest"]: row for row in rows}
+    known = {digest: row["result"] for digest, row in packed.items()}
+    plan = Plan(bench.spec, bench.tasks, Cells(bench.folder, known))
+    asked = {one.digest: one for cell in plan.named() for one in (cell, *inner(cell))}
+    whole = {digest for digest in asked.keys() & known if _is_whole(asked[digest], known[digest])}
+    fits = {cell.digest for left in plan.left() for cell in _made_of(left, whole)}
+    put = [d for d in sorted(whole - fits) if not bench.cells.there(asked[d])]
+    for digest in put:
+        bench.cells.write(asked[digest], known[digest], packed[digest]["provenance"])
+    return len(put)
+
+
+def _is_whole(cell: Cell, result: dict[str, Any]) -> bool:
+    """Whether no texts of a cell were left out."""
+    return cell.kind != "write" or len(result["texts"]) == result.get("questions")
+
+
+def _made_of(cell: Cell, whole: set[str]) -> Iterator[Cell]:
+    """The cells that must be made, or be there with their files, before this one can be."""
+    for one in _directly_in(cell):
+        if one.kind == "fit" or one.digest not in whole:
+            yield one
+            yield from _made_of(one, whole)
+
+
+def _read(path: Path) -> tuple[Spec, list[dict[str, Any]]]:
+    """What was asked for, and a row for each cell."""
     try:
         with gzip.open(path) as packed:
             content = packed.read(LARGEST + 1)
@@ -60,10 +103,9 @@ def unpacked(path: str | Path) -> Plan:
         first, *lines = content.decode().split("\n")
         spec = spec_from(parse_json(first)["bench"])
         rows = [parse_json(line) for line in lines]
-        known = {row["digest"]: row["result"] for row in rows}
+        return spec, [{key: row[key] for key in ("digest", "result", "provenance")} for row in rows]
     except (OSError, EOFError, ValueError, KeyError, TypeError, zlib.error) as error:
         raise ValueError(f"{path} is no packed bench, or a damaged one ({error}).") from error
-    return Plan(spec, spec.tasks(), Cells(path.parent / "no folder", known))
 
 
 def _asked(bench: Bench) -> dict[str, dict[str, Any]]:
@@ -73,22 +115,34 @@ def _asked(bench: Bench) -> dict[str, dict[str, Any]]:
         for one in (cell, *inner(cell)):
             path = bench.cells.path(one)
             if one.digest not in found and path.exists():
-                found[one.digest] = _without_texts(read_whole(path))
+                found[one.digest] = read_whole(path)
     return found
 
 
 def inner(cell: Cell) -> Iterator[Cell]:
     """The cells that a cell names, at any depth."""
+    for one in _directly_in(cell):
+        yield one
+        yield from inner(one)
+
+
+def _directly_in(cell: Cell) -> Iterator[Cell]:
     for value in cell.settings.values():
         if isinstance(value, dict) and "kind" in value:
-            one = Cell.of_json(value)
-            yield one
-            yield from inner(one)
+            yield Cell.of_json(value)
 
 
-def _without_texts(whole: dict[str, Any]) -> dict[str, Any]:
-    result = whole["result"]
+def _with_texts(whole: dict[str, Any], finished: bool) -> dict[str, Any]:
+    """The cell with the texts that are kept, and the number of questions that had some.
+
+    Where the bench is not finished the judges of further attributes will read answers to test
+    questions, with the first seed.
+    """
+    cell, result = whole["cell"], whole["result"]
     if "texts" not in result:
         return whole
-    kept = result["texts"][:TEXTS_KEPT] if whole["cell"].get("split") == "test" else []
-    return {**whole, "result": {**result, "texts": kept}}
+    n = TEXTS_KEPT if cell.get("split") == "test" else 0
+    if not finished and n and cell["seed"] == CHOSEN_WITH:
+        n = len(result["texts"])
+    told = {"texts": result["texts"][:n], "questions": len(result["texts"])}
+    return {**whole, "result": {**result, **told}}

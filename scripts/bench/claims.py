@@ -50,7 +50,13 @@ class Claim:
 
 @cache
 def _estimates(claim: Claim, collected: Collected) -> ByAttribute:
-    return claim.estimate(collected)
+    found = claim.estimate(collected)
+    return {task: found.get(task) for task in planned(collected)}
+
+
+def planned(collected: Collected) -> list[str]:
+    """All attributes of the data: one that a bench has not run yet is no reason to count fewer."""
+    return list(replace(collected.plan.spec, attributes=()).tasks())
 
 
 def scores(

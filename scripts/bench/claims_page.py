@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import claims_figures
-from claims import CLAIMS, Claim
+from claims import CLAIMS, Claim, planned
 from claims_alone import Alone, of_act_add
 
 from analysis import caption
 from analysis.bench.bench import Bench
+from analysis.bench.catalogue import STANDARD
 from analysis.bench.collect import Collected
 from analysis.bench.estimates import coverage_note
 from analysis.bench.page import picture as saved_picture
@@ -169,9 +170,24 @@ def unfinished(found: Mapping[str, Collected]) -> list[str]:
     """What is said of a bench that is still running, or of a model that is not here yet."""
     told = [f"Of {name} {one.missing} cells are not done." for name, one in found.items()
             if one.missing]  # fmt: skip
+    told += [narrower(name, one) for name, one in found.items()]
     told += [f"The bench of {name} is not finished: its verdicts will stand here when it is."
              for name in MODELS if name not in found]  # fmt: skip
+    told = [one for one in told if one]
     return [" ".join(told)] if told else []
+
+
+def narrower(name: str, collected: Collected) -> str:
+    """Which attributes and methods of the plan a bench has not run; empty where it has all."""
+    tasks, spec = planned(collected), collected.plan.spec
+    attributes = [task for task in tasks if task not in collected.plan.tasks]
+    methods = [method for method in STANDARD if method not in spec.methods]
+    told = []
+    if attributes:
+        told.append(f"the attributes {', '.join(attributes)}, which count as dropped")
+    if methods:
+        told.append(f"the methods {', '.join(methods)}")
+    return f"On {name} these have not been run yet: {'; '.join(told)}." if told else ""
 
 
 def written_words() -> dict[str, str]:

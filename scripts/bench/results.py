@@ -3,6 +3,8 @@
 python scripts/bench/results.py             runs both benches (overnight; it goes on if stopped)
 python scripts/bench/results.py --quick     tiny sizes, into build/bench-quick: does all of it run?
 python scripts/bench/results.py --pages     only the pages, from docs/results/cells, in seconds
+python scripts/bench/results.py --restore   puts the cells kept into build/bench first, to go on
+python scripts/bench/results.py --keep      keeps what is done in build/bench, and writes the pages
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import measured
 from claims_alone import Alone
 
 from analysis.bench.bench import Bench
-from analysis.bench.packed import pack
+from analysis.bench.packed import pack, restore
 from analysis.bench.page import write_page
 from analysis.bench.parallel import run
 from analysis.bench.spec import Spec
@@ -57,13 +59,22 @@ TINY = {
 COMMAND = "python scripts/bench/results.py"
 
 
-def made(specs: Mapping[str, Spec], work: Path, cells: Path, workers: int) -> None:
+def made(
+    specs: Mapping[str, Spec], work: Path, cells: Path, workers: int, *, restored: bool = False
+) -> None:
     """Run the benches and pack their cells."""
     for name, spec in specs.items():
-        bench = Bench.planned(work / name, spec)
+        bench, packed = Bench.planned(work / name, spec), cells / f"{name}.jsonl.gz"
+        if restored and packed.exists():
+            print(f"Put {restore(packed, work / name)} cells into {work / name}", flush=True)
         run(work / name, workers=workers)
-        cells.mkdir(parents=True, exist_ok=True)
-        print(f"Wrote {pack(bench, cells / f'{name}.jsonl.gz')}", flush=True)
+        kept(bench, packed)
+
+
+def kept(bench: Bench, path: Path) -> None:
+    """Pack what is done of a bench."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    print(f"Wrote {pack(bench, path)}", flush=True)
 
 
 def pages(results: Path) -> None:
@@ -83,12 +94,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--pages", action="store_true")
+    parser.add_argument("--restore", action="store_true")
+    parser.add_argument("--keep", action="store_true")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     given = parser.parse_args()
     results = QUICK / "results" if given.quick else RESULTS
-    if not given.pages:
-        specs, work = (TINY, QUICK / "work") if given.quick else (SPECS, WORK)
-        made(specs, work, results / "cells", given.workers)
+    cells = results / "cells"
+    specs, work = (TINY, QUICK / "work") if given.quick else (SPECS, WORK)
+    if given.keep:
+        for name in specs:
+            if (work / name).exists():
+                kept(Bench.of(work / name), cells / f"{name}.jsonl.gz")
+    elif not given.pages:
+        made(specs, work, cells, given.workers, restored=given.restore)
     pages(results)
 
 
