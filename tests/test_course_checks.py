@@ -4,10 +4,12 @@ import math
 from functools import partial
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from checks import NotYet, Unit, called, expect
 from checks.answers import described, require_answer, require_given
+from checks.arguments import copied, is_as_before
 from checks.units import exercises
 
 X = torch.arange(12.0).reshape(3, 4) + 1
@@ -52,14 +54,22 @@ def one_off():
         (2.5, X, r"should be a tensor; found float 2.5.*\n.*torch throughout"),
         ("x", X, "should be a tensor"),
         (X, 2.0, r"should be one number.*\n.*Over which axis"),
-        ("x", 2.0, "should be one number"),
+        ("x", 2.0, "should be a number; found the text 'x'"),
+        ("2.0", 2.0, "should be a number; found the text '2.0'"),
+        (True, 1.0, "should be a number; found bool True"),
+        (torch.tensor(True), 1.0, r"should be a number; found a tensor of shape \[\]"),
+        ([2.0], 2.0, "should be one number"),
+        (0.0, 2.0, "is 0; it should be 2"),
+        (math.nan, 2.0, r"is nan\.\n.*divided by zero"),
+        ((1 + 1e-4) * X.bfloat16() + 0.03, X, "as torch.bfloat16"),
         (3.0, 2.0, "is 3; it should be 2"),
-        (-2.0, 2.0, "wrong sign"),
+        (-2.0, 2.0, r"wrong sign\."),
         (4, 3, "off by one"),
         (7, 3, "is 7; it should be 3"),
         ([1], [1, 2], "has 1 entries; there should be 2"),
         ([1, 3], [1, 2], "differs first at place 1: 3, where 2 should be"),
         ("a", [1, 2], "should be a list"),
+        ("a", 1, "should be an int"),
     ],
 )
 def test_a_mistake_that_nobody_listed_is_named(got, wanted, message):
@@ -110,6 +120,29 @@ def in_place(x):
     return x
 
 
+def none_of_it(x):
+    return {}.get(len(x))
+
+
+def unfinished_in_torch(x):
+    return 2 ^ x
+
+
+def past_the_end(x):
+    return [1, 2][2]
+
+
+class Steer:
+    def __call__(self, x):
+        strength = ...
+        return strength * x
+
+
+class FailingSteer:
+    def __call__(self, x):
+        return x["blocks"]
+
+
 def misfit(x):
     return x + torch.zeros(7)
 
@@ -131,7 +164,12 @@ def no_argument():
         (dots, r"still returns `\.\.\.`"),
         (unfinished, "still says that it is not implemented"),
         (misspelt, "a name that does not exist: name 'y' is not defined.*\n.*at: `return 2"),
-        (in_place, "wrote into the tensor"),
+        (in_place, "wrote into the tensor that it was given\\."),
+        (none_of_it, "returns None.*\n.*or what stands after it is None"),
+        (unfinished_in_torch, "stopped with NotImplementedError: .*\n.*at: `return 2 \\^ x`"),
+        (past_the_end, "list index out of range.*\n.*The list is shorter than that"),
+        (Steer(), r"still a `\.\.\.` in `the answer`"),
+        (FailingSteer(), "stopped with(.|\n)*at: `return x"),
         (misfit, "RuntimeError(.|\n)*often a wrong axis"),
         (failing, "stopped with KeyError"),
         (no_argument, "does not take what it should take"),
@@ -146,9 +184,59 @@ def test_what_goes_wrong_in_a_students_function_is_said(function, message):
     assert torch.equal(given, X)
 
 
+def writing(given):
+    given["g"] -= 1
+
+
+def adding(given):
+    given["new"] = 1
+    return given
+
+
+def replacing(given):
+    given[0] = torch.zeros(2)
+    return given
+
+
+def shortening(given):
+    return given.pop()
+
+
+def writing_inside(given):
+    given[0][1][0] = 7
+    return given
+
+
+@pytest.mark.parametrize(
+    ("function", "given", "message"),
+    [
+        (writing, {"g": torch.ones(2)}, "the dict that it was given, or into what is in it"),
+        (adding, {"g": torch.ones(2)}, "the dict that it was given"),
+        (replacing, [torch.ones(2), 3], "the list that it was given"),
+        (shortening, ["a", "b"], "the list that it was given"),
+        (writing_inside, ({1: np.ones(2)},), "the tuple that it was given"),
+        (in_place, np.ones(2), r"the array that it was given\."),
+    ],
+)
+def test_what_was_given_is_put_back_when_a_student_writes_into_it(function, given, message):
+    before = copied(given)
+    with pytest.raises(NotYet, match=f"wrote into {message}"):
+        called(function, given)
+    assert is_as_before(given, before)
+
+
+def test_who_reads_what_was_given_has_not_written_into_it():
+    given = {"g": [torch.ones(2), np.ones(2), "a", 3.5, (1, None)]}
+    assert called(len, given) == 1
+
+
 @pytest.mark.parametrize(
     ("value", "words"),
     [
+        (None, "None"),
+        (Steer, "the class `Steer`"),
+        (Steer(), "a Steer"),
+        ({"name": "a" * 80}, "a dict"),
         (X, "a tensor of shape [3, 4]"),
         (X.numpy(), "an array of shape [3, 4]"),
         (double, "the function `double`"),

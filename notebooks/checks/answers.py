@@ -9,8 +9,9 @@ from itertools import pairwise
 from types import CodeType, FunctionType
 from typing import Any
 
-import torch
+from torch import Tensor
 
+from checks.arguments import copied, is_as_before, named, put_back
 from checks.verdicts import NotYet
 
 DOES_NOTHING = {
@@ -21,18 +22,21 @@ DOES_NOTHING = {
 THE_RETURN = (
     "A function gives back what stands after `return`. Is that line missing, or indented too far?"
 )
+GIVES_NONE = "Either no `return` was reached, or what stands after it is None: print it."
 A_COPY = (
-    "Other code may still hold that tensor. Make a copy first (`.clone()`) and write into the copy, "
-    "or write `a + b` in place of `a += b`."
+    "Other code may still hold it. Make a copy first (`.clone()` of a tensor) and write into the copy, "
+    "or make something new: `a + b` in place of `a += b`."
 )
 
 DO_NOT_FIT = re.compile(
-    r"must match the size|broadcast|out of (bounds|range)|shapes cannot be mul|size mismatch"
+    r"must match the size|broadcast|is out of bounds|Dimension out of range|shapes cannot be mul"
+    r"|size mismatch|shape of the mask|Sizes of tensors must match|to be equal size|Incompatible shapes"
 )
 WRONG_AXIS = (
     "The shapes do not fit together, which is often a wrong axis: print the shapes of both sides, and "
     "think of `keepdim=True`, of `[..., None]`, and of the axis that comes first."
 )
+TOO_SHORT = "The list is shorter than that. Can it be empty? Counting begins at 0."
 
 
 def require_answer(name: str, names: dict[str, Any]) -> Any:
@@ -70,28 +74,31 @@ def require_given(name: str, names: dict[str, Any]) -> Any:
     return names[name]
 
 
-def called(function: Any, *given: Any, name: str = "", **options: Any) -> Any:
-    """What the student's function gives back; `NotYet` where it stops, or writes into its arguments."""
+def called(
+    function: Any, *given: Any, name: str = "", if_none: str = GIVES_NONE, **options: Any
+) -> Any:
+    """What the student's function gives back; `NotYet` where it stops, or writes into its arguments.
+
+    `if_none` is the hint where it gives back None by a `return` of its own.
+    """
     name = name or f"`{getattr(function, '__name__', 'the answer')}`"
     if not callable(function):
         raise NotYet(f"{name} should be a function; found {described(function)}.")
-    before = [value.clone() if isinstance(value, torch.Tensor) else value for value in given]
+    before = copied(given)
     try:
         got = function(*given, **options)
     except NotYet:
         raise
-    except NotImplementedError:
-        raise NotYet(
-            f"{name} still says that it is not implemented.", "Delete that line."
-        ) from None
     except Exception as error:
         raise NotYet(*_stopped(name, function, error)) from error
     for value, kept in zip(given, before, strict=True):
-        if isinstance(value, torch.Tensor) and not _same(value, kept):
-            value.copy_(kept)
-            raise NotYet(f"{name} wrote into the tensor that it was given.", A_COPY)
+        if not is_as_before(value, kept):
+            put_back(value, kept)
+            raise NotYet(f"{name} wrote into {named(value)}.", A_COPY)
     if got is None:
         require_touched(name, function)
+        if _returns_something(function):
+            raise NotYet(f"{name} returns None.", if_none)
         raise NotYet(f"{name} returns nothing.", THE_RETURN)
     if got is ...:
         raise NotYet(f"{name} still returns `...`.", "Put your answer in place of the dots.")
@@ -107,14 +114,22 @@ def is_untouched(function: Any) -> bool:
 
 def described(value: Any) -> str:
     """A value in a few words: tensors by shape, others by kind."""
-    if isinstance(value, torch.Tensor):
+    if value is None:
+        return "None"
+    if isinstance(value, Tensor):
         return f"a tensor of shape {list(value.shape)}"
     if hasattr(value, "shape"):
         return f"an array of shape {list(value.shape)}"
-    if callable(value):
-        return f"the function `{getattr(value, '__name__', value)}`"
+    if callable(value) and hasattr(value, "__name__"):
+        return f"the {'class' if isinstance(value, type) else 'function'} `{value.__name__}`"
     text = repr(value)
-    return f"{type(value).__name__} {text}" if len(text) < 60 else f"a {type(value).__name__}"
+    kind = type(value).__name__
+    return f"{kind} {text}" if len(text) < 60 and not callable(value) else with_article(kind)
+
+
+def with_article(kind: str) -> str:
+    """A kind with its article: "a list", "an int"."""
+    return f"{'an' if kind[0] in 'aeioAEIOU' else 'a'} {kind}"
 
 
 def _is_empty(code: CodeType) -> bool:
@@ -124,18 +139,38 @@ def _is_empty(code: CodeType) -> bool:
     )
 
 
+def _code_of(function: Any) -> CodeType | None:
+    """What a function, or an object that can be called, runs; None where that is not Python."""
+    if not isinstance(function, FunctionType):
+        function = type(function).__call__ if callable(function) else None
+    return getattr(function, "__code__", None)
+
+
 def _has_a_hole(function: Any) -> bool:
     """Whether `name = ...` is left in the function."""
-    if not isinstance(function, FunctionType):
+    code = _code_of(function)
+    if code is None:
         return False
-    steps = list(dis.get_instructions(function.__code__))
+    steps = list(dis.get_instructions(code))
     return any(a.argval is ... and b.opname.startswith("STORE") for a, b in pairwise(steps))
+
+
+def _returns_something(function: Any) -> bool:
+    """Whether there is a `return` with something behind it."""
+    code = _code_of(function)
+    steps = list(dis.get_instructions(code)) if code else []
+    return any(
+        b.opname == "RETURN_VALUE" and not (a.opname == "LOAD_CONST" and a.argval is None)
+        for a, b in pairwise(steps)
+    )
 
 
 def _stopped(name: str, function: Callable, error: Exception) -> tuple[str, str]:
     """Why a student's function raised, and in which line of theirs."""
     if _has_a_hole(function):
         return f"there is still a `...` in {name}.", "Put your answer in place of the dots."
+    if isinstance(error, NotImplementedError) and not str(error):
+        return f"{name} still says that it is not implemented.", "Delete that line."
     line = _line_of(function, error)
     at = f" It stopped at: `{line}`" if line else ""
     if isinstance(error, NameError):
@@ -143,12 +178,13 @@ def _stopped(name: str, function: Callable, error: Exception) -> tuple[str, str]
     if isinstance(error, TypeError) and "argument" in str(error) and not line:
         return f"{name} does not take what it should take: {error}.", "Keep the line with `def`."
     hint = WRONG_AXIS if DO_NOT_FIT.search(str(error)) else ""
+    hint = TOO_SHORT if "list index out of range" in str(error) else hint
     return f"{name} stopped with {type(error).__name__}: {_short(error)}.", f"{hint}{at}".strip()
 
 
 def _line_of(function: Callable, error: Exception) -> str:
     """The last line of the student's own code that was running."""
-    code = getattr(function, "__code__", None)
+    code = _code_of(function)
     file = code.co_filename if code else ""
     frames = [
         frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file
@@ -159,7 +195,3 @@ def _line_of(function: Callable, error: Exception) -> str:
 def _short(error: Exception, most: int = 200) -> str:
     text = " ".join(str(error).split()).rstrip(".")
     return text if len(text) <= most else f"{text[:most]} …"
-
-
-def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
-    return one.shape == other.shape and torch.equal(one, other)

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from checks.answers import described
+from checks.answers import described, with_article
 from checks.verdicts import NotYet
 
 RTOL, ATOL = 1e-3, 1e-5
@@ -41,6 +41,8 @@ def expect(
             require_dtype(got, wanted, what)
             return
         _say_listed(got, mistakes, close)
+        if got.is_floating_point() and Closeness(0.02, 0.01)(got, wanted):
+            require_dtype(got, wanted, what)  # too rough for a comparison, and that is the reason
         raise NotYet(*_difference(got, wanted, what, close))
     if isinstance(wanted, float):
         expect_number(got, wanted, mistakes, what=what, rtol=rtol, atol=atol)
@@ -63,15 +65,24 @@ def expect_number(
     atol: float = ATOL,
 ) -> None:
     """The same for one number, which may come as a float or as a tensor with a single element."""
-    if hasattr(got, "numel") and got.numel() != 1:
-        raise NotYet(f"{what} should be one number; found {described(got)}.", "Over which axis?")
-    try:
-        number = float(got)
-    except (TypeError, ValueError):
-        raise NotYet(f"{what} should be one number; found {described(got)}.") from None
+    number = as_number(got, what)
     as_tensor = [(torch.tensor(float(value)), hint) for value, hint in mistakes]
     wanted_tensor = torch.tensor(wanted)
     expect(torch.tensor(number), wanted_tensor, as_tensor, what=what, rtol=rtol, atol=atol)
+
+
+def as_number(got: Any, what: str) -> float:
+    """One number, from a float or from a tensor with a single element; `NotYet` for any other value."""
+    if hasattr(got, "numel") and got.numel() != 1:
+        raise NotYet(f"{what} should be one number; found {described(got)}.", "Over which axis?")
+    if isinstance(got, str):
+        raise NotYet(f"{what} should be a number; found the text {got!r}.", "Leave out the quotes.")
+    if isinstance(got, (bool, np.bool_)) or getattr(got, "dtype", None) == torch.bool:
+        raise NotYet(f"{what} should be a number; found {described(got)}.", "Not True or False.")
+    try:
+        return float(got)
+    except (TypeError, ValueError):
+        raise NotYet(f"{what} should be one number; found {described(got)}.") from None
 
 
 class Closeness:
@@ -117,11 +128,13 @@ def _difference(got: Tensor, wanted: Tensor, what: str, close: Closeness) -> tup
     if got.shape != wanted.shape:
         return _other_shape(got, wanted, what, close)
     if not torch.isfinite(got.double()).all():
-        return f"{what} holds NaN or infinity.", "Is something divided by zero, or log(0) taken?"
+        found = "holds NaN or infinity" if got.ndim else f"is {float(got)}"
+        return f"{what} {found}.", "Is something divided by zero, or log(0) taken?"
     g, w = got.detach().double(), wanted.detach().double()
     if close(g, -w):
-        return f"{what} has the wrong sign everywhere.", "What is subtracted from what?"
-    if not g.any():
+        where = " everywhere" if g.ndim else ""
+        return f"{what} has the wrong sign{where}.", "What is subtracted from what?"
+    if g.ndim and not g.any():
         return f"{what} is zero everywhere.", "Is the line that fills it in there, and returned?"
     if (w.ndim == 2 and w.shape[0] == w.shape[1]) and close(g, w.T):
         return f"{what} is transposed.", "Which axis holds the rows?"
@@ -176,7 +189,10 @@ def _where(got: Tensor, wanted: Tensor, what: str, close: Closeness) -> str:
 def _other_value(got: Any, wanted: Any, what: str) -> tuple[str, str]:
     """What is wrong with a value that is no tensor."""
     if type(got) is not type(wanted):
-        return f"{what} should be a {type(wanted).__name__}; found {described(got)}.", ""
+        return (
+            f"{what} should be {with_article(type(wanted).__name__)}; found {described(got)}.",
+            "",
+        )
     if isinstance(wanted, (list, tuple)):
         if len(got) != len(wanted):
             return f"{what} has {len(got)} entries; there should be {len(wanted)}.", ""

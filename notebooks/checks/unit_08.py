@@ -11,6 +11,10 @@ from checks.material import normal
 from checks.verdicts import NotYet, require
 
 Weights = dict[str, Tensor]
+NO_TANGENT = (
+    "A tangent is None if no dual number arrives (do yours come last in `{**theta, **duals}`?), and if "
+    "it is asked for after the `with`."
+)
 
 
 def dpo(dpo):
@@ -31,6 +35,10 @@ def dpo(dpo):
             (torch.sigmoid(beta * margin), "This is σ itself. Its logarithm is missing."),
             (-torch.sigmoid(beta * margin), "This is -σ. The logarithm is missing."),
             (-beta * margin, "σ and its logarithm are missing."),
+            (
+                -log_sigmoid(beta * plus - minus),
+                "β stands before `plus` alone: β (plus - minus) has brackets.",
+            ),
         ],
         what="`dpo(plus, minus, beta)`",
     )
@@ -40,18 +48,17 @@ def dpo(dpo):
         "far from 0 it is infinite: σ of -1000 is rounded to 0, and log 0 is minus infinity.",
         "`torch.nn.functional.logsigmoid` takes both at once, without that.",
     )
+    require(
+        abs(float(far) - 1000) < 1,
+        f"far from 0 it is {float(far):.4g}, and should be 1000: something holds σ away from 0.",
+        "No `clamp` and no small number added: `torch.nn.functional.logsigmoid` needs neither.",
+    )
     return "log 2 where the two answers are alike, and near 0 where the wanted one wins."
 
 
 def stepped(stepped):
     theta, g, eta = _theta(), _direction(), 0.5
-    kept = {name: weight.clone() for name, weight in theta.items()}
     got = called(stepped, theta, g, eta)
-    if any(not torch.equal(theta[name], kept[name]) for name in kept):
-        raise NotYet(
-            "`stepped` wrote into the parameters that it was given: the model itself has changed.",
-            "`theta[name] - eta * ...` makes a new tensor; `-=` and `.sub_()` write into the old one.",
-        )
     _require_names(got, theta, "`stepped`")
     right = _flat(
         {name: theta[name] - eta * g[name] if name in g else theta[name] for name in theta}
@@ -75,6 +82,21 @@ def stepped(stepped):
                 "You brought the gradient to length 1. Gradient descent takes it as long as it is.",
             ),
             (gone(0.0), "Nothing has moved."),
+            (
+                _flat({n: -eta * g[n] if n in g else theta[n] for n in theta}),
+                "This is the step alone. Add it to theta.",
+            ),
+            (
+                _flat({n: theta[n] - eta * g[n] if n in g else 0 * theta[n] for n in theta}),
+                "Parameters without a gradient became 0. They stay as they are.",
+            ),
+            *(
+                (
+                    _flat({**theta, n: theta[n] - eta * g[n]}),
+                    f"Of all parameters only `{n}` has moved. Does `return` stand in the loop?",
+                )
+                for n in g
+            ),
         ],
         what="`stepped(theta, g, eta)`",
     )
@@ -106,6 +128,7 @@ def forward_difference(forward_difference):
                 "This is the difference to *both* sides, with a pass more. We come to it below.",
             ),
             ((up - down) / eps, "You went to both sides, which is 2 ε apart. Go to one side."),
+            (up - here / eps, "Brackets: the *difference* is divided by ε."),
             (up / eps, "Nothing was subtracted: how far did Z *move*?"),
         ],
         what="`forward_difference(z_of, theta, g, eps)`",
@@ -140,6 +163,10 @@ def rounding(rounding):
             (
                 float((2**-24 * Z.norm(dim=-1) / (eps * dZ.norm(dim=-1))).mean()),
                 "You averaged over tokens. Take the length over all of them at once, `Z.norm()`.",
+            ),
+            (
+                float(2**-24 * Z.norm() / eps * dZ.norm()),
+                "Brackets: a / b * c is (a / b) c. Divide by the product, `(eps * dZ.norm())`.",
             ),
             (
                 float(2**-24 * dZ.norm() / (eps * Z.norm())),
@@ -187,7 +214,15 @@ def matmul_rule(matmul_rule):
     x, dx = normal(5, 4, seed=33), normal(5, 4, seed=34)
     W, dW = normal(4, 3, seed=35), normal(4, 3, seed=36)
     value, tangent = _pair(called(matmul_rule, (x, dx), (W, dW)), "`matmul_rule(x, W)`")
-    expect(value, x @ W, [(dx @ dW, "The value is x W.")], what="the value")
+    expect(
+        value,
+        x @ W,
+        [
+            (dx @ dW, "The value is x W."),
+            (dx @ W + x @ dW, "This is the tangent. The value comes first."),
+        ],
+        what="the value",
+    )
     expect(
         tangent,
         dx @ W + x @ dW,
@@ -239,6 +274,22 @@ def softmax_rule(softmax_rule):
                 p * (dz - (p * dz).sum()),
                 "The sum runs over all rows. Each row has its own: `dim=-1, keepdim=True`.",
             ),
+            (
+                p * (dz + (p * dz).sum(dim=-1, keepdim=True)),
+                "The sum is *subtracted*: what one gains, the others lose.",
+            ),
+            (
+                p * (dz - (p * dz).sum(dim=0, keepdim=True)),
+                "The sum runs over the wrong axis. It is over the last one.",
+            ),
+            (
+                p * (dz - (p * dz).mean(dim=-1, keepdim=True)),
+                "Σ is a sum: p is a weight already, so there is nothing to divide by.",
+            ),
+            (
+                (z + dz).softmax(dim=-1) - p,
+                "This is a difference, for a step of size 1. A derivative has no step.",
+            ),
             (dz.softmax(dim=-1), "softmax of z' is no change of anything. Use the formula."),
             (dz - (p * dz).sum(dim=-1, keepdim=True), "The first factor is missing: p."),
         ],
@@ -254,8 +305,19 @@ def exact_derivative(exact_derivative):
     own = {name: theta[name] for name in g}
     own |= {name: torch.zeros_like(theta[name]) for name in theta if name not in g}
     _, along_theta = torch.func.jvp(_network, (theta,), (own,))
-    got = called(exact_derivative, _network, theta, g)
-    require(isinstance(got, Tensor), f"It should be a tensor; found {described(got)}.")
+    (_, swapped), (_, moved) = (
+        torch.func.jvp(_network, ({**theta, **at},), ({**steps, **along},))
+        for at, along in (
+            (g, {name: theta[name] for name in g}),
+            ({name: theta[name] + g[name] for name in g}, {}),
+        )
+    )
+    got = called(exact_derivative, _network, theta, g, if_none=NO_TANGENT)
+    require(
+        isinstance(got, Tensor),
+        f"It should be a tensor; found {described(got)}.",
+        "`dual.unpack_dual(Z)` is a pair; its `.tangent` is the derivative.",
+    )
     apart = float((got - right).norm() / right.norm()) if got.shape == right.shape else 1.0
     if 1e-5 < apart < 0.1:
         raise NotYet(
@@ -269,6 +331,8 @@ def exact_derivative(exact_derivative):
             (_network(theta), "This is Z itself, the *primal*. The tangent is the derivative."),
             (-right, "Wrong sign: along +g is asked for."),
             (along_theta, "This is the derivative along θ. The second of a dual number is g."),
+            (swapped, "Value and tangent are swapped: `make_dual(theta[name], g[name])`."),
+            (moved, "This is the derivative at θ + g. The value of a dual number is θ itself."),
         ],
         what="`exact_derivative(z_of, theta, g)`",
     )
@@ -297,6 +361,11 @@ def kernel_push(kernel_push):
             (
                 -eta * kappa.softmax(dim=-1) @ gradients,
                 "You made κ add up to 1, by softmax. It does not: κ may be 0 everywhere.",
+            ),
+            (right * 4 / 6, "You divided by `d_model`. N is the number of examples."),
+            (
+                -eta / 4 * kappa.sum(dim=1, keepdim=True) * gradients.sum(dim=0),
+                "You summed κ and the gradients apart. Each gradient has its own κ.",
             ),
             (
                 right * 4 / 5,
@@ -329,6 +398,23 @@ def approximation_error(approximation_error):
             (
                 float((lengths / found.norm(dim=-1)).median()),
                 "You divided by the length of what was found. The step is the reference.",
+            ),
+            (
+                float(((found - step).norm(dim=0) / step.norm(dim=0)).median()),
+                "Wrong axis: the length of a token is over `dim=-1`.",
+            ),
+            (
+                float(lengths.median() / step.norm(dim=-1).median()),
+                "You divided two medians. Divide token by token, then take the median.",
+            ),
+            (
+                float(((found - step).abs() / step.abs()).median()),
+                "You divided number by number. A token has *one* length.",
+            ),
+            (float((each**2).median()), "The root is missing: these are squares of lengths."),
+            (
+                float(1 - cosine.median()),
+                "A cosine does not see a push that is too long. Take the length of the difference.",
             ),
             (
                 float(lengths.median()),
@@ -383,6 +469,12 @@ def _require_names(got: Any, theta: Weights, name: str) -> None:
         "They do not move, but the model needs them: keep them as they are.",
     )
     require(set(got) == set(theta), f"{name} has names that theta does not have.")
+    none = [name for name in sorted(theta) if not isinstance(got[name], Tensor)]
+    require(
+        not none,
+        f"what was a tensor is none any more: {', '.join(none)}.",
+        "Parameters without a gradient stay as they are, `theta[name]`.",
+    )
     other = [name for name in sorted(theta) if got[name].shape != theta[name].shape]
     require(not other, f"the shape of a parameter has changed: {', '.join(other)}.")
 

@@ -6,15 +6,15 @@ import torch
 from torch import Tensor
 
 from checks.answers import called, described
-from checks.comparing import expect
+from checks.comparing import as_number, expect
 from checks.material import normal
 from checks.verdicts import NotYet, require
 
 
 def harmonic(harmonic):
-    a = torch.tensor([[80.0, 100, 0], [20, 60, 0]])
-    c = torch.tensor([[80.0, 10, 90], [90, 30, 0]])
-    both = (a + c).clamp(min=1)
+    a = torch.tensor([[80.0, 100, 0, 0.3], [20, 60, 0, 50]])
+    c = torch.tensor([[80.0, 10, 90, 0.2], [90, 30, 0, 50]])
+    both = (a + c).clamp(min=1e-9)
     right = 2 * a * c / both
     got = called(harmonic, a, c)
     if isinstance(got, Tensor) and got.isnan().any():
@@ -32,6 +32,11 @@ def harmonic(harmonic):
                 "both.",
             ),
             ((a * c).sqrt(), "This is the geometric mean. 2 a c / (a + c) is asked for."),
+            (
+                2 * a * c / (a + c).clamp(min=1),
+                "Small scores come out too small: keep the denominator above 0 by less, "
+                "`.clamp(min=1e-9)`.",
+            ),
             (right / 2, "The factor 2 is missing: 80 and 80 should be 80."),
             (
                 torch.minimum(a, c),
@@ -57,8 +62,9 @@ def best_strength(best_strength):
     scores = torch.tensor(
         [[50.0, 60, 10, 60], [70, 70, 60, 40], [65, 80, 55, 40], [99, 20, 20, 20]]
     )
+    got = called(best_strength, strengths, scores)
     expect(
-        called(best_strength, strengths, scores),
+        got,
         1.0,
         [
             (60.0, "This is the score itself. At which *strength* is it?"),
@@ -68,27 +74,41 @@ def best_strength(best_strength):
         ],
         what="`best_strength` of four strengths, with means 45, 60, 60 and 39.75,",
     )
-    ascending = torch.tensor([[10.0, 20], [30, 40], [25, 30]])
+    _require_of_list(got, "`best_strength`")
+    later = torch.tensor([[10.0, 20, 15], [5, 50, 50], [45, 20, 25]])
     expect(
-        called(best_strength, [3.0, 6.0, 12.0], ascending),
-        6.0,
+        called(best_strength, [3.0, 4.5, 12.0], later),
+        4.5,
         [
             (1.0, "This is the *place* in the list. `strengths[...]` is the strength at it."),
             (12.0, "This is the strongest, whatever its score."),
         ],
-        what="`best_strength` of strengths 3, 6 and 12, with means 15, 35 and 27.5,",
+        what="`best_strength` of strengths 3, 4.5 and 12, with means 15, 35 and 30,",
+    )
+    skewed = torch.tensor([[60.0, 60, 0], [50, 50, 50]])
+    expect(
+        called(best_strength, [3.0, 4.5], skewed),
+        4.5,
+        [(3.0, "That one has the highest *median*. The mean is asked for.")],
+        what="`best_strength` of strengths 3 and 4.5, with means 40 and 50,",
     )
     return "A peak, and not the far end."
 
 
 def at_c80(at_c80):
-    strengths = [0.5, 1.0, 2.0, 4.0, 8.0, 16.0]
-    coherence = [84.0, 78.0, 63.0, 68.0, 66.0, 30.0]
+    strengths = [0.5, 1.0, 2.0, 4.0, 7.5, 16.0]
+    coherence = [84.0, 78.0, 63.0, 68.0, 66.0, 61.0]
+    got = called(at_c80, strengths, coherence, 80.0)
     expect(
-        called(at_c80, strengths, coherence, 80.0),
-        8.0,
+        got,
+        7.5,
         [
-            (0.5, "You asked for a coherence of 80. Asked for is 80 % of the unsteered, here 64."),
+            (
+                0.5,
+                "Is this the first strength that holds? The largest is asked for. Or did you ask for a "
+                "coherence of 80? The bound is 80 % of the unsteered, here 64.",
+            ),
+            (0.0, "No strength was found. The bound is 80 % of the unsteered, here 64."),
             (
                 1.0,
                 "You stopped at the first strength that is below. A curve has bumps: take the largest "
@@ -99,18 +119,24 @@ def at_c80(at_c80):
                 4.0,
                 "You took 80 % of the best coherence of the curve. The reference is the unsteered model.",
             ),
-            (16.0, "This is the strongest, which does not hold the bound."),
+            (16.0, "This is the strongest. It has 61, and the bound is 80 % of 80, which is 64."),
             (66.0, "This is the coherence. At which *strength* is it?"),
         ],
         what="`at_c80(strengths, coherence, 80.0)`",
     )
+    _require_of_list(got, "`at_c80`")
     expect(
         called(at_c80, [1.0, 2.0], [50.0, 30.0], 80.0),
         0.0,
         [(1.0, "No strength holds the bound. Then the answer is 0: do not steer.")],
         what="`at_c80` of two strengths that are both below the bound",
     )
-    expect(called(at_c80, [1.0, 2.0], [80.0, 64.0], 80.0), 2.0, what="`at_c80` right at the bound")
+    expect(
+        called(at_c80, [1.0, 2.0], [80.0, 64.0], 80.0),
+        2.0,
+        [(1.0, "80 % or *more*: a strength right at the bound holds it, `>=`.")],
+        what="`at_c80` right at the bound",
+    )
     return "As strong as the text can bear."
 
 
@@ -125,6 +151,11 @@ def interval(interval):
             (
                 torch.tensor([means.quantile(0.05), means.quantile(0.95)]),
                 "These are the middle 90 %. For 95 % cut off 2.5 % on each side.",
+            ),
+            (
+                _normal_interval(means, 1),
+                "This takes the means for a normal distribution. Cut off 2.5 % on each side: "
+                "`means.quantile(0.025)`.",
             ),
             (
                 _middle(each),
@@ -202,7 +233,8 @@ def over_seeds(over_seeds):
     scores = 50 + 12 * normal(4, 1, seed=54) + 8 * normal(4, 9, seed=55)
     seeds, questions = _draws(4, seed=56), _draws(9, seed=57)
     drawn = zip(seeds, questions, strict=True)
-    right = _middle(torch.stack([scores[s][:, q].mean() for s, q in drawn]))
+    means = torch.stack([scores[s][:, q].mean() for s, q in drawn])
+    right = _middle(means)
     only_questions = scores.mean(dim=0)[questions].mean(dim=1)
     only_seeds = scores.mean(dim=1)[seeds].mean(dim=1)
     ends = torch.stack([_middle(row[questions].mean(dim=1)) for row in scores])
@@ -231,6 +263,10 @@ def over_seeds(over_seeds):
                 _middle(scores[0][questions].mean(dim=1)),
                 "This is the first seed alone.",
             ),
+            (
+                means.quantile(torch.tensor([0.05, 0.95])),
+                "These are the middle 90 %. For 95 % cut off 2.5 % on each side.",
+            ),
             (right.flip(0), "The low end comes first."),
         ],
         what="`over_seeds(scores, seed_draws, question_draws)`",
@@ -239,11 +275,11 @@ def over_seeds(over_seeds):
 
 
 def chosen_then_tested(chosen_then_tested):
-    validation = torch.tensor([[50.0, 40, 60], [70, 60, 80], [65, 75, 40]])
-    test = torch.tensor([[52.0, 44, 57], [60, 55, 62], [80, 70, 75]])
+    validation = torch.tensor([[50.0, 40, 60], [70, 60, 80], [65, 85, 30], [62, 52, 54]])
+    test = torch.tensor([[52.0, 44, 57], [60, 55, 63.5], [48, 50, 46], [80, 70, 75]])
     expect(
         called(chosen_then_tested, validation, test),
-        59.0,
+        59.5,
         [
             (
                 70.0,
@@ -252,6 +288,14 @@ def chosen_then_tested(chosen_then_tested):
             (
                 75.0,
                 "You chose on the test questions. They have to be new when the choice is made.",
+            ),
+            (
+                48.0,
+                "You chose by the best single question. Take the mean over questions first, `dim=1`.",
+            ),
+            (
+                56.0,
+                "Test and validation are swapped: you chose on the test, and report validation.",
             ),
             (1.0, "This is the *number* of the chosen strength. What does it have on the test?"),
             (
@@ -267,22 +311,36 @@ def chosen_then_tested(chosen_then_tested):
 
 
 def stuffed(stuffed):
-    text, words = "a b c d e f g h i j k", ["X", "Y"]
+    text, words = "a b c d e f g h i f k l m", ["X", "Y", "Z"]
     got = called(stuffed, text, words, 3)
     require(isinstance(got, str), f"It should be a text; found {described(got)}.", "' '.join(...)")
     expect(
         got,
-        "a b X d e Y g h X j k",
+        "a b X d e Y g h Z f k X m",
         [
-            ("X b c Y e f X h i Y k", "Off by one: the *third* word is the first to go."),
-            ("a b X d e X g h X j k", "Take the words in turn: the next one at the next place."),
+            ("X b c Y e f Z h i X k l Y", "Off by one: the *third* word is the first to go."),
+            ("a b c X e f Y h i Z k l X", "Off by one: the place of the third word is 2."),
+            ("a b Y d e Z g h X f k Y m", "Off by one: the first of `words` comes first."),
             (
-                "a b c X d e f Y g h i X j k",
+                "a b X d e X g h X f k X m",
+                "Take the words in turn: the next one at the next place.",
+            ),
+            (
+                "a b Z d e Z g h Z f k Z m",
+                "Take the words in turn: count the turns, not the places in the text.",
+            ),
+            (
+                "a b c X d e f Y g h i Z f k l X m",
                 "You put words in. They should *replace* one, so that the length stays.",
             ),
-            ("a b X d e Y g h i j k", "After the last word begin again with the first: `%`."),
+            (
+                "a b X d e Y g h Z Y k X m",
+                "A word that stands twice was replaced twice. Write to its place, `parts[place] = ...`.",
+            ),
+            ("a b X d e Y g h Z f k l m", "After the last word begin again with the first: `%`."),
+            ("abXdeYghZfkXm", "The spaces are lost: `' '.join(parts)`."),
         ],
-        what="`stuffed('a b c d e f g h i j k', ['X', 'Y'], 3)`",
+        what="`stuffed('a b c d e f g h i f k l m', ['X', 'Y', 'Z'], 3)`",
     )
     expect(called(stuffed, "only two", words, 3), "only two", what="`stuffed` of a short text")
     return "No steering, no meaning, and some judges love it."
@@ -290,19 +348,33 @@ def stuffed(stuffed):
 
 def null_share(null_share):
     expect(
-        called(null_share, 40.0, 80.0, 70.0),
-        0.75,
+        called(null_share, 30.0, 80.0, 60.0),
+        0.6,
         [
             (
-                70 / 80,
+                60 / 80,
                 "You did not subtract the unsteered score. How much do both *add* to it?",
             ),
-            (4 / 3, "Upside down: the null over the prompt."),
-            (0.25, "This is what the null lacks to the prompt. What does it have?"),
+            (5 / 3, "Upside down: the null over the prompt."),
+            (0.4, "This is what the null lacks to the prompt. What does it have?"),
             (30.0, "This is what the null adds, in points. Divide by what the prompt adds."),
-            (-0.75, "Wrong sign: one of the two differences is the wrong way round."),
+            (-0.6, "Wrong sign: one of the two differences is the wrong way round."),
+            (1.0, "You divided by the unsteered score. Divide by what the prompt adds to it."),
+            (
+                30 / 80,
+                "You divided by the prompt's score. Divide by what it adds to the unsteered.",
+            ),
+            (60.0, "A share is between 0 and 1 here, not in per cent."),
+            (60 - 30 / 80 - 30, "Brackets: `(null - unsteered) / (prompt - unsteered)`."),
         ],
-        what="`null_share(40.0, 80.0, 70.0)`",
+        what="`null_share(30.0, 80.0, 60.0)`",
+    )
+    harm = "A null can do harm. Then its share is below 0; keep the sign."
+    expect(
+        called(null_share, 30.0, 80.0, 25.0),
+        -0.1,
+        [(0.1, harm), (0.0, harm)],
+        what="`null_share(30.0, 80.0, 25.0)`",
     )
     return "1 is a null that looks as good as the prompt. A judge that gives it is blind there."
 
@@ -327,22 +399,27 @@ def _middle(means: Tensor) -> Tensor:
     return means.quantile(torch.tensor([0.025, 0.975]))
 
 
-def _normal_interval(values: Tensor) -> Tensor:
-    error = 1.96 * values.std() / len(values) ** 0.5
+def _normal_interval(values: Tensor, n: int | None = None) -> Tensor:
+    error = 1.96 * values.std() / (n or len(values)) ** 0.5
     return torch.stack([values.mean() - error, values.mean() + error])
+
+
+def _require_of_list(got: Any, what: str) -> None:
+    """A tensor is no key of the notebook's tables, and a strength is looked up in them."""
+    require(
+        not isinstance(got, Tensor),
+        f"{what} should be one of the `strengths`, which are floats; found {described(got)}.",
+        "Take it out of the list, `strengths[place]`.",
+    )
 
 
 def _ends(got: Any, what: str) -> Tensor:
     """The two ends of an interval, as a tensor."""
-    if isinstance(got, Tensor) and got.shape == (2,):
-        return got.float()
+    if getattr(got, "shape", None) == (2,):
+        return torch.as_tensor(got).float()
     if not (isinstance(got, (tuple, list)) and len(got) == 2):
         raise NotYet(
             f"{what} should be a pair, the low and the high end; found {described(got)}.",
             "`return low, high`",
         )
-    for end in got:
-        size = getattr(end, "numel", lambda: 1)()
-        require(size == 1, f"An end should be one number; found {described(end)}.", "Which axis?")
-    low, high = (float(end) for end in got)
-    return torch.tensor([low, high])
+    return torch.tensor([as_number(end, "an end of the interval") for end in got])

@@ -23,7 +23,7 @@ def pushes(pushes):
     plain, prompted = normal(9, 6, seed=1), normal(9, 6, seed=2) + 1.5
     push = prompted - plain
     mean = push.mean(dim=0)
-    u = mean / mean.norm()
+    u = _unit(mean)
     got_u, got_y = _pair(called(pushes, plain, prompted), "`pushes(plain, prompted)`", "u and y")
     expect(
         got_u,
@@ -37,7 +37,11 @@ def pushes(pushes):
                 "One direction for all tokens: take the mean.",
             ),
             (
-                prompted.mean(dim=0) / prompted.mean(dim=0).norm(),
+                _unit((push / push.norm(dim=-1, keepdim=True)).mean(dim=0)),
+                "You brought each push to length 1 before the mean. Take the mean first.",
+            ),
+            (
+                _unit(prompted.mean(dim=0)),
                 "This is the mean of the prompted activations. A push is a difference.",
             ),
         ],
@@ -59,6 +63,10 @@ def pushes(pushes):
             ),
             (plain @ u, "This is where the plain token lies along u. How far was it pushed?"),
             ((push @ u).mean(), "This is the mean. Each token has its own."),
+            (
+                torch.cosine_similarity(push, u[None], dim=-1),
+                "This is a cosine, which does not know how long a push is. Take the dot product.",
+            ),
         ],
         what="y",
     )
@@ -93,6 +101,15 @@ def ridge(ridge):
             (
                 torch.linalg.solve(x.T @ x + penalty * eye, x.T @ centred),
                 "C is not divided by the number of tokens, so the penalty means less the more there are.",
+            ),
+            (
+                torch.linalg.solve(x.T @ x + penalty * eye, x.T @ centred / n),
+                "C is not divided by the number of tokens.",
+            ),
+            (n * w, "g is not divided by the number of tokens."),
+            (
+                torch.linalg.solve(x.T @ x / (n - 1) + penalty * eye, x.T @ centred / (n - 1)),
+                "You divided by n - 1. A mean divides by n.",
             ),
             (
                 torch.linalg.solve(x.T @ x / n + penalty**2 * eye, x.T @ centred / n),
@@ -140,7 +157,13 @@ def Readout(Readout):  # noqa: N802  named like the exercise
         "Keep `@steer` and the three fields above `__call__`.",
     )
     h, u, w, b = normal(2, 6, 8, seed=6), normal(8, seed=7), normal(8, seed=8), 0.5
-    steer: Any = method(u=u, w=w, b=b)
+    try:
+        steer: Any = method(u=u, w=w, b=b)
+    except TypeError as error:
+        raise NotYet(
+            f"`Readout` cannot be made of u, w and b: {error}.",
+            "Keep the three fields above `__call__` as they were given.",
+        ) from None
     strength = (h @ w + b)[..., None]
     expect(
         called(steer, h, None, name="`Readout.__call__`"),
@@ -157,6 +180,10 @@ def Readout(Readout):  # noqa: N802  named like the exercise
             (h - strength * u, "Wrong sign: you subtracted."),
             (h + strength.relu() * u, "A relu is too many here: that is a PSR."),
             (h + b * u, "The strength is the same for all tokens. Read it off: w · h + b."),
+            (
+                h + strength.mean(dim=1, keepdim=True) * u,
+                "Each token has a strength of its own: no mean over positions.",
+            ),
             (h, "Nothing was added. Is the sum what you return?"),
         ],
         what="what `Readout` makes of activations",
@@ -177,7 +204,7 @@ def _require_bfloat16(steer: Callable, h: Tensor) -> None:
     )
 
 
-def fit(fit, Readout, *, model):
+def fit(fit, Readout, *, model, PENALTY):
     import steerlens
     from steerlens import Conversation, PromptPair, capture, scope
 
@@ -187,7 +214,7 @@ def fit(fit, Readout, *, model):
         PromptPair(Conversation(user), Conversation(user, "Be kind."), response)
         for user, response in zip(questions, answers, strict=True)
     ]
-    layer, penalty = max(1, model.cfg.n_layers // 2), 0.3
+    layer, penalty = max(1, model.cfg.n_layers // 2), 10 * PENALTY
     rows = zip(*(steerlens.encode_pair(model, pair) for pair in pairs), strict=True)
     plain, prompted = (capture(model, side, layer, scope=scope.response).at(layer) for side in rows)
     got = called(fit, Readout, model, pairs, layer, penalty)
@@ -204,7 +231,7 @@ def fit(fit, Readout, *, model):
         f"At the layer there should be a Readout; found a {type(made).__name__}.",
         "`made = cls(u=..., w=..., b=...)`",
     )
-    _require_fitted(made, plain, prompted, penalty)
+    _require_fitted(made, plain, prompted, {"asked": penalty, "notebook's": PENALTY})
     inside = getattr(got.steering.placed[0][1], "scope", None)
     require(
         inside == scope.response,
@@ -214,12 +241,14 @@ def fit(fit, Readout, *, model):
     return "Fitted in one pass over each side."
 
 
-def _require_fitted(made: Any, plain: Tensor, prompted: Tensor, penalty: float) -> None:
+def _require_fitted(
+    made: Any, plain: Tensor, prompted: Tensor, penalties: dict[str, float]
+) -> None:
     push = prompted - plain
-    u = push.mean(dim=0)
-    u, room = u / u.norm(), {"rtol": 0.02, "atol": 1e-3}
+    u, penalty = _unit(push.mean(dim=0)), penalties["asked"]
     w, b = _ridge(plain, push @ u, penalty)
     swapped = "u and w are swapped: the class reads with w and pushes along u."
+    room, size = {"rtol": 0.02, "atol": 1e-3}, float(w.norm())  # w can be very short
     expect(
         made.u,
         u,
@@ -230,22 +259,21 @@ def _require_fitted(made: Any, plain: Tensor, prompted: Tensor, penalty: float) 
         what="u of the fitted steer",
         **room,
     )
-    at_prompted = _ridge(prompted, push @ u, penalty)[0]
     gives = "w was fitted to read the *prompted* activations. "
-    expect(
-        made.w,
-        w,
-        [
-            (
-                at_prompted,
-                gives + "That side does not exist when the steering is used.",
-            ),
-            (_ridge(plain, prompted @ u, penalty)[0], "The targets are y, the pushes along u."),
-            (_ridge(plain, push @ u, 0.0)[0], "The penalty did not arrive in `ridge`."),
-        ],
-        what="w of the fitted steer",
-        **room,
-    )
+    mistakes = [
+        (
+            _ridge(prompted, push @ u, penalty)[0],
+            gives + "That side does not exist when the steering is used.",
+        ),
+        (_ridge(plain, prompted @ u, penalty)[0], "The targets are y, the pushes along u."),
+        (_ridge(plain, push @ u, 0.0)[0], "The penalty did not arrive in `ridge`."),
+        (
+            _ridge(plain, push @ u, penalties["notebook's"])[0],
+            "You took the notebook's `PENALTY`. Take the `penalty` that `fit` is given.",
+        ),
+    ]
+    scaled = [(wrong / size, hint) for wrong, hint in mistakes]
+    expect(made.w / size, w / size, scaled, what="w of the fitted steer", **room)
     expect(made.b, b, [(float((push @ u).mean()), "b is the mean of y here.")], what="b", **room)
 
 
@@ -261,13 +289,8 @@ def by_hand(by_hand):
         normal(*shape, seed=seed).double().numpy()
         for shape, seed in (((5, 4), 9), ((4,), 10), ((4,), 11))
     )
-    b, kept = 0.5, h.copy()
+    b = 0.5
     got = called(by_hand, h, u, w, b)
-    require(
-        bool(np.array_equal(h, kept)),
-        "`by_hand` wrote into the array that it was given.",
-        "Make a copy first, `steered = h.copy()`, and write into that.",
-    )
     require(
         isinstance(got, np.ndarray),
         f"`by_hand` should be an array of NumPy; found {described(got)}.",
@@ -275,9 +298,10 @@ def by_hand(by_hand):
     )
     strength = (h * w).sum(axis=1, keepdims=True) + b
     first_kept = h + strength * u
-    first_kept[0] = h[0]
+    last_kept = first_kept.copy()
+    first_kept[0], last_kept[-1] = h[0], h[-1]
     expect(
-        torch.from_numpy(np.asarray(got)),
+        torch.from_numpy(np.array(got)),
         torch.from_numpy(h + strength * u),
         [
             (h + (strength - b) * u, "b is missing: the strength is w · h + b."),
@@ -286,6 +310,7 @@ def by_hand(by_hand):
                 "The strength adds up from token to token. Each token has its own: begin anew in the loop.",
             ),
             (first_kept, "The first token is left out. Counting begins at 0."),
+            (last_kept, "The last token is left out. `range(len(h))` ends at the last one."),
             (strength * u, "This is the push alone; h is missing."),
             (h + strength * w, "You push along w. w reads, u pushes."),
             (h, "Nothing was added."),
@@ -319,6 +344,10 @@ def _overwriting(h: Tensor, hook: Any = None) -> Tensor:
 
 def _noisy(h: Tensor, hook: Any = None) -> Tensor:
     return h + torch.randn(h.shape)
+
+
+def _hardly_noisy(h: Tensor, hook: Any = None) -> Tensor:
+    return h * (1 + 1e-6 * torch.rand(h.shape))
 
 
 def _counting() -> Callable:
@@ -377,6 +406,12 @@ def is_pure(is_pure):
                 (_in_place, False, written),
                 (_overwriting, False, written),
                 (_noisy, False, random),
+                (
+                    _hardly_noisy,
+                    False,
+                    "it adds random numbers that are very small. `torch.allclose` does not see them; "
+                    "`torch.equal` does.",
+                ),
                 (_counting(), False, "it pushes harder at each call. " + random),
                 (_by_activation, True, changes),
             ],
@@ -398,6 +433,10 @@ def _always_float32(h: Tensor, hook: Any = None) -> Tensor:
     return h.float() + 1
 
 
+def _always_bfloat16(h: Tensor, hook: Any = None) -> Tensor:
+    return h.bfloat16() + 1
+
+
 def keeps_form(keeps_form):
     _judged(
         keeps_form,
@@ -416,6 +455,11 @@ def keeps_form(keeps_form):
             ),
             (_flattening, False, "it averages over positions, and gives back a shape too small."),
             (_always_float32, False, "it turns everything into float32, which is another dtype."),
+            (
+                _always_bfloat16,
+                False,
+                "it turns everything into bfloat16, which only shows in float32. Try both.",
+            ),
         ],
         "`keeps_form`",
         h=normal(2, 5, 4, seed=13),
@@ -453,6 +497,12 @@ def off_at_zero(off_at_zero):
                     "it adds v whatever the strength. What does it do at strength 0?",
                 ),
                 (
+                    dial(lambda h, s: h + (s + 1) * v),
+                    False,
+                    "at strength 0 it still adds v, and at 1 twice that. Compare both with `h` itself, not "
+                    "with each other.",
+                ),
+                (
                     dial(renormed),
                     False,
                     "at strength 0 it divides by a length and multiplies by it again, so the last bits "
@@ -486,6 +536,22 @@ def _second_text_only(h: Tensor, hook: Any = None) -> Tensor:
     return steered
 
 
+def _first_of_several(h: Tensor, hook: Any = None) -> Tensor:
+    steered = h + 1
+    if len(h) > 1:
+        steered[0] = h[0] + 2
+    return steered
+
+
+def _in_three_axes(h: Tensor, hook: Any = None) -> Tensor:
+    if h.ndim != 3:
+        raise NotYet(
+            f"a steer was given {described(h)}; it gets [texts, positions, d_model].",
+            "`row[None]` is a batch of one text, and `[0]` takes that text out again.",
+        )
+    return h + h[..., :1] ** 2
+
+
 def rows_alike(rows_alike, *, padded):
     rows = [normal(6, 4, seed=16), normal(3, 4, seed=17), normal(2, 4, seed=18)]
     every = "Every row has to be compared, also the shorter ones: `all(...)`, not `any`."
@@ -493,7 +559,7 @@ def rows_alike(rows_alike, *, padded):
         rows_alike,
         [
             (
-                _by_activation,
+                _in_three_axes,
                 True,
                 "it looks at one token at a time. Are only real positions compared?",
             ),
@@ -506,6 +572,11 @@ def rows_alike(rows_alike, *, padded):
                 _second_text_only,
                 False,
                 "it treats the first row alone as it should, and the others otherwise. " + every,
+            ),
+            (
+                _first_of_several,
+                False,
+                "it treats the first row otherwise if there are others. " + every,
             ),
             (
                 _centring,
@@ -540,12 +611,34 @@ def _long_ones_otherwise(h: Tensor, hook: Any = None) -> Tensor:
     return h + (1.0 if h.shape[1] > 1 else 2.0)
 
 
+def _twos_otherwise(h: Tensor, hook: Any = None) -> Tensor:
+    return h + (2.0 if h.shape[1] == 2 else 1.0)
+
+
+def _largest_so_far(h: Tensor, hook: Any = None) -> Tensor:
+    return h + h[..., :1].cummax(dim=1).values
+
+
+def _largest_to_come(h: Tensor, hook: Any = None) -> Tensor:
+    return h + h[..., 1:2].flip(1).cummax(dim=1).values.flip(1)
+
+
+def _in_pieces(h: Tensor, hook: Any = None) -> Tensor:
+    if h.shape[1] == 0:
+        raise NotYet("a piece has no token in it.", "Cut from 1 on: `range(1, h.shape[1])`.")
+    return h + h[..., :1] ** 2
+
+
 def pieces_alike(pieces_alike):
+    h = normal(3, 6, 4, seed=19)
+    # Of the two steerings that look for the largest, each shows at a single cut: the last, the first.
+    h[..., 0] = torch.tensor([0.0, 1.0, 2.0, 3.0, 4.0, 1.0])
+    h[..., 1] = torch.tensor([1.0, 5.0, 4.0, 3.0, 2.0, 1.0])
     _judged(
         pieces_alike,
         [
             (
-                _by_activation,
+                _in_pieces,
                 True,
                 "it looks at one token at a time. Was something steered twice, or cut between texts?",
             ),
@@ -567,9 +660,25 @@ def pieces_alike(pieces_alike):
                 "it adds the mean of what came before, and a piece does not know what came before. The "
                 "first piece alone does not show it.",
             ),
+            (
+                _twos_otherwise,
+                False,
+                "it treats a piece of two tokens in another way. Cut in two pieces, not in single tokens.",
+            ),
+            (
+                _largest_so_far,
+                False,
+                "only a cut before the last token shows what it does. `range(1, n)` ends at n - 1.",
+            ),
+            (
+                _largest_to_come,
+                False,
+                "only the first piece of the first cut shows what it does. Look at both pieces, and begin "
+                "to cut at 1.",
+            ),
         ],
         "`pieces_alike`",
-        h=normal(3, 6, 4, seed=19),
+        h=h,
     )
     return "With a cache and without it, the same text."
 
@@ -623,6 +732,10 @@ def _forgetful() -> type:
             return activation + getattr(self, "_factor", 1.0) * self.v.to(activation)
 
     return Forgetful
+
+
+def _unit(v: Tensor) -> Tensor:
+    return v / v.norm()
 
 
 def _pair(got: Any, name: str, what: str) -> tuple[Any, Any]:

@@ -1,6 +1,7 @@
 """The checks of unit 11, one's own model and data. Each is named like its exercise."""
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from checks.answers import called, described
-from checks.comparing import expect
+from checks.comparing import as_number, expect
 from checks.material import normal
 from checks.verdicts import NotYet, require
 
@@ -65,7 +66,35 @@ def disagreement(disagreement):
                 float(each.max() / ours.std()),
                 "You divided by the spread of `logits`; that of `expected` is asked for.",
             ),
+            (
+                float(each.max() / expected.std()),
+                "The spread is that of the *centred* `expected`.",
+            ),
             (float((each.max() / spread) ** 2), "The root is missing."),
+            (
+                float(apart.norm(dim=-1).max() / spread),
+                "This is a sum of squares under the root. Take their mean: a larger vocabulary is no "
+                "larger error.",
+            ),
+            (
+                float((each / theirs.std(dim=-1)).max()),
+                "You divided each position by its own spread. One spread, of all of `expected`.",
+            ),
+            *(
+                (
+                    float((a - b).square().mean(dim=-1).sqrt().max() / b.std()),
+                    f"You centred {over}. The mean of each *position* is subtracted, over the "
+                    "vocabulary, `dim=-1, keepdim=True`.",
+                )
+                for over, a, b in (
+                    ("over positions", *(x - x.mean(dim=0) for x in (logits, expected))),
+                    ("with one mean for all", *(x - x.mean() for x in (logits, expected))),
+                )
+            ),
+            (
+                float(apart.abs().mean(dim=-1).max() / spread),
+                "This is the mean of the absolute differences. Take the root of the mean *square*.",
+            ),
         ],
         what="`disagreement(logits, expected)`",
     )
@@ -97,6 +126,8 @@ def cache_bytes(cache_bytes):
             (right * 8, "These are bits."),
             (right // kv, "This is one key-value head. There are several."),
             (right // rows, "This is one text. There are several."),
+            (right // tokens, "This is one token of each text. There are several."),
+            (right // dim, "This counts heads. Each has `head_dim` numbers."),
         ],
         what="`cache_bytes(config, 3, 11, 4)`",
     )
@@ -123,8 +154,11 @@ def chat_ids(chat_ids):
         raise NotYet("this is still the text.", "`tokenizer.encode` makes tokens of it.")
     if hasattr(got, "input_ids"):
         raise NotYet("these are the ids and a mask.", "The ids are its `input_ids`.")
-    if not isinstance(got, list) and hasattr(got, "tolist"):
-        got = got.flatten().tolist()
+    if hasattr(got, "tolist"):
+        raise NotYet(
+            f"these are the ids as {described(got)}; a list is asked for.",
+            "Leave out `return_tensors`: then `tokenizer.encode` gives a list.",
+        )
     joined = [token for each in alone for token in tokenizer.encode(each, **bare)]
     contents = [message["content"] for message in messages]
     expect(
@@ -145,6 +179,19 @@ def chat_ids(chat_ids):
                 tokenizer.encode(open_ended),
                 "BOS twice, and the assistant's turn is not opened: `add_special_tokens=False` and "
                 "`add_generation_prompt=True`.",
+            ),
+            (
+                tokenizer.encode(
+                    tokenizer.apply_chat_template(
+                        messages[-1:], tokenize=False, add_generation_prompt=True
+                    ),
+                    **bare,
+                ),
+                "The first message is lost. Give the template the whole list.",
+            ),
+            (
+                tokenizer.tokenize(text),
+                "These are the tokens as texts. `tokenizer.encode` gives their ids.",
             ),
             (
                 joined,
@@ -194,7 +241,7 @@ def own_system(own_system):
 
     def with_default(messages: list[dict[str, str]]) -> str:
         said = told(messages)
-        return turns(messages, f"{before}\n{default if said is None else said}\n{behind}")
+        return turns(messages, before + (f" {default}\n" if said is None else said) + behind)
 
     def without(messages: list[dict[str, str]]) -> str:
         said = told(messages)
@@ -205,19 +252,28 @@ def own_system(own_system):
         said = told(messages)
         return turns(messages, "<s>[a single turn]" if said is None else f"<s>{said}\n\n")
 
+    def with_a_title(messages: list[dict[str, str]]) -> str:
+        """Told nothing, it begins otherwise, and ends as it does with a system text."""
+        said = told(messages)
+        return turns(messages, "<s>[a single turn]" if said is None else f"<s>[told]{said}")
+
     whole = with_default([{"role": "user", "content": "Hello"}])
     expect(
         called(own_system, with_default),
         default,
         [
             (whole, "This is the whole text. What in it stands in the place of a system text?"),
-            (f"\n{default}\n", "Nearly: `.strip()` takes away the line breaks around it."),
+            (f" {default}\n", "Nearly: `.strip()` takes away spaces and line breaks around it."),
             ("MARK", "This is what you put in. Render the user turn alone, and look there."),
             ("", "This template has a system text of its own, and it was not found."),
         ],
         what="of a template that writes a system text, what you found",
     )
-    for template, kind in ((without, "has no text of its own"), (in_front, "writes none either")):
+    for template, kind in (
+        (without, "has no text of its own"),
+        (in_front, "writes none either"),
+        (with_a_title, "writes none either"),
+    ):
         got = called(own_system, template)
         require(
             got == "",
@@ -232,7 +288,8 @@ def read_pairs(read_pairs):
         {"user": f"Question {k}?", "system": "Sei höflich. 😀", "response": f"Answer {k}."}
         for k in range(4)
     ]
-    written = [json.dumps(row, ensure_ascii=False) for row in rows]
+    # A character beyond 16 bits is two escapes in JSON, which `eval` would not put together.
+    written = [json.dumps(row, ensure_ascii=k == 1) for k, row in enumerate(rows)]
     with TemporaryDirectory() as folder:
         path = Path(folder) / "pairs.jsonl"
 
@@ -270,7 +327,7 @@ def _require_refusals(read: Callable, file: Callable, written: list[str]) -> Non
         try:
             read(file(lines))
         except ValueError as error:
-            said = str(error)
+            said = str(error).lower()
         except Exception as error:
             raise NotYet(
                 f"{what} stopped it with {type(error).__name__}: {error}. A `ValueError` is asked for.",
@@ -299,7 +356,10 @@ def _require_refusals(read: Callable, file: Callable, written: list[str]) -> Non
 def sinks(sinks):
     h = normal(12, 5, seed=4)
     h = h / h.norm(dim=-1, keepdim=True) * torch.linspace(0.8, 1.5, 12)[:, None]
-    h[3], h[7], h[9] = 30 * h[3], 5 * h[7], 2.5 * h[9]
+    h[1], h[3], h[7], h[9] = 5.6 * h[1], 60 * h[3], 7 * h[7], 1.8 * h[9]
+    # A sink that is long in one number alone, and lengths that do not happen to be about 1.
+    h[5] = torch.tensor([4.9 * float(h.norm(dim=-1).median()), 0, 0, 0, 0])
+    h = 5 * h
     norms, squares = h.norm(dim=-1), h.square().sum(dim=-1)
     got = called(sinks, h)
     if isinstance(got, Tensor) and got.shape == h.shape:
@@ -316,8 +376,8 @@ def sinks(sinks):
         [
             (
                 norms > 4 * norms.mean(),
-                "You compared with the mean. A single sink makes it large: the mean is drawn along by "
-                "those it should find. Take the *median*.",
+                "Only the longest. Did you compare with the mean? A single sink makes it large: the mean is "
+                "drawn along by those it should find. Take the *median*.",
             ),
             (
                 squares > 4 * squares.median(),
@@ -327,6 +387,11 @@ def sinks(sinks):
             (
                 norms > norms.median(),
                 "`times` is missing: half of all tokens are above the median.",
+            ),
+            (norms > 4 + norms.median(), "`times` is a factor: multiply the median by it."),
+            (
+                h.abs().sum(dim=-1) > 4 * h.abs().sum(dim=-1).median(),
+                "This is the sum of absolute values. The norm is the root of the sum of squares.",
             ),
         ],
         what="`sinks(h)`",
@@ -362,6 +427,13 @@ def direction(direction):
         right,
         [
             (positive.mean(dim=0) - negative.mean(dim=0), "The sinks are still in it."),
+            *(
+                (one - other, f"The sinks of `{side}` are still in it.")
+                for side, one, other in (
+                    ("negative", positive[~a].mean(dim=0), negative.mean(dim=0)),
+                    ("positive", positive.mean(dim=0), negative[~b].mean(dim=0)),
+                )
+            ),
             (-right, "Wrong sign: it leads *from* negative *to* positive."),
             (
                 alone(positive) - alone(negative),
@@ -412,13 +484,37 @@ def lost(lost):
                 "This is the share that *arrived*, of all numbers.",
             ),
             (float(same[pushed].sum()), "This is how many, not the share."),
+            (100 * right, "This is in per cent; a share is between 0 and 1."),
+            (
+                float(((h + push).to(half) == before)[pushed].float().mean()),
+                "You added in float32, and rounded after. A model adds what is rounded already.",
+            ),
+            (
+                1.0,
+                "All of them? `after += ...` writes into the very tensor that you compare with.",
+            ),
         ],
         what="`lost(h, push, torch.bfloat16)`",
     )
     expect(
         called(lost, h, push, torch.float32),
         float((h + push == h)[pushed].float().mean()),
+        [(right, "`dtype` is not used: this is the share for bfloat16.")],
         what="`lost(h, push, torch.float32)`",
+    )
+    tiny = push.clone()
+    tiny[::2] *= 1e-6  # too small for float16, which makes 0 of it
+    there = h.half() + tiny.half() == h.half()
+    expect(
+        called(lost, h, tiny, torch.float16),
+        float(there[pushed].float().mean()),
+        [
+            (
+                float(there[tiny.half() != 0].float().mean()),
+                "A push that becomes 0 in `dtype` is lost, too. Ask which are 0 before you convert.",
+            )
+        ],
+        what="`lost(h, push, torch.float16)`, where some pushes are very small,",
     )
     return "What is lost is lost without a warning."
 
@@ -434,35 +530,36 @@ class _Asked:
         if self.calls > MOST_CALLS:
             raise NotYet(
                 f"it asked for the effect {MOST_CALLS} times, and did not end: do the two ends move to "
-                "the right side?",
-                "If the middle has too small an effect, the middle becomes `low`.",
+                "the right side? Or do you try one strength after the other?",
+                "If the middle has too small an effect, the middle becomes `low`, else `high`.",
             )
         return self.effect(strength)
 
 
 def strength_for(strength_for):
     shapes: list[Callable[[float], float]] = [
-        lambda s: 0.3 * s**2,
         lambda s: 2.0 * (1 - 2.718281828 ** (-0.4 * s)),
+        lambda s: 0.3 * s**2,
         lambda s: 0.01 * s,
     ]
-    for shape, target in zip(shapes, (0.2, 1.2, 0.31), strict=True):
-        got = called(strength_for, _Asked(shape), target)
-        strength = _number(got)
+    for shape, target in zip(shapes, (1.2, 0.2, 0.31), strict=True):
+        strength = as_number(called(strength_for, _Asked(shape), target), "`strength_for`")
+        require(math.isfinite(strength), f"`strength_for` is {strength}, which is no strength.")
         reached = shape(strength) / target
-        if 0.5 < reached < 1:
+        if shape is shapes[0]:  # neither a line nor a parabola, so no guess meets it
+            share = target / shape(64.0)
+            require(
+                min(abs(strength - 64 * share), abs(strength - 64 * share**0.5)) > 1e-6,
+                "you guessed in proportion, but effects are seldom that simple. Search.",
+            )
+        if 0.5 < reached < 1 - 1e-6:
             raise NotYet(
                 f"the effect is {reached:.3f} of the target, below the target. Which of the two ends has "
                 "enough?",
                 "Return `high`.",
             )
-        # Only the straight line would be met by a guess in proportion.
         require(
-            abs(strength - 64 * target / shape(64.0)) > 1e-6 or shape is shapes[2],
-            "you guessed in proportion, but effects are seldom straight lines. Search.",
-        )
-        require(
-            1 <= reached <= 1.0101,
+            1 - 1e-6 <= reached <= 1.0101,
             f"the effect is {reached:.3g} times the target: at most 1.01 is asked for, and this is more "
             "than 1 % above."
             if reached > 1
@@ -475,24 +572,19 @@ def strength_for(strength_for):
 
 def _require_told(strength_for: Callable) -> None:
     """`NotYet` unless a target that cannot be reached is an error."""
-    weak = _Asked(lambda s: 0.001 * s)
-    try:
-        got = strength_for(weak, 1.0)
-    except ValueError:
-        return
-    except Exception as error:
+    for most, given in ((64.0, {}), (2.0, {"most": 2.0})):
+        weak = _Asked(lambda s: s / 50)
+        try:
+            got = strength_for(weak, 1.3 if most == 64 else 0.5, **given)
+        except ValueError:
+            continue
+        except Exception as error:
+            raise NotYet(
+                f"where no strength reaches the target it stopped with {type(error).__name__}: {error}.",
+                "Raise a `ValueError` that says so.",
+            ) from error
         raise NotYet(
-            f"where no strength reaches the target it stopped with {type(error).__name__}: {error}.",
-            "Raise a `ValueError` that says so.",
-        ) from error
-    raise NotYet(
-        f"no strength up to 64 reaches the target, it returned {described(got)}, and nobody is told.",
-        "`if effect(most) < target: raise ValueError(...)`, before the search.",
-    )
-
-
-def _number(got: Any) -> float:
-    try:
-        return float(got)
-    except (TypeError, ValueError):
-        raise NotYet(f"`strength_for` should be a number; found {described(got)}.") from None
+            f"no strength up to {most:g} reaches the target, it returned {described(got)}, and nobody "
+            "is told.",
+            "`if effect(most) < target: raise ValueError(...)`, before the search.",
+        )

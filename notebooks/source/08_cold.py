@@ -142,6 +142,11 @@ def dpo(plus, minus, beta):
     return -torch.sigmoid(beta * (plus - minus)).log()
 
 
+# %% wrong says="holds σ away from 0"
+def dpo(plus, minus, beta):
+    return -torch.sigmoid(beta * (plus - minus)).clamp(min=1e-6).log()
+
+
 # %% solution
 def dpo(plus, minus, beta):
     """-log σ(β (plus - minus)), of the shape of plus."""
@@ -218,7 +223,7 @@ def stepped(theta, g, eta):
     return {n: weight + eta * g[n] if n in g else weight for n, weight in theta.items()}
 
 
-# %% wrong says="wrote into the parameters"
+# %% wrong says="wrote into the dict"
 def stepped(theta, g, eta):
     for n in g:
         theta[n] -= eta * g[n]
@@ -239,6 +244,17 @@ def stepped(theta, g, eta):
 # %% wrong says="stopped with KeyError"
 def stepped(theta, g, eta):
     return {n: weight - eta * g[n] for n, weight in theta.items()}
+
+
+# %% wrong says="what was a tensor is none"
+def stepped(theta, g, eta):
+    return {n: weight - eta * g[n] if n in g else None for n, weight in theta.items()}
+
+
+# %% wrong says="Parameters without a gradient became 0"
+def stepped(theta, g, eta):
+    none = torch.zeros(())
+    return {n: weight - eta * g[n] if n in g else none * weight for n, weight in theta.items()}
 
 
 # %% solution
@@ -366,6 +382,11 @@ def forward_difference(z_of, theta, g, eps):
     return z_of(stepped(theta, g, -eps)) / eps
 
 
+# %% wrong says="Brackets: the *difference*"
+def forward_difference(z_of, theta, g, eps):
+    return z_of(stepped(theta, g, -eps)) - z_of(theta) / eps
+
+
 # %% solution
 def forward_difference(z_of, theta, g, eps):
     """The derivative of Z along g, by a step of size eps."""
@@ -465,6 +486,11 @@ def rounding(Z, dZ, eps):
 # %% wrong says="one number"
 def rounding(Z, dZ, eps):
     return 2**-24 * Z.norm(dim=-1) / (eps * dZ.norm(dim=-1))
+
+
+# %% wrong says="Brackets: a / b * c"
+def rounding(Z, dZ, eps):
+    return float(2**-24 * Z.norm() / eps * dZ.norm())
 
 
 # %% solution
@@ -603,6 +629,12 @@ def matmul_rule(x, W):
     return dx @ W + x @ dW
 
 
+# %% wrong says="The value comes first"
+def matmul_rule(x, W):
+    (x, dx), (W, dW) = x, W
+    return dx @ W + x @ dW, x @ W
+
+
 # %% solution
 def matmul_rule(x, W):
     """The pair of x W: its value and its tangent."""
@@ -658,6 +690,13 @@ def softmax_rule(z):
     z, dz = z
     p = z.softmax(dim=-1)
     return p, p * (dz - dz.mean(dim=-1, keepdim=True))
+
+
+# %% wrong says="over the wrong axis"
+def softmax_rule(z):
+    z, dz = z
+    p = z.softmax(dim=-1)
+    return p, p * (dz - (p * dz).sum(dim=0))
 
 
 # %% solution
@@ -747,6 +786,21 @@ def exact_derivative(z_of, theta, g):
         return dual.unpack_dual(z_of(duals)).tangent
 
 
+# %% wrong says="asked for after the `with`"
+def exact_derivative(z_of, theta, g):
+    with dual.dual_level():
+        duals = {name: dual.make_dual(theta[name], g[name]) for name in g}
+        Z = z_of({**theta, **duals})
+    return dual.unpack_dual(Z).tangent
+
+
+# %% wrong says="Value and tangent are swapped"
+def exact_derivative(z_of, theta, g):
+    with dual.dual_level():
+        duals = {name: dual.make_dual(g[name], theta[name]) for name in g}
+        return dual.unpack_dual(z_of({**theta, **duals})).tangent
+
+
 # %% solution
 def exact_derivative(z_of, theta, g):
     """The derivative of Z along g, in one pass and without a step."""
@@ -831,6 +885,11 @@ def kernel_push(kappa, gradients, eta):
 # %% wrong says="number of examples"
 def kernel_push(kappa, gradients, eta):
     return -eta / len(kappa) * kappa @ gradients
+
+
+# %% wrong says="summed κ and the gradients apart"
+def kernel_push(kappa, gradients, eta):
+    return -eta / len(gradients) * kappa.sum(dim=1)[:, None] * gradients.sum(dim=0)
 
 
 # %% solution
@@ -948,6 +1007,11 @@ def approximation_error(found, step):
 # %% wrong says="not relative yet"
 def approximation_error(found, step):
     return float((found - step).norm(dim=-1).median())
+
+
+# %% wrong says="Wrong axis"
+def approximation_error(found, step):
+    return float(((found - step).norm(dim=0) / step.norm(dim=0)).median())
 
 
 # %% solution

@@ -168,6 +168,11 @@ def harmonic(a, c):
     return a * c / (a + c).clamp(min=1e-9)
 
 
+# %% wrong says="Small scores come out too small"
+def harmonic(a, c):
+    return 2 * a * c / (a + c).clamp(min=1)
+
+
 # %% solution
 def harmonic(a, c):
     """2ac / (a + c), of the shape of a."""
@@ -248,6 +253,16 @@ def best_strength(strengths, scores):
     return means.index(max(means))
 
 
+# %% wrong says="one of the `strengths`, which are floats"
+def best_strength(strengths, scores):
+    return torch.tensor(strengths)[scores.mean(dim=1).argmax()]
+
+
+# %% wrong says="highest *median*"
+def best_strength(strengths, scores):
+    return strengths[int(scores.median(dim=1).values.argmax())]
+
+
 # %% solution
 def best_strength(strengths, scores):
     """The strength with the highest mean score, the weaker of equals."""
@@ -310,6 +325,22 @@ def at_c80(strengths, coherence, unsteered):
 def at_c80(strengths, coherence, unsteered):
     holding = [s for s, found in zip(strengths, coherence, strict=True) if found >= 0.8 * unsteered]
     return max(holding)
+
+
+# %% wrong says="the bound is 80 % of 80"
+def at_c80(strengths, coherence, unsteered):
+    bound = unsteered - 20
+    return max(
+        (s for s, found in zip(strengths, coherence, strict=True) if found >= bound), default=0.0
+    )
+
+
+# %% wrong says="right at the bound"
+def at_c80(strengths, coherence, unsteered):
+    bound = 0.8 * unsteered
+    return max(
+        (s for s, found in zip(strengths, coherence, strict=True) if found > bound), default=0.0
+    )
 
 
 # %% solution
@@ -408,6 +439,12 @@ def interval(scores, draws):
     return scores.mean(dim=1)[draws].mean(dim=1)
 
 
+# %% wrong says="found the text"
+def interval(scores, draws):
+    means = scores.mean(dim=1)[draws].mean(dim=1)
+    return f"{means.quantile(0.025):.3f}", f"{means.quantile(0.975):.3f}"
+
+
 # %% solution
 def interval(scores, draws):
     """The ends of the middle 95 % of resampled means, (low, high)."""
@@ -472,6 +509,11 @@ def paired(a, b, draws):
 # %% wrong says="Differences have a sign"
 def paired(a, b, draws):
     return interval((a - b).abs()[:, None], draws)
+
+
+# %% wrong says="often a wrong axis"
+def paired(a, b, draws):
+    return interval(a - b, draws)
 
 
 # %% solution
@@ -559,6 +601,13 @@ def over_seeds(scores, seed_draws, question_draws):
     return sum(low for low, _ in ends) / len(ends), sum(high for _, high in ends) / len(ends)
 
 
+# %% wrong says="middle 90 %"
+def over_seeds(scores, seed_draws, question_draws):
+    drawn = zip(seed_draws, question_draws, strict=True)
+    means = torch.stack([scores[s][:, q].mean() for s, q in drawn])
+    return means.quantile(0.05), means.quantile(0.95)
+
+
 # %% solution
 def over_seeds(scores, seed_draws, question_draws):
     """The middle 95 % of means over resampled seeds and questions, (low, high)."""
@@ -621,6 +670,11 @@ def chosen_then_tested(validation, test):
 # %% wrong says="*number* of the chosen"
 def chosen_then_tested(validation, test):
     return float(validation.mean(dim=1).argmax())
+
+
+# %% wrong says="best single question"
+def chosen_then_tested(validation, test):
+    return float(test[validation.max(dim=1).values.argmax()].mean())
 
 
 # %% solution
@@ -724,6 +778,22 @@ def stuffed(text, words, every):
     return parts
 
 
+# %% wrong says="stands twice"
+def stuffed(text, words, every):
+    parts = text.split(" ")
+    for turn, place in enumerate(range(every - 1, len(parts), every)):
+        text = text.replace(parts[place], words[turn % len(words)])
+    return text
+
+
+# %% wrong says="count the turns"
+def stuffed(text, words, every):
+    parts = text.split(" ")
+    for place in range(every - 1, len(parts), every):
+        parts[place] = words[place % len(words)]
+    return " ".join(parts)
+
+
 # %% solution
 def stuffed(text, words, every):
     """The text with each every-th word replaced by one of words, in turn."""
@@ -806,6 +876,16 @@ def null_share(unsteered, prompt, null):
 # %% wrong says="lacks to the prompt"
 def null_share(unsteered, prompt, null):
     return (prompt - null) / (prompt - unsteered)
+
+
+# %% wrong says="divided by the unsteered score"
+def null_share(unsteered, prompt, null):
+    return (null - unsteered) / unsteered
+
+
+# %% wrong says="can do harm"
+def null_share(unsteered, prompt, null):
+    return max(0.0, (null - unsteered) / (prompt - unsteered))
 
 
 # %% solution

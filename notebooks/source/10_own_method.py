@@ -160,6 +160,14 @@ def pushes(plain, prompted):
     return u / u.norm()
 
 
+# %% wrong says="a cosine"
+def pushes(plain, prompted):
+    push = prompted - plain
+    u = push.mean(dim=0)
+    u = u / u.norm()
+    return u, torch.cosine_similarity(push, u[None], dim=-1)
+
+
 # %% solution
 def pushes(plain, prompted):
     """The unit direction of the mean push, [d_model], and each token's push along it, [tokens]."""
@@ -249,6 +257,13 @@ def ridge(h, y, penalty):
     (n, d), x = h.shape, h - h.mean(dim=0)
     w = torch.linalg.solve(x.T @ x / n + penalty * torch.eye(d), x.T @ (y - y.mean()) / n)
     return w, y.mean() - w @ h.mean(dim=0)
+
+
+# %% wrong says="g is not divided"
+def ridge(h, y, penalty):
+    (n, d), x = h.shape, h - h.mean(dim=0)
+    w = torch.linalg.solve(x.T @ x / n + penalty * torch.eye(d), x.T @ (y - y.mean()))
+    return w, float(y.mean() - w @ h.mean(dim=0))
 
 
 # %% solution
@@ -393,6 +408,17 @@ class Readout:
         return h + (h @ w + self.b) * u
 
 
+# %% wrong says="cannot be made of u, w and b"
+@steer
+class Readout:
+    u: Direction
+    w: Direction
+
+    def __call__(self, activation, hook=None):
+        h, u, w = activation, self.u.to(activation), self.w.to(activation)
+        return h + (h @ w)[..., None] * u
+
+
 # %% solution
 @steer
 class Readout:
@@ -507,6 +533,17 @@ def fit(cls, model, pairs, layer, penalty):
     return cls(u=u, w=w, b=b)
 
 
+# %% wrong says="the notebook's `PENALTY`"
+def fit(cls, model, pairs, layer, penalty):
+    rows = [steerlens.encode_pair(model, pair) for pair in pairs]
+    sides = [capture(model, side, layer, scope=scope.response) for side in zip(*rows, strict=True)]
+    plain, prompted = (side.at(layer) for side in sides)
+    u, y = pushes(plain, prompted)
+    w, b = ridge(plain, y, PENALTY)
+    data = token_ids([row for both in rows for row in both])
+    return Fit.of(model, {Site(layer): cls(u=u, w=w, b=b)}, data, scope=scope.response)
+
+
 # %% solution
 def fit(cls, model, pairs, layer, penalty):
     """A Fit of this class, from pairs of prompts."""
@@ -597,6 +634,22 @@ def by_hand(h, u, w, b):
     return h + (h @ w + b)[:, None] * u
 
 
+# %% wrong says="as torch.float32"
+def by_hand(h, u, w, b):
+    steered = h.astype(np.float32)
+    for t in range(len(h)):
+        steered[t] = h[t] + (np.sum(w * h[t]) + b) * u
+    return steered
+
+
+# %% wrong says="last token is left out"
+def by_hand(h, u, w, b):
+    steered = h.copy()
+    for t in range(len(h) - 1):
+        steered[t] = h[t] + (np.sum(w * h[t]) + b) * u
+    return steered
+
+
 # %% solution
 def by_hand(h, u, w, b):
     """h' = h + (w · h + b) u, one token after another."""
@@ -676,6 +729,13 @@ def is_pure(steer, h):
     return steer(h) == steer(before)
 
 
+# %% wrong says="`torch.allclose` does not see them"
+def is_pure(steer, h):
+    before = h.clone()
+    first, second = steer(h), steer(before.clone())
+    return torch.allclose(before, h) and torch.allclose(first, second)
+
+
 # %% solution
 def is_pure(steer, h):
     """Whether steer(h) leaves h alone and gives the same twice."""
@@ -732,6 +792,12 @@ def keeps_form(steer, h):
     return True
 
 
+# %% wrong says="only shows in float32"
+def keeps_form(steer, h):
+    steered = steer(h.to(torch.bfloat16))
+    return steered.shape == h.shape and steered.dtype == torch.bfloat16
+
+
 # %% solution
 def keeps_form(steer, h):
     """Whether shape and dtype come out as they went in, in float32 and in bfloat16."""
@@ -780,6 +846,11 @@ def off_at_zero(dial, h):
 # %% wrong says="the dial itself"
 def off_at_zero(dial, h):
     return torch.equal(dial(h), h) and not torch.equal(dial(h), h)
+
+
+# %% wrong says="not with each other"
+def off_at_zero(dial, h):
+    return not torch.equal(dial(0.0)(h), dial(1.0)(h))
 
 
 # %% solution
@@ -857,6 +928,22 @@ def rows_alike(steer, rows):
     )
 
 
+# %% wrong says="is a batch of one text"
+def rows_alike(steer, rows):
+    batch, mask = padded(rows)
+    together = steer(batch)
+    return all(
+        torch.allclose(together[k][mask[k]], steer(row), atol=1e-5) for k, row in enumerate(rows)
+    )
+
+
+# %% wrong says="first row otherwise"
+def rows_alike(steer, rows):
+    batch, mask = padded(rows)
+    together = steer(batch)
+    return torch.allclose(together[-1][mask[-1]], steer(rows[-1][None])[0], atol=1e-5)
+
+
 # %% solution
 def rows_alike(steer, rows):
     """Whether each row is steered in a batch as it is alone."""
@@ -919,6 +1006,36 @@ def pieces_alike(steer, h):
     cuts = range(1, h.shape[1])
     pieces = [torch.cat([steer(whole[:, :c]), steer(whole[:, c:])], dim=1) for c in cuts]
     return all(torch.allclose(each, whole, atol=1e-5) for each in pieces)
+
+
+# %% wrong says="ends at n - 1"
+def pieces_alike(steer, h):
+    for cut in range(1, h.shape[1] - 1):
+        pieces = torch.cat([steer(h[:, :cut]), steer(h[:, cut:])], dim=1)
+        if not torch.allclose(pieces, steer(h), atol=1e-5):
+            return False
+    return True
+
+
+# %% wrong says="begin to cut at 1"
+def pieces_alike(steer, h):
+    whole, cuts = steer(h), range(1, h.shape[1])
+    return all(torch.allclose(steer(h[:, c:]), whole[:, c:], atol=1e-5) for c in cuts)
+
+
+# %% wrong says="not in single tokens"
+def pieces_alike(steer, h):
+    tokens = [steer(h[:, t : t + 1]) for t in range(h.shape[1])]
+    return torch.allclose(torch.cat(tokens, dim=1), steer(h), atol=1e-5)
+
+
+# %% wrong says="no token in it"
+def pieces_alike(steer, h):
+    for cut in range(h.shape[1]):
+        pieces = torch.cat([steer(h[:, :cut]), steer(h[:, cut:])], dim=1)
+        if not torch.allclose(pieces, steer(h), atol=1e-5):
+            return False
+    return True
 
 
 # %% solution

@@ -162,6 +162,12 @@ def disagreement(logits, expected):
     return float((ours - theirs).abs().max() / theirs.std())
 
 
+# %% wrong says="centred over positions"
+def disagreement(logits, expected):
+    ours, theirs = (x - x.mean(dim=0) for x in (logits, expected))
+    return float((ours - theirs).square().mean(dim=-1).sqrt().max() / theirs.std())
+
+
 # %% solution
 def disagreement(logits, expected):
     """The root mean square difference at the worst position, over the spread of what is expected."""
@@ -244,6 +250,19 @@ def cache_bytes(config, n_rows, n_tokens, bytes_each):
 def cache_bytes(config, n_rows, n_tokens, bytes_each):
     head_dim = config.hidden_size // config.num_attention_heads
     each = 2 * config.num_key_value_heads * head_dim * 8 * bytes_each
+    return config.num_hidden_layers * n_rows * n_tokens * each
+
+
+# %% wrong says="Each has `head_dim` numbers"
+def cache_bytes(config, n_rows, n_tokens, bytes_each):
+    each = 2 * config.num_key_value_heads * bytes_each
+    return config.num_hidden_layers * n_rows * n_tokens * each
+
+
+# %% wrong says="Divide with `//`"
+def cache_bytes(config, n_rows, n_tokens, bytes_each):
+    head_dim = config.hidden_size / config.num_attention_heads
+    each = 2 * config.num_key_value_heads * head_dim * bytes_each
     return config.num_hidden_layers * n_rows * n_tokens * each
 
 
@@ -333,6 +352,18 @@ def chat_ids(tokenizer, messages):
 # %% wrong says="still the text"
 def chat_ids(tokenizer, messages):
     return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+
+
+# %% wrong says="a list is asked for"
+def chat_ids(tokenizer, messages):
+    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    return tokenizer.encode(text, add_special_tokens=False, return_tensors="pt")
+
+
+# %% wrong says="the ids and a mask"
+def chat_ids(tokenizer, messages):
+    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    return tokenizer(text, add_special_tokens=False)
 
 
 # %% solution
@@ -432,6 +463,24 @@ def own_system(render):
     if not alone.startswith(before):
         return ""
     return alone[len(before) : len(alone) - len(behind)].strip()
+
+
+# %% wrong says="writes none either"
+def own_system(render):
+    user = {"role": "user", "content": "Hello"}
+    before, _, behind = render([{"role": "system", "content": "MARK"}, user]).partition("MARK")
+    alone = render([user])
+    return alone[len(before) : len(alone) - len(behind)].strip() if alone.endswith(behind) else ""
+
+
+# %% wrong says="`.strip()` takes away"
+def own_system(render):
+    user = {"role": "user", "content": "Hello"}
+    before, _, behind = render([{"role": "system", "content": "MARK"}, user]).partition("MARK")
+    alone = render([user])
+    if not (alone.startswith(before) and alone.endswith(behind)):
+        return ""
+    return alone[len(before) : len(alone) - len(behind)]
 
 
 # %% solution
@@ -569,6 +618,20 @@ def read_pairs(path):
     return rows
 
 
+# %% wrong says="A `ValueError` is asked for"
+def read_pairs(path):
+    rows = []
+    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise ValueError(f"line {number}: {error}") from error
+        rows.append({name: row[name] for name in ("user", "system", "response")})
+    return rows
+
+
 # %% solution
 def read_pairs(path):
     """The objects of a file, one a line; ValueError with the number of a line that is damaged."""
@@ -677,6 +740,18 @@ def sinks(h, times=4.0):
     return norms <= times * norms.median()
 
 
+# %% wrong says="`times` is a factor"
+def sinks(h, times=4.0):
+    norms = h.norm(dim=-1)
+    return norms > times + norms.median()
+
+
+# %% wrong says="sum of absolute values"
+def sinks(h, times=4.0):
+    sizes = h.abs().sum(dim=-1)
+    return sizes > times * sizes.median()
+
+
 # %% solution
 def sinks(h, times=4.0):
     """Which tokens are many times as long as the median, [tokens]."""
@@ -750,6 +825,12 @@ def direction(positive, negative):
     n, sunk = len(positive), sinks(torch.cat([positive, negative]))
     here, there = positive * ~sunk[:n, None], negative * ~sunk[n:, None]
     return here.mean(dim=0) - there.mean(dim=0)
+
+
+# %% wrong says="sinks of `negative`"
+def direction(positive, negative):
+    n, sunk = len(positive), sinks(torch.cat([positive, negative]))
+    return positive[~sunk[:n]].mean(dim=0) - negative.mean(dim=0)
 
 
 # %% solution
@@ -828,6 +909,20 @@ def lost(h, push, dtype):
 def lost(h, push, dtype):
     before, pushed = h.to(dtype), push != 0
     return float((before + push.to(dtype) == before)[pushed].sum())
+
+
+# %% wrong says="becomes 0 in `dtype` is lost, too"
+def lost(h, push, dtype):
+    before, push = h.to(dtype), push.to(dtype)
+    return float((before + push == before)[push != 0].float().mean())
+
+
+# %% wrong says="very tensor that you compare with"
+def lost(h, push, dtype):
+    before, pushed = h.to(dtype), push != 0
+    after = before
+    after += push.to(dtype)
+    return float((after == before)[pushed].float().mean())
 
 
 # %% solution
@@ -941,6 +1036,17 @@ def strength_for(effect, target, most=64.0):
         raise ValueError(f"no strength up to {most} has the effect {target}")
     low, high = 0.0, most
     for _ in range(5):
+        middle = (low + high) / 2
+        low, high = (middle, high) if effect(middle) < target else (low, middle)
+    return high
+
+
+# %% wrong says="no strength up to 2"
+def strength_for(effect, target, most=64.0):
+    if effect(64.0) < target:
+        raise ValueError(f"no strength up to {most} has the effect {target}")
+    low, high = 0.0, 64.0
+    while effect(high) > 1.01 * target:
         middle = (low + high) / 2
         low, high = (middle, high) if effect(middle) < target else (low, middle)
     return high

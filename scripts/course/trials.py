@@ -7,6 +7,7 @@ how an author looks at hints. tests/test_course.py does the same and compares.
 """
 
 import ast
+import linecache
 import sys
 import time
 from collections.abc import Iterator
@@ -66,8 +67,12 @@ def _answers(exercise: Exercise, names: Names) -> Iterator[Trial]:
 
 
 def run(code: str, names: Names, label: str) -> None:
-    """Execute a cell, and show its last value as a notebook would, to nobody."""
+    """Execute a cell, and show its last value as a notebook would, to nobody.
+
+    As in a notebook, its lines can be found again, so that a check can name the one that failed.
+    """
     tree = ast.parse(code)
+    linecache.cache[f"<{label}>"] = len(code), None, code.splitlines(keepends=True), f"<{label}>"
     last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
     exec(_compiled(tree, label), names)
     if last is not None:
