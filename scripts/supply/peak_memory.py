@@ -23,8 +23,8 @@ def write_pairs(path: Path, number: int) -> None:
     for i in range(number):
         what = WORDS[i % len(WORDS)]
         said = f" I liked {what} very much, and so did all {i % 90 + 2} of us. It was a fine day."
-        asked = {"question": f"What do you think of {what}, number {i}?"}
-        lines.append(json.dumps({**asked, "instruction": "Be positive.", "response": said}))
+        asked = {"user": f"What do you think of {what}, number {i}?"}
+        lines.append(json.dumps({**asked, "system": "Be positive.", "response": said}))
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
@@ -36,19 +36,16 @@ def peak(arguments: list[str]) -> tuple[float, float]:
     _, status, used = os.wait4(child.pid, 0)
     if status:
         sys.exit(f"steerlens {' '.join(arguments)} ended with {os.waitstatus_to_exitcode(status)}")
-    return used.ru_maxrss / (1 if sys.platform == "darwin" else 1024) / 1024, (
-        time.monotonic() - start
-    )
+    unit = 1 if sys.platform == "darwin" else 1024
+    return used.ru_maxrss * unit / 2**20, time.monotonic() - start
 
 
 def main() -> None:
-    import steerlens as sl
-
-    model = sl.load("demo")
+    # Nothing large may be imported here: a new process counts as having had what its parent has.
     with tempfile.TemporaryDirectory() as folder:
-        steering = Path(folder, "caa.safetensors")
-        sides = ["I loved it.", "Superb."], ["I hated it.", "Awful."]
-        sl.CAA.fit(model, sides, 2).steering.save(steering, model)
+        steering, contrasts = Path(folder, "caa.safetensors"), Path(folder, "contrasts.jsonl")
+        contrasts.write_text('{"positive": "I loved it.", "negative": "I hated it."}\n')
+        peak(["fit", "caa", *map(str, ["--pairs", contrasts, "--layer", 2, "--out", steering])])
         for number in map(int, sys.argv[1:] or ["200"]):
             pairs = Path(folder, f"{number}.jsonl")
             write_pairs(pairs, number)
