@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from steerlens.whole import write_whole
+from steerlens.whole import drafted, write_whole
 
 N_PAIRS = 64
 PAIR_BODY = (30, 39)  # tokens, before the twelve or so of the sentence in front
@@ -69,7 +69,8 @@ def _tokenizer(cache: Path) -> Any:
         trained = ByteLevelBPETokenizer()
         files = [str(path) for path in _library()]
         trained.train(files, vocab_size=8192, min_frequency=2, special_tokens=[END])
-        trained.save(str(file))
+        with drafted(file) as draft:
+            trained.save(str(draft))
     return PreTrainedTokenizerFast(
         tokenizer_file=str(file),
         bos_token=END,

@@ -9,8 +9,21 @@ import pytest
 import torch
 from tiny_models import D_MODEL
 
-from steerlens import CAA, PromptPair, analysis, at, everywhere, positions
+from steerlens import (
+    CAA,
+    PromptPair,
+    Site,
+    analysis,
+    at,
+    everywhere,
+    generated,
+    positions,
+    response,
+)
 from steerlens.analysis.measures import parts
+from steerlens.analysis.measures.aligned import align
+from steerlens.analysis.measures.deltas import prompt_deltas, steering_deltas
+from steerlens.analysis.measures.least_squares import Distance
 from steerlens.analysis.measures.parts import Parts, bytes_a_token, holding
 
 QUESTIONS = ("What?", "How is it?", "Who?", "What do you think of it?", "Why?")
@@ -52,6 +65,41 @@ def test_parts_say_what_the_whole_says(gpt2: Any, pairs: list[PromptPair]) -> No
                 _same(found, wanted)
 
 
+@pytest.mark.parametrize("layers", ["steered", "last", "site"])
+@pytest.mark.parametrize("steering", [STEERING, 3.0 * STEERING.only(response)])
+def test_parts_find_the_strength_that_the_whole_finds(
+    gpt2: Any, pairs: list[PromptPair], steering: Any, layers: Any
+) -> None:
+    whole = analysis.least_squares_strength(gpt2, steering, pairs, layers=layers)
+    for memory in (1, 40_000):
+        with holding(memory):
+            found = analysis.least_squares_strength(gpt2, steering, pairs, layers=layers)
+        assert found == pytest.approx(whole, rel=1e-3)
+    assert whole not in (0.0, 1.0)
+
+
+def test_the_way_between_two_strengths_is_that_of_its_definition(
+    gpt2: Any, pairs: list[PromptPair]
+) -> None:
+    """The line through two trials, neither of them 0, follows from these sums."""
+    aligned, steered = align(gpt2, pairs, [1, 3]), [STEERING.scaled(s) for s in (1.5, 0.5)]
+    target = prompt_deltas(gpt2, aligned)
+    last, other = (steering_deltas(gpt2, aligned, steering) for steering in steered)
+    with holding(1):
+        made = Parts.of(gpt2, pairs, [1, 3], span=generated)
+        found = Distance(gpt2, STEERING, made, float("inf"))(1.5, 0.5)
+    assert found.push == len(target) == 2
+    wanted = torch.zeros(3, dtype=torch.float64)
+    for site in target:
+        missed, change = last[site] - target[site], last[site] - other[site]
+        sums = [part.sum() for part in (missed.square(), change.square(), change * missed)]
+        wanted += torch.stack(sums) / target[site].square().sum()
+    numbers = [found.missed, found.change, found.along]
+    assert numbers == pytest.approx(wanted.tolist(), rel=1e-4)
+    only = Distance(gpt2, STEERING, made, float("inf")).from_first_changed().only
+    assert only == Site(1)
+
+
 def test_parts_are_as_large_as_fits(gpt2: Any, pairs: list[PromptPair]) -> None:
     """And every pair is in one of them, in order."""
     tokens = parts.tokens_of(gpt2, pairs, everywhere, "template")
@@ -81,6 +129,11 @@ def test_no_more_pairs_are_held_at_once_than_fit(
         analysis.faithfulness(gpt2, pairs, {"CAA": STEERING})
         analysis.coefficients(gpt2, pairs, [1, 2], {"CAA": STEERING})
     assert max(held) == gpt2.cfg.n_layers  # one pair
+    held.clear()
+    with holding(1):
+        analysis.least_squares_strength(gpt2, STEERING, pairs, layers="last")
+    assert set(held) == {1}  # one pair at one layer
+    assert len(held) >= 2 * len(pairs)
     held.clear()
     with holding(1):
         analysis.rank_share(gpt2, pairs, [1, 2], folds=2)

@@ -1,29 +1,31 @@
 """The strength at which a steering is nearest the prompt, found on pairs that are not measured."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias, get_args
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from steerlens.checks import require_choice
 from steerlens.prompts import PromptPair
+from steerlens.runtime.hooks import Watch, watching
 from steerlens.scopes import Scope, generated
-from steerlens.sinks import SINK, require_ordinary, require_times
+from steerlens.sinks import SINK, Kept, require_ordinary, require_times
 from steerlens.sites import Site
 from steerlens.steering import Steering
 from steerlens.types import HookedModel
 
-from .aligned import Aligned, align
-from .deltas import Deltas, prompt_deltas, steering_deltas
+from .aligned import Aligned
+from .deltas import prompt_deltas, steering_deltas
 from .entries import LEAST_SQUARES, Entry, as_entries
+from .parts import Parts
 from .plain_side import BY_TEMPLATE, require_pairs
 from .progress import watched
 
 Which = Literal["steered", "last", "site"]
-Pushes: TypeAlias = Float[Tensor, "_ d_model"]
+Pushes: TypeAlias = Float[Tensor, "token d_model"]
 ENOUGH_TO_SPLIT = 4
 MOST_TRIALS = 6
 CLOSE = 0.02  # of the strength: what is nearer to one that was tried is not tried again
@@ -85,55 +87,97 @@ def least_squares_strength(
     Strengths are tried, 0 and 1 first. What to try next follows from taking the change between the
     two last for a straight line (Gauss and Newton's method with a secant for the derivative), then
     from the parabola through the best and the two nearest to it; the best of all is returned.
-    ValueError if the steering changes nothing there.
+    ValueError if the steering changes nothing there. Activations beyond the limit of
+    `parts.holding` are never held at once: each trial then runs the pairs anew, part by part.
     """
     require_choice("layers", layers, get_args(Which))
     require_times(sinks)
-    aligned = align(
-        model, pairs, _sites(model, steering.on(model), layers), span=span, baseline=baseline
-    )
-    prompt = Push.of(aligned, model, sinks)
-    if layers == "site":
-        prompt = prompt.at(_first_changed(model, aligned, steering))
-    return _least(lambda strength: prompt.missed(model, steering, strength))
+    places = _sites(model, steering.on(model), layers)
+    parts = Parts.of(model, pairs, places, span=span, baseline=baseline)
+    distance = Distance(model, steering, parts, sinks)
+    return _least(distance.from_first_changed() if layers == "site" else distance)
 
 
-@dataclass(frozen=True, eq=False)
-class Push:
-    """What the prompt does at some layers, each of the same size: what a steering is to do."""
+@dataclass
+class Sums:
+    """Squared lengths at one site, summed over the tokens that are no sinks.
 
-    aligned: Aligned
-    scales: dict[Site, Float[Tensor, "token 1"]]
-    target: Pushes
+    `push` is what the prompt does, `missed` what a strength leaves of it, `change` what lies
+    between two strengths, `along` the product of the change and what is missed. `changed` is said
+    of all tokens.
+    """
 
-    @classmethod
-    def of(cls, aligned: Aligned, model: HookedModel, sinks: float) -> "Push":
-        """The prompt's deltas over their size at each layer; 0 at tokens that are sinks."""
-        deltas, scales = prompt_deltas(model, aligned), dict[Site, Tensor]()
-        for site in aligned.sites:
-            keep = ~aligned.sinks(site, sinks)
-            require_ordinary(keep, f"tokens at {site}")
-            size = float(deltas[site][keep].norm())
+    push: float = 0.0
+    missed: float = 0.0
+    change: float = 0.0
+    along: float = 0.0
+    changed: bool = False
+    ordinary: list[Bool[Tensor, "token"]] = field(default_factory=list)
+
+    def add(self, target: Pushes, reached: Pushes, before: Pushes, keep: Kept) -> None:
+        """Add some tokens: what the prompt does, and what two strengths do."""
+        self.ordinary.append(keep)
+        self.push += float(target[keep].square().sum())
+        missed, change = reached - target, reached - before
+        self.changed = self.changed or bool(change.any())
+        self.missed += float(missed[keep].square().sum())
+        self.change += float(change[keep].square().sum())
+        self.along += float((change * missed)[keep].sum())
+
+
+@dataclass(frozen=True)
+class Distance:
+    """How far a steering at some strength is from the prompt: sums over pairs, part by part."""
+
+    model: HookedModel
+    steering: Steering
+    parts: Parts
+    sinks: float
+    only: Site | None = None
+
+    def from_first_changed(self) -> "Distance":
+        """The same at the lowest site where the steering changes a token; the lowest if none."""
+        sums = self.by_site(1.0, 0.0)
+        changed = (site for site, of_site in sums.items() if of_site.changed)
+        return replace(self, only=next(changed, self.parts.sites[0]))
+
+    def __call__(self, strength: float, other: float) -> Sums:
+        """Over the sites, each in units of the prompt's own push there."""
+        total = Sums()
+        for site, sums in self.by_site(strength, other).items():
             # Where the prompt does nothing, as at the first input, there is nothing to be near to.
-            scales[site] = (keep.double() / size if size else torch.zeros(len(keep)))[:, None]
-        return cls(aligned, scales, _scaled(deltas, scales))
+            if sums.push and self.only in (None, site):
+                total.push += 1.0
+                for name in ("missed", "change", "along"):
+                    more = getattr(sums, name) / sums.push
+                    setattr(total, name, getattr(total, name) + more)
+        return total
 
-    def at(self, site: Site) -> "Push":
-        """The same at one of the sites alone."""
-        start = list(self.scales).index(site) * len(self.aligned.example)
-        target = self.target[start : start + len(self.aligned.example)]
-        return Push(self.aligned, {site: self.scales[site]}, target)
+    def by_site(self, strength: float, other: float) -> dict[Site, Sums]:
+        """At every site; ValueError where every token is a sink."""
+        found = {site: Sums() for site in self.parts.sites}
+        with watching() as watch:
+            for aligned in self.parts:
+                self._add(found, aligned, [self._at(aligned, s, watch) for s in (strength, other)])
+        for site, sums in found.items():
+            require_ordinary(torch.cat(sums.ordinary), f"tokens at {site}")
+        return found
 
-    def missed(self, model: HookedModel, steering: Steering, strength: float) -> Pushes:
-        """The steering's deltas at a strength, scaled as the prompt's, less the prompt's."""
+    def _add(
+        self, found: Mapping[Site, Sums], aligned: Aligned, two: Sequence[Callable[[Site], Pushes]]
+    ) -> None:
+        """Add a part at which two strengths were run."""
+        target = prompt_deltas(self.model, aligned)
+        for site, sums in found.items():
+            keep = ~aligned.sinks(site, self.sinks)
+            sums.add(target[site], *(reached(site) for reached in two), keep)
+
+    def _at(self, aligned: Aligned, strength: float, watch: Watch) -> Callable[[Site], Pushes]:
+        """What the steering does at a strength; at 0, nothing, which needs no run."""
         if strength == 0:
-            return -self.target
-        deltas = steering_deltas(model, self.aligned, steering.scaled(strength))
-        return _scaled(deltas, self.scales) - self.target
-
-
-def _scaled(deltas: Deltas, scales: dict[Site, Float[Tensor, "token 1"]]) -> Pushes:
-    return torch.cat([deltas[site] * scale for site, scale in scales.items()]).float()
+            return lambda site: torch.zeros_like(aligned.plain.at(site), dtype=torch.float64)
+        steering = self.steering.scaled(strength)
+        return steering_deltas(self.model, aligned, steering, watch=watch).__getitem__
 
 
 def _sites(model: HookedModel, steering: Steering, layers: Which) -> list[Site]:
@@ -144,39 +188,30 @@ def _sites(model: HookedModel, steering: Steering, layers: Which) -> list[Site]:
     return list(dict.fromkeys([*own, *(Site(n) for n in range(first, model.cfg.n_layers))]))
 
 
-def _first_changed(model: HookedModel, aligned: Aligned, steering: Steering) -> Site:
-    """The lowest site where the steering changes a token of the span; the lowest where none is."""
-    deltas = steering_deltas(model, aligned, steering)
-    return next((site for site in aligned.sites if bool(deltas[site].any())), aligned.sites[0])
+def _least(distance: Callable[[float, float], Sums]) -> float:
+    """The strength with the least |missed|^2 of those that secants and parabolas lead to.
 
-
-def _least(missed: Callable[[float], Pushes]) -> float:
-    """The strength with the least |missed|^2 of those that secants and parabolas lead to."""
-    best, other = (1.0, missed(1.0)), (0.0, missed(0.0))
-    require_change(best[1] - other[1])
-    errors = {strength: _square(left) for strength, left in (best, other)}
+    `distance` is told a strength, and another from which the change to it is measured.
+    """
+    best, other, first = 1.0, 0.0, distance(1.0, 0.0)
+    require_change(first)
+    errors = {1.0: first.missed, 0.0: first.push}
     for _ in range(MOST_TRIALS):
-        vertex = _vertex(errors)
-        strength = _where_straight(best, other) if vertex is None else vertex
+        strength = _vertex(errors)
+        if strength is None:
+            sums = first if other == 0 else distance(best, other)
+            strength = _where_straight(best, other, sums)
         nearest = min(errors, key=lambda tried: abs(tried - strength))
         if abs(strength) > LARGEST or abs(strength - nearest) <= CLOSE * abs(strength):
             break
-        found = (strength, missed(strength))
-        errors[strength] = _square(found[1])
-        best, other = (found, best) if errors[strength] <= errors[best[0]] else (best, found)
+        errors[strength] = distance(strength, 0.0).missed
+        best, other = (strength, best) if errors[strength] <= errors[best] else (best, strength)
     return min(errors, key=lambda tried: (errors[tried], abs(tried)))
 
 
-def _square(left: Pushes) -> float:
-    return float(left.double().square().sum())
-
-
-def _where_straight(last: tuple[float, Pushes], other: tuple[float, Pushes]) -> float:
+def _where_straight(last: float, other: float, sums: Sums) -> float:
     """The strength that would miss least if the change between these two went on as it is."""
-    (s, left), (s_other, left_other) = last, other
-    slope = (left - left_other) / (s - s_other)
-    steepness = _square(slope)
-    return s if steepness == 0 else s - float((slope.double() * left).sum()) / steepness
+    return last if sums.change == 0 else last - (last - other) * sums.along / sums.change
 
 
 def _vertex(errors: Mapping[float, float]) -> float | None:
@@ -190,9 +225,9 @@ def _vertex(errors: Mapping[float, float]) -> float | None:
     return (a + b) / 2 - first / (2 * bend) if bend > 0 else None
 
 
-def require_change(change: Pushes) -> None:
+def require_change(sums: Sums) -> None:
     """Raise ValueError unless the steering changes something."""
-    if not bool(change.any()):
+    if sums.change == 0:
         raise ValueError(
             "The steering changes no activation of the response tokens at the layers that are "
             "compared, so no strength makes it resemble the prompt. Does its scope meet these "

@@ -11,6 +11,7 @@ does: its unit in the bench. Written to docs/results/cells/cold_step_MODEL.csv.g
 from __future__ import annotations
 
 import argparse
+import gzip
 from pathlib import Path
 
 import pandas as pd
@@ -20,6 +21,7 @@ from analysis.bench.fitting import case_of
 from analysis.bench.kinds import UNSTEERED, fit_cell, write_cell
 from analysis.measures.approximation import step_approximation
 from steerlens.conversations import Conversation
+from steerlens.whole import write_whole
 
 CELLS = Path(__file__).parents[2] / "docs" / "results" / "cells"
 SHARES = (0.001, 0.01, 0.1, 1.0)
@@ -58,9 +60,8 @@ def main() -> None:
     for name, folder in (one.split("=", 1) for one in given.benches):
         path = CELLS / f"cold_step_{name}.csv.gz"
         path.parent.mkdir(parents=True, exist_ok=True)
-        measured(Bench.of(folder)).to_csv(
-            path, index=False, float_format="%.5g", compression={"method": "gzip", "mtime": 0}
-        )
+        table = measured(Bench.of(folder)).to_csv(index=False, float_format="%.5g")
+        write_whole(path, gzip.compress(table.encode(), mtime=0))
         print(f"Wrote {path}", flush=True)
 
 

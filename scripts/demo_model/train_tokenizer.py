@@ -20,6 +20,8 @@ from pathlib import Path
 from conversations import DEFAULT_CORPUS, ConversationSource, Corpora
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
+from steerlens.whole import write_whole
+
 VOCABULARY_SIZE = 4096
 CONTEXT = 512
 SPECIAL_TOKENS = ("<|pad|>", "<|bos|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>")
@@ -80,9 +82,9 @@ def tokenizer_config() -> dict:
 def save(tokenizer: Tokenizer, folder: Path) -> None:
     """Write tokenizer.json and tokenizer_config.json."""
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer.save(str(folder / "tokenizer.json"))
     config = json.dumps(tokenizer_config(), indent=2) + "\n"
-    (folder / "tokenizer_config.json").write_text(config, encoding="utf-8")
+    write_whole(folder / "tokenizer.json", tokenizer.to_str(pretty=True).encode())
+    write_whole(folder / "tokenizer_config.json", config.encode())
 
 
 def main() -> None:

@@ -24,6 +24,7 @@ import torch
 
 import steerlens as sl
 from steerlens.identity import loaded
+from steerlens.whole import write_whole
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "interchange.md"
@@ -161,7 +162,7 @@ def main() -> None:
         return
     before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
     _, _, after = rest.partition(END)
-    PAGE.write_text(f"{before}{BEGIN}\n{table}\n\n{END}{after}", encoding="utf-8")
+    write_whole(PAGE, f"{before}{BEGIN}\n{table}\n\n{END}{after}".encode())
 
 
 if __name__ == "__main__":

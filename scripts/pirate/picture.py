@@ -12,6 +12,7 @@ import steerlens as sl
 from steerlens.analysis import coefficient_heatmap, coefficients
 from steerlens.analysis.reports.pirate_demo import pirate_steerings
 from steerlens.demo import pirate
+from steerlens.whole import write_whole
 
 SHOWN = ("CAA", "S-PSR", "A-PSR")
 
@@ -26,7 +27,7 @@ def main() -> None:
     table = coefficients(model, pairs, range(model.cfg.n_layers), steerings)
     figure = coefficient_heatmap(table, example=0)
     figure.update_layout(width=1180)
-    figure.write_html(sys.argv[1], include_plotlyjs=True)
+    write_whole(sys.argv[1], figure.to_html(include_plotlyjs=True).encode())
 
 
 if __name__ == "__main__":

@@ -45,6 +45,7 @@ def one_round(model: Any, folder: Path, number: int) -> None:
     pairs = [sl.PromptPair.with_system(one, "Be positive.", " Superb!") for one in asked]
     analysis.faithfulness(model, pairs, {"CAA": steering}, n_bootstrap=50)
     analysis.coefficients(model, pairs, [2, 3], {"CAA": steering})
+    analysis.least_squares_strength(model, steering, pairs)
     once = sl.Schedule(epochs=1)
     checkpoint = folder / "checkpoint"
     sl.PSR.fit(model, pairs, 2, schedule=once, checkpoint=checkpoint)

@@ -1,5 +1,6 @@
 """The one writer of files: what it refuses, what it leaves behind, what many at once do to it."""
 
+import ast
 import os
 import re
 import signal
@@ -26,6 +27,15 @@ from steerlens.whole import (
 )
 
 ROOT = Path(__file__).parents[2]
+WRITING = {"write_text", "write_bytes", "to_csv", "to_parquet", "write_html", "write_image"}
+THROWN_AWAY = {
+    "steerlens/models/backends.py": "a folder that lasts as long as a loading",
+    "scripts/demo_model/export.py": "a draft of a folder, whose files then take their places",
+    "scripts/supply/fuzz.py": "what a reader is tried on",
+    "scripts/supply/mutants.py": "a copy of the repository",
+    "scripts/supply/peak_memory.py": "a folder that lasts as long as a measurement",
+}
+"""Files that write others by hand, which nobody else reads."""
 posix = pytest.mark.skipif(os.name != "posix", reason="devices, pipes and links of POSIX")
 
 
@@ -295,3 +305,41 @@ def test_no_module_writes_files_in_a_way_of_its_own() -> None:
         if why == "into a draft":
             text = (ROOT / name).read_text()
             assert len(re.findall(r"with drafted\(", text)) == len(re.findall(OTHERWISE, text))
+
+
+def _by_hand(text: str) -> list[str]:
+    """What writes a file in another way than `steerlens.whole` does, and not into a draft."""
+    found = []
+    for call in ast.walk(ast.parse(text)):
+        if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Attribute):
+            continue
+        name, of = call.func.attr, ast.unparse(call.func.value)
+        table = (
+            name.startswith("to_")
+            and not call.args
+            and "path_or_buf" not in {keyword.arg for keyword in call.keywords}
+        )
+        if name in WRITING and not table and not of.startswith(("draft", "(draft")):
+            found.append(f"{call.lineno}: {ast.unparse(call):.80}")
+    return found
+
+
+def test_what_writes_by_hand_is_seen() -> None:
+    assert _by_hand("place.write_text('a')") == ["1: place.write_text('a')"]
+    assert _by_hand("table.to_csv(place, index=False)\ntable.to_csv(path_or_buf=place)") != []
+    assert _by_hand("write_whole(place, b''); (draft / 'a').write_text('a')") == []
+    assert _by_hand("text = table.to_csv(index=False)") == []
+
+
+def test_every_file_is_written_in_the_one_way() -> None:
+    """Here, in the scripts and in the benchmarks."""
+    folders = ("steerlens", "analysis", "scripts", "benchmarks")
+    files = [file for folder in folders for file in sorted((ROOT / folder).rglob("*.py"))]
+    found = {
+        str(file.relative_to(ROOT)): _by_hand(file.read_text(encoding="utf-8")) for file in files
+    }
+    assert len(files) > 300
+    writing = {name: calls for name, calls in found.items() if calls}
+    assert writing.pop("steerlens/whole.py")
+    assert {name: calls for name, calls in writing.items() if name not in THROWN_AWAY} == {}
+    assert set(writing) == set(THROWN_AWAY)

@@ -138,7 +138,7 @@ def _answer(work: Any, given: tuple[Any, ...], answer: Path) -> None:
     logging.disable(logging.CRITICAL)
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    answer.write_text(json.dumps(work(*given)), encoding="utf-8")
+    write_whole(answer, json.dumps(work(*given)).encode())
 
 
 def _brief(row: dict[str, Any]) -> str:

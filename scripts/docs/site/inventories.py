@@ -7,6 +7,8 @@ thousands of names. Here the names are lines of a text file, and become an inven
 import zlib
 from pathlib import Path
 
+from steerlens.whole import write_whole
+
 HERE = Path(__file__).parent
 SITES = {
     "numpy": "https://numpy.org/doc/stable/",
@@ -22,7 +24,7 @@ def mapping(folder: Path) -> dict[str, tuple[str, str]]:
     """Sphinx's `intersphinx_mapping`: a site and a local inventory for each package."""
     folder.mkdir(parents=True, exist_ok=True)
     for package in SITES:
-        (folder / f"{package}.inv").write_bytes(inventory(package))
+        write_whole(folder / f"{package}.inv", inventory(package))
     return {package: (site, str(folder / f"{package}.inv")) for package, site in SITES.items()}
 
 
