@@ -27,6 +27,8 @@ WHOLE = 900
 """Seconds for all tests of a file without a mutant, each of them watched."""
 OPTIONS = (
     *("-q", "-p", "no:xdist", "-p", "no:cacheprovider", "-m", "not slow"),
+    # What checks shapes at every call takes most of the time, and is no test of a formula.
+    *("-o", "addopts="),
     # Plugins of what this process has imported already; warnings are errors in these tests.
     *("-W", "ignore::pytest.PytestAssertRewriteWarning"),
 )
@@ -56,7 +58,10 @@ class Ended:
 
 
 class Watching:
-    """For each test: the lines of one file that it meets, and its seconds; and which fail."""
+    """For each test: the lines of one file that it meets, and its seconds; and which fail.
+
+    Of tests that run on several models, those on the first: a formula is the same on all.
+    """
 
     def __init__(self, place: Path) -> None:
         self.place, self.met = str(place), set[int]()
@@ -80,6 +85,14 @@ class Watching:
             sys.settrace(None)
             took, lines = time.process_time() - start, tuple(sorted(self.met))
             self.found.append(Test(item.nodeid, took, lines, digest(inspect.getsource(item.obj))))
+
+    def pytest_collection_modifyitems(self, items: list[Any]) -> None:
+        models, kept = dict[str, str](), list[Any]()
+        for item in items:
+            model = str(getattr(item, "callspec", None) and item.callspec.params.get("kind"))
+            if models.setdefault(item.nodeid.partition("[")[0], model) == model:
+                kept.append(item)
+        items[:] = kept
 
     def pytest_runtest_logreport(self, report: Any) -> None:
         if report.outcome != "passed":
