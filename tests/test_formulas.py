@@ -17,6 +17,7 @@ from steerlens import (
     PromptPair,
     Site,
     SteeringWarning,
+    at,
     encode_pair,
     everywhere,
     generated,
@@ -306,3 +307,13 @@ def test_every_second_question_is_spared_where_there_are_four() -> None:
     assert (train, rest) == ([*pairs[2:4], *pairs[6:8]], [*pairs[:2], *pairs[4:6], *pairs[8:]])
     assert [len(half) for half in least_squares.split_by_question(pairs[:8])] == [4, 4]
     assert least_squares.split_by_question(pairs[:6]) == ((), pairs[:6])
+
+
+def test_least_squares_stands_beside_as_fitted_where_there_are_pairs_for_it(gpt2: Any) -> None:
+    steerings = {"CAA": at(1, CAA(torch.linspace(-1, 1, gpt2.cfg.d_model)))}
+    alone = least_squares.entries_for(gpt2, steerings, [])
+    both = least_squares.entries_for(gpt2, steerings, PAIRS)
+    assert [entry.strength for entry in alone] == ["as fitted"]
+    assert [entry.strength for entry in both] == ["as fitted", "least squares"]
+    found = least_squares.least_squares_strength(gpt2, steerings["CAA"], PAIRS)
+    assert both[1].strength_value == found

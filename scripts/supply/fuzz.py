@@ -202,8 +202,8 @@ def went_wrong(name: str, seconds: float, seed: int) -> bool:
     """Fuzz one kind, with atheris where it is installed."""
     if found_atheris() is None:
         with tempfile.TemporaryDirectory() as folder:
-            end = until(time.monotonic() + seconds)
-            return by_lines(Target.of(name, Path(folder)), seed, end) > 0
+            target = Target.of(name, Path(folder))
+            return by_lines(target, seed, until(time.monotonic() + seconds)) > 0
     given = [name, str(seconds), str(seed % 2**31)]
     done = subprocess.run([sys.executable, __file__, "--one", *given], cwd=ROOT, check=False)
     return done.returncode != 0
