@@ -136,10 +136,10 @@ class Distance:
     only: Site | None = None
 
     def from_first_changed(self) -> "Distance":
-        """The same at the lowest site where the steering changes a token; the lowest if none."""
+        """The same at the lowest site where the steering changes a token; at all where at none."""
         sums = self.by_site(1.0, 0.0)
         changed = (site for site, of_site in sums.items() if of_site.changed)
-        return replace(self, only=next(changed, self.parts.sites[0]))
+        return replace(self, only=next(changed, None))
 
     def __call__(self, strength: float, other: float) -> Sums:
         """Over the sites, each in units of the prompt's own push there."""

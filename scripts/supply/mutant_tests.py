@@ -27,13 +27,15 @@ WHOLE = 900
 """Seconds for all tests of a file without a mutant, each of them watched."""
 OPTIONS = (
     *("-q", "-p", "no:xdist", "-p", "no:cacheprovider", "-m", "not slow"),
+    # What checks shapes at every call takes most of the time, and is no test of a formula.
+    *("-o", "addopts="),
     # Plugins of what this process has imported already; warnings are errors in these tests.
     *("-W", "ignore::pytest.PytestAssertRewriteWarning"),
 )
 
 
 @dataclass(frozen=True)
-class Test:
+class OneTest:
     """A test as it is without a mutant: its seconds, the lines that it meets, a digest of it."""
 
     name: str
@@ -56,11 +58,14 @@ class Ended:
 
 
 class Watching:
-    """For each test: the lines of one file that it meets, and its seconds; and which fail."""
+    """For each test: the lines of one file that it meets, and its seconds; and which fail.
+
+    Of tests that run on several models, those on the first: a formula is the same on all.
+    """
 
     def __init__(self, place: Path) -> None:
         self.place, self.met = str(place), set[int]()
-        self.found, self.failed = list[Test](), set[str]()
+        self.found, self.failed = list[OneTest](), set[str]()
 
     def step(self, frame: FrameType, event: str, _: Any) -> Any:
         self.met.add(frame.f_lineno)
@@ -79,7 +84,17 @@ class Watching:
         finally:
             sys.settrace(None)
             took, lines = time.process_time() - start, tuple(sorted(self.met))
-            self.found.append(Test(item.nodeid, took, lines, digest(inspect.getsource(item.obj))))
+            self.found.append(
+                OneTest(item.nodeid, took, lines, digest(inspect.getsource(item.obj)))
+            )
+
+    def pytest_collection_modifyitems(self, items: list[Any]) -> None:
+        models, kept = dict[str, str](), list[Any]()
+        for item in items:
+            model = str(getattr(item, "callspec", None) and item.callspec.params.get("kind"))
+            if models.setdefault(item.nodeid.partition("[")[0], model) == model:
+                kept.append(item)
+        items[:] = kept
 
     def pytest_runtest_logreport(self, report: Any) -> None:
         if report.outcome != "passed":
@@ -150,12 +165,12 @@ def watched(copied: Path, file: str, tests: Sequence[str]) -> Ended:
     return in_child(copied, WHOLE, work)
 
 
-def chosen(tests: Sequence[Test], line: range, around: range) -> list[Test]:
+def chosen(tests: Sequence[OneTest], line: range, around: range) -> list[OneTest]:
     """Those that meet a line or, where none does, its function: the fastest first, to a limit."""
     meeting = [test for test in tests if test.meets(line)]
     meeting = meeting or [test for test in tests if test.meets(around)]
     ordered = sorted(meeting, key=lambda test: test.seconds)
-    kept, total = list[Test](), 0.0
+    kept, total = list[OneTest](), 0.0
     for test in [test for test in ordered if test.seconds <= SLOW] or ordered[:1]:
         total += test.seconds
         if kept and total > MOST:
@@ -164,12 +179,12 @@ def chosen(tests: Sequence[Test], line: range, around: range) -> list[Test]:
     return kept
 
 
-def limit(tests: Sequence[Test]) -> float:
+def limit(tests: Sequence[OneTest]) -> float:
     """The seconds that a mutant may take for its tests."""
     return AT_LEAST + TIMES * sum(test.seconds for test in tests)
 
 
-def tried(copied: Path, tests: Sequence[Test]) -> Ended:
+def tried(copied: Path, tests: Sequence[OneTest]) -> Ended:
     """Run them until one fails: code 1, and its name is told; 0 where all pass."""
 
     def work() -> tuple[int, list[Any]]:

@@ -1,46 +1,96 @@
-"""How many hostile tests there are, in all and in `make test`: some 15 seconds, nothing is run."""
+"""How much the hostile tests try, as the table of docs/reliability.md: nothing is run.
 
-import re
+The counts are those of the tests' own tables: a command line or damaged file that is there twice
+counts once. The number of tests follows, file by file.
+"""
+
+import subprocess
 import sys
+import tempfile
 from collections import Counter
-from contextlib import redirect_stdout
-from io import StringIO
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
-import pytest
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "tests" / "hostile"
+HEAD = "| tried | in `make test-all` | of them in `make test` | at least |\n|---|---|---|---|\n"
 
-FOLDER = Path("tests/hostile")
-WITHIN = re.compile(r"^(KILLS|N) = (\d+)", re.MULTILINE)
+
+class Count(NamedTuple):
+    """How many there are in all, in `make test`, and how many there must be."""
+
+    every: int
+    fast: int
+    promised: int
 
 
-class Counted:
-    """What pytest collects: the tests of each file, and those of them that are slow."""
+def counts() -> dict[str, Count]:
+    """What is tried, from the tables of the tests."""
+    import test_commands
+    import test_kills
 
-    def __init__(self) -> None:
-        self.every, self.fast = Counter[str](), Counter[str]()
+    lines = set(test_commands.ROWS)
+    fast = {test_commands.ROWS[number] for number in test_commands.FAST}
+    damages = damaged_files()
+    kills = len(test_kills.WRITERS) * test_kills.KILLS
+    return {
+        "bad command lines": Count(len(lines), len(fast), 150),
+        "damaged files": Count(len(damages[0] | damages[1]), len(damages[0]), 300),
+        "kills of a running command": Count(kills, 0, 60),
+    }
 
-    def pytest_collection_modifyitems(self, items: list[Any]) -> None:
-        for item in items:
-            self.every[item.path.stem] += 1
-            self.fast[item.path.stem] += item.get_closest_marker("slow") is None
+
+def damaged_files() -> tuple[set[bytes], set[bytes]]:
+    """Digests of the damaged files of `make test`, and of those that are for `make test-all`."""
+    import test_damage
+
+    import steerlens
+
+    model, each = steerlens.load("demo"), (set[bytes](), set[bytes]())
+    rounds = [(each[0], test_damage.N, 0)]
+    rounds += [(each[1], test_damage.MORE, seed) for seed in test_damage.SEEDS]
+    for name, kind in test_damage.KINDS.items():
+        with tempfile.TemporaryDirectory() as folder:
+            content = kind.make(Path(folder), model).read_bytes()
+        for found, n, seed in rounds:
+            for _, damaged in kind.damages(content, n, seed):
+                if damaged != content:
+                    found.add(sha256(name.encode() + damaged).digest())
+    return each
+
+
+def table(found: Mapping[str, Count]) -> str:
+    """The counts in Markdown."""
+    rows = [f"| {name} | {' | '.join(map(str, count))} |\n" for name, count in found.items()]
+    return HEAD + "".join(rows)
+
+
+def collected(options: Sequence[str]) -> Counter[str]:
+    """How many tests each file has."""
+    command = ["-m", "pytest", "--collect-only", "-q", "-p", "no:xdist", "-p", "no:cacheprovider"]
+    done = subprocess.run(
+        [sys.executable, *command, *options, str(FOLDER)],
+        cwd=ROOT, check=False, capture_output=True, text=True,
+    )  # fmt: skip
+    if done.returncode:
+        sys.exit(done.stdout + done.stderr)
+    names = (line.partition("::") for line in done.stdout.splitlines() if "::" in line)
+    return Counter(Path(file).name for file, _, _ in names)
 
 
 def main() -> None:
-    counted, said = Counted(), StringIO()
-    with redirect_stdout(said):
-        options = ["-q", "--collect-only", "-p", "no:xdist", "-p", "no:cacheprovider"]
-        code = pytest.main([*options, str(FOLDER)], plugins=[counted])
-    if code not in (0, 5):
-        sys.exit(said.getvalue())
-    each = {"KILLS": "kills in each", "N": "damages of each kind of file, and as many a seed"}
-    for name, number in sorted(counted.every.items()):
-        text = (FOLDER / f"{name}.py").read_text(encoding="utf-8")
-        notes = [f"{found[1]} {each[found[0]]}" for found in WITHIN.findall(text)]
-        more = "".join(f"; {note}" for note in notes)
-        print(f"{name:24} {number:5} tests, {counted.fast[name]} of them in `make test`{more}")
-    total, fast = sum(counted.every.values()), sum(counted.fast.values())
-    print(f"{'all':24} {total:5} tests, {fast} of them in `make test`")
+    sys.path[:0] = [str(ROOT), *(str(FOLDER.parent / name) for name in ("", "hostile"))]
+    found = counts()
+    print(table(found))
+    every, fast = collected([]), collected(["-m", "not slow"])
+    for name, number in sorted(every.items()):
+        print(f"{name:24} {number:5} tests, {fast[name]} of them in `make test`")
+    print(f"{'all':24} {every.total():5} tests, {fast.total()} of them in `make test`")
+    few = [name for name, count in found.items() if count.every < count.promised]
+    if few:
+        sys.exit(f"Fewer than promised: {', '.join(few)}.")
 
 
 if __name__ == "__main__":

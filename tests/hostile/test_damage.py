@@ -38,7 +38,8 @@ from steerlens.training.checkpoint import State
 
 REFUSED = (ValueError, OSError)
 """What a damaged file may raise; anything else is a traceback."""
-N = 60
+N, MORE, SEEDS = 60, 300, range(1, 6)
+"""Damages of each kind of file, and for `make test-all` those with each of the seeds."""
 
 
 @pytest.fixture(scope="module")
@@ -300,11 +301,11 @@ def test_a_damaged_file_is_an_error_that_names_it_or_is_read_as_it_was(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(1, 6))
+@pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("name", KINDS)
 def test_more_damages(name: str, seed: int, model: Any, tmp_path: Path) -> None:
-    number, wrong = _tried(name, model, tmp_path, 300, seed)
-    assert number >= 270
+    number, wrong = _tried(name, model, tmp_path, MORE, seed)
+    assert number >= 0.9 * MORE
     assert wrong == []
 
 
