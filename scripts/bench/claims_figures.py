@@ -73,10 +73,15 @@ def nearness(collected: Collected, model: str) -> go.Figure | None:
         pd.DataFrame(rows, columns=pd.Index(columns)),
         SCORED,
         title=f"Does the method that is nearest to the prompt steer best? On {model}",
-        says=f"Means over {len(tasks)} attributes. Distance at the last layer, every method at the "
+        says=f"{of_attributes(tasks)}. Distance at the last layer, every method at the "
         f"prompt's own KL. {over({model: collected})}; no intervals.",
         x="relative RMSE at the last layer (0 = as the prompt)",
     )
+
+
+def of_attributes(tasks: Sequence[str]) -> str:
+    """What a mark is a mean over."""
+    return f"Means over {len(tasks)} attributes" if len(tasks) > 1 else f"One attribute, {tasks[0]}"
 
 
 SCORED = "attribute at 80 % of the unsteered coherence"
