@@ -167,7 +167,7 @@ OF_ONE = (
     ),
     # Files.
     ("fit caa", "--out {new} --pairs {nothing}", "There is no file"),
-    ("fit caa", "--out {new} --pairs {folder}", "There is no file"),
+    ("fit caa", "--out {new} --pairs {folder}", "is a folder, and no data set"),
     ("fit caa", "--out {new} --pairs {empty}", "is empty"),
     ("fit caa", "--out {new} --pairs {deep}", "line 1: it is nested too deeply"),
     ("fit caa", "--out {new} --pairs {utf16}", "line 1: this is no UTF-8 text"),
