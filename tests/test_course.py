@@ -25,7 +25,7 @@ from make_course import is_current, leave_out_bars, students_file, written
 from sources import ROOT, Exercise, Unit, read_unit, sources
 from trials import trials
 
-MOST_LINES, LEAST_EXERCISES, LEAST_WRONG, MOST_SECONDS = 25, 6, 3, 180
+MOST_LINES, WIDEST, LEAST_EXERCISES, LEAST_WRONG, MOST_SECONDS = 25, 100, 6, 3, 180
 NUMBERS = ["six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
 PARTS = ("## What could go wrong", "## An open experiment", "## References")
 PATHS = [pytest.param(path, id=path.stem) for path in sources()]
@@ -106,6 +106,13 @@ def test_no_cell_is_longer_than_a_screen(path):
     for edition in (student, lecturer):
         lines = {cell.source[:60]: lines_of(cell.source) for cell in edition(unit_of(path)).cells}
         assert {start: n for start, n in lines.items() if n > MOST_LINES} == {}
+
+
+@each_unit
+def test_no_line_of_code_is_cut_at_the_edge(path):
+    for edition in (student, lecturer):
+        lines = [line for cell in code_of(edition(unit_of(path))) for line in cell.splitlines()]
+        assert [line for line in lines if len(line) > WIDEST] == []
 
 
 @each_unit

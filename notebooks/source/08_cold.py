@@ -424,7 +424,7 @@ def in_bfloat16(eps):
 
 # %%
 def distance(found, right):
-    """|found - right| / |right| over all tokens but the first, which is unlike the others (unit 1)."""
+    """|found - right| / |right| over all tokens but the first, which is unlike others (unit 1)."""
     return float((found - right)[1:].norm() / right[1:].norm())
 
 
@@ -561,9 +561,8 @@ def step_size(theta, g, r):
 quotient = replace(cold, mode="fd").along(model)
 eps = step_size(theta, g, 1e-5)
 print(f"your step {eps:.2g}, the library's {quotient.up:.2g}")
-print(
-    f"error with it: {distance(forward(eps), exact):.1%}; with the paper's: {distance(forward(PAPER), exact):.0%}"
-)
+for name, step in {"with it": eps, "with the paper's": PAPER}.items():
+    print(f"error {name}: {distance(forward(step), exact):.1%}")
 try:
     replace(cold, mode="fd").along(half)
 except ValueError as refused:

@@ -951,9 +951,8 @@ ours, theirs = (
     result[name]["harmonic mean"].mean(dim=1) for name in ("CAA, best harmonic mean", "prompt")
 )
 low, high = (float(end) for end in paired(ours, theirs, draws_of(len(test))))
-print(
-    f"CAA less the prompt, harmonic mean: {float((ours - theirs).mean()):.1f} [{low:.1f}, {high:.1f}]"
-)
+apart = float((ours - theirs).mean())
+print(f"CAA less the prompt, harmonic mean: {apart:.1f} [{low:.1f}, {high:.1f}]")
 print(f"on validation it was {float(h[chosen].mean()):.1f}, on test it is {float(ours.mean()):.1f}")
 
 # %% [markdown]

@@ -866,7 +866,7 @@ def off_at_zero(dial, h):
 
 # %%
 def padded(rows):
-    """Rows [n_i, d], of unequal length, as [rows, width, d], padded on the left; and where text is."""
+    """Rows [n_i, d], of unequal length, as [rows, width, d], padded on the left; where text is."""
     width = max(len(row) for row in rows)
     batch = torch.full((len(rows), width, rows[0].shape[1]), 7.0)
     mask = torch.zeros(len(rows), width, dtype=torch.bool)

