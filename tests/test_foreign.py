@@ -331,10 +331,10 @@ OPEN: dict[str, Any] = {
         {},
         "a vector for each position is what ActAdd takes",
     ),
-    "heads": (
-        lambda f: {"blocks.1.attn.hook_z": ROWS[0], "blocks.1.hook_out": ROWS[0]},
+    "queries": (
+        lambda f: {"blocks.1.attn.hook_q": ROWS[0], "blocks.1.hook_out": ROWS[0]},
         {},
-        "hook_z",
+        "hook_q",
     ),
     "one place twice": (
         lambda f: {"blocks.1.hook_out": ROWS[0], "model.layers.1": ROWS[1]},

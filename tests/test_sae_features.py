@@ -223,6 +223,89 @@ def test_a_feature_steers_gates_and_is_read_again(gpt2, tmp_path):
     assert torch.allclose(feature.clamped(4.0).placed[0][1](H), clamped, atol=1e-4)
 
 
+AT_Z = sl.Site(2, "z")
+BY_HAND = {
+    "steer": lambda z, a, d, v: z + 3.0 * d,
+    "ablate": lambda z, a, d, v: z - (z @ sl.unit(d))[..., None] * sl.unit(d),
+    "clamp": lambda z, a, d, v: z + ((9.0 - a) * (a > 0))[..., None] * d,
+    "gate": lambda z, a, d, v: z + (a > 0)[..., None] * v,
+}
+
+
+def of_heads(feature: sl.SAEFeature, what: str, v: torch.Tensor) -> sl.Steering:
+    if what == "gate":
+        return sl.at(feature.site, sl.When(sl.CAA(v), feature.gate))
+    steerings = {"steer": lambda: 3.0 * feature.steering, "ablate": lambda: feature.ablation}
+    return steerings.get(what, lambda: feature.clamped(9.0))()
+
+
+@pytest.mark.parametrize("what", BY_HAND)
+def test_a_feature_of_the_heads_acts_before_their_output_matrix(what, model, reference, tmp_path):
+    """Compared with a hook by hand on transformers' own matrix, after a way through a file."""
+    sae, v = SAE(), torch.randn(D, generator=torch.Generator().manual_seed(4))
+    z = sl.capture(model, ["The dog ran to the house, and then"], AT_Z).at(AT_Z)
+    sae.weights["b_enc"] -= sae.encoded(z, centred=True).median(dim=0).values
+    folder = saelens(tmp_path / "s", sae, hook_name="blocks.2.attn.hook_z")
+    feature = sl.sae_feature(folder, I, model=model)
+    assert feature.site == AT_Z
+    saved = of_heads(feature, what, v).save(tmp_path / "f.safetensors", model)
+    steering, row = sl.load_steering(saved, model), sae.weights["W_dec"][I]
+    blocks = getattr(reference, "model", None) or reference.transformer
+    block = blocks.layers[2] if hasattr(blocks, "layers") else blocks.h[2]
+    joined = block.self_attn.o_proj if hasattr(block, "self_attn") else block.attn.c_proj
+    seen: list[torch.Tensor] = []
+
+    def acting(module: Any, given: Any) -> tuple[torch.Tensor]:
+        seen.append(sae.encoded(given[0], centred=True)[..., I].relu())
+        return (BY_HAND[what](given[0], seen[0], row, v),)
+
+    tokens = torch.arange(40, 64)[None]
+    handle = joined.register_forward_pre_hook(acting)
+    with torch.no_grad():
+        expected, plain = reference(tokens).logits, model(tokens)
+        handle.remove()
+        with steering.applied(model):
+            found = model(tokens)
+    assert 0 < int((seen[0] > 0).sum()) < tokens.shape[1]
+    centred = [x - x.mean(dim=-1, keepdim=True) for x in (found, expected, plain)]
+    assert (centred[0] - centred[1]).abs().max() < 2e-3
+    assert (centred[0] - centred[2]).abs().max() > 0.1
+
+
+def test_a_feature_of_the_heads_is_as_wide_as_they_are_together(tmp_path):
+    from tiny_models import build_tokenizer
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    sizes = {"hidden_size": D, "intermediate_size": 64, "num_attention_heads": 4, "head_dim": 12}
+    config = LlamaConfig(vocab_size=400, num_hidden_layers=3, num_key_value_heads=2, **sizes)
+    LlamaForCausalLM(config).eval().save_pretrained(tmp_path / "m")
+    build_tokenizer("llama").save_pretrained(tmp_path / "m")
+    model = sl.load(tmp_path / "m", backend="bridge")
+    sae = SAE()
+    shapes = {"W_enc": (48, S), "W_dec": (S, 48), "b_dec": (48,)}
+    sae.weights |= {name: torch.randn(n) for name, n in shapes.items()}
+    folder = saelens(tmp_path / "s", sae, hook_name="blocks.2.attn.hook_z", d_in=48)
+    feature = sl.sae_feature(folder, I, model=model)
+    z = sl.capture(model, ["The dog ran"], AT_Z).at(AT_Z)
+    before = sae.encoded(z, centred=True)[:, I].relu()
+    assert torch.allclose(feature.gate.activation(z), before, atol=1e-4)
+    with pytest.raises(ValueError, match=r"this model has n_heads \* d_head = 48"):
+        sl.sae_feature(saelens(tmp_path / "t", SAE(), hook_name=AT_Z.hook_name), I, model=model)
+    named = {"blocks.2.attn.hook_z": torch.ones(48), "blocks.1.hook_out": torch.ones(D)}
+    assert sl.load_steering(named, model).sites == (sl.Site(1), AT_Z)
+    assert sl.load_steering(torch.ones(48), model, sites=AT_Z).sites == (AT_Z,)
+    for wrong, sites in ((torch.ones(D), AT_Z), (torch.ones(48), 1)):
+        with pytest.raises(ValueError, match=r"of another model, or of another stream"):
+            sl.load_steering(wrong, model, sites=sites)
+    with pytest.raises(ValueError, match=r"length 32, and this model has n_heads \* d_head 48"):
+        sl.load_steering({"blocks.2.attn.hook_z": torch.ones(D)}, model)
+
+
+def test_attention_of_gemma_scope_is_placed_at_the_heads(gpt2, tmp_path):
+    folder = gemma_scope(tmp_path / "layer_2" / "w" / "l0", SAE(), threshold=THRESHOLD)
+    assert sl.sae_feature(folder, I, model=gpt2, site=AT_Z).steering.sites == (AT_Z,)
+
+
 def test_a_threshold_that_is_chosen_is_the_gates(tmp_path):
     gate = sl.sae_feature(saelens(tmp_path / "sae", SAE()), I).gate
     a = gate.activation(H)
@@ -298,11 +381,12 @@ def test_modules_of_gemma_are_the_streams_that_they_write(tmp_path):
         ("model.layers.3.output", "resid_post"),
         ("model.language_model.layers.3.post_feedforward_layernorm.output", "mlp_out"),
         ("model.layers.3.post_attention_layernorm.output", "attn_out"),
+        ("model.layers.3.self_attn.o_proj.input", "z"),
     ):
         folder = gemma_scope_2(tmp_path / "x", SAE(), THRESHOLD, hf_hook_point_in=module)
         assert sl.sae_feature(folder, I).site == sl.Site(3, stream)
     folder = gemma_scope_2(
-        tmp_path / "x", SAE(), THRESHOLD, hf_hook_point_in="model.layers.3.self_attn.o_proj.input"
+        tmp_path / "x", SAE(), THRESHOLD, hf_hook_point_in="model.layers.3.self_attn.q_proj.output"
     )
     with pytest.raises(ValueError, match="no stream that is steered"):
         sl.sae_feature(folder, I)
@@ -327,7 +411,7 @@ REFUSED: dict[str, Any] = {
     "no site": (
         lambda f: gemma_scope(f / "layer_12" / "width_16k" / "l0", SAE(), threshold=THRESHOLD),
         {},
-        r"residual stream.*Site\(12\).*--layers 12",
+        r"residual stream.*Site\(12\).*-att is Site\(12, \"z\"\).*--layers 12",
     ),
     "another layer": (
         lambda f: gemma_scope(f / "layer_12" / "width_16k" / "l0", SAE(), threshold=THRESHOLD),
@@ -335,10 +419,10 @@ REFUSED: dict[str, Any] = {
         "is of layer 12 by its name",
     ),
     "another site": (lambda f: saelens(f / "s", SAE()), {"site": 3}, "by its own files"),
-    "heads": (
-        lambda f: saelens(f / "s", SAE(), hook_name="blocks.2.attn.hook_z"),
+    "queries": (
+        lambda f: saelens(f / "s", SAE(), hook_name="blocks.2.attn.hook_q"),
         {},
-        r"writes at 'blocks\.2\.attn\.hook_z'",
+        r"writes at 'blocks\.2\.attn\.hook_q'.*mlp_out and z of a block",
     ),
     "one head": (lambda f: saelens(f / "s", SAE(), hook_head_index=3), {}, "one attention head"),
     "no scale": (
@@ -441,6 +525,10 @@ def test_the_command_writes_a_feature_as_a_steering(run, gpt2, folders, tmp_path
     ((site, steer),) = sl.load_steering(out, gpt2).placed
     assert site == SITE
     assert torch.equal(steer.direction, SAE().weights["W_dec"][I])
+    gemma = gemma_scope(tmp_path / "layer_2" / "w" / "l0", SAE(), threshold=THRESHOLD)
+    place = ("--layers", 2, "--stream", "z", "--feature", I)
+    code, text, said = run("import", gemma, "--model", folders["gpt2"], "--out", out, *place)
+    assert (code, "layer 2 z" in text) == (0, True), said
     code, text, _ = run("info", folder)
     assert (code, "sparse autoencoder of SAELens" in text, "48" in text) == (0, True, True)
     code, _, said = run("import", folder, "--model", folders["gpt2"], "--out", out)

@@ -29,7 +29,7 @@ class Understood:
         ),
     ] = None
     stream: Annotated[
-        str, typer.Option(help="resid_pre, resid_mid, resid_post, attn_out or mlp_out.")
+        str, typer.Option(help="resid_pre, resid_mid, resid_post, attn_out, mlp_out or z.")
     ] = "resid_post"
     convention: Annotated[
         str | None,

@@ -239,7 +239,9 @@ def of_object(given: object) -> Content:
 # -- Dictionaries ----------------------------------------------------------------------------------
 
 LAYER_TYPES = {"decoder_block": "resid_post", "self_attn": "attn_out", "mlp": "mlp_out"}
-HOOK = re.compile(r"blocks\.(\d{1,4})\.hook_(resid_pre|resid_mid|resid_post|attn_out|mlp_out)")
+HOOK = re.compile(
+    r"blocks\.(\d{1,4})\.(?:hook_(resid_pre|resid_mid|resid_post|attn_out|mlp_out)|attn\.hook_(z))"
+)
 OF_BRIDGE = re.compile(r"blocks\.(\d{1,4})\.hook_(in|out)")
 MODULE = re.compile(r"(?:[A-Za-z_]\w*\.){0,4}?(?:layers|h|blocks)\.(\d{1,4})")
 EMBEDDING = ("embed_tokens", "wte", "embed_in", "word_embeddings")
@@ -248,7 +250,7 @@ EMBEDDING = ("embed_tokens", "wte", "embed_in", "word_embeddings")
 def site_of_name(name: str) -> Site | None:
     """The site of a hook point's or a block's name in TransformerLens or transformers, if any."""
     if found := HOOK.fullmatch(name):
-        return Site(int(found[1]), found[2])  # pyright: ignore[reportArgumentType]
+        return Site(int(found[1]), found[2] or found[3])  # pyright: ignore[reportArgumentType]
     if found := OF_BRIDGE.fullmatch(name):
         return Site(int(found[1]), "resid_pre" if found[2] == "in" else "resid_post")
     if found := MODULE.fullmatch(name):
@@ -363,7 +365,8 @@ def _named(values: Mapping[Any, Any]) -> Found | None:
         raise ValueError(
             f"Of the names {few(sites)}, {few(odd or sites)} name no stream that is steered "
             "here, or the same one twice. Those are blocks.N.hook_resid_pre, _resid_mid, "
-            "_resid_post, _attn_out and _mlp_out, and blocks such as model.layers.N."
+            "_resid_post, _attn_out and _mlp_out, blocks.N.attn.hook_z, and blocks such as "
+            "model.layers.N."
         )
     steers: dict[Key, Steer] = {at: _caa(values[name], str(name)) for name, at in sites.items()}
     return Found("hook name -> vector", steers)

@@ -11,7 +11,7 @@ from steerlens.interchange.formats import (
     NAMED,
     Convention,
     Found,
-    directions_of,
+    direction_of,
     norm_of,
     of_object,
     recognised,
@@ -20,7 +20,7 @@ from steerlens.interchange.formats import (
 from steerlens.interchange.opening import Content, opened
 from steerlens.parsing import few
 from steerlens.saving import require_placeable
-from steerlens.sites import Site, Sites, as_sites
+from steerlens.sites import Site, Sites, as_sites, width_of
 from steerlens.steering import Steering
 from steerlens.types import HookedModel, Steer, SteeringWarning
 
@@ -45,8 +45,8 @@ def read_foreign(
         require_choice("convention", convention, get_args(Convention))
     content = opened(Path(given)) if isinstance(given, str | Path) else of_object(given)
     found = recognised(content, concept)
-    _require_width(content, found, model)
     chosen = None if sites is None else as_sites(sites, model)
+    _require_width(content, found, model, chosen)
     placed, index = _placed(content, found, model, chosen, convention)
     _require_no_later_norm(found, model)
     used = with_steers(found, placed)
@@ -59,14 +59,21 @@ def read_foreign(
     return steering if strength is None else steering.scaled(strength)
 
 
-def _require_width(content: Content, found: Found, model: HookedModel) -> None:
-    widths = {len(vector) for vector in directions_of(found)}
-    if widths != {model.cfg.d_model}:
-        raise ValueError(
-            f"{content.named} ({found.format}) holds vectors of length "
-            f"{few(sorted(widths))}, and this model has d_model {model.cfg.d_model}. They are of "
-            "another model."
-        )
+def _require_width(
+    content: Content, found: Found, model: HookedModel, sites: tuple[Site, ...] | None
+) -> None:
+    """Raise ValueError where a vector is not as long as activations are where it is placed."""
+    for key, steer in found.steers.items():
+        n = len(direction_of(steer))
+        given = (key,) if isinstance(key, Site) else sites if key is None else None
+        for site in given or (Site(0),):
+            if n == width_of(model, site):
+                continue
+            what = "n_heads * d_head" if site.stream == "z" else "d_model"
+            raise ValueError(
+                f"{content.named} ({found.format}) holds vectors of length {n}, and this model has "
+                f"{what} {width_of(model, site)}. They are of another model, or of another stream."
+            )
 
 
 def _placed(

@@ -187,9 +187,8 @@ def _site_of(sae: SAEFolder, given: Site | None, path: str | Path) -> Site:
             raise ValueError(
                 f"{path} ({sae.family}) does not say whether it is of the residual stream, of the "
                 f"MLP or of attention; the name of its repository does. Give the site: -res is "
-                f'site=Site({layer}), -mlp is Site({layer}, "mlp_out"); on the command line '
-                f"--layers {layer}, and --stream mlp_out. (-att is read before attention's output "
-                "matrix, which is no stream that is steered.)"
+                f'site=Site({layer}), -mlp is Site({layer}, "mlp_out"), -att is Site({layer}, '
+                f'"z"); on the command line --layers {layer}, and --stream mlp_out or z.'
             )
         if sae.layer is not None and given.layer != sae.layer:
             raise ValueError(f"{path} is of layer {sae.layer} by its name; site={given!r} is not.")
@@ -198,7 +197,7 @@ def _site_of(sae: SAEFolder, given: Site | None, path: str | Path) -> Site:
     if named is None:
         raise ValueError(
             f"{path} writes at {short(sae.hook_out, 80)}, which is no stream that is steered here. "
-            "Those are resid_pre, resid_mid, resid_post, attn_out and mlp_out of a block."
+            "Those are resid_pre, resid_mid, resid_post, attn_out, mlp_out and z of a block."
         )
     if given is not None and given != named:
         raise ValueError(f"{path} is of {named!r} by its own files; site={given!r} is not.")

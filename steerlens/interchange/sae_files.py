@@ -222,9 +222,10 @@ def _gemma_scope(folder: Path) -> SAEFolder:
 
 
 OF_GEMMA = {
-    "output": "resid_post",
-    "post_attention_layernorm.output": "attn_out",
-    "post_feedforward_layernorm.output": "mlp_out",
+    "output": "hook_resid_post",
+    "post_attention_layernorm.output": "hook_attn_out",
+    "post_feedforward_layernorm.output": "hook_mlp_out",
+    "self_attn.o_proj.input": "attn.hook_z",
 }
 
 
@@ -246,12 +247,12 @@ def _gemma_scope_2(folder: Path) -> SAEFolder:
 
 
 def _of_transformers(name: object) -> str | None:
-    """A module's output in TransformerLens' words; one that is no stream stays as it is."""
+    """A stream of transformers in TransformerLens' words; what is none stays as it is."""
     if not isinstance(name, str):
         return None
     found = re.fullmatch(r"(?:[A-Za-z_]\w*\.){0,4}?layers\.(\d{1,4})\.([\w.]+)", name)
     stream = OF_GEMMA.get(found[2]) if found else None
-    return f"blocks.{found[1]}.hook_{stream}" if found and stream else name
+    return f"blocks.{found[1]}.{stream}" if found and stream else name
 
 
 FAMILIES: dict[str, Callable[[Path], SAEFolder]] = {
