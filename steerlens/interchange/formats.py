@@ -441,7 +441,7 @@ def direction_of(one: Steer) -> Float[Tensor, " d_model"]:
     return one.direction
 
 
-def directions_of(found: Found) -> list[Float[Tensor, " d_model"]]:
+def directions_of(found: Found) -> list[Float[Tensor, " _"]]:
     """The vectors of all steers."""
     return [direction_of(one) for one in found.steers.values()]
 
@@ -451,7 +451,7 @@ def norm_of(found: Found) -> str:
     return norm_in_words(directions_of(found))
 
 
-def norm_in_words(vectors: Sequence[Float[Tensor, " d_model"]]) -> str:
+def norm_in_words(vectors: Sequence[Float[Tensor, " _"]]) -> str:
     """Whether the vectors have length 1, or which lengths."""
     lengths = torch.stack([vector.norm().double() for vector in vectors])
     low, high = float(lengths.min()), float(lengths.max())
