@@ -10,9 +10,9 @@ KINDS = {Tensor: "tensor", np.ndarray: "array", list: "list", tuple: "tuple", di
 
 
 def copied(value: Any) -> Any:
-    """A copy that writing into `value` does not change."""
+    """A copy that writing into `value` does not change; what is trained is there to be moved."""
     if isinstance(value, Tensor):
-        return value.clone()
+        return value if value.is_leaf and value.requires_grad else value.clone()
     if isinstance(value, np.ndarray):
         return value.copy()
     if type(value) in (list, tuple):

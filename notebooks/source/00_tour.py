@@ -203,7 +203,7 @@ def first_difference(one, other):
     return sum(a != b for a, b in zip(one, other, strict=False))
 
 
-# %% wrong says="returns nothing"
+# %% wrong says="returns None"
 def first_difference(one, other):
     for place, (a, b) in enumerate(zip(one, other, strict=False)):
         if a != b:
