@@ -167,10 +167,10 @@ class Distance:
         self, found: Mapping[Site, Sums], aligned: Aligned, two: Sequence[Callable[[Site], Pushes]]
     ) -> None:
         """Add a part at which two strengths were run."""
-        target = prompt_deltas(self.model, aligned)
+        target, (reached, before) = prompt_deltas(self.model, aligned), two
         for site, sums in found.items():
             keep = ~aligned.sinks(site, self.sinks)
-            sums.add(target[site], *(reached(site) for reached in two), keep)
+            sums.add(target[site], reached(site), before(site), keep)
 
     def _at(self, aligned: Aligned, strength: float, watch: Watch) -> Callable[[Site], Pushes]:
         """What the steering does at a strength; at 0, nothing, which needs no run."""
@@ -197,11 +197,12 @@ def _least(distance: Callable[[float, float], Sums]) -> float:
     require_change(first)
     errors = {1.0: first.missed, 0.0: first.push}
     for _ in range(MOST_TRIALS):
-        strength = _vertex(errors)
-        if strength is None:
+        vertex = _vertex(errors)
+        if vertex is None:
             sums = first if other == 0 else distance(best, other)
-            strength = _where_straight(best, other, sums)
-        nearest = min(errors, key=lambda tried: abs(tried - strength))
+            vertex = _where_straight(best, other, sums)
+        strength = vertex
+        nearest = min(errors, key=lambda tried, at=strength: abs(tried - at))
         if abs(strength) > LARGEST or abs(strength - nearest) <= CLOSE * abs(strength):
             break
         errors[strength] = distance(strength, 0.0).missed
