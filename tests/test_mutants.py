@@ -3,9 +3,11 @@
 import sys
 from pathlib import Path
 
+import pytest
+
+pytest.importorskip("resource", reason="the mutation run limits its processes as POSIX does")
 import mutant_tests
 import mutants
-import pytest
 from mutant_tests import OneTest, chosen
 
 SOURCE = '''
@@ -67,7 +69,6 @@ def test_the_fastest_tests_that_meet_a_line_are_chosen() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform == "win32", reason="processes are forked")
 def test_a_run_kills_what_a_test_notices_and_goes_on_from_its_record(
     small: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
