@@ -21,6 +21,7 @@ import plotly.graph_objects as go
 import pytest
 import typer
 from blocks import NOT_RUN, blocks_of, commands_of, pages, reason
+from shown import difference
 from typer.main import get_command
 
 from steerlens.cli import app
@@ -103,24 +104,44 @@ def test_what_runs_elsewhere_is_named_there(page: str) -> None:
 
 
 @pytest.mark.parametrize("page", python_pages())
-def test_the_python_of_a_page_runs(
-    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_python_of_a_page_runs_and_prints_what_is_shown(
+    page: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(go.Figure, "show", lambda figure: None)
-    names, said = blocks.namespace(page), None
-    with blocks.beside_examples(tmp_path):
-        for block in blocks_of(page):
-            if block.language == "python" and not reason(block):
-                said = blocks.run(block, names)
-            elif block.language == "text" and said is not None:
-                assert said, f"{block}: the Python above prints nothing, and the page shows text"
-                assert block.text.strip(), f"{block} is empty: run scripts/docs/outputs.py {page}"
+    for block, said in blocks.printed(page, blocks.namespace(page)):
+        apart = difference(block.text, said)
+        assert not apart, f"{block} shows {apart}: run scripts/docs/outputs.py {page}"
 
 
 @pytest.mark.slow
-def test_the_python_of_a_long_page_runs() -> None:
-    for page in UNCHECKED:
-        assert in_a_process(page).strip()
+@pytest.mark.parametrize("page", UNCHECKED)
+def test_a_long_page_shows_what_its_python_prints(page: str) -> None:
+    in_a_process("--check", page, script="outputs.py")
+
+
+PRINTED = "Layer 3: KL 0.123 of 16 tokens, 54%\n  1.2e-05\n"
+
+
+@pytest.mark.parametrize(
+    ("shown", "apart"),
+    [
+        (PRINTED, ""),
+        ("Layer 3: KL 0.124 of\n16 tokens, 53%\n1.3e-05", ""),
+        ("Layer 3: KL 0.13 of 16 tokens, 54% 1.2e-05", ""),
+        (PRINTED.replace("0.123", "0.127"), "KL 0.127 of 16"),
+        (PRINTED.replace("0.123", "-0.123"), "KL -0.123 of"),
+        (PRINTED.replace("16", "17"), "of 17 tokens"),
+        (PRINTED.replace("54%", "57%"), "tokens, 57%"),
+        (PRINTED.replace("e-05", "e-06"), "1.2e-06"),
+        (PRINTED.replace("Layer", "layer"), "layer 3"),
+        (PRINTED + "more", "1.2e-05 more"),
+        ("", "''"),
+    ],
+)
+def test_a_page_that_shows_something_else_is_seen(shown: str, apart: str) -> None:
+    found = difference(shown, PRINTED)
+    assert apart in found
+    assert bool(found) == bool(apart)
 
 
 @pytest.mark.parametrize("page", SHELL)
@@ -129,7 +150,7 @@ def test_the_commands_of_a_page_run(page: str) -> None:
     acting = [words[1:] for words in told if tried(page, words)]
     if acting:
         before = [shlex.split(line) for line in BEFORE.get(page, ())]
-        in_a_process("-", json.dumps([*before, *acting]))
+        in_a_process(given=json.dumps([*before, *acting]))
 
 
 def tried(page: str, words: Sequence[str]) -> bool:
@@ -144,9 +165,9 @@ def tried(page: str, words: Sequence[str]) -> bool:
     return False
 
 
-def in_a_process(page: str, given: str = "") -> str:
-    """Run scripts/docs/blocks.py without the checks of shapes, which take half of the time."""
-    command = [sys.executable, str(ROOT / "scripts" / "docs" / "blocks.py"), page]
+def in_a_process(*words: str, given: str = "", script: str = "blocks.py") -> str:
+    """Run a script of scripts/docs without the checks of shapes, which take half of the time."""
+    command = [sys.executable, str(ROOT / "scripts" / "docs" / script), *words]
     here = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, input=given, capture_output=True, text=True, env=here)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -205,4 +226,4 @@ def test_a_command_that_is_not_there_is_seen(words: list[str], check: Any) -> No
 
 def test_a_command_that_fails_is_seen() -> None:
     with pytest.raises(AssertionError, match="failed: steerlens info"):
-        in_a_process("-", json.dumps([["models"], ["info", "no-such-file.safetensors"]]))
+        in_a_process(given=json.dumps([["models"], ["info", "no-such-file.safetensors"]]))

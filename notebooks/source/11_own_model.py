@@ -1114,11 +1114,12 @@ assert abs(calibrated.strength / strength - 1) < 0.1
 # **smallest** strength with the effect: far above it, in broken text, the same number may come back.
 
 # %%
+asked = [pair.plain for pair in pairs[:2]]
 texts = {
-    name: generate(model, plain[:2], steering, max_new_tokens=24, seed=SEED).texts
+    name: generate(model, asked, steering, max_new_tokens=24, seed=SEED).texts
     for name, steering in {"unsteered": None, "steered": calibrated.steering}.items()
 }
-flush_left(pd.DataFrame(texts))
+flush_left(pd.DataFrame(texts, index=[each.user for each in asked]))
 
 # %% [markdown]
 # ### Fast enough?

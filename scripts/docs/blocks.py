@@ -1,7 +1,6 @@
 """The blocks of code of the Markdown pages: which there are, and how they are run.
 
-    python scripts/docs/blocks.py docs/tutorial.md      runs the Python of a page
-    python scripts/docs/blocks.py - < commands.json     runs commands of steerlens: lists of words
+    python scripts/docs/blocks.py < commands.json    runs commands of steerlens: lists of words
 
 The Python blocks of a page run one after another, in one namespace, in a folder that holds a copy
 of `examples`. Of a shell block each line is a command by itself.
@@ -109,12 +108,15 @@ def run(block: Block, names: dict[str, Any]) -> str:
     return said.getvalue()
 
 
-def run_page(page: str) -> None:
-    """Run every Python block of a page and print what it prints."""
-    names = namespace(page)
-    for block in blocks_of(page):
-        if block.language == "python" and not reason(block):
-            print(run(block, names), end="")
+def printed(page: str, names: dict[str, Any]) -> Iterator[tuple[Block, str]]:
+    """Run the Python of a page: each block of text right after it, and what it printed."""
+    said: str | None = None
+    with tempfile.TemporaryDirectory() as folder, beside_examples(Path(folder)):
+        for block in blocks_of(page):
+            if block.language == "text" and said is not None:
+                yield block, said
+            runs = block.language == "python" and not reason(block)
+            said = run(block, names) if runs else None
 
 
 def run_commands(commands: list[list[str]]) -> None:
@@ -130,13 +132,9 @@ def run_commands(commands: list[list[str]]) -> None:
 
 
 def main() -> None:
-    asked = sys.argv[1]
-    commands = json.load(sys.stdin) if asked == "-" else []
+    commands = json.load(sys.stdin)
     with tempfile.TemporaryDirectory() as folder, beside_examples(Path(folder)):
-        if asked == "-":
-            run_commands(commands)
-        else:
-            run_page(asked)
+        run_commands(commands)
 
 
 if __name__ == "__main__":

@@ -2,18 +2,18 @@
 
     python scripts/docs/outputs.py                     all of these pages
     python scripts/docs/outputs.py docs/tutorial.md    one of them
+    python scripts/docs/outputs.py --check             write nothing; say what is printed otherwise
 
 A block of text right after a block of Python becomes what that Python printed. Pictures need
 `pip install "steerlens[export]"`.
 """
 
+import argparse
 import sys
-import tempfile
-import textwrap
-from pathlib import Path
 from typing import Any
 
-from blocks import ROOT, Block, beside_examples, blocks_of, namespace, reason, run
+from blocks import ROOT, Block, namespace, printed
+from shown import difference, wrapped
 
 from steerlens import analysis
 from steerlens.whole import write_whole
@@ -33,38 +33,31 @@ PICTURES = {
     "docs/howto/look_first.md": {},
 }
 """The pages, and for each the variables that hold a figure, with the file of its picture."""
-WIDTH, DPI, LONGEST = 760, 105, 84
+WIDTH, DPI = 760, 105
 
 
-def filled(page: str, folder: Path) -> str:
+def filled(page: str) -> str:
     """The page with what its blocks print now; its pictures are written."""
     text = (ROOT / page).read_text(encoding="utf-8")
     names = namespace(page)
-    said: str | None = None
-    with beside_examples(folder):
-        for block in blocks_of(page):
-            if block.language == "python" and not reason(block):
-                said = run(block, names)
-            elif block.language == "text" and said is not None:
-                text = text.replace(fenced(block), fenced(block, wrapped(said)), 1)
-                said = None
+    for block, said in printed(page, names):
+        text = text.replace(fenced(block), fenced(block, wrapped(said)), 1)
     draw(page, names)
     return text
 
 
+def stale(page: str) -> list[str]:
+    """The blocks of text of a page that do not show what is printed."""
+    found = [
+        (block, difference(block.text, said)) for block, said in printed(page, namespace(page))
+    ]
+    return [
+        f"{block} shows {apart}. Run scripts/docs/outputs.py" for block, apart in found if apart
+    ]
+
+
 def fenced(block: Block, text: str | None = None) -> str:
     return f"```{block.language}\n{block.text if text is None else text}```"
-
-
-def wrapped(said: str) -> str:
-    """Lines that fit the page: a longer one goes on, indented, on the next."""
-    lines = (
-        piece
-        for line in said.rstrip().splitlines()
-        for piece in textwrap.wrap(line, LONGEST, subsequent_indent="    ", drop_whitespace=True)
-        or [""]
-    )
-    return "".join(f"{line.rstrip()}\n" for line in lines)
 
 
 def draw(page: str, names: dict[str, Any]) -> None:
@@ -75,10 +68,16 @@ def draw(page: str, names: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    for page in sys.argv[1:] or PICTURES:
-        with tempfile.TemporaryDirectory() as folder:
-            text = filled(page, Path(folder))
-        write_whole(ROOT / page, text.encode())
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("pages", nargs="*", default=list(PICTURES))
+    parser.add_argument("--check", action="store_true", help="write nothing")
+    asked = parser.parse_args()
+    if asked.check:
+        sys.exit("\n".join(each for page in asked.pages for each in stale(page)) or 0)
+    for page in asked.pages:
+        write_whole(ROOT / page, filled(page).encode())
         print(f"wrote {page}")
 
 
