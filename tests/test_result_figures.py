@@ -8,7 +8,9 @@ import page_tables
 import pytest
 import result_figures
 import samples
+import small_pictures
 from page_tables import Page
+from PIL import Image
 
 from analysis import caption
 
@@ -66,6 +68,33 @@ def test_pictures_are_small_and_none_is_left_over():
     assert sum(path.stat().st_size for path in pictures) < 1_500_000
 
 
+def test_every_picture_of_the_pages_is_small():
+    every = small_pictures.pictures([small_pictures.DOCS])
+    assert len(every) > 40
+    assert [path.name for path in every if not small_pictures.is_small(path)] == []
+
+
+def test_a_picture_that_is_made_small_has_nearly_its_colours(tmp_path):
+    # A scale from blue over white to red, with one thin line of a colour that nothing else has.
+    up = np.linspace(0, 255, 400)
+    scale = np.stack([up, 255 - abs(up - 127), 255 - up], axis=-1).astype(np.uint8)
+    noise = np.random.default_rng(0).integers(0, 3, (300, 400, 1))
+    points = np.minimum(scale[None] + noise, 255).astype(np.uint8)
+    points[150] = (0, 200, 0)
+    Image.fromarray(points).convert("RGBA").save(tmp_path / "a.png")
+    before = (tmp_path / "a.png").stat().st_size
+    assert not small_pictures.is_small(tmp_path / "a.png")
+    small_pictures.main([str(tmp_path)])
+    assert small_pictures.is_small(tmp_path / "a.png")
+    assert (tmp_path / "a.png").stat().st_size < before
+    with Image.open(tmp_path / "a.png") as picture:
+        now = np.asarray(picture.convert("RGB"))
+    assert abs(now.astype(int) - points).max() <= 12
+    written = (tmp_path / "a.png").read_bytes()
+    small_pictures.main([str(tmp_path)])
+    assert (tmp_path / "a.png").read_bytes() == written
+
+
 @pytest.mark.parametrize("name", result_figures.DRAWN)
 def test_another_number_in_the_page_is_another_in_the_figure(name):
     text, (before, after, number) = text_with(name), CHANGED[name]
@@ -121,13 +150,14 @@ def test_a_picture_that_there_is_not_is_an_error(tmp_path):
 
 
 def test_pictures_are_written_beside_the_page(tmp_path, monkeypatch):
-    made = []
-    monkeypatch.setattr(result_figures, "save", lambda figure, path, **_: made.append(path))
+    made, small = [], []
+    monkeypatch.setattr(result_figures, "save", lambda figure, path, **_: made.append(path) or path)
+    monkeypatch.setattr(result_figures, "shrink", small.append)
     page = tmp_path / "demo.md"
     page.write_text(text_with("demo_formats"), encoding="utf-8")
     result_figures.draw(page)
     names = ("formats", "replaced")
-    assert made == [tmp_path / "images" / f"demo_{name}.png" for name in names]
+    assert made == [tmp_path / "images" / f"demo_{name}.png" for name in names] == small
 
 
 def test_marks_that_share_a_row_lie_apart_and_one_alone_in_its_middle():

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import argparse
 import os
+import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -56,6 +58,7 @@ TINY = {
         max_new_tokens=16,
     ),
 }
+SMALL = ROOT / "scripts" / "docs" / "small_pictures.py"
 COMMAND = "python scripts/bench/results.py"
 
 
@@ -88,6 +91,7 @@ def pages(results: Path) -> None:
     text = claims_page.page(found, Alone.read(results / "cells"), results / "images")
     write_whole(results / "claims.md", text.encode())
     print(f"Wrote {results / 'claims.md'}", flush=True)
+    subprocess.run([sys.executable, SMALL, results / "images"], check=True)
 
 
 def main() -> None:

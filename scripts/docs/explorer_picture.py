@@ -8,6 +8,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from small_pictures import shrink
+
 import steerlens as sl
 from analysis.reports.pirate_demo import pirate_steerings
 from steerlens.demo import pirate
@@ -47,4 +49,5 @@ def photograph(html: Path) -> None:
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
         photograph(page(Path(folder)))
+    shrink(PICTURE)
     print(f"Wrote {PICTURE}")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gallery_data import INSTRUCTION, Measured
+from small_pictures import shrink
 
 from steerlens import analysis
 from steerlens.whole import write_whole
@@ -200,7 +201,8 @@ def draw(entry: Entry, measured: Measured) -> Path:
     """Write the picture of an entry."""
     figure = entry.draw(measured)
     fixed = entry.style is not None or entry.name == "tokens"
-    return analysis.save(figure, picture_of(entry), width=None if fixed else WIDTH, dpi=DPI)
+    drawn = analysis.save(figure, picture_of(entry), width=None if fixed else WIDTH, dpi=DPI)
+    return shrink(drawn)
 
 
 def main(asked: list[str]) -> None:

@@ -15,6 +15,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from small_pictures import shrink
+
 import steerlens as sl
 from steerlens import analysis
 from steerlens.baselines import las
@@ -102,7 +104,7 @@ def draw(name: str, bench: Bench) -> Path:
     called = {NAMES.get(name, name.upper()): found.steering}
     table = analysis.coefficients(bench.model, bench.shown, bench.layers, called)
     figure = analysis.coefficient_heatmap(table, example=0, tokens=(0, 40), transposed=True)
-    return analysis.save(figure, PICTURES / f"{name}.png", width=WIDTH, dpi=DPI)
+    return shrink(analysis.save(figure, PICTURES / f"{name}.png", width=WIDTH, dpi=DPI))
 
 
 def main(asked: list[str]) -> None:

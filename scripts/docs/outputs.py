@@ -14,6 +14,7 @@ from typing import Any
 
 from blocks import ROOT, Block, namespace, printed
 from shown import difference, wrapped
+from small_pictures import shrink
 
 from steerlens import analysis
 from steerlens.whole import write_whole
@@ -63,7 +64,7 @@ def fenced(block: Block, text: str | None = None) -> str:
 def draw(page: str, names: dict[str, Any]) -> None:
     for variable, file in PICTURES[page].items():
         (ROOT / file).parent.mkdir(parents=True, exist_ok=True)
-        analysis.save(names[variable], ROOT / file, width=WIDTH, dpi=DPI)
+        shrink(analysis.save(names[variable], ROOT / file, width=WIDTH, dpi=DPI))
         print(f"wrote {file}")
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 import plotly.graph_objects as go
 import result_drawings as drawings
 from page_tables import Page
+from small_pictures import shrink
 
 from analysis import CannotDraw, save
 
@@ -60,7 +61,7 @@ def draw(page: Path) -> list[Path]:
     figures = {name: DRAWN[name](read) for name in names}
     folder.mkdir(exist_ok=True)
     return [
-        save(figure, folder / f"{name}.png", width=WIDTH, dpi=DPI)
+        shrink(save(figure, folder / f"{name}.png", width=WIDTH, dpi=DPI))
         for name, figure in figures.items()
     ]
 

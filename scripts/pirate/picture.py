@@ -1,6 +1,7 @@
 """The README's picture: what the prompt and three methods do to one answer, on SmolLM2.
 
     python scripts/pirate/picture.py docs/images/heatmap.png
+    python scripts/docs/small_pictures.py
 
 A picture has no buttons on it; for one that a reader can point at, end the name in .html.
 """

@@ -1,6 +1,7 @@
 """The picture of docs/results/smollm2_samples.md: a prompted text, coloured by the prompt and PSR.
 
     python scripts/pirate/tokens.py
+    python scripts/docs/small_pictures.py
 
 It measures the texts that stand in the page, under the pirate's prompt, with the steering that
 `scripts/pirate/samples.py` fitted (build/smollm2/psr.safetensors); that script calls it when it is
