@@ -289,8 +289,8 @@ def _of_act(act: Act, tokens: Sequence[str], large: float) -> Iterator[str]:
         shown = ", ".join(repr(tokens[i]) for i in torch.nonzero(moved)[:3, 0].tolist())
         yield (
             f"{act} moves a sink ({shown}), where heads look when there is nothing to see, by "
-            f"{float(act.shares[moved].max()):.2f} of its length. Leave it out: .only(scope."
-            "without_bos), or .only(steerlens.response)."
+            f"{float(act.shares[moved].max()):.2f} of its length. Leave it out: "
+            ".only(steerlens.after_first), or .only(steerlens.response)."
         )
 
 

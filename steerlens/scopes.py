@@ -22,6 +22,7 @@ from steerlens.expressions import evaluated
 from steerlens.types import HookedModel, Tokens, Where, whole_number
 
 PADDING = -1
+AFTER_FIRST = "after_first"
 Kept = TypeVar("Kept")
 
 
@@ -203,7 +204,10 @@ class Scope:
         """The scope as `scope_named` reads it, BOS included."""
         if self.name == "last_k":
             return f"last_k({-(self.start or 0)})"
-        return f"positions({self.start}, {self.stop})" if self.name == "positions" else self.name
+        if self.name != "positions":
+            return self.name
+        ends = (self.start, self.stop)
+        return AFTER_FIRST if ends == (1, None) else f"positions({ends[0]}, {ends[1]})"
 
 
 @dataclass(frozen=True)
@@ -428,6 +432,14 @@ def positions(start: Any = None, stop: SupportsIndex | None = None) -> Scope:
     return Listed("positions", numbers=tuple(map(_position, start)))
 
 
+after_first = positions(1)
+"""Every token but the first, which most models make a sink, be it a BOS or not.
+
+For methods that set what lies along a direction: what a sink has there, a hundred times what others
+have, is no part of the text, and a model from which it is taken breaks (`steerlens.sinks`).
+"""
+
+
 def last_k(k: SupportsIndex) -> Scope:
     """The last `k` prompt tokens; all of a shorter prompt.
 
@@ -489,7 +501,7 @@ def _moved(marks: Bool[Tensor, "row col"], window: Window) -> Bool[Tensor, "batc
 NAMED_SCOPES: dict[str, Scope] = {
     scope.name: scope
     for scope in (everywhere, prompt, response, question_and_response, generated, last)
-}
+} | {AFTER_FIRST: after_first}
 
 
 def scope_named(name: str) -> Scope:

@@ -19,7 +19,7 @@ from steerlens.interchange.export import Exported, export
 from steerlens.prompts import Prompts
 from steerlens.runtime.hooks import applied, renewed
 from steerlens.saving import saveable, write_steering
-from steerlens.scopes import Scope, Window
+from steerlens.scopes import Scope, Window, everywhere
 from steerlens.sites import Site, Sites, as_sites, require_own_site
 from steerlens.types import HookedModel, Steer
 
@@ -100,6 +100,8 @@ class Steering:
 
     def only(self, scope: Scope) -> "Steering":
         """The same steering, limited to the positions of `scope`."""
+        if scope == everywhere:
+            return self
         return replace(self, placed=tuple((s, Only(x, scope)) for s, x in self.placed))
 
     def to(self, device: torch.device | str) -> "Steering":

@@ -232,7 +232,7 @@ CATALOGUE: dict[str, Entry] = {
     ),
     "DirectionalAblation, everywhere": Entry(
         "DirectionalAblation",
-        lambda model: DirectionalAblation.everywhere(model, 3 * V),
+        lambda model: DirectionalAblation.everywhere(model, 3 * V, scope=steerlens.everywhere),
         lambda h, row: oracles.ablation(h, UNIT64),
     ),
     "ICV": Entry(

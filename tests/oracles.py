@@ -216,6 +216,8 @@ def in_scope(name: str, t: int, row: Row) -> bool:
     """Whether the token at absolute position `t` is in the scope called `name`."""
     if name == "everywhere":
         return True
+    if name == "after_first":
+        return t > 0
     if name == "prompt":
         return t in range(row.response)
     if name == "response":

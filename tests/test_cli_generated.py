@@ -65,7 +65,7 @@ def test_help_has_the_options_and_what_the_docstring_says_of_them(
         "Angular steering: each activation turned towards a direction",
         '{"positive": ..., "negative": ...}',
         "`angle` is in degrees, negative ones turn away. [default: 30.0]",
-        "Scope that is steered. [default: everywhere]",
+        "`scope` has the tokens that are turned. [default: after_first]",
     ):
         assert text in said
     for option in ("--layers", "--read", "--out", "--model", "--backend", "--device", "--json"):

@@ -18,7 +18,7 @@ ENDS = [Site(layer, stream) for layer in range(N_LAYERS) for stream in ("resid_p
 
 
 def test_nothing_of_the_stream_lies_along_the_direction_at_any_layer(model: Any) -> None:
-    ablated = DirectionalAblation.everywhere(model, 5.0 * V)
+    ablated = DirectionalAblation.everywhere(model, 5.0 * V, scope=sl.everywhere)
     seen = sl.capture(model, list(PROMPTS), ENDS, steering=ablated)
     plain = sl.capture(model, list(PROMPTS), ENDS)
     u = sl.unit(V)
@@ -33,7 +33,7 @@ def test_nothing_of_the_stream_lies_along_the_direction_at_any_layer(model: Any)
 @pytest.mark.parametrize("left_out", ["resid_pre", "attn_out", "mlp_out"])
 def test_each_kind_of_site_is_needed(model: Any, left_out: str) -> None:
     """Without it something of the stream lies along the direction, inside a block or at its end."""
-    whole = DirectionalAblation.everywhere(model, V)
+    whole = DirectionalAblation.everywhere(model, V, scope=sl.everywhere)
     placed = tuple((site, steer) for site, steer in whole.placed if site.stream != left_out)
     inner = [Site(0, stream) for stream in ("resid_pre", "attn_out", "mlp_out")]
     seen = sl.capture(model, list(PROMPTS), inner, steering=sl.Steering(placed))
@@ -61,7 +61,9 @@ def test_it_is_saved_and_read(gpt2: Any, tmp_path: Path) -> None:
     steering = DirectionalAblation.fit(gpt2, (POSITIVE, NEGATIVE), 2).steering
     read: Any = sl.load_steering(steering.save(tmp_path / "a.safetensors"), gpt2)
     assert read.sites == steering.sites
-    assert torch.equal(read.placed[3][1].u, steering.placed[3][1].u)  # type: ignore[attr-defined]
+    before: Any = steering.placed[3][1]
+    assert read.placed[3][1].scope == before.scope == sl.after_first
+    assert torch.equal(read.placed[3][1].steer.u, before.steer.u)
 
 
 def test_from_activations_is_the_unit_difference_of_means() -> None:

@@ -213,14 +213,20 @@ def test_a_feature_steers_gates_and_is_read_again(gpt2, tmp_path):
     for steering in (feature.steering, feature.ablation, feature.clamped(4.0), gated):
         again = sl.load_steering(steering.save(tmp_path / "s.safetensors", gpt2), gpt2)
         for (_, before), (_, after) in zip(steering.placed, again.placed, strict=True):
-            assert torch.allclose(before(H), after(H), atol=1e-6)
+            assert torch.allclose(_everywhere(before)(H), _everywhere(after)(H), atol=1e-6)
     assert torch.allclose(feature.steering.placed[0][1](H), H + feature.direction)
-    assert torch.allclose(
-        feature.ablation.placed[0][1](H) @ sl.unit(feature.direction), torch.zeros(2, 9), atol=1e-5
-    )
+    for steering in (feature.ablation, feature.clamped(4.0)):
+        assert [steer.scope for _, steer in steering.placed] == [sl.after_first]
+    ablated = _everywhere(feature.ablation.placed[0][1])(H)
+    assert torch.allclose(ablated @ sl.unit(feature.direction), torch.zeros(2, 9), atol=1e-5)
     a = feature.gate.activation(H)
     clamped = H + ((4.0 - a) * (a > 0))[..., None] * feature.direction
-    assert torch.allclose(feature.clamped(4.0).placed[0][1](H), clamped, atol=1e-4)
+    assert torch.allclose(_everywhere(feature.clamped(4.0).placed[0][1])(H), clamped, atol=1e-4)
+
+
+def _everywhere(steer: Any) -> Any:
+    """What a steer does where its scope holds."""
+    return steer.steer if isinstance(steer, sl.Only) else steer
 
 
 AT_Z = sl.Site(2, "z")
@@ -257,14 +263,18 @@ def test_a_feature_of_the_heads_acts_before_their_output_matrix(what, model, ref
 
     def acting(module: Any, given: Any) -> tuple[torch.Tensor]:
         seen.append(sae.encoded(given[0], centred=True)[..., I].relu())
-        return (BY_HAND[what](given[0], seen[0], row, v),)
+        done = BY_HAND[what](given[0], seen[0], row, v)
+        if what in ("ablate", "clamp"):
+            done[:, 0] = given[0][:, 0]  # a sink of most models, which stays
+        return (done,)
 
     tokens = torch.arange(40, 64)[None]
     handle = joined.register_forward_pre_hook(acting)
+    window = sl.Window.of(torch.ones_like(tokens, dtype=torch.bool))
     with torch.no_grad():
         expected, plain = reference(tokens).logits, model(tokens)
         handle.remove()
-        with steering.applied(model):
+        with steering.applied(model, window):
             found = model(tokens)
     assert 0 < int((seen[0] > 0).sum()) < tokens.shape[1]
     centred = [x - x.mean(dim=-1, keepdim=True) for x in (found, expected, plain)]

@@ -15,6 +15,7 @@ from steerlens.scopes import (
     Listed,
     Scope,
     Window,
+    after_first,
     everywhere,
     generated,
     last,
@@ -298,7 +299,8 @@ def test_no_other_text_names_a_scope(text):
 
 
 def test_every_named_scope_is_listed_by_its_own_name():
-    assert {scope.name: scope for scope in NAMED} == NAMED_SCOPES
+    assert {str(scope): scope for scope in [*NAMED, after_first]} == NAMED_SCOPES
+    assert after_first == positions(1) == scope_named("positions(1, None)")
     assert {scope.without_bos.without_bos for scope in NAMED} == {s.without_bos for s in NAMED}
 
 

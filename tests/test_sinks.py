@@ -1,5 +1,6 @@
 """Sinks: found by their norm, marked, counted, and left out of directions and statistics."""
 
+from dataclasses import replace
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from steerlens import (
     PSR,
     Angular,
     Conversation,
+    DirectionalAblation,
     InstructionVector,
     PromptPair,
     Site,
@@ -26,14 +28,19 @@ from steerlens import (
     capture,
     contrast_directions,
     difference_of_means,
+    encode,
     everywhere,
     fit_direction,
+    generate,
     generated,
     last,
     principal_direction,
     response,
 )
+from steerlens.demo import pirate
+from steerlens.divergence import log_probabilities
 from steerlens.methods.psr import difference_of_means as const_dim
+from steerlens.runtime.hooks import Watch
 from steerlens.sinks import SINK, is_sink
 
 WIDTH, SUNK = 32, " the"
@@ -312,3 +319,64 @@ def test_the_command_lines_default_is_the_modules() -> None:
 def test_nothing_is_long_beside_nothing() -> None:
     activation, typical = torch.tensor([[0.0, 0.0], [3.0, 4.0]]), torch.zeros(2)
     assert not is_sink(activation, typical).any()
+
+
+PROJECTING: dict[str, Any] = {
+    "InstructionVector": lambda model, sides, scope: (
+        InstructionVector.fit(model, PAIRS, 1, **scope).steering
+    ),
+    "Angular": lambda model, sides, scope: Angular.fit(model, sides, 1, **scope).steering,
+    "DirectionalAblation": lambda model, sides, scope: (
+        DirectionalAblation.fit(model, sides, 1, written="where read", **scope).steering
+    ),
+    "DirectionalAblation, at every site": lambda model, sides, scope: (
+        DirectionalAblation.fit(model, sides, 1, **scope).steering
+    ),
+    "DirectionalAblation.everywhere": lambda model, sides, scope: DirectionalAblation.everywhere(
+        model, torch.linspace(-1, 1, WIDTH), **scope
+    ),
+}
+"""What sets a part of the activations, as it is by default or on the tokens of a scope."""
+
+
+@pytest.mark.parametrize("name", PROJECTING)
+def test_what_sets_a_projection_leaves_the_first_token_alone(gpt2: Any, name: str) -> None:
+    sides = (list(ANSWERS), list(QUESTIONS))
+    text, site = "You love the dog", Site(1)
+    plain = capture(gpt2, text, site).at(site)
+    steered, whole = (
+        capture(gpt2, text, site, steering=PROJECTING[name](gpt2, sides, scope)).at(site)
+        for scope in ({}, {"scope": everywhere})
+    )
+    assert torch.equal(steered[0], plain[0])
+    for moved in (steered[1:], whole):
+        assert bool(((moved - plain[-len(moved) :]).norm(dim=-1) > 1e-4).all())
+
+
+@pytest.mark.real
+@pytest.mark.filterwarnings("ignore:The model's chat template puts a system prompt")
+@pytest.mark.parametrize("name", ["InstructionVector", "DirectionalAblation, at every site"])
+def test_on_a_real_model_the_default_breaks_no_answer(one_smollm2: Any, name: str) -> None:
+    """The text that the model writes by itself stays likely; with its sink moved it does not."""
+    questions = [Conversation(q) for q in pirate.TEST[:4]]
+    pairs = [PromptPair.with_system(q.user, pirate.INSTRUCTION, "Aye.") for q in questions]
+    written = generate(one_smollm2, questions, temperature=0, max_new_tokens=16).texts
+    rows = [
+        encode(one_smollm2, replace(question, response=text))
+        for question, text in zip(questions, written, strict=True)
+    ]
+    ids = torch.tensor([number for row in rows for number in row.ids[row.response :]])
+    sides = ([pair.prompted for pair in pairs], [pair.plain for pair in pairs])
+
+    def likely(scope: dict[str, Any]) -> float:
+        """Mean log-probability of those texts' tokens, steered at layer 12."""
+        if name == "InstructionVector":
+            steering = InstructionVector.fit(one_smollm2, pairs, 12, **scope).steering
+        else:
+            steering = DirectionalAblation.fit(one_smollm2, sides, 12, **scope).steering
+        found = log_probabilities(one_smollm2, rows, range(len(rows)), steering, Watch())
+        return float(found.gather(1, ids[:, None]).mean())
+
+    by_default, with_the_first = likely({}), likely({"scope": everywhere})
+    assert by_default > -1.5
+    assert with_the_first < by_default - 1

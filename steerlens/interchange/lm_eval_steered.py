@@ -88,7 +88,8 @@ def _entry(request: Request, block: int, forms: Sequence[Form]) -> dict[str, Any
         if form.scope != everywhere:
             raise ExportError(
                 f"{request.subject} steers every token; this steering is limited to "
-                f"'{form.scope}'. {NEAREST}"
+                f"'{form.scope}'. One that was fitted with the scope everywhere is written as it "
+                f"is (--scope everywhere). {NEAREST}"
             )
     added = [form for form in forms if isinstance(form, Added)]
     if len(added) == len(forms):

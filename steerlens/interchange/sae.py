@@ -24,6 +24,7 @@ from steerlens.methods.clas import CLAS
 from steerlens.parsing import short
 from steerlens.precision import wide
 from steerlens.saving import require_placeable
+from steerlens.scopes import after_first
 from steerlens.sites import Layer, Site, as_site
 from steerlens.steering import Steering
 from steerlens.steers import steer
@@ -100,11 +101,14 @@ class SAEFeature:
 
     @property
     def ablation(self) -> Steering:
-        """Nothing of the activations lies along the direction any more."""
-        return self._placed(CLAS.ablation(self.direction))
+        """Nothing lies along the direction any more, at any token but the first."""
+        return self._placed(CLAS.ablation(self.direction)).only(after_first)
 
     def clamped(self, activation: float) -> Steering:
-        """The feature set to `activation` on the tokens where it is active: h + (z - a) d."""
+        """The feature set to `activation` on the tokens where it is active: h + (z - a) d.
+
+        The first token stays: a sink of most models, it would be moved by far more than others.
+        """
         gate = self.gate
         if gate.normalising != "none":
             raise ValueError(
@@ -112,7 +116,8 @@ class SAEFeature:
                 "so an activation is of another size on each. Add its direction instead."
             )
         z = gate.w.new_tensor([activation - gate.b])
-        return self._placed(When(CLAS(-gate.w[None], z, self.direction[None]), gate))
+        set_to = When(CLAS(-gate.w[None], z, self.direction[None]), gate)
+        return self._placed(set_to).only(after_first)
 
     def _placed(self, one: CAA | CLAS | When) -> Steering:
         return Steering(((self.site, one),), self.origin)

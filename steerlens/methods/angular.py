@@ -1,7 +1,8 @@
 """Angular steering: each activation turned towards a direction, by an angle, its length kept.
 
 Vu & Nguyen, "Angular Steering: Behavior Control via Rotation in Activation Space",
-arXiv 2510.26243, at every token, in the plane of the activation h and the direction v:
+arXiv 2510.26243, at every token (here but the first, a sink of most models, which breaks them if it
+is turned), in the plane of the activation h and the direction v:
 
     w  = |h| unit( v - (v h / h h) h )          across h, on v's side, as long as h
     h' = cos(angle) h + sin(angle) w
@@ -27,7 +28,7 @@ from steerlens.checks import require_two_sides
 from steerlens.directions.means import difference_of_means, unit
 from steerlens.methods.caa import CAA
 from steerlens.prompts import Prompts
-from steerlens.scopes import Scope
+from steerlens.scopes import Scope, after_first
 from steerlens.sinks import SINK
 from steerlens.sites import Sites
 from steerlens.steers import steer
@@ -56,15 +57,17 @@ class Angular:
         *,
         angle: float = 30.0,
         read: Scope | None = None,
+        scope: Scope = after_first,
         sinks: float = SINK,
     ) -> "Fit[Angular]":
         """Fit from positive and negative prompts; `angle` is in degrees, negative ones turn away.
 
         `read` is the scope whose activations are read, and `sinks` what is left out, as in CAA.
+        `scope` has the tokens that are turned.
         """
         require_two_sides(prompts, "Angular")
         fit = CAA.fit(model, prompts, sites, read=read, sinks=sinks)
-        return fit.mapped(lambda caa: cls(caa.direction, angle))
+        return fit.mapped(lambda caa: cls(caa.direction, angle), scope)
 
     @classmethod
     def from_activations(

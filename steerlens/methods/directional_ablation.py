@@ -1,7 +1,8 @@
 """Directional ablation: one direction is taken out of everything that the residual stream is given.
 
 Arditi et al., "Refusal in Language Models Is Mediated by a Single Direction", arXiv 2406.11717,
-section 2.4, at every layer and every token:
+section 2.4, at every layer and every token (here but the first, a sink of most models, which breaks
+them if it is moved):
 
     u  = unit( mean h(positive) - mean h(negative) )          read at one layer
     h' = h - (h u) u                                          written at every site
@@ -23,7 +24,7 @@ from steerlens.forms import Clamped
 from steerlens.methods.caa import CAA
 from steerlens.precision import wide
 from steerlens.prompts import Prompts
-from steerlens.scopes import Scope
+from steerlens.scopes import Scope, after_first
 from steerlens.sinks import SINK
 from steerlens.sites import Site, Sites, as_sites
 from steerlens.steering import Steering
@@ -68,13 +69,15 @@ class DirectionalAblation:
         *,
         written: Written = "everywhere",
         read: Scope | None = None,
+        scope: Scope = after_first,
         sinks: float = SINK,
     ) -> "Fit[DirectionalAblation]":
         """Fit from positive and negative prompts; `sites` is where the direction is read.
 
         `written` is "everywhere", every site of the model, for which one site is read, or "where
         read". `read` is the scope whose activations are read, and `sinks` what is left out of the
-        means, as in CAA. ValueError for several directions that would all be written everywhere.
+        means, as in CAA. `scope` has the tokens that u is taken out of. ValueError for several
+        directions that would all be written everywhere.
         """
         require_choice("written", written, get_args(Written))
         require_two_sides(prompts, "DirectionalAblation")
@@ -82,23 +85,29 @@ class DirectionalAblation:
         if written == "everywhere":
             require_one_direction(asked)
         caa = CAA.fit(model, prompts, asked, read=read, sinks=sinks)
-        fit: Fit[DirectionalAblation] = caa.mapped(lambda caa: cls(unit(caa.direction)))
+        fit: Fit[DirectionalAblation] = caa.mapped(lambda caa: cls(unit(caa.direction)), scope)
         if written == "where read":
             return fit
         u, origin = fit.steer, fit.steering.origin
         steers = dict.fromkeys(every_site(model), u)
-        return Fit(Steering(tuple(steers.items()), origin), steers, sinks=fit.sinks)
+        placed = Steering(tuple(steers.items()), origin).only(scope)
+        return Fit(placed, steers, sinks=fit.sinks)
 
     @classmethod
-    def everywhere(cls, model: HookedModel, direction: VectorLike) -> Steering:
+    def everywhere(
+        cls, model: HookedModel, direction: VectorLike, *, scope: Scope = after_first
+    ) -> Steering:
         """A direction of any length that is at hand, taken out at every site of the model.
+
+        At every token of `scope`: all but the first, unless told otherwise.
 
         >>> model = sl.load("demo")
         >>> len(sl.DirectionalAblation.everywhere(model, torch.ones(192)).sites)
         19
         """
         ablation = cls(unit(wide(as_floats(direction, n_axes=1))))
-        return Steering(tuple((site, ablation) for site in every_site(model)))
+        placed = tuple((site, ablation) for site in every_site(model))
+        return Steering(placed).only(scope)
 
     def __call__(self, activation: Residual, hook: Hook = None) -> Residual:
         h = wide(activation)

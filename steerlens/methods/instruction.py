@@ -2,7 +2,7 @@
 
 Stolfo et al., "Improving Instruction-Following in Language Models through Activation Steering",
 arXiv 2410.12877, section 2, read at the last prompt token and written at the output of the same
-block, at every token:
+block, at every token (here but the first, a sink of most models, which breaks them if it is moved):
 
     u  = unit( mean( h(x + instruction) - h(x) ) )
     z  = mean( h(x + instruction) u )
@@ -28,7 +28,7 @@ from steerlens.forms import Clamped
 from steerlens.methods.caa import CAA
 from steerlens.precision import wide
 from steerlens.prompts import Encoded, PromptPair, encode_pair
-from steerlens.scopes import last
+from steerlens.scopes import Scope, after_first, last
 from steerlens.sinks import SINK
 from steerlens.sites import Site, Sites, as_sites
 from steerlens.steering import Steering
@@ -76,12 +76,14 @@ class InstructionVector:
         pairs: Sequence[PromptPair],
         sites: Sites,
         *,
+        scope: Scope = after_first,
         sinks: float = SINK,
     ) -> "Fit[InstructionVector]":
         """Fit each site by itself from the two prompts of each pair; responses are not read.
 
-        The steering adjusts; `InstructionVector.adding(fit)` is the one that adds. Pairs whose last
-        prompt token has a norm above `sinks` times the median are left out.
+        The steering adjusts, on the tokens of `scope`; `InstructionVector.adding(fit)` is the one
+        that adds, at every token. Pairs whose last prompt token has a norm above `sinks` times the
+        median are left out.
         """
         sites = as_sites(sites, model)
         plain, prompted = (
@@ -96,7 +98,8 @@ class InstructionVector:
             require_instruction_seen(h, h_prompted, site)
             steers[site] = cls.from_activations(h, h_prompted, sinks=inf)
         left_out = counted([before, after], sites, sinks)
-        return Fit.of(model, steers, token_ids([*plain, *prompted]), sinks=left_out)
+        data = token_ids([*plain, *prompted])
+        return Fit.of(model, steers, data, scope=scope, sinks=left_out)
 
     @staticmethod
     def adding(fit: "Fit[InstructionVector]") -> Steering:

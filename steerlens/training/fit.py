@@ -54,14 +54,17 @@ class Fit(Generic[AnySteer]):
     ) -> "Fit[AnySteer]":
         """The steers, placed on the tokens of `scope`, and what they were fitted on."""
         steering = Steering(tuple(steers.items()), origin_of(model, seed, data))
-        placed = steering if scope == everywhere else steering.only(scope)
-        return cls(placed, dict(steers), trained, name, dict(firing or {}), dict(sinks or {}))
+        return cls(
+            steering.only(scope), dict(steers), trained, name, dict(firing or {}), dict(sinks or {})
+        )
 
-    def mapped(self, make: Callable[[AnySteer], OtherSteer]) -> "Fit[OtherSteer]":
-        """The same fit with `make(steer)` in place of each steer, at every token."""
+    def mapped(
+        self, make: Callable[[AnySteer], OtherSteer], scope: Scope = everywhere
+    ) -> "Fit[OtherSteer]":
+        """The same fit with `make(steer)` in place of each steer, on the tokens of `scope`."""
         steers = {site: make(steer) for site, steer in self.steers.items()}
         steering = Steering(tuple(steers.items()), self.steering.origin)
-        return Fit(steering, steers, self.trained, sinks=self.sinks)
+        return Fit(steering.only(scope), steers, self.trained, sinks=self.sinks)
 
     def __mul__(self, strength: object) -> Steering:
         raise TypeError(f"A Fit has no strength. Multiply its steering: {strength} * fit.steering.")
