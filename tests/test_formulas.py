@@ -8,25 +8,35 @@ import numpy as np
 import pytest
 import torch
 
-from analysis.measures import intervals, least_squares, parts
+from analysis import faithfulness
+from analysis.measures import intervals, least_squares, mean_push, parts
+from analysis.measures.aligned import Aligned, align
+from analysis.measures.deltas import prompt_deltas
+from analysis.measures.errors import Errors
 from analysis.measures.least_squares import Sums
 from analysis.measures.parts import Parts, bytes_a_token, holding, layer_groups, tokens_of
 from steerlens import (
     CAA,
     Angular,
+    Only,
     PromptPair,
+    Scaled,
     Site,
     SteeringWarning,
     at,
     encode_pair,
     everywhere,
     generated,
+    last,
     principal_direction,
     response,
 )
+from steerlens.combinators import parts as steer_parts
 from steerlens.directions.means import difference_of_means, unit
-from steerlens.divergence import chunks, divergence
+from steerlens.divergence import chunks, divergence, log_probabilities, response_log_p
+from steerlens.runtime.hooks import Watch
 from steerlens.sinks import (
+    SINK,
     is_sink,
     lengths,
     ordinary,
@@ -144,6 +154,19 @@ def test_the_divergence_of_two_distributions_by_hand() -> None:
     torch.testing.assert_close(found, torch.tensor(wanted, dtype=torch.float64))
 
 
+def test_what_a_model_says_of_each_response_token(gpt2: Any) -> None:
+    """In the order of the rows, whatever they are sorted by and however many go at a time."""
+    rows = [encode_pair(gpt2, pair)[0] for pair in (PAIRS[1], PAIRS[0], PAIRS[1])]
+    every = log_probabilities(gpt2, rows, range(3), None, Watch())
+    ids = [row.ids[row.response :] for row in rows]
+    wanted = every.gather(1, torch.tensor([*ids[0], *ids[1], *ids[2]])[:, None])[:, 0].float()
+    assert len(ids[0]) != len(ids[1])
+    for size in (1, 2, 8):
+        found = response_log_p(gpt2, rows, size)
+        assert [len(one) for one in found] == [len(one) for one in ids]
+        torch.testing.assert_close(torch.cat(found), wanted, rtol=1e-4, atol=1e-4)
+
+
 def test_rows_go_four_at_a_time() -> None:
     assert list(chunks(9)) == [range(4), range(4, 8), range(8, 9)]
     assert list(chunks(4, 2)) == [range(2), range(2, 4)]
@@ -169,6 +192,15 @@ def test_intervals_are_the_middle_95_percent_of_resamples() -> None:
     assert np.isfinite(two).all()
     one = intervals.interval_of_mean(values[2:]), intervals.interval_of_ratio(values[:1], below[:1])
     assert np.isnan(one).all()
+
+
+def test_intervals_are_drawn_with_seed_0_unless_told_otherwise() -> None:
+    values = np.random.default_rng(5).normal(size=40)  # so many that another seed is seen
+    ratio = intervals.interval_of_ratio(values, values**2 + 1)
+    assert intervals.interval_of_mean(values) == intervals.interval_of_mean(values, 1000, 0)
+    assert intervals.interval_of_mean(values) != intervals.interval_of_mean(values, 1000, 1)
+    assert ratio == intervals.interval_of_ratio(values, values**2 + 1, 1000, 0)
+    assert ratio != intervals.interval_of_ratio(values, values**2 + 1, 1000, 1)
 
 
 # -- Pairs in parts --------------------------------------------------------------------------------
@@ -217,6 +249,48 @@ def test_parts_are_numbered_by_their_first_pair(gpt2: Any) -> None:
         made = Parts.of(gpt2, [*PAIRS, *PAIRS], 1)
     assert [first for _, first in made.numbered()] == [0, 1, 2, 3]
     assert made.kept is None
+
+
+# -- Pushes and errors -----------------------------------------------------------------------------
+
+
+def test_an_example_needs_others_with_tokens_that_are_no_sinks(
+    gpt2: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    aligned, site = align(gpt2, PAIRS, [Site(1)]), Site(1)
+    delta = prompt_deltas(gpt2, aligned)[site]
+    monkeypatch.setattr(Aligned, "sinks", lambda *_: aligned.example < 0)
+    found = mean_push.push_of_others(aligned, site, delta, SINK)
+    means = [delta[aligned.example == other].mean(dim=0) for other in (1, 0)]
+    torch.testing.assert_close(found, torch.stack(means))
+    monkeypatch.setattr(Aligned, "sinks", lambda *_: aligned.example == 1)
+    with pytest.raises(ValueError, match="are sinks"):
+        mean_push.push_of_others(aligned, site, delta, SINK)
+
+
+def test_the_questions_of_tokens_are_numbered_over_all_parts(
+    gpt2: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two answers to one question are resampled together: part by part, and in one part."""
+    again = PromptPair.with_system("What?", "Be kind.", " Yes.")
+    pairs, seen, begin = [PAIRS[0], again, PAIRS[1]], list[Any](), Errors.begin
+    monkeypatch.setattr(Errors, "begin", lambda self, part: seen.append(self) or begin(self, part))
+    rows = [encode_pair(gpt2, pair)[0] for pair in pairs]
+    counts = [len(row.ids) - row.response for row in rows]
+    for memory in (1, 2**40):
+        with holding(memory):
+            faithfulness(gpt2, pairs, {"CAA": at(1, CAA(torch.ones(gpt2.cfg.d_model)))})
+        numbers = torch.cat(seen[-1].question)
+        wanted = torch.tensor([0, 0, 1]).repeat_interleave(torch.tensor(counts))
+        assert torch.equal(numbers, wanted)
+
+
+def test_the_parts_of_a_steer_are_steers_scopes_and_conditions() -> None:
+    one = CAA(torch.ones(3))
+    half = Scaled(one, 0.5)
+    found = list(steer_parts(Only(half, last)))
+    assert [type(part) for part in found] == [Only, Scaled, CAA, type(last)]
+    assert found[1:] == [half, one, last]
 
 
 # -- The strength that is nearest ------------------------------------------------------------------
