@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from steerlens.identity import device_of
+from steerlens.kinds import require_kinds
 from steerlens.prompts import (
     Encoded,
     Prompt,
@@ -64,10 +65,14 @@ class Activations:
 
     def of(self, row: int, site: Layer | Site) -> Float[Tensor, "token d_model"]:
         """The activations of one row at a site, in order of position."""
+        require_kinds(Activations.of, locals())
+        if row < 0:
+            raise ValueError(f"Rows count from 0, in the order of the prompts; found {row}.")
         return self.at(site)[self.row == row]
 
     def sinks(self, site: Layer | Site, times: float = SINK) -> Bool[Tensor, "token"]:
         """Which tokens are sinks at a site: their norm is above `times` the median of the texts."""
+        require_kinds(Activations.sinks, locals())
         values, typical = self.at(site), self.typical.get(self._place(site))
         return is_sink(values, lengths(values) if typical is None else typical, times)
 
@@ -90,6 +95,7 @@ class Activations:
 
         The mean of a row that has none is over all of its tokens.
         """
+        require_kinds(Activations.ordinary_means, locals())
         whole, sinks = self.row_means(site, rows), self.sinks(site, times)
         counts = torch.bincount(self.row[~sinks], minlength=rows)
         if not bool(sinks.any()):
@@ -103,6 +109,7 @@ class Activations:
 
         `rows`, if given, is how many rows there are.
         """
+        require_kinds(Activations.row_means, locals())
         counts = torch.bincount(self.row, minlength=rows)
         if bool((counts == 0).any()):
             raise ValueError(
@@ -147,6 +154,7 @@ def capture(
     >>> sl.capture(model, ["The film", "A story"], [2, 3], scope=sl.last).at(3).shape
     torch.Size([2, 192])
     """
+    require_kinds(capture, locals())
     _require_batches(batch_size, side)
     with in_turn(model):  # a tokenizer serves one thread at a time
         rows = encode_all(model, prompts)
@@ -183,6 +191,7 @@ def capture_stream(
 
     `buffer` batches at a time are read and sorted by length, so order within a buffer is by length.
     """
+    require_kinds(capture_stream, locals())
     _require_batches(batch_size, side, buffer)
     texts, start = iter(prompts), 0
     with watching() as watch:

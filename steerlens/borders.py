@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+from steerlens.parsing import require_encodable
+
 SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
 """How SentencePiece spells a space."""
 NEUTRAL = ("\n", ".", "a")
@@ -11,6 +13,7 @@ NEUTRAL = ("\n", ".", "a")
 
 def ids_of(tokenizer: Any, text: str) -> list[int]:
     """The token ids of a text, with no special token added."""
+    require_encodable(text)
     return tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
 
 
@@ -19,6 +22,7 @@ def split_at(tokenizer: Any, text: str, start: int) -> tuple[list[int], list[int
 
     A token that holds characters on both sides is in the second part.
     """
+    require_encodable(text)
     if not tokenizer.is_fast:
         ids = ids_of(tokenizer, text)
         border = _token_by_decoding(tokenizer, text, ids, start)

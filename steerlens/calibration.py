@@ -31,8 +31,10 @@ from steerlens.checks import require_seed
 from steerlens.combinators import Chain, bind
 from steerlens.divergence import chunks, divergence, log_probabilities
 from steerlens.generation import generate
+from steerlens.kinds import require_kinds
 from steerlens.prompts import Encoded, PromptPair, Prompts, encode_all, encode_pair
 from steerlens.runtime.hooks import Watch
+from steerlens.sampling import Sampling
 from steerlens.scopes import Window
 from steerlens.sites import Site
 from steerlens.steering import Steering
@@ -138,7 +140,9 @@ def calibrate(
     >>> found.unit, found.strength > 0
     ('share', True)
     """
+    require_kinds(calibrate, locals())
     require_seed(seed)
+    Sampling(max_new_tokens)
     unit, target = _asked(share, target_kl, like, texts)
     sides = _Sides.of(model, texts, max_new_tokens, seed)
     if isinstance(steering, Weights):

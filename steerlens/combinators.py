@@ -17,6 +17,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from steerlens.checks import described, require_like, require_steer
+from steerlens.kinds import require_fields
 from steerlens.scopes import Scope, Window
 from steerlens.types import Hook, Residual, Steer, Where
 
@@ -88,6 +89,7 @@ class Scaled:
 
     def __post_init__(self) -> None:
         require_steer(self.steer, "Scaled")
+        require_fields(self)
         if not math.isfinite(self.strength):
             raise ValueError(
                 f"The strength must be a finite number; found {self.strength}. 0 switches the "
@@ -168,7 +170,8 @@ class Chain:
     steers: tuple[Steer, ...]
 
     def __post_init__(self) -> None:
-        if not self.steers:
+        require_fields(self)
+        if len(self.steers) == 0:
             raise ValueError("Chain(()) holds no steer. Give at least one.")
         for steer in self.steers:
             require_steer(steer, "Chain")

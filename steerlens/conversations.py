@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeAlias, TypeGuard
 
 from steerlens.borders import common_head
+from steerlens.kinds import require_fields
 from steerlens.parsing import few, short
 from steerlens.templates import (
     BETWEEN,
@@ -47,6 +48,7 @@ class Conversation:
     history: tuple[Turn, ...] = ()
 
     def __post_init__(self) -> None:
+        require_fields(self, but=("user", "system"))
         for name, said in (("user", self.user), ("system", self.system or "")):
             if not isinstance(said, str):
                 raise TypeError(

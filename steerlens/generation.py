@@ -3,7 +3,7 @@
 How the next token is chosen, and in what order the options act, is in `sampling.py`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from steerlens.identity import device_of, loaded
+from steerlens.kinds import require_kinds
 from steerlens.models.weights import ends_of
 from steerlens.prompts import (
     Conversation,
@@ -102,6 +103,7 @@ def generate(
     >>> len(made.texts)
     2
     """
+    require_kinds(generate, locals())
     sampling = sampled_by(sampling, options)
     rows = _rows(model, prompts, n, sampling.max_new_tokens)
     stops = Stops.of(model, end_tokens(model) if stop_at_end else frozenset(), sampling.stop)
@@ -137,6 +139,7 @@ def stream(
     can still change comes with that token or, at the latest, with the row's last: half a character,
     or what may be the beginning of a stop string.
     """
+    require_kinds(stream, locals())
     sampling = sampled_by(sampling, options)
     rows, tokenizer = _rows(model, [prompt], n, sampling.max_new_tokens), tokenizer_of(model)
     stops = Stops.of(model, end_tokens(model), sampling.stop)
@@ -151,7 +154,7 @@ def stream(
 
 def prompted_pairs(
     model: HookedModel,
-    questions: Sequence[str | Conversation | Messages],
+    questions: Iterable[str | Conversation | Messages],
     instruction: str,
     *,
     max_new_tokens: int = 64,
@@ -169,6 +172,7 @@ def prompted_pairs(
     >>> pairs[0].prompted.system, pairs[0].plain.system
     ('Be positive.', None)
     """
+    require_kinds(prompted_pairs, locals())
     asked = [as_question(question) for question in questions]
     written = generate(
         model,
@@ -277,9 +281,17 @@ def _numbers(rows: Sequence[_Row]) -> Int[Tensor, "batch"]:
     return torch.tensor([row.prompt for row in rows])
 
 
+MOST_SAMPLES = 100_000
+
+
 def _rows(model: HookedModel, prompts: Prompts, n: int, max_new_tokens: int) -> list[_Row]:
     if (whole_number(n) or 0) < 1:
         raise ValueError(f"n, the samples per prompt, must be at least 1, and whole; found {n!r}.")
+    if n > MOST_SAMPLES:
+        raise ValueError(
+            f"n, the samples per prompt, is at most {MOST_SAMPLES}, since all are kept; found {n}. "
+            "Write more in several calls, each with another seed."
+        )
     with in_turn(model):  # a tokenizer serves one thread at a time
         encoded = encode_all(model, prompts)
     for row in encoded:

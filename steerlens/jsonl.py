@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from steerlens.conversations import Conversation
+from steerlens.kinds import require_kinds
 from steerlens.parsing import (
     STANDARD_INPUT,
     each_once,
@@ -36,6 +37,7 @@ def read_prompt_pairs(
     With `system_optional` the system turn may be absent where the response is there: a pair without
     an instruction, whose two prompts are the same.
     """
+    require_kinds(read_prompt_pairs, locals())
     return _read(path, partial(_prompt_pair, system_optional=system_optional))
 
 
@@ -67,6 +69,7 @@ def read_contrasts(path: str | Path) -> tuple[list[str | Conversation], list[str
     Each side is a string, {"user", "system", "response"}, the last two optional, or a list of
     messages, [{"role", "content"}, ...].
     """
+    require_kinds(read_contrasts, locals())
     rows = _read(path, lambda row: (side_of(row, "positive"), side_of(row, "negative")))
     return [positive for positive, _ in rows], [negative for _, negative in rows]
 
@@ -77,6 +80,7 @@ def read_wishes(path: str | Path) -> tuple[list[str | Conversation], list[dict[s
     A prompt is a string, {"user", "system"} or a list of messages; a token is named by its text, as
     " good".
     """
+    require_kinds(read_wishes, locals())
     rows = _read(path, wish_of)
     return [prompt for prompt, _ in rows], [wish for _, wish in rows]
 
@@ -87,6 +91,7 @@ def read_prompts(path: str | Path) -> list[str | Conversation]:
     A line is {"user", "system", "response"}, the last two optional, {"messages": [...]}, or
     {"prompt"}: text that no template is put around, or such an object or list.
     """
+    require_kinds(read_prompts, locals())
     return _read(path, _one_prompt)
 
 

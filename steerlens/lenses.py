@@ -21,6 +21,7 @@ from torch import Tensor
 from steerlens.activations import capture
 from steerlens.combinators import parts
 from steerlens.identity import device_of
+from steerlens.kinds import require_kinds
 from steerlens.pieces import pieces
 from steerlens.precision import wide
 from steerlens.prompts import Prompts, encode_all
@@ -28,9 +29,9 @@ from steerlens.runtime.forward import logits_from
 from steerlens.runtime.turns import in_turn
 from steerlens.scopes import Scope, Window, last
 from steerlens.sinks import SINK
-from steerlens.sites import Layer, Site, Sites, as_sites, by_site, width_of
+from steerlens.sites import Layer, Site, Sites, as_sites, by_site, require_layer, width_of
 from steerlens.steering import Steering
-from steerlens.steers import as_floats
+from steerlens.steers import as_vectors
 from steerlens.types import HookedModel, VectorLike, whole_number
 
 TOP, ROWS = 10, 64
@@ -51,6 +52,7 @@ def lens(what: "Directions | Steering | Any", model: HookedModel, *, top: int = 
     >>> table.groupby("side").size().to_dict()
     {'down': 3, 'up': 3}
     """
+    require_kinds(lens, locals())
     _require_top(top)
     found = list(_directions(what, model))
     if not found:
@@ -86,6 +88,7 @@ def lens_of_change(
     the mean of their logits with it less the mean without. `layers` are all unless given. The name
     is "change"; a layer below the lowest steered one has scores of 0.
     """
+    require_kinds(lens_of_change, locals())
     _require_top(top)
     sites = as_sites(range(model.cfg.n_layers) if layers is None else layers, model)
     rows = encode_all(model, prompts)
@@ -126,6 +129,7 @@ def _directions(what: Any, model: HookedModel) -> Iterator[tuple[Site | None, st
     placed = getattr(getattr(what, "steering", what), "placed", None)
     if placed is not None:
         for site, steer in placed:
+            require_layer(model, site)
             yield from ((site.on(model), name, v) for _, name, v in _directions(steer, model))
         return
     if is_dataclass(what) and not isinstance(what, type):
@@ -134,7 +138,7 @@ def _directions(what: Any, model: HookedModel) -> Iterator[tuple[Site | None, st
         return
     if callable(what) and not isinstance(what, Tensor):
         return  # a steer that is a plain function
-    vectors = torch.atleast_2d(torch.as_tensor(as_floats(what, n_axes=1)))
+    vectors = torch.atleast_2d(as_vectors(what, n_axes=1))
     if vectors.shape[-1] == model.cfg.d_model and vectors.ndim == 2:
         yield from ((None, "direction", v) for v in vectors)
 

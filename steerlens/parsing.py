@@ -101,6 +101,18 @@ def text_of_input(path: Path) -> str:
         ) from error
 
 
+def require_encodable(text: str) -> None:
+    """Raise ValueError where a text holds half of a character (a surrogate), which no token has."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        half = ord(text[error.start])
+        raise ValueError(
+            f"The text {short(text)} holds half of a character (\\u{half:04x}), which is no text. "
+            "Write the character; bytes that are no UTF-8 are read with errors='replace'."
+        ) from None
+
+
 _HALF = re.compile(r"\\u[dD][89a-fA-F]")
 
 

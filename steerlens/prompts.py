@@ -16,6 +16,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from steerlens.borders import common_tail, continued, ids_of, split_at, split_at_word
+from steerlens.checks import described
 from steerlens.conversations import (
     Conversation,
     Messages,
@@ -24,6 +25,7 @@ from steerlens.conversations import (
     written,
 )
 from steerlens.identity import context_length, device_of
+from steerlens.kinds import require_fields, require_kinds
 from steerlens.pieces import pieces
 from steerlens.runtime.turns import tokenizer_in_turn
 from steerlens.scopes import Context, Window
@@ -72,6 +74,7 @@ class PromptPair:
     response: Response
 
     def __post_init__(self) -> None:
+        require_fields(self)
         if len(self.response) == 0:
             raise ValueError(
                 "PromptPair(response=''): prompt steering is measured on the tokens of a response. "
@@ -86,6 +89,7 @@ class PromptPair:
         cls, user: str | Conversation | Messages, system: str, response: Response
     ) -> "PromptPair":
         """The pair whose instruction is the system turn, of a question or a conversation."""
+        require_kinds(PromptPair.with_system, locals())
         asked = as_question(user)
         return cls(asked, replace(asked, system=system), response)
 
@@ -204,6 +208,7 @@ def encode(model: HookedModel, prompt: Prompt, *, bare: bool = False) -> Encoded
     >>> model.tokenizer.decode(row.ids)
     '<|bos|><|user|>How was it?<|end|><|assistant|>Good.'
     """
+    require_kinds(encode, {"model": model, "bare": bare})
     if isinstance(prompt, Encoded):
         row = prompt
     elif isinstance(prompt, Conversation):
@@ -255,6 +260,7 @@ def encode_pair(
     `bare` leaves out the system turn that the chat template itself gives the plain side, as
     `Template(system=None)` does for all conversations; ValueError where that cannot be done.
     """
+    require_kinds(encode_pair, locals())
     plain = _answered(model, pair.plain, pair.response, bare)
     prompted = _answered(model, pair.prompted, pair.response)
     require_fitting(model, max(plain.ids, prompted.ids, key=len))
@@ -319,8 +325,13 @@ def encode_all(model: HookedModel, prompts: Prompts) -> list[Encoded]:
         rows = _encode_tokens(model, tokens, mask)
     elif isinstance(prompts, str | Conversation | Encoded) or is_messages(prompts):
         rows = [encode(model, cast("Prompt", prompts))]
-    else:
+    elif isinstance(prompts, Iterable) and not isinstance(prompts, Mapping | bytes | type):
         rows = [encode(model, prompt) for prompt in prompts]  # pyright: ignore
+    else:
+        raise TypeError(
+            "Prompts are a text, a Conversation, a list of these, or (tokens, mask); found "
+            f"{described(prompts)}."
+        )
     if not rows:
         raise ValueError("No prompts were given. Pass at least one string or Conversation.")
     return rows
@@ -377,6 +388,7 @@ def batch(model: HookedModel, prompts: Prompts, side: str = "left") -> tuple[Tok
 
     The window knows the model and the tokens, which some steers must see.
     """
+    require_kinds(batch, locals())
     tokens, window = stack(encode_all(model, prompts), side)
     tokens = tokens.to(device_of(model))
     return tokens, replace(window.to(device_of(model)), context=Context(model, tokens))

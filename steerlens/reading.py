@@ -27,6 +27,7 @@ from steerlens.identity import (
 )
 from steerlens.interchange.opening import kind_of
 from steerlens.interchange.placing import read_foreign
+from steerlens.kinds import require_kinds
 from steerlens.parsing import few, parse_json
 from steerlens.saving import FORMAT, KEY, SAVEABLE, require_placeable
 from steerlens.sites import Sites
@@ -63,7 +64,9 @@ def load_steering(
     >>> sl.load_steering(caa.save("caa.safetensors"), model).sites
     (Site(layer=3, stream='resid_post'),)
     """
+    require_kinds(load_steering, locals())
     if not isinstance(path, str | Path) or is_foreign(path):
+        _require_no_model(fitted_on)
         return read_foreign(
             path, model, sites=sites, convention=convention, concept=concept, strength=strength
         )
@@ -88,6 +91,15 @@ def load_steering(
         steering = replace(steering, origin=origin)
     require_placeable(steering.placed, model)
     return steering
+
+
+def _require_no_model(fitted_on: object) -> None:
+    """Raise ValueError where vectors of another tool are said to be fitted on a model."""
+    if fitted_on is not None:
+        raise ValueError(
+            "fitted_on= is for steerings of steerlens, which say what model they are of; vectors "
+            "of other tools name none. Leave it out."
+        )
 
 
 def read_steering(path: str | Path) -> Steering:

@@ -14,7 +14,6 @@ Then one is drawn. The draw of a step depends on (seed, prompt index, sample ind
 nothing else, so batch size and order do not matter.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
@@ -27,7 +26,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from steerlens.checks import require_seed
-from steerlens.types import converting, whole_number
+from steerlens.types import converting, finite, whole_number
 
 COLDEST = 1e-6
 """Below this temperature the logits are lowered before they are divided by it."""
@@ -230,7 +229,7 @@ def _require_count(name: str, found: object, least: int) -> None:
 
 
 def _require_number(name: str, found: object, needed: str) -> None:
-    if not isinstance(found, Real) or isinstance(found, bool) or not math.isfinite(found):
+    if not isinstance(found, Real) or not finite(found):
         raise ValueError(f"{name} must be {needed}; found {found!r}.")
 
 

@@ -19,6 +19,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from steerlens.expressions import evaluated
+from steerlens.kinds import require_fields, require_kinds
 from steerlens.types import HookedModel, Tokens, Where, whole_number
 
 PADDING = -1
@@ -143,8 +144,14 @@ class Scope:
     bos: bool = field(default=True, kw_only=True)
 
     def __post_init__(self) -> None:
+        require_fields(self)
         if self.name not in _RULES:
             raise ValueError(f"Unknown scope {self.name!r}. The scopes are: {', '.join(_RULES)}.")
+        if self.name not in ("positions", "last_k") and (self.start, self.stop) != (None, None):
+            raise ValueError(
+                f"The scope {self.name!r} has no start and stop; {self.name} & positions(2, 5) is "
+                "both."
+            )
         if self.name == "positions":
             _require_some(self.start, self.stop)
         if self.name == "last_k" and (self.start is None or self.start >= 0 or self.stop):
@@ -420,6 +427,7 @@ def positions(start: Any = None, stop: SupportsIndex | None = None) -> Scope:
     >>> sl.positions(1, 3).where(window).int()
     tensor([[0, 1, 1, 0, 0]], dtype=torch.int32)
     """
+    require_kinds(positions, locals())
     if start is None or whole_number(start) is not None or not hasattr(start, "__iter__"):
         ends = (None if end is None else _position(end) for end in (start, stop))
         return Scope("positions", *ends)
@@ -447,6 +455,7 @@ def last_k(k: SupportsIndex) -> Scope:
     >>> sl.last_k(2).where(window).int()
     tensor([[0, 0, 0, 1, 1]], dtype=torch.int32)
     """
+    require_kinds(last_k, locals())
     number = whole_number(k)
     if number is None or number < 1:
         raise ValueError(f"last_k(k) holds the last k prompt tokens, 1 or more; found {k!r}.")
@@ -460,6 +469,7 @@ def marked(mask: Any, window: Window | None = None) -> Scope:
     of the prompt; given the `window` of `steerlens.batch`, it is column p of that batch, padding
     included. Rows may be of unequal length. ValueError for a mask of another kind, or True nowhere.
     """
+    require_kinds(marked, locals())
     rows = [mask] if _is_row(mask) else list(mask)
     whole = [[_truth(one) for one in row] for row in rows]
     marks = torch.tensor(list(zip_longest(*whole, fillvalue=False)), dtype=torch.bool).T
@@ -469,7 +479,11 @@ def marked(mask: Any, window: Window | None = None) -> Scope:
 
 
 def _is_row(mask: Any) -> bool:
-    if not hasattr(mask, "__iter__") or getattr(mask, "ndim", 1) not in (1, 2):
+    if (
+        not hasattr(mask, "__iter__")
+        or isinstance(mask, type)
+        or getattr(mask, "ndim", 1) not in (1, 2)
+    ):
         raise ValueError(
             f"A mask is bools, [pos] or [prompt, pos]; found {getattr(mask, 'shape', mask)!r}."
         )
@@ -506,6 +520,7 @@ NAMED_SCOPES: dict[str, Scope] = {
 
 def scope_named(name: str) -> Scope:
     """The scope that `name` writes out: `response`, `positions(2, 5)`, `prompt & ~last_k(3)`."""
+    require_kinds(scope_named, locals())
     # An end may be left out, which is no Python.
     text = re.sub(r"positions\(\s*,", "positions(None,", name)
     text = re.sub(r"(positions\([^(),\[]+,)\s*\)", r"\1 None)", text)
@@ -513,7 +528,7 @@ def scope_named(name: str) -> Scope:
     attributes = {"without_bos": lambda scope: scope.without_bos}
     try:
         return evaluated(text, NAMED_SCOPES, makers, attributes)
-    except (SyntaxError, TypeError) as error:
+    except (SyntaxError, TypeError, UnicodeEncodeError) as error:
         raise ValueError(
             f"Unknown scope {name!r}. Use one of: {', '.join(NAMED_SCOPES)}, positions(START, STOP)"
             ", positions([2, 4, 7]), last_k(K); add .without_bos to leave the BOS token out; join "

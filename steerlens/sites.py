@@ -10,11 +10,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from steerlens.combinators import parts
+from steerlens.parsing import short
 from steerlens.types import HookedModel, converting, whole_number
 
 Stream = Literal["resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "z"]
 RESIDUAL: tuple[Stream, ...] = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
 """The streams that are the residual stream, or are added to it: [batch, pos, d_model]."""
+MOST_LAYERS = 10**6
+"""No model has as many layers, and a number as long as a page helps nobody in a message."""
 Act = Callable[..., Any]
 Value = TypeVar("Value")
 
@@ -40,14 +43,16 @@ class Site:
     stream: Stream = "resid_post"
 
     def __post_init__(self) -> None:
-        if whole_number(self.layer) is None:
+        number = whole_number(self.layer)
+        if number is None or abs(number) > MOST_LAYERS:
             raise ValueError(
-                f"Site(layer={self.layer!r}): a layer is a whole number, counting from 0 at the "
-                "bottom or from -1 at the top, where model.cfg.n_layers - 1 is the same as -1."
+                f"Site(layer={short(self.layer)}): a layer is a whole number, counting from 0 at "
+                "the bottom or from -1 at the top, where model.cfg.n_layers - 1 is the same as -1."
             )
-        if self.stream not in get_args(Stream):
+        if not isinstance(self.stream, str) or self.stream not in get_args(Stream):
             raise ValueError(
-                f"Unknown stream {self.stream!r}. The streams are: {', '.join(get_args(Stream))}."
+                f"Unknown stream {short(self.stream)}. The streams are: "
+                f"{', '.join(get_args(Stream))}."
             )
 
     @property
@@ -121,6 +126,11 @@ def as_sites(where: Sites, model: HookedModel | None = None) -> tuple[Site, ...]
     """
     # A number of NumPy or torch without axes says that it can be iterated, and cannot.
     listed = isinstance(where, Iterable) and getattr(where, "ndim", 1) > 0
+    if isinstance(where, bytes | type):
+        raise TypeError(
+            f"Sites are a layer, a Site, or a list of them; found a {type(where).__name__}. The "
+            "order is fit(model, data, sites), and at(sites, steer)."
+        )
     several: Any = where if listed else (where,)
     sites = tuple(dict.fromkeys(as_site(one, model) for one in several))
     if not sites:
@@ -131,10 +141,14 @@ def as_sites(where: Sites, model: HookedModel | None = None) -> tuple[Site, ...]
 def by_site(
     values: Mapping[Site, Value] | Mapping[Layer, Value], model: HookedModel
 ) -> dict[Site, Value]:
-    """What is given for layers or sites, by the site on the model; ValueError for one twice."""
+    """What is given for layers or sites, by the site on the model; ValueError for one twice.
+
+    ValueError too for a layer that the model does not have.
+    """
     found: dict[Site, Value] = {}
     for where, value in values.items():
         site = as_site(where, model)
+        require_layer(model, site)
         if site in found:
             raise ValueError(
                 f"Directions were given twice for {site}, of which {where!r} is another name. Give "
@@ -158,6 +172,12 @@ def width_of(model: HookedModel, site: Site) -> int:
     """How many numbers an activation has at a site: d_model, or n_heads * d_head at z."""
     cfg = model.cfg
     return cfg.n_heads * cfg.d_head if site.stream == "z" else cfg.d_model
+
+
+def require_layer(model: HookedModel, site: Site) -> None:
+    """Raise ValueError if `model` has no such layer; its hook points are not looked at."""
+    if site.on(model).layer >= model.cfg.n_layers:
+        require_site(model, site)
 
 
 def require_site(model: HookedModel, site: Site) -> None:

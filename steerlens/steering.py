@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import reduce
+from math import inf
 from numbers import Real
 from operator import add
 from pathlib import Path
@@ -11,11 +12,12 @@ from typing import Any
 
 import torch
 
-from steerlens.checks import require_steer
+from steerlens.checks import described, require_steer
 from steerlens.combinators import Only, Scaled, bind, masked, needs_run, on_device, positional
 from steerlens.explaining import LARGE, Explanation, explained
 from steerlens.identity import Origin, joint_origin
 from steerlens.interchange.export import Exported, export
+from steerlens.kinds import require_fields, require_kinds
 from steerlens.prompts import Prompts
 from steerlens.runtime.hooks import applied, renewed
 from steerlens.saving import saveable, write_steering
@@ -41,11 +43,18 @@ class Steering:
     __array_ufunc__ = None
 
     def __post_init__(self) -> None:
-        if not self.placed:
+        require_fields(self)
+        if len(self.placed) == 0:
             raise ValueError("Steering(()) steers nothing. Place a steer: at(6, CAA(direction)).")
-        for site, steer in self.placed:
-            if not isinstance(site, Site):
-                raise TypeError(f"Expected (Site, steer) pairs; found {type(site).__name__} first.")
+        for pair in self.placed:
+            listed = isinstance(pair, tuple | list) and len(pair) > 0
+            if not listed or len(pair) != 2 or not isinstance(pair[0], Site):
+                first = pair[0] if listed else pair
+                raise TypeError(
+                    f"Expected (Site, steer) pairs; found {described(first)} first. Place a steer: "
+                    "at(6, CAA(direction))."
+                )
+            site, steer = pair
             require_steer(steer, f"Steering at {site}")
             require_own_site(site, steer)
 
@@ -96,20 +105,31 @@ class Steering:
                 f"A strength is a number: 2.0 * steering, or steering.scaled(2.0); found "
                 f"{type(strength).__name__}."
             )
-        return replace(self, placed=tuple((s, Scaled(x, float(strength))) for s, x in self.placed))
+        try:
+            number = float(strength)
+        except OverflowError:  # a whole number of hundreds of digits
+            number = inf  # which Scaled refuses
+        return replace(self, placed=tuple((s, Scaled(x, number)) for s, x in self.placed))
 
     def only(self, scope: Scope) -> "Steering":
         """The same steering, limited to the positions of `scope`."""
+        require_kinds(Steering.only, locals())
         if scope == everywhere:
             return self
         return replace(self, placed=tuple((s, Only(x, scope)) for s, x in self.placed))
 
-    def to(self, device: torch.device | str) -> "Steering":
+    def to(self, device: torch.device | str | int) -> "Steering":
         """The same steering with its tensors on `device`, so that no pass has to move them."""
-        return replace(self, placed=on_device(self.placed, device, {}))
+        require_kinds(Steering.to, locals())
+        try:
+            place = torch.device(device)
+        except (RuntimeError, ValueError) as error:
+            raise ValueError(f"{device!r} is no device, as cpu and cuda:1 are.") from error
+        return replace(self, placed=on_device(self.placed, place, {}))
 
     def on(self, model: HookedModel) -> "Steering":
         """The same steering with layers that count from the end (-1) as those of `model`."""
+        require_kinds(Steering.on, locals())
         return replace(self, placed=tuple((site.on(model), steer) for site, steer in self.placed))
 
     def hooks(self, window: Window | None = None) -> list[tuple[str, Steer]]:
@@ -118,6 +138,7 @@ class Steering:
         A steer that must see the tokens needs a window of `steerlens.batch`, and may run the model
         here: take the hooks before you put any on it.
         """
+        require_kinds(Steering.hooks, locals())
         if window is None:
             self._require_position_free()
             return [site.hook(steer) for site, steer in self.placed]
@@ -134,6 +155,7 @@ class Steering:
         That is every pass of the thread (and asyncio task) that opened the block. What others run
         on the model meanwhile is not steered.
         """
+        require_kinds(Steering.applied, locals())
         if window is None:
             self._require_position_free()
         return applied(model, self.placed, window)
@@ -150,10 +172,12 @@ class Steering:
         >>> explanation.table.query("changed")[["token", "position"]].values.tolist()
         [[' was', 3]]
         """
+        require_kinds(Steering.explain, locals())
         return explained(self, model, prompts, large=large)
 
     def save(self, path: str | Path, model: HookedModel | None = None) -> Path:
         """Write to a safetensors file; `model` records which model it is for, if not known yet."""
+        require_kinds(Steering.save, locals())
         return write_steering(self, path, model)
 
     def export(self, path: str | Path, *, to: str, model: HookedModel, **options: Any) -> Exported:
@@ -181,6 +205,7 @@ def at(where: Sites, steer: Steer) -> Steering:
     >>> sl.at([2, -1], lambda activation, hook=None: 1.1 * activation).sites
     (Site(layer=2, stream='resid_post'), Site(layer=-1, stream='resid_post'))
     """
+    require_kinds(at, locals())
     return Steering(tuple((site, steer) for site in as_sites(where)))
 
 
@@ -193,11 +218,13 @@ def together(steerings: Sequence[Steering]) -> Steering:
 
 def scaled(steering: Steering, strength: float) -> Steering:
     """`steering.scaled(strength)`."""
+    require_kinds(scaled, {"steering": steering})
     return steering.scaled(strength)
 
 
 def only(steering: Steering, scope: Scope) -> Steering:
     """`steering.only(scope)`."""
+    require_kinds(only, locals())
     return steering.only(scope)
 
 

@@ -18,7 +18,6 @@ axis of that name, so that a steer is refused at a model of another width. The r
 """
 
 import dataclasses
-import math
 import types
 import typing
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -30,9 +29,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from steerlens.checks import require_finite
+from steerlens.checks import described, require_finite
+from steerlens.kinds import require_fields
+from steerlens.parsing import short
 from steerlens.saving import saveable
-from steerlens.types import converting
+from steerlens.types import converting, finite
 
 if TYPE_CHECKING:
     from typing_extensions import dataclass_transform
@@ -63,6 +64,9 @@ def steer(cls: Class) -> Class:
         require_consistent(self, axes)
         for name in axes:
             _require_finite_field(self, name)
+        require_fields(self, but=(*axes, *floats))
+        for name in floats:
+            _require_number_field(self, name)
         if own_check is not None:
             own_check(self)
         for name in floats:  # last: a class may have more to say of its numbers
@@ -101,6 +105,19 @@ def as_floats(value: Any, n_axes: int = 0) -> Any:
     value = value if value.is_floating_point() else value.float()
     alone = n_axes == 1 and value.ndim > 1 and value.numel() == max(value.shape)
     return value.reshape(-1) if alone else value
+
+
+def as_vectors(value: Any, n_axes: int = 0) -> Tensor:
+    """The same; TypeError for what holds no numbers, ValueError for nothing."""
+    column = hasattr(value, "__array__") and not isinstance(value, Tensor)  # of a table
+    made = as_floats(np.asarray(value) if column else value, n_axes)
+    if isinstance(made, Sequence | np.ndarray) and len(made) == 0:
+        made = torch.empty(0)
+    if not isinstance(made, Tensor) or made.dtype == torch.bool:
+        raise TypeError(f"A direction is a vector of numbers; found {described(value)}.")
+    if made.numel() == 0:
+        raise ValueError("A direction is a vector of numbers; found one that is empty.")
+    return made
 
 
 def shown(steer: Any) -> str:
@@ -159,17 +176,22 @@ def _fits(tensor: Tensor, axes: tuple[str, ...], lengths: dict[str, int]) -> boo
     return all(lengths.setdefault(axis, size) == size for axis, size in pairs)
 
 
+def _require_number_field(steer: Any, name: str) -> None:
+    """Raise TypeError if what should be a number is none."""
+    value = getattr(steer, name)
+    if not isinstance(value, Tensor | Real) or getattr(value, "ndim", 0) > 0:
+        raise TypeError(f"{type(steer).__name__}'s {name} is a number; found {described(value)}.")
+
+
 def _require_finite_field(steer: Any, name: str) -> None:
     """Raise ValueError if a tensor or a number of the steer is not finite."""
     value = getattr(steer, name)
-    if value is not None and not isinstance(value, Tensor | Real):
-        raise TypeError(f"{type(steer).__name__}'s {name} is a number; found {value!r}.")
     if isinstance(value, Tensor):
         require_finite(value.detach(), f"{type(steer).__name__}'s {name}")
-    elif value is not None and not math.isfinite(value):
+    elif value is not None and not finite(value):
         raise ValueError(
-            f"{type(steer).__name__}'s {name}: {value} is NaN or infinite. It must be a finite "
-            "number."
+            f"{type(steer).__name__}'s {name}: {short(value)} is NaN or infinite. It must be a "
+            "finite number."
         )
 
 

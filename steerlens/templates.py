@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeAlias, get_args
 from steerlens.borders import common_head, common_tail, continued, ids_of
 from steerlens.bounded import TooLong, bounded, require_small
 from steerlens.checks import require_choice
+from steerlens.kinds import require_fields, require_kinds
 from steerlens.types import HookedModel
 
 PLAIN = (
@@ -53,6 +54,7 @@ class Template:
     arguments: Mapping[str, Any] = field(default_factory=dict[str, Any], hash=False)
 
     def __post_init__(self) -> None:
+        require_fields(self)
         require_choice("instruction", self.instruction, get_args(Place))
         if self.text is not None and not self.text.strip():
             raise ValueError("Template(text=''): the template is empty. Leave it out, or give one.")
@@ -95,6 +97,7 @@ def use_template(model: HookedModel, template: str | Template) -> None:
 
     ValueError if the template's text does not ask for one of the arguments that it is to get.
     """
+    require_kinds(use_template, locals())
     chosen = Template(template) if isinstance(template, str) else template
     tokenizer = tokenizer_of(model)
     text = chosen.text or tokenizer.chat_template

@@ -1,6 +1,7 @@
 """The shapes and protocols that everything else is written in."""
 
 import inspect
+import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from operator import index
@@ -64,6 +65,14 @@ def whole_number(value: object) -> int | None:
         return index(value)  # pyright: ignore[reportArgumentType]  it raises for what has none
     except (TypeError, RuntimeError, ValueError):  # RuntimeError: torch, of a tensor of several
         return None
+
+
+def finite(value: object) -> bool:
+    """Whether `value` is a number, no truth value, that is finite as a float."""
+    try:
+        return not isinstance(value, bool) and math.isfinite(value)  # pyright: ignore[reportArgumentType]
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        return False
 
 
 def converting(**converters: Callable[[Any], Any]) -> Callable[[Class], Class]:

@@ -78,6 +78,17 @@ def drafted(path: str | Path) -> Iterator[Path]:
         _drafts.discard(draft.name)
 
 
+def named_path(path: str | Path) -> Path:
+    """The path; CannotWrite where no file can have this name."""
+    try:
+        os.fsencode(path)
+        if "\0" in os.fspath(path):
+            raise ValueError("embedded null byte")
+    except ValueError as error:  # half of a character, too
+        raise _refused(Path(path), str(error), "Choose another name.") from error
+    return Path(path)
+
+
 def require_place(path: str | Path) -> Path:
     """The path; OSError where no file can be written there, found out before any work.
 

@@ -115,7 +115,8 @@ def test_none_leaves_out_a_text_that_was_chosen_for_the_model_too(
 
 @pytest.mark.parametrize("baseline", ["", "  ", None, 3])
 def test_a_baseline_that_is_no_text_is_an_error(gpt2: Any, baseline: Any, unchecked: None) -> None:
-    with pytest.raises(ValueError, match=r"'template'.*'none'.*'neutral'"):
+    error = ValueError if isinstance(baseline, str) else TypeError
+    with pytest.raises(error, match=r"'template'.*'none'.*'neutral'"):
         coefficients(gpt2, PAIRS, [1], {}, baseline=baseline)
 
 

@@ -946,14 +946,14 @@ def test_mistakes_with_a_kernel_are_named(gpt2: Any, options: dict[str, Any], me
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"loss": None}, "loss is one of sft, .* or a function .* found None"),
+        ({"loss": None}, "a text or a function for loss, as 'sft' or losses.DPO.*; found None"),
         ({"sites": 2.0}, r"Site\(layer=2.0\): a layer is a whole number"),
-        ({"batch_size": 2.5}, "examples a pass, 1 or more; found 2.5"),
-        ({"batch_size": True}, "examples a pass, 1 or more; found True"),
+        ({"batch_size": 2.5}, "a whole number for batch_size; found float 2.5"),
+        ({"batch_size": True}, "a whole number for batch_size; found bool True"),
         ({"loss": losses.DPO}, r"such as losses.DPO\(beta=0.1\); found <class"),
-        ({"mode": "fd", "eps": "x"}, "must be finite and above 0; found 'x'"),
-        ({"eta": True}, "must be a finite number; found True"),
-        ({"eta": "1"}, "must be a finite number; found '1'"),
+        ({"mode": "fd", "eps": "x"}, "a number or None for eps; found str 'x'"),
+        ({"eta": True}, "a number for eta; found bool True"),
+        ({"eta": "1"}, "a number for eta; found str '1'"),
     ],
 )
 def test_values_of_the_wrong_kind_are_named(
@@ -965,7 +965,7 @@ def test_values_of_the_wrong_kind_are_named(
 
 def test_a_width_that_is_no_number_is_an_error(exact: Any, unchecked: Any) -> None:
     wide: Any = "wide"
-    with pytest.raises(TypeError, match="width is a number or None"):
+    with pytest.raises(TypeError, match="a number or None for width; found str"):
         ColdKernel.fit(exact, (POSITIVE, ()), 1, loss="sft", kernel="rbf", width=wide)
 
 
@@ -1003,16 +1003,16 @@ def test_the_derivative_by_itself_is_what_eta_multiplies(exact: Any, mode: Any) 
         torch.testing.assert_close(bind(steer, window)(h, None)[window.mask], expected[window.mask])
 
 
-def test_unknown_names_are_refused_where_no_types_are_checked() -> None:
+def test_unknown_names_are_refused_where_no_types_are_checked(gpt2: Any, unchecked: Any) -> None:
     """In tests the type checker comes before our own checks, so these are called alone."""
     with pytest.raises(ValueError, match="Unknown kernel 'none'"):
         checks.require_kernel("none", None)
     with pytest.raises(ValueError, match="Unknown compat 'paper'"):
         checks.is_released("paper")
-    bare = object.__new__(ColdFD)
-    object.__setattr__(bare, "mode", "tangent")
+    steer = only_steer(ColdFD.fit(gpt2, (POSITIVE, ()), 1, loss="sft"))
+    unknown: Any = "tangent"
     with pytest.raises(ValueError, match="Unknown mode 'tangent'"):
-        ColdFD.__post_init__(bare)
+        replace(steer, mode=unknown)
 
 
 def test_only_the_unit_kernel_has_a_direction_and_the_others_need_anchors(gpt2: Any) -> None:

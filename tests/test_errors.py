@@ -1159,7 +1159,7 @@ UNCHECKED = [
     Row(
         "a steer in place of a steering",
         "generate(model, 'Hi', CAA(v), max_new_tokens=1)",
-        ("Expected a Steering; found CAA",),
+        ("generate takes a Steering", "found a CAA"),
         "at(6, steer)",
         TypeError,
     ),

@@ -508,9 +508,12 @@ def test_a_question_without_a_response_is_refused_with_advice(gpt2: Any) -> None
     from analysis.measures.least_squares import split_by_question
     from analysis.measures.plain_side import require_pairs
 
-    for check in (require_pairs, getattr(split_by_question, "__wrapped__", split_by_question)):
-        with pytest.raises(TypeError, match=r"found a Conversation\. .*prompted_pairs"):
-            check([PAIRS[0], steerlens.Conversation("Who are you?")])
+    asked: Any = [PAIRS[0], steerlens.Conversation("Who are you?")]
+    with pytest.raises(TypeError, match=r"found a Conversation\. .*prompted_pairs"):
+        require_pairs(asked)
+    split = getattr(split_by_question, "__wrapped__", split_by_question)
+    with pytest.raises(TypeError, match=r"as prompted_pairs.*; found a list of .*Conversation"):
+        split(asked)
 
 
 @pytest.mark.parametrize(

@@ -412,7 +412,11 @@ OPEN: dict[str, Any] = {
         {},
         "a vector under 2.5, which is neither",
     ),
-    "a truth value for a concept": (axbench_of, {"sites": 1, "concept": True}, "the number of a"),
+    "a truth value for a concept": (
+        axbench_of,
+        {"sites": 1, "concept": True},
+        "for concept; found bool True",
+    ),
     "numbers of 16 bytes": (
         lambda f: np.savez(f / "v.npz", v=ROWS[1].numpy().astype(np.longdouble)) or f / "v.npz",
         {"sites": 1},
@@ -429,7 +433,7 @@ OPEN: dict[str, Any] = {
 @pytest.mark.parametrize("name", OPEN)
 def test_what_is_open_or_contradicts_is_refused_with_advice(name, gpt2, tmp_path):
     make, given, said = OPEN[name]
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises((ValueError, TypeError), match=said):
         sl.load_steering(make(tmp_path), gpt2, **given)
 
 

@@ -169,3 +169,25 @@ def test_mistakes_are_told(gpt2: Any) -> None:
         sl.generate(gpt2, ["I"], sl.at(Z, ITI(THETA[:, :4], SIGMA)), max_new_tokens=1)
     with pytest.raises(ValueError, match="layers"):
         sl.capture(gpt2, ["I"], Site(9, "z"))
+
+
+@pytest.mark.parametrize(
+    ("chosen", "says"),
+    [([4], "0 to 3 here; found 4"), ([1, -5], "found -5"), ([], "none was chosen")],
+)
+def test_heads_that_are_not_there_are_refused(chosen: list[int], says: str) -> None:
+    z = random(6, 4, 8, seed=3)
+    with pytest.raises(ValueError, match=says):
+        ITI.from_activations(z + 1, z, chosen)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_sides_of_other_heads_or_without_numbers_are_refused() -> None:
+    z = random(6, 4, 8, seed=3)
+    for other, says in (
+        (random(6, 3, 8, seed=3), "4 heads of 8 numbers and the negative ones 3 of 8"),
+        (z[:0], "negative activations: empty"),
+        (z / 0, "NaN or infinite"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            ITI.from_activations(z, other, [1])

@@ -96,7 +96,7 @@ def test_mistakes_are_told(gpt2: Any) -> None:
         sl.lens(at(1, halved), gpt2)
     with pytest.raises(ValueError, match="top is how many"):
         sl.lens(V, gpt2, top=0)
-    with pytest.raises(ValueError, match="top is how many"):
+    with pytest.raises(TypeError, match="a whole number for top"):
         sl.lens(V, gpt2, top=True)
     for v in (0 * V, torch.nan * V):
         with pytest.raises(ValueError, match="points to no words"):
@@ -104,3 +104,11 @@ def test_mistakes_are_told(gpt2: Any) -> None:
     with pytest.raises(ValueError, match="layers"):
         sl.lens_of_change(at(1, CAA(V)), gpt2, "I", layers=[9])
     assert sl.lens({Site(1): V}, gpt2, top=1)["stream"].tolist() == ["resid_post"] * 2
+
+
+@pytest.mark.parametrize("layer", [99, -99])
+def test_layers_that_the_model_does_not_have_are_refused(layer: int, gpt2: Any) -> None:
+    v = torch.ones(gpt2.cfg.d_model)
+    for what in ({layer: v}, sl.at(layer, sl.CAA(v))):
+        with pytest.raises(ValueError, match=r"layers|does not have"):
+            sl.lens(what, gpt2)

@@ -254,7 +254,7 @@ def test_the_seed_alone_decides(bridged: Any) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"rank": 0}, "rank must be at least 1; found 0"),
+        ({"rank": 0}, "rank is from 1 to d_model = .*; found 0"),
         ({"layers": [4]}, "no layer 4: this model has layers 0 to 3"),
         ({"layers": []}, "Nothing is adapted"),
         ({"parts": ()}, "Nothing is adapted"),

@@ -340,9 +340,9 @@ def test_columns_by_name_and_by_number(tmp_path):
         (("a", "bad"), "no column a"),
         (("a",), "two different names"),
         ((0, 0), "two different names"),
-        ("ab", "two different names"),
+        ("ab", "a list of texts or whole numbers or None for columns; found str 'ab'"),
     ):
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises((ValueError, TypeError), match=said):
             read_pairs(path, columns=columns)
 
 
@@ -525,3 +525,10 @@ def test_a_file_of_another_kind_is_told_before_the_model_is_loaded(tmp_path, cap
         main(["fit", "caa", "--layer", "3", "--pairs", given, "--out", out])
     assert ended.value.code == 2
     assert "no two sides: it was read as IFEval" in capsys.readouterr().err
+
+
+def test_a_cell_that_never_ends_is_told_with_its_line(tmp_path):
+    path = tmp_path / "long.csv"
+    path.write_text('positive,negative\na,b\n"never closed,' + "x" * 140_000 + "\n")
+    with pytest.raises(ValueError, match=r"long.csv, line 3: a cell of more than 131072 .*close"):
+        read_pairs(path)

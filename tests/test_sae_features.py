@@ -475,6 +475,32 @@ def test_what_is_open_or_contradicts_is_refused_with_advice(name, tmp_path):
         sl.sae_feature(folder, **{"index": I, **given})
 
 
+OF_SEVERAL: dict[str, Any] = {
+    "the description": lambda f: saelens(f / "s", SAE(), d_sae=S + 1),
+    "Llama Scope's description": lambda f: llama_scope(f / "s", SAE(), d_sae=2 * S),
+    "the encoder": lambda f: saelens(f / "s", SAE(), extra={"W_enc": torch.ones(D, S - 1)}),
+    "the bias": lambda f: saelens(f / "s", SAE(), extra={"b_enc": torch.ones(S + 3)}),
+    "the threshold": lambda f: gemma_scope(f / "s", SAE(), threshold=torch.ones(2 * S)),
+    "the gate": lambda f: saelens(
+        f / "s", SAE(), architecture="gated", extra=GATED | {"r_mag": torch.ones(S + 1)}
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OF_SEVERAL)
+def test_parts_of_several_autoencoders_are_refused(name: str, tmp_path: Path) -> None:
+    given = {"site": 2} if "threshold" in name else {}
+    with pytest.raises(ValueError, match=r"other numbers of features \((W_dec|decoder.weight) "):
+        sl.sae_feature(OF_SEVERAL[name](tmp_path), I, **given)
+
+
+@pytest.mark.parametrize("size", ["many", True, -1, 1e12])
+def test_a_number_of_features_that_is_none_is_refused(size: Any, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="for d_sae"):
+        sl.sae_feature(saelens(tmp_path / "s", SAE(), d_sae=size), I)
+    assert sl.sae_feature(saelens(tmp_path / "s", SAE(), d_sae=None), I).index == I
+
+
 def test_another_models_feature_is_refused(gpt2, tmp_path):
     sae = SAE()
     sae.weights = {name: value[..., :16] for name, value in sae.weights.items()}

@@ -120,7 +120,10 @@ def test_what_is_no_number_is_refused_by_name(unchecked: None, options: dict[str
 
 @pytest.mark.parametrize("n", [2.0, 0, True, "2", None])
 def test_samples_are_counted_in_whole_numbers(unchecked: None, gpt2: Any, n: Any) -> None:
-    with pytest.raises(ValueError, match="n, the samples per prompt, must be at least 1"):
+    says = (
+        "n, the samples per prompt, must be at least 1|generate takes a whole number for n; found"
+    )
+    with pytest.raises((ValueError, TypeError), match=says):
         generate(gpt2, PROMPTS[:1], n=n)
 
 

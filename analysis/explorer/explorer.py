@@ -11,6 +11,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from steerlens.identity import identity_of
+from steerlens.kinds import require_kinds
 from steerlens.prompts import Encoded, PromptPair
 from steerlens.sampling import Sampling
 from steerlens.sinks import SINK
@@ -55,6 +56,7 @@ def explore(
     of them on, the direction of each is the mean push on the others. `strengths` are those of a
     static page and the ticks of the slider. What the model writes has at most `max_new_tokens`.
     """
+    require_kinds(explore, locals())
     sampling = Sampling(max_new_tokens, temperature, seed=seed)
     study = Study.of(
         model, pairs, steerings, strengths, sampling, baseline, sinks, equivalents=equivalents

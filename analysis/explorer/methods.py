@@ -55,7 +55,8 @@ class Method:
 
 def as_methods(steerings: Steerings, model: HookedModel) -> tuple[Method, ...]:
     """The prompt and every method, in the order given; ValueError for what cannot be one."""
-    if not isinstance(steerings, Mapping) or not steerings:
+    named = isinstance(steerings, Mapping) and all(isinstance(name, str) for name in steerings)
+    if not named or not steerings:
         raise ValueError(
             'steerings is {"name": steering, ...}, at least one; a method fitted at several layers '
             'is {"CAA": {3: steering, 4: steering}}.'

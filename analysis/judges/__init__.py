@@ -1,5 +1,7 @@
 """Judges: texts in, scores from 0 to 100 out, without a judge model unless one is asked for."""
 
+from steerlens.kinds import require_kinds
+
 from .coherence import Coherence
 from .formats import FormatJudge
 from .likelihood import Likelihood, LikelihoodCoherence, likelihood
@@ -28,6 +30,7 @@ def judge_of(attribute: str) -> ClassJudge | FormatJudge:
     >>> analysis.judge_of("lowercase")(["all small", "Not Small"])
     array([100.,   0.])
     """
+    require_kinds(judge_of, locals())
     if attribute in ("positive", "negative"):
         return sentiment(attribute)
     if attribute in ("fairytale", "encyclopedia", "review"):

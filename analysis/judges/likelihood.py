@@ -35,8 +35,10 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 
+from steerlens.borders import ids_of
 from steerlens.divergence import response_log_p
 from steerlens.generation import generate
+from steerlens.kinds import require_kinds
 from steerlens.prompts import Conversation, Encoded, encode, show, tokenizer_of, with_response
 from steerlens.sampling import Sampling
 from steerlens.types import HookedModel
@@ -126,7 +128,7 @@ class Sides:
         return [(row, one.double().numpy()) for row, one in zip(rows, log_p, strict=True)]
 
     def _ids(self, text: str) -> list[int]:
-        return list(tokenizer_of(self.model)(text, add_special_tokens=False).input_ids)
+        return ids_of(tokenizer_of(self.model), text)
 
     def _new(self, ids: Sequence[int]) -> Bool[np.ndarray, " token"]:
         """Which tokens neither echo the instruction nor say again what the text has said."""
@@ -203,6 +205,7 @@ def likelihood(
     one's. The judge's `coherence` is the judge of coherence on the same model. ValueError where
     prompted completions are no likelier under the instruction than plain ones.
     """
+    require_kinds(likelihood, locals())
     if not questions:
         raise ValueError("No questions were given. Pass some user turns like those to be judged.")
     sides, sampling = Sides(model, instruction, neutral), sampling or Sampling(max_new_tokens=48)

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from steerlens.activations import Activations, capture
+from steerlens.kinds import require_kinds
 from steerlens.prompts import Encoded, PromptPair, Prompts
 from steerlens.scopes import Scope, everywhere, generated
 from steerlens.sinks import SINK
@@ -73,6 +74,7 @@ def align(
     `baseline` is the plain side: "template", "none", "neutral", or an instruction
     (`measures.plain_side`).
     """
+    require_kinds(align, locals())
     require_baseline(baseline)
     if not pairs:
         raise ValueError("No pairs were given. steerlens.prompted_pairs(model, ...) makes some.")

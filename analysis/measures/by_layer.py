@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, TypeAlias, cast, get_args, get_origin
 
 from steerlens.exports import exported
+from steerlens.kinds import require_kinds
 from steerlens.methods.psr import difference_of_means
 from steerlens.prompts import PromptPair, Prompts, encode_pair
 from steerlens.runtime.progress import progress_bar
@@ -46,6 +47,7 @@ def at_layers(
     too: the prompted side with its response is positive, the plain side with it negative.
     ValueError for a name that is none, or where a fit needs more than the data.
     """
+    require_kinds(at_layers, locals())
     fit, known = _fitting(method)
     name = name or known
     if not name:

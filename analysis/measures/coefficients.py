@@ -23,6 +23,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from steerlens.kinds import require_kinds
 from steerlens.prompts import PromptPair, Prompts, show
 from steerlens.runtime.hooks import Watch, watching
 from steerlens.scopes import Scope, everywhere, generated
@@ -66,6 +67,7 @@ def coefficients(
     either run. Activations beyond the limit of `parts.holding` are never held at once.
     The table itself takes some 170 bytes a row.
     """
+    require_kinds(coefficients, locals())
     if view not in get_args(View):
         raise ValueError(f"Unknown view {view!r}. Use one of: {', '.join(get_args(View))}.")
     require_times(sinks)
@@ -126,6 +128,7 @@ def strengths(
     makes their sum positive. `off_axis` is what no single direction tells: 0 for a gate of rank 1.
     `baseline` is the system turn of conversations that came without one, `sinks` as above.
     """
+    require_kinds(strengths, locals())
     require_times(sinks)
     tables = []
     entries = as_entries(steerings)

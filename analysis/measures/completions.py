@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from steerlens.generation import Sampling, generate
+from steerlens.kinds import require_kinds
 from steerlens.prompts import Conversation, Prompt
 from steerlens.steering import Steering
 from steerlens.types import HookedModel
@@ -29,6 +30,7 @@ def side_by_side(
 
     Columns: prompt, method, strength_value, sample, text.
     """
+    require_kinds(side_by_side, locals())
     plain = [Conversation(question) for question in questions]
     instructed = [Conversation(question, instruction) for question in questions]
     sampling = Sampling(max_new_tokens, temperature, top_p, seed=seed)

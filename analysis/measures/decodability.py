@@ -14,10 +14,11 @@ import torch
 from jaxtyping import Float, Int
 
 from steerlens.checks import require_choice
+from steerlens.kinds import require_kinds
 from steerlens.prompts import PromptPair
 from steerlens.scopes import Scope, generated
 from steerlens.sinks import SINK, require_times
-from steerlens.sites import Layer
+from steerlens.sites import Sites
 from steerlens.types import HookedModel
 
 from .aligned import Aligned
@@ -46,7 +47,7 @@ PENALTIES = tuple(10.0**power for power in range(-1, 6))
 def decodability(
     model: HookedModel,
     pairs: Sequence[PromptPair],
-    layers: Sequence[Layer] | None = None,
+    layers: Sites | None = None,
     *,
     strength: Strength = "along",
     folds: int = 5,
@@ -68,6 +69,9 @@ def decodability(
     progress bar when it takes longer than five seconds. Beyond the limit of `parts.holding`,
     layers are measured in groups, of one at least.
     """
+    require_kinds(decodability, locals())
+    if len(readouts) == 0:
+        raise ValueError(f"No read-outs were given. Give some of {', '.join(get_args(Readout))}.")
     for name in readouts:
         require_choice("read-out", name, get_args(Readout))
     require_times(sinks)

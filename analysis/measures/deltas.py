@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from steerlens.activations import Activations, capture, capture_watched
+from steerlens.kinds import require_kinds
 from steerlens.prompts import Encoded
 from steerlens.runtime.hooks import Watch, watching
 from steerlens.scopes import Scope, Window
@@ -77,6 +78,7 @@ def difference(after: Activations, before: Activations) -> Deltas:
 
 def prompt_deltas(model: HookedModel, aligned: Aligned, view: View = "accumulated") -> Deltas:
     """What the prompt did."""
+    require_kinds(prompt_deltas, locals())
     if view == "accumulated":
         return difference(aligned.prompted, aligned.plain)
     return _local_prompt_deltas(model, aligned)
@@ -93,6 +95,7 @@ def steering_deltas(
 
     With a `watch`, a steer that changed nothing is not warned of: other pairs follow.
     """
+    require_kinds(steering_deltas, locals())
     if watch is None:
         with watching() as watch:
             return steering_deltas(model, aligned, steering, view, watch)

@@ -5,11 +5,15 @@ questions, intervals come from resampling examples. Sinks, which the table marks
 same with them stands beside it.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
 from steerlens.checks import warn_if_few
+from steerlens.kinds import require_kinds
+from steerlens.parsing import short
 
 from .intervals import UNKNOWN, PerToken, percentile_interval, resamples
 
@@ -31,6 +35,7 @@ def dispersion(
     is measured against is the table's own (`coefficients(..., baseline=)`); a `baseline` given
     here is checked against it.
     """
+    require_kinds(dispersion, locals())
     _require_same_baseline(table, baseline)
     if measure not in table.columns or table.empty:
         raise ValueError(
@@ -75,18 +80,19 @@ def _require_same_baseline(table: pd.DataFrame, baseline: str | None) -> None:
     if baseline is None or baseline == measured:
         return
     raise ValueError(
-        f"The table was measured against the baseline {measured!r}, and {baseline!r} is asked for. "
-        f"Measure it so: dispersion(coefficients(..., baseline={baseline!r}))."
+        f"The table was measured against the baseline {measured!r}, and {short(baseline)} is asked "
+        f"for. Measure it so: dispersion(coefficients(..., baseline={short(baseline)}))."
     )
 
 
-def gini(sizes: PerToken) -> float:
+def gini(sizes: PerToken | Sequence[float]) -> float:
     """Half the mean difference of two tokens, over the mean: 0 all alike, near 1 all on one.
 
     >>> analysis.gini(np.array([1.0, 1.0, 1.0])), round(analysis.gini(np.array([0.0, 0.0, 9.0])), 2)
     (0.0, 0.67)
     """
-    return float(_inequality(np.sort(sizes), np.ones((1, len(sizes))))[0][0])
+    require_kinds(gini, locals())
+    return float(_inequality(np.sort(np.asarray(sizes)), np.ones((1, len(sizes))))[0][0])
 
 
 def _unequal(sizes: PerToken, example: np.ndarray, n_bootstrap: int, seed: int) -> dict[str, float]:

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from steerlens.divergence import LogProbabilities, divergence
+from steerlens.kinds import require_kinds
 from steerlens.prompts import PromptPair
 from steerlens.steering import Steering
 from steerlens.types import HookedModel
@@ -32,6 +33,7 @@ def logit_shift(
     top_changed (share of tokens whose likeliest next token changed), moved (whether any logit
     did), n_tokens. `baseline` is the plain side (`measures.plain_side`).
     """
+    require_kinds(logit_shift, locals())
     require_baseline(baseline)
     responses, entries = Responses.of(model, pairs, baseline), as_entries(steerings)
     prompt = Entry("prompt", None, "", float("nan"))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from steerlens.kinds import require_fields
 from steerlens.steering import Steering
 
 AS_FITTED, LEAST_SQUARES, MATCHED = "as fitted", "least squares", "matched"
@@ -24,6 +25,9 @@ class Entry:
     steering: Steering | None
     strength: str = AS_FITTED
     strength_value: float = 1.0
+
+    def __post_init__(self) -> None:
+        require_fields(self)
 
     @property
     def key(self) -> str:

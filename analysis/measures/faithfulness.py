@@ -21,7 +21,7 @@ them would be most of it; `relative_rmse_with_sinks` is over all.
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import partial
+from math import nan
 
 import pandas as pd
 import torch
@@ -29,11 +29,12 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from steerlens.checks import warn_if_few
+from steerlens.kinds import require_kinds
 from steerlens.prompts import Conversation, PromptPair
 from steerlens.runtime.hooks import Watch, watching
 from steerlens.scopes import Scope, generated
 from steerlens.sinks import SINK, require_ordinary, require_times
-from steerlens.sites import Layer, Site, Sites
+from steerlens.sites import Site, Sites
 from steerlens.steering import Steering
 from steerlens.types import HookedModel
 
@@ -61,7 +62,7 @@ def faithfulness(
     pairs: Sequence[PromptPair],
     steerings: Mapping[str, Steering] | Sequence[Entry],
     *,
-    layers: Sequence[Layer] | None = None,
+    layers: Sites | None = None,
     equivalents: Sequence[Sequence[PromptPair]] = (),
     neutral: Sequence[Sequence[PromptPair]] = (),
     span: Scope = generated,
@@ -82,6 +83,7 @@ def faithfulness(
     `any_instruction` adds one; `table.attrs["any_instruction"]` has its text, or why it is absent.
     Activations beyond the limit of `parts.holding` are never held at once.
     """
+    require_kinds(faithfulness, locals())
     require_times(sinks)
     layers = range(model.cfg.n_layers) if layers is None else layers
     entries = as_entries(steerings)
@@ -100,10 +102,9 @@ def faithfulness(
             _add_methods(model, part, errors, entries, watches)
             for name, several in others.items():
                 errors.missed(name, (part.other(model, errors.now(other)) for other in several))
-    named = [(entry.key, entry) for entry in entries]
-    without = partial(Entry, steering=None, strength="", strength_value=float("nan"))
-    named += [(name, without(name)) for name, several in others.items() if several]
-    tables = [errors.table(key, entry, n_bootstrap, seed) for key, entry in named]
+    named = {entry.key: entry for entry in entries}
+    named |= {name: Entry(name, None, "", nan) for name, several in others.items() if several}
+    tables = [errors.table(key, entry, n_bootstrap, seed) for key, entry in named.items()]
     table = noted(pd.concat(tables, ignore_index=True), model, baseline, sinks)
     table.attrs["any_instruction"] = said
     return table
@@ -128,6 +129,7 @@ class NothingToMeasure(ValueError):
 
 def reworded(pairs: Sequence[PromptPair], instruction: str) -> list[PromptPair]:
     """The same pairs and responses, prompted in other words (a system turn)."""
+    require_kinds(reworded, locals())
     others = []
     for pair in pairs:
         if not isinstance(pair.prompted, Conversation):

@@ -11,7 +11,7 @@ from jaxtyping import Bool
 from steerlens.checks import require_seed, warn_if_few
 from steerlens.prompts import PromptPair
 from steerlens.scopes import Scope
-from steerlens.sites import Layer, Site, as_sites
+from steerlens.sites import Site, Sites, as_sites
 from steerlens.types import HookedModel
 
 from .aligned import Aligned, align
@@ -25,7 +25,7 @@ Kept: TypeAlias = Bool[np.ndarray, " token"]
 def at_layers(
     model: HookedModel,
     pairs: Sequence[PromptPair],
-    layers: Sequence[Layer] | None,
+    layers: Sites | None,
     span: Scope,
     folds: int,
     baseline: str = BY_TEMPLATE,

@@ -6,6 +6,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from steerlens.checks import require_seed
+from steerlens.parsing import short
+from steerlens.types import whole_number
 
 PerToken: TypeAlias = Float[np.ndarray, " token"]
 PerExample: TypeAlias = Float[np.ndarray, " example"]
@@ -18,6 +20,11 @@ UNKNOWN = (float("nan"), float("nan"))
 def resamples(n: int, n_bootstrap: int = 1000, seed: int = 0) -> Draws:
     """For each resample, the examples that were drawn, with replacement."""
     require_seed(seed)
+    if (whole_number(n_bootstrap) or 0) < 1:
+        raise ValueError(
+            "n_bootstrap, the resamples that an interval is made of, is a whole number, 1 or more; "
+            f"found {short(n_bootstrap)}."
+        )
     return np.random.default_rng(seed).integers(0, n, size=(n_bootstrap, n))
 
 

@@ -2,6 +2,8 @@
 
 import pandas as pd
 
+from steerlens.kinds import require_kinds
+
 _KEYS = ["method", "strength"]
 
 
@@ -14,6 +16,7 @@ def effect_and_faithfulness(
     the mean over the layers from `first_layer` up counts, by default from the lowest of them.
     Columns: those of `effects`, relative_rmse, first_layer, last_layer.
     """
+    require_kinds(effect_and_faithfulness, locals())
     for name, table, column in (
         ("effects", effects, "strength"),
         ("errors", errors, "relative_rmse"),

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from steerlens.checks import require_choice
+from steerlens.kinds import require_kinds
 from steerlens.prompts import PromptPair
 from steerlens.runtime.hooks import Watch, watching
 from steerlens.scopes import Scope, generated
@@ -43,6 +44,7 @@ def with_least_squares(
     sinks: float = SINK,
 ) -> list[Entry]:
     """Every steering twice: as fitted, and at the least-squares strength of `train_pairs`."""
+    require_kinds(with_least_squares, locals())
     entries = []
     for name, steering in watched(steerings.items(), "least squares", "method"):
         value = least_squares_strength(
@@ -90,6 +92,7 @@ def least_squares_strength(
     ValueError if the steering changes nothing there. Activations beyond the limit of
     `parts.holding` are never held at once: each trial then runs the pairs anew, part by part.
     """
+    require_kinds(least_squares_strength, locals())
     require_choice("layers", layers, get_args(Which))
     require_times(sinks)
     places = _sites(model, steering.on(model), layers)
@@ -245,6 +248,7 @@ def split_by_question(
     >>> [len(half) for half in analysis.split_by_question(pairs)]
     [4, 4]
     """
+    require_kinds(split_by_question, locals())
     require_pairs(pairs)
     questions = list(dict.fromkeys(pair.plain for pair in pairs))
     if len(questions) < ENOUGH_TO_SPLIT:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from steerlens.generation import Sampling, generate
+from steerlens.kinds import require_kinds
 from steerlens.prompts import Conversation
 from steerlens.steering import Steering
 from steerlens.types import HookedModel, SteeringWarning
@@ -103,6 +104,7 @@ def match(
     `questions` should be validation prompts, and many: a strength chosen on the test prompts would
     flatter the method, and the score of few prompts is mostly chance (`standard_error`).
     """
+    require_kinds(match, locals())
     aim = Aim.of(model, questions, instruction, judge, sampling)
     return aim.match(model, steering, tolerance, steps)
 
@@ -123,6 +125,7 @@ def with_matched(
     A steering that never scores as high is left out at that strength, with a warning; so are all
     of them where the prompt itself has no effect on the score.
     """
+    require_kinds(with_matched, locals())
     aim = Aim.of(model, questions, instruction, judge, sampling)
     entries = []
     for name, steering in steerings.items():

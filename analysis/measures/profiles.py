@@ -11,6 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from steerlens.kinds import require_kinds
+
 from .intervals import interval_of_mean
 from .token_kinds import kinds_of
 
@@ -33,6 +35,7 @@ def by_position(
     Columns: method, strength, strength_value, token_index, mean, low, high (95 % interval over
     examples), n_examples, layer, measure, unit.
     """
+    require_kinds(by_position, locals())
     rows = _rows_at(table, layer, column, view)
     return _summed(rows, "token_index", column, n_bootstrap, seed)
 
@@ -53,6 +56,7 @@ def by_kind(
     tagger of your own. Columns as in `by_position`, with `kind` in place of token_index and the
     number of tokens, n_tokens.
     """
+    require_kinds(by_kind, locals())
     rows = _rows_at(table, layer, column, view)
     if kinds is None:
         rows = rows.assign(kind=kinds_of(rows))
@@ -73,6 +77,7 @@ def over_seeds(
     `tables` are the tables of the runs, or one table with a column `run` or `seed`. Columns: those
     of `by`, mean, low, high, n_seeds, measure.
     """
+    require_kinds(over_seeds, locals())
     table = _with_runs(tables)
     missing = [name for name in (*by, column) if name not in table]
     if missing:

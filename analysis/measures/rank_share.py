@@ -17,10 +17,11 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from steerlens.kinds import require_kinds
 from steerlens.prompts import PromptPair
 from steerlens.scopes import Scope, generated
 from steerlens.sinks import SINK, require_times
-from steerlens.sites import Layer
+from steerlens.sites import Sites
 from steerlens.types import HookedModel
 
 from .deltas import prompt_deltas
@@ -35,7 +36,7 @@ MEAN_PUSH = "mean push"
 def rank_share(
     model: HookedModel,
     pairs: Sequence[PromptPair],
-    layers: Sequence[Layer] | None = None,
+    layers: Sites | None = None,
     *,
     ranks: Sequence[int] = (1, 2, 4, 8),
     folds: int = 5,
@@ -53,6 +54,7 @@ def rank_share(
     the median in either run are left out; `share_with_sinks` is the share with them. Beyond
     the limit of `parts.holding`, layers are measured in groups, of one at least.
     """
+    require_kinds(rank_share, locals())
     require_times(sinks)
     rows: list[dict[str, object]] = []
     aligned = None

@@ -23,6 +23,7 @@ from jaxtyping import Bool, Float
 
 from steerlens.checks import warn_if_few
 from steerlens.divergence import divergence
+from steerlens.kinds import require_kinds
 from steerlens.prompts import PromptPair, show
 from steerlens.steering import Steering
 from steerlens.types import HookedModel
@@ -60,6 +61,7 @@ def prompt_effect_recovered(
     `neutral` hold the same pairs under other instructions, `reworded(pairs, instruction)`; of
     several the mean counts. `baseline` is the plain side (`measures.plain_side`).
     """
+    require_kinds(prompt_effect_recovered, locals())
     wordings = {EQUIVALENT: equivalents, NEUTRAL: neutral}
     warn_if_few(len({pair.plain for pair in pairs}), "prompt_effect_recovered")
     found = _Left.of(model, pairs, steerings, wordings, baseline)
@@ -92,6 +94,7 @@ def prompt_effect_by_token(
     Columns: example, token_index, token, method, strength, strength_value, kl_prompt, kl_left,
     recovered, tiny (whether kl_prompt is below 1 % of its mean, so that the share says little).
     """
+    require_kinds(prompt_effect_by_token, locals())
     found = _Left.of(model, pairs, steerings, {}, baseline)
     ids = [row.ids[row.response :] for row in found.responses.plain]
     places = pd.DataFrame(

@@ -31,6 +31,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from steerlens.checks import require_choice, warn_if_few
+from steerlens.kinds import require_kinds
 from steerlens.prompts import PromptPair
 from steerlens.runtime.hooks import Watch, watching
 from steerlens.runtime.progress import progress_bar
@@ -85,6 +86,7 @@ def sweep(
     SteeringWarning: that strength broke the model. `table.attrs["whole_passes"]` says where passes
     could not begin in the middle, and why.
     """
+    require_kinds(sweep, locals(), but=("steerings",))
     require_choice("unit", unit, get_args(Unit))
     require_baseline(baseline)
     require_times(sinks)

@@ -129,10 +129,8 @@ def _require_steerings(steerings: Mapping[str, Steering]) -> None:
 
 
 def _require_scopes(scopes: Sequence[Scope | None]) -> None:
-    wrong = [scope for scope in scopes if scope is not None and not isinstance(scope, Scope)]
-    if wrong or not scopes:
-        found = type(wrong[0]).__name__ if wrong else "none"
+    if not scopes:
         raise TypeError(
-            f"Scopes are values such as steerlens.response, or None for the steering's own; found "
-            f"{found}. steerlens.scope_named('response') makes one of text."
+            "Scopes are values such as steerlens.response, or None for the steering's own; found "
+            "none. steerlens.scope_named('response') makes one of text."
         )

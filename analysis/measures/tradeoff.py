@@ -23,6 +23,7 @@ from jaxtyping import Float
 
 from steerlens.checks import warn_if_few
 from steerlens.generation import Sampling, generate
+from steerlens.kinds import require_kinds
 from steerlens.prompts import Conversation
 from steerlens.steering import Steering
 from steerlens.types import HookedModel
@@ -117,6 +118,7 @@ class Setting:
 
 def c80(unsteered: float, absolute: bool = False) -> float:
     """The coherence of TA@C80: 80 % of the unsteered mean, or 80 itself for a judge model."""
+    require_kinds(c80, locals())
     return 80.0 if absolute else 0.8 * unsteered
 
 
@@ -125,6 +127,7 @@ def cp(unsteered: float, prompted: float, tolerance: float = 0.0) -> float:
 
     A prompt can make text more coherent than the model's own; no strength need reach that.
     """
+    require_kinds(cp, locals())
     return min(prompted, unsteered) - tolerance
 
 
@@ -211,6 +214,7 @@ def tradeoff(
     Columns: method, strength, attribute, attribute_low, attribute_high, coherence, coherence_low,
     coherence_high, n, scored. The strength of "unsteered" and "prompt" is NaN.
     """
+    require_kinds(tradeoff, locals())
     taken = sorted({UNSTEERED, PROMPT} & set(steerings))
     if taken:
         raise ValueError(f"{', '.join(taken)}: this name is taken. Call the steering otherwise.")

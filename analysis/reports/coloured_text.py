@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
+from steerlens.kinds import require_kinds
 from steerlens.prompts import Encoded, PromptPair, show
 from steerlens.steering import Steering
 from steerlens.types import HookedModel
@@ -32,6 +33,7 @@ def coloured_text(
     the chat template writes around the user's words is folded up. `unit` says what 1 is where the
     table was made with other directions than its own. `baseline` is the table's unless given.
     """
+    require_kinds(coloured_text, locals())
     against = table.attrs.get("baseline", BY_TEMPLATE) if baseline is None else baseline
     row, _ = rows_of(model, pair, against)
     texts, folded = show(model, row.ids), of_template(model, row, pair)

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
+from steerlens.kinds import require_kinds
 from steerlens.prompts import PromptPair
 from steerlens.sinks import SINK
 from steerlens.steering import Steering
@@ -62,6 +63,7 @@ def compare(
     "none", "neutral", or an instruction; tokens longer than `sinks` times the median are left out
     of statistics. One layer is shown where there is room for one (`shown_layer`).
     """
+    require_kinds(compare, locals())
     if not steerings:
         raise ValueError("No steering was given. Pass at least one: {'CAA': steering}.")
     if train_pairs is None:
@@ -74,6 +76,7 @@ def compare(
     others = in_other_words(pairs, equivalents, neutral)
     errors = faithfulness(model, pairs, entries, seed=seed, **others, **against)
     shift = logit_shift(model, pairs, entries, baseline=baseline)
+    chosen = (model, pairs, steerings, shown.layer, seed, against, equivalents)
     return Comparison(
         coefficients=table,
         faithfulness=with_train(errors, len(train_pairs)),
@@ -85,9 +88,7 @@ def compare(
         seed=seed,
         layer_reason=shown.reason,
         baseline=baseline,
-        explorer=linked_views(
-            model, pairs, steerings, shown.layer, seed, against, equivalents, _best(shift)
-        ),
+        explorer=linked_views(*chosen, _best(shift)),
     )
 
 
@@ -138,6 +139,7 @@ def comparison_report(
     generations: pd.DataFrame | None = None,
 ) -> Report:
     """All tables and pictures of a comparison as one page."""
+    require_kinds(comparison_report, locals())
     page = Report(title=title, intro=intro, made=made_by).found(found(comparison))
     if generations is not None:
         page = page.heading("What the model writes").generations(

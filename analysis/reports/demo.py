@@ -5,6 +5,7 @@ from pathlib import Path
 from steerlens.calibration import calibrate
 from steerlens.checks import require_choice, require_seed
 from steerlens.generation import prompted_pairs
+from steerlens.kinds import require_kinds
 from steerlens.methods.act_add import ActAdd
 from steerlens.methods.caa import CAA
 from steerlens.methods.psr import PSR
@@ -119,6 +120,7 @@ def run_demo(out: Path, *, model: str = "auto", seed: int = 0, backend: str = "a
     `model` is "smollm2", a pirate on a real model; "demo", film reviews on the embedded one, with
     its two steering files; or "auto", which takes SmolLM2 where it is on this machine.
     """
+    require_kinds(run_demo, locals())
     require_choice("model", model, ("auto", "smollm2", "demo"))
     require_seed(seed)
     try:

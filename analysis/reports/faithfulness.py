@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from steerlens.kinds import require_kinds
 from steerlens.prompts import PromptPair
 from steerlens.sinks import SINK
 from steerlens.steering import Steering
@@ -86,6 +87,7 @@ def faithfulness_study(
     "template", "none", "neutral", or an instruction; tokens whose norm is above `sinks` times the
     median are left out of directions and statistics.
     """
+    require_kinds(faithfulness_study, locals())
     steerings = steerings or {}
     train, pairs = split_by_question(pairs) if steerings else ((), pairs)
     folds, n_layers = _folds(pairs), model.cfg.n_layers
@@ -157,6 +159,7 @@ def faithfulness_report(
     study: FaithfulnessStudy, made: Mapping[str, object], title: str, intro: str
 ) -> Report:
     """All tables and pictures as one page."""
+    require_kinds(faithfulness_report, locals())
     page = Report(title=title, intro=intro, made=made)
     if study.explorer is not None:
         page = page.heading("Look around").explorer(study.explorer, SAYS)

@@ -5,6 +5,7 @@ from typing import Protocol, runtime_checkable
 
 from steerlens import __version__
 from steerlens.identity import identity_of
+from steerlens.kinds import require_kinds
 from steerlens.types import HookedModel
 
 from ..measures.plain_side import BY_TEMPLATE, plain_side
@@ -24,6 +25,7 @@ class Measured(Protocol):
 
 def provenance(model: HookedModel, comparison: Measured, command: str) -> dict[str, object]:
     """How a comparison or a study came about, for the report's last box."""
+    require_kinds(provenance, locals())
     identity = identity_of(model)
     baseline = getattr(comparison, "baseline", BY_TEMPLATE)
     versions = ("transformer-lens", "torch", "transformers", "plotly")

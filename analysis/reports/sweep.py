@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from steerlens.kinds import require_kinds
+
 from ..figures.curves import line_panels
 from ..figures.sweep import sweep_heatmap
 from .measured import against_said
@@ -48,6 +50,7 @@ def sweep_report(
     table: pd.DataFrame, made_by: Mapping[str, object], *, title: str, intro: str
 ) -> Report:
     """The table of `sweep` as a page; `made_by` says how it came about."""
+    require_kinds(sweep_report, locals())
     page = Report(title, intro, made_by).found(_found(table))
     page = page.paragraph(against_said(table)).paragraph(_passes_said(table))
     page = page.heading("By layer and strength")

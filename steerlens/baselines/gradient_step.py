@@ -26,6 +26,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from steerlens.checks import require_finite
+from steerlens.kinds import require_kinds
 from steerlens.methods.cold.checks import (
     require_eta,
     require_parameters,
@@ -86,6 +87,7 @@ class GradientStep:
         deepest of them, which are those that ColdFD follows at these sites. `batch_size` is the
         most examples a pass. The gradient is held in float32, in float64 where the model is.
         """
+        require_kinds(GradientStep.fit, locals())
         require_unfolded(model)
         require_precise(model)
         last = None if up_to is None else deepest(writable_sites(model, up_to))
@@ -99,6 +101,7 @@ class GradientStep:
 
     def scaled(self, strength: float) -> "GradientStep":
         """The same step, so many times as long: eta times the strength."""
+        require_kinds(GradientStep.scaled, locals())
         return replace(self, eta=strength * self.eta)
 
     @contextmanager

@@ -20,11 +20,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from steerlens.directions.means import unit
+from steerlens.kinds import require_kinds
 from steerlens.methods.clas import CLAS
 from steerlens.precision import wide
 from steerlens.sites import Layer, Site, as_site
 from steerlens.steering import Steering
-from steerlens.steers import as_floats
+from steerlens.steers import as_vectors
 from steerlens.types import VectorLike
 
 GRID = tuple(number / 20 for number in range(20))
@@ -43,9 +44,10 @@ def fixed(
     directions: Mapping[Site, VectorLike] | Mapping[Layer, VectorLike], strength: float = 1.0
 ) -> Steering:
     """Each direction at length 1, added at the same strength at its site."""
+    require_kinds(fixed, locals())
     if not directions:
         raise ValueError("No directions were given. Pass {Site(layer): vector, ...}.")
-    vectors = {as_site(w): wide(as_floats(v, n_axes=1)) for w, v in directions.items()}
+    vectors = {as_site(w): wide(as_vectors(v, n_axes=1)) for w, v in directions.items()}
     steers = {site: CLAS.fixed(unit(v), strength) for site, v in vectors.items()}
     return Steering(tuple((site, steers[site]) for site in sorted(steers)))
 

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from steerlens.checks import require_finite
 from steerlens.identity import device_of, is_bridge
+from steerlens.kinds import require_kinds
 from steerlens.precision import wide
 from steerlens.prompts import PromptPair, encode_pair, stack
 from steerlens.runtime.forward import logits
@@ -34,7 +35,7 @@ from steerlens.runtime.turns import refusing_others
 from steerlens.scopes import Window
 from steerlens.sites import Layer, as_site
 from steerlens.training.checkpoint import Parameters
-from steerlens.training.checks import require_both
+from steerlens.training.checks import require_both, require_rank
 from steerlens.training.loop import Trained, train
 from steerlens.training.schedule import Schedule
 from steerlens.types import HookedModel, Tokens
@@ -78,9 +79,9 @@ class LoRA:
 
         Only the plain prompt and the response of each pair are used. `layers=None` is every block.
         """
+        require_kinds(LoRA.fit, locals())
         require_both(pairs, validation)
-        if rank < 1:
-            raise ValueError(f"rank must be at least 1; found {rank}.")
+        require_rank(rank, model.cfg.d_model)
         blocks = range(model.cfg.n_layers) if layers is None else _counted(layers, model)
         names = [f"{layer}.{part}" for layer in blocks for part in parts]
         if not names:
@@ -98,6 +99,7 @@ class LoRA:
 
     def scaled(self, strength: float) -> "LoRA":
         """The same change of the weights, so many times as large: alpha times the strength."""
+        require_kinds(LoRA.scaled, locals())
         return replace(self, alpha=strength * self.alpha)
 
     @contextmanager

@@ -34,29 +34,27 @@ class Written:
 def require_files(options: Mapping[str, Any], annotations: Mapping[str, Any]) -> None:
     """Raise an error where a file cannot be written, or is read by the same command."""
     written = {
-        _option(name): mark.files(options[name])
+        _option(name, annotations): mark.files(options[name])
         for name, mark in _marks(annotations)
         if options[name] is not None
     }
     for path in (path for paths in written.values() for path in paths):
         require_place(path)
-    _require_one_input({n: value for n, value in options.items() if _option(n) not in written})
-    read = {
-        _option(name): list(_paths(value))
-        for name, value in options.items()
-        if _option(name) not in written
-    }
+    given = {_option(name, annotations): (name, value) for name, value in options.items()}
+    inputs = {called: one for called, one in given.items() if called not in written}
+    _require_one_input({called: value for called, (_, value) in inputs.items()})
+    read = {called: list(_paths(value)) for called, (_, value) in inputs.items()}
     read |= {
-        _option(name): files_of(options[name])
-        for name in NAMED
-        if isinstance(options.get(name), str)
+        called: files_of(value)
+        for called, (name, value) in inputs.items()
+        if name in NAMED and isinstance(value, str)
     }
     require_apart(written, read)
 
 
 def _require_one_input(options: Mapping[str, Any]) -> None:
     """Raise ValueError where standard input is to be several files."""
-    names = [_option(name) for name, value in options.items() if value == STANDARD_INPUT]
+    names = [called for called, value in options.items() if value == STANDARD_INPUT]
     if len(names) > 1:
         raise ValueError(
             f"Standard input ('-') is one file, and {' and '.join(names)} are several. Write all "
@@ -64,12 +62,13 @@ def _require_one_input(options: Mapping[str, Any]) -> None:
         )
 
 
-def require_texts(options: Mapping[str, Any]) -> None:
+def require_texts(options: Mapping[str, Any], annotations: Mapping[str, Any]) -> None:
     """Raise ValueError for a text of the command line that is no UTF-8."""
     for name, value in options.items():
         for one in value if isinstance(value, list | tuple) else (value,):
             if isinstance(one, str) and any("\ud800" <= letter <= "\udfff" for letter in one):
-                raise ValueError(f"{_option(name)} is no UTF-8 text: {short(one)}.")
+                called = _option(name, annotations)
+                raise ValueError(f"{called} is no UTF-8 text: {short(one)}.")
 
 
 def _marks(annotations: Mapping[str, Any]) -> Iterator[tuple[str, Written]]:
@@ -94,18 +93,21 @@ def files_of(model: str) -> list[Path]:
         return []
 
 
-def _option(name: str) -> str:
+def _option(name: str, annotations: Mapping[str, Any]) -> str:
+    """What the user writes: --max-new-tokens for an option, FILE for an argument."""
+    if any(type(mark).__name__ == "ArgumentInfo" for mark in get_args(annotations.get(name))[1:]):
+        return name.upper()
     return f"--{name.replace('_', '-')}"
 
 
 # -- Numbers ---------------------------------------------------------------------------------------
 
 
-def require_numbers(options: Mapping[str, Any]) -> None:
+def require_numbers(options: Mapping[str, Any], annotations: Mapping[str, Any]) -> None:
     """Raise ValueError for a number that no command can do anything with."""
     for name, value in options.items():
         for one in value if isinstance(value, list | tuple) else (value,):
-            _require_number(_option(name), one, any_size=name in ANY_SIZE)
+            _require_number(_option(name, annotations), one, any_size=name in ANY_SIZE)
 
 
 def _require_number(option: str, value: Any, *, any_size: bool) -> None:
@@ -133,7 +135,7 @@ class Interrupted(Exception):
 def keeping(options: Mapping[str, Any], annotations: Mapping[str, Any]) -> Iterator[None]:
     """Have Ctrl-C say what the files of the command are now."""
     files = {
-        _option(name): mark.files(options[name])
+        _option(name, annotations): mark.files(options[name])
         for name, mark in _marks(annotations)
         if options.get(name) is not None
     }

@@ -40,8 +40,8 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
 
 def _require(options: dict[str, Any], annotations: dict[str, Any]) -> None:
     """Raise an error for what no command can do anything with."""
-    require_numbers(options)
-    require_texts(options)
+    require_numbers(options, annotations)
+    require_texts(options, annotations)
     require_files(options, annotations)
     if options.get("layers") is not None:
         inputs.require_layers(options["layers"])

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from steerlens.checks import require_finite
+from steerlens.parsing import few
 from steerlens.scopes import Scope
 from steerlens.sites import Layer, Site, by_site, require_writable
 from steerlens.types import HookedModel, SteeringWarning, VectorLike
@@ -42,12 +43,6 @@ def require_same_width(fitted: Rows, held_out: Float[Tensor, "other width"]) -> 
             f"The fitted rows have width {fitted.shape[1]} and the held-out rows "
             f"{held_out.shape[1]}. Take both from the same site."
         )
-
-
-def require_model_first(model: object, call: str) -> None:
-    """Raise TypeError where the kind stands in the model's place, as it once did."""
-    if isinstance(model, str):
-        raise TypeError(f"The model comes first: {call}.")
 
 
 def require_share(held_out: float) -> None:
@@ -343,6 +338,26 @@ def require_heads(heads: int, there: int) -> None:
             f"{there} of them can be chosen. Give more layers (range(model.cfg.n_layers)), or a "
             "lower number."
         )
+
+
+def require_heads_of(
+    positive: Float[Tensor, "positive head d_head"],
+    negative: Float[Tensor, "negative head d_head"],
+    chosen: Sequence[int],
+) -> None:
+    """Raise ValueError unless both sides are finite and have the same heads, those chosen too."""
+    require_finite(positive, "positive activations")
+    require_finite(negative, "negative activations")
+    heads = positive.shape[1:]
+    if negative.shape[1:] != heads:
+        raise ValueError(
+            f"The positive activations have {heads[0]} heads of {heads[1]} numbers and the "
+            f"negative ones {negative.shape[1]} of {negative.shape[2]}. Read both at one site."
+        )
+    absent = [head for head in chosen if not -heads[0] <= head < heads[0]]
+    if absent or len(chosen) == 0:
+        found = f"found {few(absent)}" if absent else "none was chosen"
+        raise ValueError(f"Heads count from 0 to {heads[0] - 1} here; {found}. Give some of them.")
 
 
 def require_pairs_to_probe(pairs: int, held_out: float) -> None:

@@ -25,6 +25,7 @@ from math import inf, nan
 from typing import Literal, get_args
 
 import torch
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from steerlens.activations import capture, default_read
@@ -39,7 +40,6 @@ from steerlens.directions.checks import (
     require_binary,
     require_both_labels,
     require_labelled,
-    require_model_first,
     require_partners,
     require_share,
     require_varied,
@@ -48,6 +48,7 @@ from steerlens.directions.checks import (
 from steerlens.directions.means import principal_direction, unit
 from steerlens.directions.rfm import CLAS_RFM, RFM, auroc, best_direction, correlation
 from steerlens.directions.token_means import alternating_means, counted
+from steerlens.kinds import require_kinds
 from steerlens.precision import wide
 from steerlens.prompts import Prompt, encode_all
 from steerlens.scopes import Scope
@@ -82,7 +83,7 @@ class FittedDirection:
 def fit_direction(
     kind: Kind,
     activations: Rows,
-    labels: Labels,
+    labels: Labels | Int[Tensor, " row"] | Bool[Tensor, " row"],
     *,
     held_out: float = 0.2,
     rfm: RFM = CLAS_RFM,
@@ -95,11 +96,12 @@ def fit_direction(
     "random" asks for no more than one row. Rows longer than `sinks` times the median are left out,
     for pca with their partners; infinity keeps all.
     """
+    require_kinds(fit_direction, locals())
     require_seed(seed)
     options = _Options(kind, held_out, rfm, seed)
     require_labelled(activations, labels, "activations")
     keep = _ordinary_rows(activations, paired=kind == "pca", times=sinks)
-    split = options.split(activations[keep], labels[keep])
+    split = options.split(activations[keep], labels[keep].double())
     fitted = replace(options.fitted(split), n_sinks=int((~keep).sum()))
     warn_of_repeated(options.repeated(split), fitted.n_held_out)
     return fitted
@@ -134,7 +136,7 @@ def contrast_directions(
     those of the response where all prompts have one, else the last prompt token. Tokens whose norm
     is above `sinks` times the median are left out.
     """
-    require_model_first(model, "contrast_directions(model, kind, positive, negative, sites)")
+    require_kinds(contrast_directions, locals())
     require_seed(seed)
     options, sites = _Options(kind, held_out, rfm, seed), as_sites(sites, model)
     require_partners(positive, negative)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from steerlens.checks import require_choice, require_finite, require_pairs
 from steerlens.directions.checks import require_length, require_spread
+from steerlens.kinds import require_kinds
 from steerlens.sinks import SINK, ordinary, require_ordinary
 from steerlens.types import Direction
 
@@ -20,6 +21,7 @@ def unit(direction: Direction) -> Direction:
     >>> sl.unit(torch.tensor([3.0, 4.0]))
     tensor([0.6000, 0.8000])
     """
+    require_kinds(unit, locals())
     length = direction.norm()
     require_length(length)
     return direction / length
@@ -36,6 +38,7 @@ def difference_of_means(
     Rows longer than `sinks` times the median of both sides are left out; infinity keeps all.
     ValueError if that leaves nothing of a side.
     """
+    require_kinds(difference_of_means, locals())
     require_finite(positive, "positive activations")
     require_finite(negative, "negative activations")
     keep_positive, keep_negative = ordinary([positive, negative], sinks)
@@ -70,6 +73,7 @@ def principal_direction(
     varies between pairs. The sign is such that positives project higher on average. A pair with a
     row longer than `sinks` times the median is left out; infinity keeps all.
     """
+    require_kinds(principal_direction, locals())
     require_pairs(positive, negative)
     require_choice("centring", centring, get_args(Centring))
     differences = (positive - negative)[ordinary_pairs(positive, negative, sinks)]

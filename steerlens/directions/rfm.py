@@ -28,6 +28,7 @@ from torch import Tensor
 
 from steerlens.checks import require_choice
 from steerlens.directions.checks import Labels, Rows, require_labelled, require_same_width
+from steerlens.kinds import require_fields
 from steerlens.types import Direction
 
 OtherRows = Float[Tensor, "other d_model"]
@@ -52,6 +53,7 @@ class RFM:
     score: Score = "direction"
 
     def __post_init__(self) -> None:
+        require_fields(self)
         for name in ("bandwidths", "normalised", "centred"):
             if len(getattr(self, name)) == 0:
                 raise ValueError(f"RFM({name}=()) leaves nothing to try. Give at least one.")

@@ -1,7 +1,7 @@
 """The card of a published steering: what it is, what it is for, how good it was found to be."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 from typing import Any, TypeAlias
@@ -76,7 +76,7 @@ def measured_of(given: Measured) -> tuple[tuple[str, float], ...]:
         given = given.to_dict("records")
     if isinstance(given, Mapping):
         return tuple((str(name), _number(name, value)) for name, value in given.items())
-    rows = list(given)
+    rows = list(given) if isinstance(given, Iterable) and not isinstance(given, type) else []
     if not rows or not all(isinstance(row, Mapping) and set(COLUMNS) <= set(row) for row in rows):
         raise ValueError(
             "faithfulness= is {name: number}, or a table of analysis.faithfulness with the columns "

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from steerlens.interchange.difference import Difference
 from steerlens.interchange.request import ExportError, Refused, Request
+from steerlens.kinds import require_kinds
 from steerlens.parsing import short
 from steerlens.saving import Placing
 from steerlens.types import HookedModel
@@ -61,6 +62,12 @@ def export(
     `approximate=True` the nearest constant is written then, and its difference is measured on
     `texts`: prompts, or prompts with responses. `options` are the target's own.
     """
+    require_kinds(export, locals())
+    if texts is not None and not approximate:
+        raise ValueError(
+            "texts= are what approximate=True measures the nearest constant on. Give both of them, "
+            "or leave the texts out."
+        )
     if to not in TARGETS:
         raise ValueError(f"There is no target {short(to)}. There are {', '.join(TARGETS)}.")
     module, name = TARGETS[to]

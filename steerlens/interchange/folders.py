@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from steerlens.whole import STALE, CannotWrite
+from steerlens.whole import STALE, CannotWrite, named_path
 
 PART = ".part-"
 
@@ -18,7 +18,7 @@ def require_folder_place(path: str | Path) -> Path:
 
     An empty folder may be there.
     """
-    path = Path(path)
+    path = named_path(path)
     if path.is_symlink() or (path.exists() and not path.is_dir()):
         raise CannotWrite(
             f"Cannot write {path}: it is there already, and is no folder. Choose the path of a new "
@@ -52,9 +52,15 @@ def drafted_folder(path: str | Path) -> Iterator[Path]:
     path = require_folder_place(path)
     above = path.absolute().parent
     made = not above.exists()
-    above.mkdir(exist_ok=True)
-    _clear(above, path.name)
-    draft = Path(tempfile.mkdtemp(prefix=f".{path.name[:40]}{PART}", dir=above))
+    try:
+        above.mkdir(exist_ok=True)
+        _clear(above, path.name)
+        draft = Path(tempfile.mkdtemp(prefix=f".{path.name[:40]}{PART}", dir=above))
+    except OSError as error:
+        raise CannotWrite(
+            f"Cannot write {path}: {error.strerror or error}. Choose a folder that is writable, on "
+            "a disk with space."
+        ) from error
     try:
         yield draft
         _put(draft, path)

@@ -24,6 +24,7 @@ from steerlens.interchange.card import (
     methods_of,
     public_name,
 )
+from steerlens.kinds import require_kinds
 from steerlens.models import hub_names
 from steerlens.models.released import RELEASED
 from steerlens.parsing import few, harmless, short
@@ -91,6 +92,7 @@ def push(
 
     HubError where the hub cannot be reached or refuses; nothing is asked with HF_HUB_OFFLINE=1.
     """
+    require_kinds(push, locals())
     repo, revision = repo_of(repo)
     if revision is not None:
         raise ValueError(f"A push makes a revision, and is told none: --to {repo}.")
@@ -128,6 +130,7 @@ def pull(
 
     HubError where there is no such repository, revision or file, or it may not be read.
     """
+    require_kinds(pull, locals())
     repo, revision = repo_of(repo)
     if out is not None:
         require_place(out)

@@ -18,7 +18,8 @@ from torch import Tensor
 from steerlens.combinators import When
 from steerlens.identity import Imported, Origin, identity_of
 from steerlens.interchange.formats import norm_in_words, site_of_name
-from steerlens.interchange.sae_files import Normalising, SAEFolder, sae_folder
+from steerlens.interchange.sae_files import Normalising, SAEFolder, require_sizes, sae_folder
+from steerlens.kinds import require_kinds
 from steerlens.methods.caa import CAA
 from steerlens.methods.clas import CLAS
 from steerlens.parsing import short
@@ -56,6 +57,7 @@ class SAEGate:
 
     def above(self, threshold: float) -> "SAEGate":
         """The same gate with another threshold, in units of the activation."""
+        require_kinds(SAEGate.above, locals())
         return replace(self, threshold=threshold)
 
     def _normalised(self, h: Float[Tensor, "*token d_model"]) -> Float[Tensor, "*token d_model"]:
@@ -109,6 +111,7 @@ class SAEFeature:
 
         The first token stays: a sink of most models, it would be moved by far more than others.
         """
+        require_kinds(SAEFeature.clamped, locals())
         gate = self.gate
         if gate.normalising != "none":
             raise ValueError(
@@ -139,8 +142,10 @@ def sae_feature(
     it was trained on, which SAELens folders with "expected_average_only_in" leave out. ValueError
     where a file is damaged, unknown, or leaves one of these open.
     """
+    require_kinds(sae_feature, locals())
     sae = _scaled(sae_folder(path), mean_norm, path)
     _require_index(sae, index, path)
+    require_sizes(sae, path)
     where = _site_of(sae, None if site is None else as_site(site, model), path)
     row = sae.weights.line(sae.names[0], index, sae.axes[0]).float()
     _require_row(sae, row, path)

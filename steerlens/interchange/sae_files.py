@@ -104,6 +104,7 @@ class SAEFolder:
     hook_out: str | None = None
     layer: int | None = None
     d_in: int | None = None
+    d_sae: int | None = None
     scale_in: float = 1.0
     scale_out: float = 1.0
     mean_norm: bool = False
@@ -114,6 +115,26 @@ class SAEFolder:
     names: tuple[str, str, str, str] = ("W_dec", "W_enc", "b_dec", "b_enc")
     axes: tuple[int, int] = (0, 1)
     note: str = ""
+
+
+def require_sizes(sae: SAEFolder, path: str | Path) -> None:
+    """Raise ValueError unless all parts, and the description, have as many features."""
+    decoder, encoder, _, bias = sae.names
+    sizes = {decoder: sae.weights.shape(decoder)[sae.axes[0]]}
+    if sae.weights.has(encoder) and len(sae.weights.shape(encoder)) == 2:
+        sizes[encoder] = sae.weights.shape(encoder)[sae.axes[1]]
+    per_feature = (bias, "threshold", "log_threshold", "b_gate", "b_mag", "r_mag", "scaling_factor")
+    for name in per_feature:
+        if sae.weights.has(name) and len(sae.weights.shape(name)) == 1:
+            sizes[name] = sae.weights.shape(name)[0]
+    if sae.d_sae is not None:
+        sizes["d_sae"] = sae.d_sae
+    if len(set(sizes.values())) > 1:
+        told = ", ".join(f"{name} {size}" for name, size in sizes.items())
+        raise ValueError(
+            f"{path} is of several autoencoders: its parts have other numbers of features ({told})."
+            " Copy its files again, from one folder."
+        )
 
 
 def sae_folder(path: str | Path) -> SAEFolder:
@@ -152,6 +173,7 @@ def _llama_scope(folder: Path) -> SAEFolder:
         hook=reads,
         hook_out=writes if isinstance(writes, str) else reads,
         d_in=int(d_in),
+        d_sae=_size(about, "d_sae"),
         scale_in=into,
         scale_out=out,
         normalising="constant_norm_rescale"
@@ -194,6 +216,7 @@ def _saelens(folder: Path) -> SAEFolder:
         hook=hook if isinstance(hook, str) else None,
         hook_out=writes if isinstance(writes, str) else None,
         d_in=int(_number(about, "d_in")),
+        d_sae=_size(about, "d_sae"),
         mean_norm=normalising == "expected_average_only_in",
         normalising=normalising if per_token else "none",
         centred=about.get("apply_b_dec_to_input", True) is not False,
@@ -295,6 +318,10 @@ def _number(about: dict[str, Any], name: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e9:
         raise ValueError(f"{about.get('', 'The SAE')} says {short(value)} for {name}.")
     return float(value)
+
+
+def _size(about: dict[str, Any], name: str) -> int | None:
+    return None if about.get(name) is None else int(_number(about, name))
 
 
 def _positive(norms: dict[str, Any], name: str) -> float:

@@ -22,6 +22,7 @@ from steerlens.activations import capture
 from steerlens.checks import require_choice, require_texts, require_two_sides
 from steerlens.combinators import masked
 from steerlens.forms import Laid
+from steerlens.kinds import require_kinds
 from steerlens.precision import wide
 from steerlens.prompts import Encoded, encode, tokenizer_of
 from steerlens.scopes import Window
@@ -75,6 +76,7 @@ class ActAdd:
         dims: tuple[int, int] | None = None,
     ) -> "ActAdd":
         """V of activations row by row; of the longer side the tail stands alone."""
+        require_kinds(ActAdd.from_activations, locals())
         sides = [positive] if negative is None else [positive, -negative]
         v = positive.new_zeros(max(len(side) for side in sides), positive.shape[1])
         for side in sides:
@@ -99,7 +101,9 @@ class ActAdd:
         anything, BOS row included. `padding` is the model's space token, a token id, or None to
         leave lengths unequal, in which case the longer prompt's tail stands alone.
         """
+        require_kinds(ActAdd.fit, locals())
         places = block_inputs(sites, model)
+        _require_padding(padding)
         require_two_sides(prompts, "ActAdd")
         require_texts(prompts, "ActAdd")
         rows = [_content(model, text) for text in prompts if text is not None]
@@ -187,6 +191,15 @@ def _padded(rows: list[Encoded], filler: int) -> list[Encoded]:
         Encoded(row.ids + (filler,) * (length - len(row.ids)), row.question, length, row.bos)
         for row in rows
     ]
+
+
+def _require_padding(padding: object) -> None:
+    """Raise ValueError unless the padding is the space, a token, or none."""
+    if isinstance(padding, str) and padding != "space":
+        raise ValueError(
+            f"padding is 'space', a token id, or None; found {padding!r}. Of a text the id is "
+            "model.tokenizer.encode(text)[0]."
+        )
 
 
 def _require_unlike(rows: list[Encoded], prompts: tuple[str, str | None]) -> None:

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from steerlens.checks import require_two_sides
 from steerlens.directions.means import difference_of_means, unit
+from steerlens.kinds import require_kinds
 from steerlens.methods.caa import CAA
 from steerlens.prompts import Prompts
 from steerlens.scopes import Scope, after_first
@@ -65,6 +66,7 @@ class Angular:
         `read` is the scope whose activations are read, and `sinks` what is left out, as in CAA.
         `scope` has the tokens that are turned.
         """
+        require_kinds(Angular.fit, locals())
         require_two_sides(prompts, "Angular")
         fit = CAA.fit(model, prompts, sites, read=read, sinks=sinks)
         return fit.mapped(lambda caa: cls(caa.direction, angle), scope)
@@ -79,6 +81,7 @@ class Angular:
         sinks: float = SINK,
     ) -> "Angular":
         """Fit from activations of positive and negative examples, as `difference_of_means` does."""
+        require_kinds(Angular.from_activations, locals())
         return cls(difference_of_means(positive, negative, sinks=sinks), angle)
 
     def across(self, h: Residual) -> Residual:

@@ -16,6 +16,7 @@ example are in each step.
 from steerlens.checks import require_two_sides
 from steerlens.directions.checks import require_pairs_of_prompts
 from steerlens.forms import Added
+from steerlens.kinds import require_kinds
 from steerlens.prompts import Prompts, encode_all
 from steerlens.scopes import Scope, everywhere
 from steerlens.sites import Sites, as_sites
@@ -61,6 +62,7 @@ class BiPO:
         fast a preference counts as strong enough. `scope` is where the vectors act in training and
         afterwards. The epoch with the best loss on the pairs that `schedule` holds back is kept.
         """
+        require_kinds(BiPO.fit, locals())
         require_two_sides(prompts, "BiPO")
         positive, negative = (encode_all(model, side) for side in prompts)
         require_pairs_of_prompts(positive, negative, "BiPO")

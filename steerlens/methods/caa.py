@@ -20,6 +20,7 @@ from steerlens.directions.checks import require_difference, require_pairs_of_pro
 from steerlens.directions.means import ordinary_pairs
 from steerlens.directions.token_means import counted, pairs_of_means
 from steerlens.forms import Added
+from steerlens.kinds import require_kinds
 from steerlens.prompts import Prompts, encode_all
 from steerlens.scopes import Scope
 from steerlens.sinks import SINK
@@ -53,6 +54,7 @@ class CAA:
 
         A pair with a row longer than `sinks` times the median is left out; infinity keeps all.
         """
+        require_kinds(CAA.from_activations, locals())
         require_pairs(positive, negative)
         keep = ordinary_pairs(positive, negative, sinks)
         return cls(direction=(positive - negative)[keep].mean(dim=0))
@@ -73,6 +75,7 @@ class CAA:
         default that is the response where all prompts have one, else the last prompt token. Tokens
         whose norm is above `sinks` times the median are left out, as `Fit.sinks` counts.
         """
+        require_kinds(CAA.fit, locals())
         require_two_sides(prompts, "CAA")
         sites = as_sites(sites, model)
         positive, negative = (encode_all(model, side) for side in prompts)
@@ -99,6 +102,7 @@ class CAA:
         sinks: float = SINK,
     ) -> Steering:
         """The steering that `fit` finds: the short way."""
+        require_kinds(CAA.from_prompts, locals())
         return cls.fit(model, (positive, negative), sites, read=read, sinks=sinks).steering
 
     def __call__(self, activation: Residual, hook: Hook = None) -> Residual:

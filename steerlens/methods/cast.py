@@ -34,13 +34,14 @@ from steerlens.directions.checks import (
 )
 from steerlens.directions.means import principal_direction
 from steerlens.directions.thresholds import best_threshold
+from steerlens.kinds import require_kinds
 from steerlens.methods.caa import CAA
 from steerlens.precision import wide
 from steerlens.prompts import Encoded, Prompts, encode_all
 from steerlens.saving import digest_of
 from steerlens.scopes import Scope, Window, prompt
 from steerlens.sinks import SINK
-from steerlens.sites import Site, Sites, as_sites
+from steerlens.sites import Site, Sites, as_sites, require_layer
 from steerlens.steering import Steering
 from steerlens.steers import steer
 from steerlens.training.fit import Fit
@@ -89,6 +90,7 @@ class PromptCondition:
         highest F1, and of several the widest gap, in standard deviations. Returns the F1 on these
         others too.
         """
+        require_kinds(PromptCondition.fit, locals())
         require_two_sides(prompts, "PromptCondition")
         rows = [_prompts_of(encode_all(model, side)) for side in prompts]
         require_pairs_of_prompts(rows[0], rows[1], "PromptCondition")
@@ -209,8 +211,11 @@ class CAST:
         of all blocks up to the lowest of `sites`. `similarity` is "cosine", or the authors'
         "projected". `read` and `sinks` are for what is done, as in CAA.
         """
+        require_kinds(CAST.fit, locals())
         require_two_sides(condition, "CAST")
         places = as_sites(sites, model)
+        for site in places:
+            require_layer(model, site)
         below = range(min(site.layer for site in places) + 1)
         candidates = as_sites(below if condition_sites is None else condition_sites, model)
         require_condition_below(candidates, places)
@@ -225,6 +230,7 @@ class CAST:
     @classmethod
     def conditional(cls, steering: Steering, condition: PromptCondition) -> Steering:
         """Any steering, on the rows whose prompt meets the condition."""
+        require_kinds(CAST.conditional, locals())
         require_condition_below([condition.read_at], steering.sites)
         placed = tuple((site, cls(steer, condition)) for site, steer in steering.placed)
         return Steering(((condition.read_at, condition), *placed), steering.origin)

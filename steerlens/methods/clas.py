@@ -29,11 +29,12 @@ from steerlens.checks import require_choice
 from steerlens.directions.checks import require_direction_at, require_directions
 from steerlens.directions.means import unit
 from steerlens.forms import Added, Clamped
+from steerlens.kinds import require_kinds
 from steerlens.precision import wide, wide_dtype
 from steerlens.prompts import PromptPair
 from steerlens.scopes import Scope, everywhere
 from steerlens.sites import Layer, Site, Sites, as_sites, by_site
-from steerlens.steers import as_floats, steer
+from steerlens.steers import as_vectors, steer
 from steerlens.training.checkpoint import Parameters
 from steerlens.training.checks import require_limit
 from steerlens.training.fit import Fit
@@ -77,11 +78,13 @@ class CLAS:
     @classmethod
     def fixed(cls, v: Direction, strength: float) -> "CLAS":
         """The same strength at every token: ordinary linear steering."""
+        require_kinds(CLAS.fixed, locals())
         return cls(torch.zeros_like(v)[None], v.new_tensor([strength]), v[None])
 
     @classmethod
     def ablation(cls, v: Direction) -> "CLAS":
         """Take the direction out: nothing of h' lies along v."""
+        require_kinds(CLAS.ablation, locals())
         return cls(-unit(v)[None], v.new_zeros(1), unit(v)[None])
 
     @classmethod
@@ -109,6 +112,7 @@ class CLAS:
         each site (of these the mean where one b is for all), or, with learnt directions, that of
         everything.
         """
+        require_kinds(CLAS.fit, locals())
         require_choice("kind", kind, get_args(Kind))
         require_directions(model, directions)
         dtype, given = wide_dtype(model), by_site(directions, model)
@@ -141,7 +145,7 @@ class CLAS:
 
 def _unit_rows(directions: Directions, dtype: torch.dtype = torch.float32) -> Rows:
     """A direction or several, as rows of length 1."""
-    rows = torch.atleast_2d(as_floats(directions)).to(dtype)
+    rows = torch.atleast_2d(as_vectors(directions)).to(dtype)
     return torch.stack([unit(row) for row in rows])
 
 

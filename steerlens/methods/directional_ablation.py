@@ -21,6 +21,7 @@ from steerlens.checks import require_choice, require_two_sides
 from steerlens.directions.checks import require_one_direction, require_unit
 from steerlens.directions.means import difference_of_means, unit
 from steerlens.forms import Clamped
+from steerlens.kinds import require_kinds
 from steerlens.methods.caa import CAA
 from steerlens.precision import wide
 from steerlens.prompts import Prompts
@@ -28,7 +29,7 @@ from steerlens.scopes import Scope, after_first
 from steerlens.sinks import SINK
 from steerlens.sites import Site, Sites, as_sites
 from steerlens.steering import Steering
-from steerlens.steers import as_floats, steer
+from steerlens.steers import as_vectors, steer
 from steerlens.training.fit import Fit
 from steerlens.types import Direction, Hook, HookedModel, Residual, VectorLike
 
@@ -58,6 +59,7 @@ class DirectionalAblation:
         sinks: float = SINK,
     ) -> "DirectionalAblation":
         """The difference of means of both sides at length 1, as `difference_of_means` has it."""
+        require_kinds(DirectionalAblation.from_activations, locals())
         return cls(unit(difference_of_means(positive, negative, sinks=sinks)))
 
     @classmethod
@@ -79,6 +81,7 @@ class DirectionalAblation:
         means, as in CAA. `scope` has the tokens that u is taken out of. ValueError for several
         directions that would all be written everywhere.
         """
+        require_kinds(DirectionalAblation.fit, locals())
         require_choice("written", written, get_args(Written))
         require_two_sides(prompts, "DirectionalAblation")
         asked = as_sites(sites, model)
@@ -105,7 +108,8 @@ class DirectionalAblation:
         >>> len(sl.DirectionalAblation.everywhere(model, torch.ones(192)).sites)
         19
         """
-        ablation = cls(unit(wide(as_floats(direction, n_axes=1))))
+        require_kinds(DirectionalAblation.everywhere, locals())
+        ablation = cls(unit(wide(as_vectors(direction, n_axes=1))))
         placed = tuple((site, ablation) for site in every_site(model))
         return Steering(placed).only(scope)
 

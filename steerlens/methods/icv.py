@@ -28,6 +28,7 @@ from steerlens.directions.checks import (
 )
 from steerlens.directions.means import principal_direction, unit
 from steerlens.directions.token_means import counted, shared_pairs_of_means
+from steerlens.kinds import require_kinds
 from steerlens.precision import wide
 from steerlens.prompts import Prompts, encode_all
 from steerlens.scopes import Scope
@@ -61,6 +62,7 @@ class ICV:
 
         A pair with a row longer than `sinks` times the median is left out; infinity keeps all.
         """
+        require_kinds(ICV.from_activations, locals())
         return cls(principal_direction(positive, negative, "none", sinks=sinks), lam)
 
     @classmethod
@@ -81,6 +83,7 @@ class ICV:
         where all prompts have one, else the last prompt token. Tokens whose norm is above `sinks`
         times the median are left out, as `Fit.sinks` counts.
         """
+        require_kinds(ICV.fit, locals())
         require_two_sides(prompts, "ICV")
         sites = as_sites(sites, model)
         positive, negative = (encode_all(model, side) for side in prompts)

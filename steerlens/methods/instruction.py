@@ -25,6 +25,7 @@ from steerlens.directions.checks import require_instruction_seen, require_unit
 from steerlens.directions.means import ordinary_pairs, unit
 from steerlens.directions.token_means import counted, pairs_of_means
 from steerlens.forms import Clamped
+from steerlens.kinds import require_kinds
 from steerlens.methods.caa import CAA
 from steerlens.precision import wide
 from steerlens.prompts import Encoded, PromptPair, encode_pair
@@ -65,6 +66,7 @@ class InstructionVector:
 
         A pair with a row longer than `sinks` times the median is left out; infinity keeps all.
         """
+        require_kinds(InstructionVector.from_activations, locals())
         keep = ordinary_pairs(plain, prompted, sinks)
         u = unit((prompted - plain)[keep].mean(dim=0))
         return cls(u, float((prompted[keep] @ u).mean()))
@@ -85,6 +87,7 @@ class InstructionVector:
         that adds, at every token. Pairs whose last prompt token has a norm above `sinks` times the
         median are left out.
         """
+        require_kinds(InstructionVector.fit, locals())
         sites = as_sites(sites, model)
         plain, prompted = (
             [replace(row, ids=row.prompt_ids) for row in side] for side in _sides(model, pairs)
@@ -104,6 +107,7 @@ class InstructionVector:
     @staticmethod
     def adding(fit: "Fit[InstructionVector]") -> Steering:
         """The other way to use the vectors: add u at every token, with w as the strength."""
+        require_kinds(InstructionVector.adding, locals())
         placed = tuple((site, CAA(vector.u)) for site, vector in fit.steers.items())
         return Steering(placed, fit.steering.origin)
 

@@ -24,12 +24,14 @@ from steerlens.directions.checks import (
     n_fitted,
     require_difference,
     require_heads,
+    require_heads_of,
     require_pairs_of_prompts,
     require_pairs_to_probe,
     require_share,
 )
 from steerlens.directions.probes import accuracy
 from steerlens.forms import Added
+from steerlens.kinds import require_kinds
 from steerlens.precision import wide
 from steerlens.prompts import Prompts, encode_all
 from steerlens.scopes import Scope, response
@@ -73,7 +75,9 @@ class ITI:
         alpha: float = 15.0,
     ) -> "ITI":
         """The shift of the `chosen` heads from their z at positive and at negative answers."""
+        require_kinds(ITI.from_activations, locals())
         positive, negative = wide(positive), wide(negative)
+        require_heads_of(positive, negative, chosen)
         difference = positive.mean(dim=0) - negative.mean(dim=0)
         theta = difference / difference.norm(dim=1, keepdim=True).clamp(min=1e-12)
         along = torch.einsum("rhd,hd->rh", torch.cat([positive, negative]), theta)
@@ -103,6 +107,7 @@ class ITI:
         several of a prompt, their mean is. `seed` shuffles the pairs. ValueError for more heads
         than there are.
         """
+        require_kinds(ITI.fit, locals())
         require_two_sides(prompts, "ITI")
         require_seed(seed)
         require_share(held_out)

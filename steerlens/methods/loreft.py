@@ -24,6 +24,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from steerlens.directions.checks import require_orthonormal
+from steerlens.kinds import require_kinds
 from steerlens.precision import wide
 from steerlens.prompts import PromptPair
 from steerlens.scopes import Scope, everywhere
@@ -74,6 +75,7 @@ class LoReFT:
 
         Only the plain prompt and the response of each pair are used.
         """
+        require_kinds(LoReFT.fit, locals())
         cls.require(model, rank=rank)
         modules = _Modules(tuple(sorted(as_sites(sites, model))), rank, model.cfg.d_model)
         return by_likelihood(

@@ -27,6 +27,7 @@ from steerlens.directions.checks import require_pairs_of_prompts, require_scores
 from steerlens.directions.means import difference_of_means, unit
 from steerlens.forms import Added
 from steerlens.generation import end_tokens, generate
+from steerlens.kinds import require_kinds
 from steerlens.methods.caa import CAA
 from steerlens.precision import wide
 from steerlens.prompts import Prompts, encode_all
@@ -64,6 +65,7 @@ class PersonaVector:
         sinks: float = SINK,
     ) -> "PersonaVector":
         """From the mean activation of each answer on either side, as `difference_of_means` does."""
+        require_kinds(PersonaVector.from_activations, locals())
         return cls(difference_of_means(positive, negative, sinks=sinks))
 
     @classmethod
@@ -86,6 +88,7 @@ class PersonaVector:
         the trait, or is coherent. `read` is the scope whose mean is read. Tokens whose norm is
         above `sinks` times the median are left out. ValueError where no pair is left.
         """
+        require_kinds(PersonaVector.fit, locals())
         require_two_sides(prompts, "PersonaVector")
         positive, negative = (encode_all(model, side) for side in prompts)
         require_pairs_of_prompts(positive, negative, "PersonaVector")
@@ -109,6 +112,7 @@ class PersonaVector:
 
         A pair of which one answer is empty is left out. ValueError where none is left.
         """
+        require_kinds(PersonaVector.rollouts, locals())
         asked = [
             [Conversation(q, pair[side]) for pair in instructions for q in questions]
             for side in (0, 1)
@@ -134,6 +138,7 @@ class PersonaVector:
         Each is tried alone, at `strength`, on the answer's tokens; the mean of the judge's scores.
         Give a judge that looks at coherence too where a vector may break the text.
         """
+        require_kinds(PersonaVector.best_layer, locals())
         asked, found = [Conversation(question) for question in questions], dict[Site, float]()
         for site, steering in zip(fit.steers, _alone(fit), strict=True):
             steering = strength * steering.only(response)

@@ -20,20 +20,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from steerlens.activations import capture
+from steerlens.checks import require_finite
 from steerlens.directions.means import ordinary_pairs
 from steerlens.forms import Added
+from steerlens.kinds import require_fields, require_kinds
 from steerlens.precision import wide
 from steerlens.prompts import PromptPair
 from steerlens.scopes import Scope, question_and_response, response
 from steerlens.sinks import SINK, require_ordinary
-from steerlens.sites import Site, Sites, as_sites, by_site
+from steerlens.sites import Layer, Site, Sites, as_sites, by_site
 from steerlens.steering import Steering
 from steerlens.steers import steer
 from steerlens.training.checkpoint import Parameters
@@ -87,6 +89,8 @@ class PSR:
     @classmethod
     def constant(cls, Z: Direction | Rows) -> "PSR":
         """The paper's Const: every gate is 1 at every token."""
+        require_kinds(PSR.constant, locals())
+        require_finite(Z, "PSR's Z")
         Z = Z.reshape(-1, Z.shape[-1])
         return cls(W=torch.zeros_like(Z), b=torch.ones(len(Z), device=Z.device), Z=Z)
 
@@ -102,6 +106,7 @@ class PSR:
 
         Tokens longer than `sinks` times the median in either run are left out; infinity keeps all.
         """
+        require_kinds(PSR.from_activations, locals())
         keep = ordinary_pairs(plain, prompted, sinks)
         return cls.constant(wide(prompted[keep]).mean(dim=0) - wide(plain[keep]).mean(dim=0))
 
@@ -115,7 +120,7 @@ class PSR:
         objective: Objective = MSE(),  # noqa: B008  a frozen value
         surface: Surface = "R",
         gates: "Gates | None" = None,
-        labels: Sequence[float] | None = None,
+        labels: Sequence[float] | Sequence[bool] | None = None,
         schedule: Schedule = Schedule(),  # noqa: B008  a frozen value
         teacher: Steering | None = None,
         storage: Storage = Storage(),  # noqa: B008  a frozen value
@@ -129,6 +134,7 @@ class PSR:
         learned from as examples of the opposite. With a `teacher` that steering is imitated instead
         of the instruction.
         """
+        require_kinds(PSR.fit, locals())
         gates, scope = gates or Gates(), scope_of(surface)
         if gates.directions is not None:
             gates = replace(gates, directions=by_site(gates.directions, model))
@@ -176,12 +182,13 @@ class Gates:
 
     rank: int = 1
     constant: bool = False
-    directions: Mapping[Site, Rows] | None = None
+    directions: Mapping[Site, Rows] | Mapping[Layer, Rows] | None = None
     b_m: float = 0.0
     learn_b_m: bool = False
     regularise: float = REGULARISE
 
     def __post_init__(self) -> None:
+        require_fields(self)
         frozen = self.directions is not None
         require_gates(self.rank, self.b_m, self.regularise, frozen=frozen, constant=self.constant)
 
@@ -203,6 +210,7 @@ def difference_of_means(
 
     Tokens whose norm is above `sinks` times the median, in either run, are left out.
     """
+    require_kinds(difference_of_means, locals())
     sites, scope = as_sites(sites, model), scope_of(surface)
     examples = Examples.of(model, pairs, scope, aligned=True)
     require_instructions(examples.both)
@@ -239,7 +247,12 @@ class _Modules:
 
     def __post_init__(self) -> None:
         require_rank(self.gates.rank, self.d_model)
-        require_frozen(self.gates.directions, self.sites, (self.gates.rank, self.d_model))
+        require_frozen(self.frozen, self.sites, (self.gates.rank, self.d_model))
+
+    @property
+    def frozen(self) -> Mapping[Site, Rows] | None:
+        """The directions that are not learnt, by site: `fit` has brought them there."""
+        return cast("Mapping[Site, Rows] | None", self.gates.directions)
 
     def begin(self, generator: torch.Generator) -> Parameters:
         """All of U(-1/sqrt d, 1/sqrt d), as the authors' linear layers begin; b_m as given."""
@@ -265,7 +278,7 @@ class _Modules:
         return {site: self._at(site, parameters) for site in self.sites}
 
     def _at(self, site: Site, parameters: Parameters) -> PSR:
-        frozen = self.gates.directions
+        frozen = self.frozen
         Z = parameters[key_of(site, "Z")] if frozen is None else frozen[site]
         if self.gates.constant:
             return PSR.constant(Z)

@@ -29,6 +29,7 @@ from torch import Tensor
 from steerlens.activations import capture_stream
 from steerlens.directions.means import unit
 from steerlens.forms import Added
+from steerlens.kinds import require_kinds
 from steerlens.precision import wide
 from steerlens.prompts import Encoded, PromptPair
 from steerlens.scopes import Scope, Window, everywhere
@@ -92,6 +93,7 @@ class ReFTr1:
         likeliest validation responses, of which the start, a random direction, is one. `scope` is
         where a_i is taken in training (the authors leave out a chat template's first tokens).
         """
+        require_kinds(ReFTr1.fit, locals())
         cls.require(model, k=k, l1=l1)
         require_some(pairs)
         modules = _Modules(tuple(sorted(as_sites(sites, model))), model.cfg.d_model, k, scope)

@@ -16,6 +16,7 @@ import torch
 from steerlens.checks import require_choice
 from steerlens.fingerprints import context_of, of_everything, of_hooked, of_transformers
 from steerlens.identity import _LOADED, Loaded
+from steerlens.kinds import require_kinds
 from steerlens.models import gguf
 from steerlens.models.agreement import (
     Expected,
@@ -86,6 +87,7 @@ def load(
     >>> model.cfg.n_layers, model.cfg.d_model
     (6, 192)
     """
+    require_kinds(load, locals())
     require_choice("backend", backend, get_args(Backend))
     require_choice("processing", processing, get_args(Processing))
     with quietly():

@@ -7,6 +7,7 @@ at random, a family of tests says so in at most `significance.ALPHA` of all case
 from collections.abc import Mapping
 from typing import Any
 
+from steerlens.kinds import require_kinds
 from steerlens.pairs import confounds, damage
 from steerlens.pairs.findings import SEVERITIES, Finding, Findings
 from steerlens.pairs.fitted import Fitted, controls
@@ -53,6 +54,7 @@ def lint(
     (the same attribute in other words), of the words alone that tell the sides apart, and of the
     pairs without these words. ValueError for a steering that has no direction.
     """
+    require_kinds(lint, locals())
     look = look_at(pairs)
     found = [one for check in CHECKS for one in check(look)]
     other = None if test is None else look_at(test)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from steerlens.kinds import require_kinds
 from steerlens.pairs.formats import ASKED, FORMATS, Format
 from steerlens.pairs.records import Pairs
 from steerlens.pairs.table import Table, shown
@@ -31,6 +32,7 @@ def read_pairs(
     ValueError names the line where a record is not what its format says, and for an unknown file
     what was seen and what is known. OSError where there is no such file.
     """
+    require_kinds(read_pairs, locals())
     path = Path(path)
     if columns is not None:
         _require_two(columns)

@@ -17,6 +17,7 @@ from typing import Any, Literal, TypeAlias
 
 from steerlens.borders import common_head
 from steerlens.conversations import Conversation
+from steerlens.kinds import require_kinds
 from steerlens.parsing import few, short
 from steerlens.prompts import Encoded, PromptPair, encode
 from steerlens.types import HookedModel
@@ -109,6 +110,11 @@ class Pairs:
 
     def where(self, number: int) -> str:
         """Where in the file record `number` (from 0) was: for messages."""
+        require_kinds(Pairs.where, locals())
+        if not -len(self.records) <= number < len(self.records):
+            raise ValueError(
+                f"{self.path} holds records 0 to {len(self.records) - 1}; found {short(number)}."
+            )
         return f"{self.path}, {self.unit} {self.records[number].number}"
 
     @property
@@ -118,6 +124,7 @@ class Pairs:
 
     def only(self, group: str) -> "Pairs":
         """The records of one group, and those of none; ValueError where there is no such group."""
+        require_kinds(Pairs.only, locals())
         if group not in self.groups:
             raise ValueError(
                 f"{self.path} has no group {short(group)}. It has {few(self.groups, 12) or 'none'}."
@@ -158,6 +165,7 @@ class Pairs:
         response, so a fit reads the letter and not the mean of "(", "A", ")". Options of words are
         rows from the first token on in which the two differ.
         """
+        require_kinds(Pairs.sides, locals())
         positive, negative = self.contrasts
         if self.kind != "choices":
             return positive, negative
@@ -169,6 +177,7 @@ class Pairs:
 
         ValueError for raw texts: they ask nothing that an instruction could stand before.
         """
+        require_kinds(Pairs.prompted, locals())
         return [
             PromptPair.with_system(replace(side, system=None, response=""), instruction, text)
             for side, text in map(self._answered, self.contrasts[0])

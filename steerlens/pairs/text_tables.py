@@ -107,6 +107,12 @@ def _cells(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[st
                 yield begins, row
             begins = reader.line_num + 1
     except csv.Error as error:
+        if "field limit" in str(error):
+            raise ValueError(
+                f"{name_of(path)}, line {begins}: a cell of more than {csv.field_size_limit()} "
+                "characters. Where a double quote is opened and not closed, all that follows is "
+                "one cell: close it, or write it as two. A text that long fits no model."
+            ) from error
         raise ValueError(
             f"{name_of(path)}, line {begins}: this is no CSV row ({error}). A cell that holds a "
             'quote, a comma or a line break stands between double quotes, and "" in it is a quote.'

@@ -65,9 +65,10 @@ def require_objective(objective: object, teacher: object) -> None:
 def require_labels(labels: Float[Tensor, " example"], size: int) -> None:
     """Raise ValueError unless there is one label from 0 to 1 for each of the pairs."""
     if len(labels) != size or not bool(((labels >= 0) & (labels <= 1)).all()):
+        seen = f" from {labels.min():.3g} to {labels.max():.3g}" if len(labels) else ""
         raise ValueError(
             f"labels are one number from 0 to 1 for each of the {size} pairs (a judge's score "
-            f"over 100); found {len(labels)} from {labels.min():.3g} to {labels.max():.3g}."
+            f"over 100); found {len(labels)}{seen}."
         )
 
 
@@ -91,7 +92,7 @@ def require_steered(spans: Sequence[Tensor], scope: object) -> None:
 
 def as_labels(labels: Sequence[float] | None, size: int) -> Float[Tensor, " example"]:
     """One label a pair, 1 where none are given."""
-    numbers = [1.0] * size if labels is None else list(labels)
+    numbers = [1.0] * size if labels is None else [float(label) for label in labels]
     tensor = torch.tensor(numbers, dtype=torch.float32)
     require_labels(tensor, size)
     return tensor
@@ -133,7 +134,7 @@ def require_frozen(
 
 def require_varied(labels: Sequence[float] | None, learn_b_m: bool) -> None:
     """Raise ValueError where a learnt b_m could do no more than scale Z."""
-    if learn_b_m and len(set(labels or ())) < 2:
+    if learn_b_m and (labels is None or len(set(map(float, labels))) < 2):
         raise ValueError(
             "b_m is learnt from responses with more and with less of the attribute, and all "
             "labels are the same. Give labels that differ, or a fixed b_m."

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from steerlens.checks import require_seed
+from steerlens.kinds import require_fields, require_kinds
 from steerlens.types import SteeringWarning, whole_number
 
 REACH = 7.5
@@ -71,6 +72,7 @@ class Schedule:
     steps: int | None = None
 
     def __post_init__(self) -> None:
+        require_fields(self)
         for name in ("epochs", "steps", "batch_size"):
             given = getattr(self, name)
             if given not in (None, "auto") and (whole_number(given) or 0) < 1:
@@ -111,6 +113,7 @@ class Schedule:
 
         One batch holds either side, so that both losses are means over tokens.
         """
+        require_kinds(Schedule.full_batch, locals())
         if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
             raise ValueError(f"steps is a number of updates, 1 or more; found {steps}.")
         if not 0 < rate < math.inf:

@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from steerlens.activations import capture_stream
+from steerlens.kinds import require_fields
 from steerlens.precision import wide, wide_dtype
 from steerlens.prompts import Encoded
 from steerlens.scopes import Scope, everywhere
@@ -34,6 +35,11 @@ class Storage:
 
     memory: int = MEMORY
     reuse: bool = True
+
+    def __post_init__(self) -> None:
+        require_fields(self)
+        if self.memory < 0:
+            raise ValueError(f"memory is a number of bytes, 0 or more; found {self.memory}.")
 
 
 @dataclass(eq=False)

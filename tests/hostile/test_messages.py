@@ -74,9 +74,13 @@ def test_a_bench_file_in_another_encoding_is_told_by_line(tmp_path: Path) -> Non
 
 
 def test_an_argument_that_is_no_text_is_named(run: Any) -> None:
-    code, _, err = run("generate", "--prompt", "a\udcff")
-    assert (code, err.count("\n")) == (2, 1)
-    assert "--prompt is no UTF-8 text" in err
+    for words, name in (
+        (("generate", "--prompt", "a\udcff"), "--prompt"),
+        (("pull", "a\udcff", "--out", "x"), "REPOSITORY"),
+    ):
+        code, _, err = run(*words)
+        assert (code, err.count("\n")) == (2, 1)
+        assert f" {name} is no UTF-8 text" in err
 
 
 # -- Many or long names ----------------------------------------------------------------------------

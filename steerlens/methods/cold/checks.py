@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from steerlens.checks import require_choice, require_finite
 from steerlens.identity import identity_of
+from steerlens.parsing import short
 from steerlens.prompts import Encoded
 from steerlens.scopes import Context, Window
 from steerlens.sites import Site, Sites, as_sites, require_writable
-from steerlens.types import HookedModel
+from steerlens.types import HookedModel, finite
 
 Kernel = Literal["unit", "dot", "cosine", "rbf"]
 Mode = Literal["jvp", "fd"]
@@ -38,8 +39,10 @@ def is_number(value: object) -> bool:
 
 def require_eta(eta: float) -> None:
     """Raise ValueError unless eta is a finite number."""
-    if not is_number(eta) or not math.isfinite(eta):
-        raise ValueError(f"eta is the size of the step and must be a finite number; found {eta!r}.")
+    if not is_number(eta) or not finite(eta):
+        raise ValueError(
+            f"eta is the size of the step and must be a finite number; found {short(eta)}."
+        )
 
 
 def require_kernel(kernel: str, width: float | None) -> None:

@@ -22,6 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from steerlens.checks import require_choice
+from steerlens.kinds import require_kinds
 from steerlens.methods.cold.checks import (
     Compat,
     Mode,
@@ -105,6 +106,7 @@ class ColdFD:
         float32, is kept here and in files: "auto" is bfloat16 from 16.8 M numbers on, which moves
         the derivative by 0.02 to 0.2 % of its length (docs/methods/cold.md).
         """
+        require_kinds(ColdFD.fit, locals())
         require_choice("stored", stored, get_args(Stored))
         places = writable_sites(model, sites)
         mode, eps, central = step_options(compat, mode, eps, central)

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from steerlens.forms import Added
+from steerlens.kinds import require_kinds
 from steerlens.methods.cold.checks import (
     Compat,
     Kernel,
@@ -89,6 +90,7 @@ class ColdKernel:
         `width` is that of the RBF kernel, by default the median distance between anchors;
         `batch_size` the number of examples a pass, which changes the speed and nothing else.
         """
+        require_kinds(ColdKernel.fit, locals())
         released, places, value = (
             is_released(compat),
             writable_sites(model, sites),
@@ -119,6 +121,8 @@ class ColdKernel:
         width: float | None = None,
     ) -> "ColdKernel":
         """From the gradients dL_i/dZ(x_i), divided by N, and the activations Z(x_i)."""
+        require_kinds(ColdKernel.from_activations, locals())
+        require_kernel(kernel, width)
         if kernel == "unit":
             return cls(gradients.sum(dim=0, keepdim=True), eta=eta)
         if kernel == "rbf" and width is None:
