@@ -46,6 +46,10 @@ SUCH = {
 """How a value of a class, or for a parameter, is had: for messages."""
 
 
+class WrongKind(TypeError, ValueError):
+    """A value of another kind than was asked for; ValueError too, as other bad arguments are."""
+
+
 @dataclass(frozen=True)
 class Kind:
     """What an annotation allows: in words for one and for several, and as a question."""
@@ -86,7 +90,7 @@ def _require(of: str, name: str, value: Any, kind: Kind) -> None:
     such = kind.such or SUCH.get(name)
     such = f", as {such}" if such else ""
     said = f"{of} takes {kind.words} for {name}{such}; found {_found(value)}."
-    raise TypeError(said)
+    raise WrongKind(said)
 
 
 def _found(value: Any) -> str:
