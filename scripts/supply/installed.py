@@ -17,7 +17,8 @@ from steerlens.whole import write_whole
 # Permissive ones, and MPL-2.0, which is about changed files of the package itself.
 KNOWN = re.compile(
     r"mit|mit-0|mit-cmu|the mit license.*|mit license.*|bsd.*|\d-clause bsd.*|0bsd|apache.*|isc.*"
-    r"|psf.*|python software foundation.*|mpl-2\.0|mozilla public license 2\.0.*|zlib|cc0-1\.0|bsl-1\.0"
+    r"|psf.*|python software foundation.*|mpl-2\.0|mozilla public license 2\.0.*|zlib|cc0-1\.0"
+    r"|bsl-1\.0"
     r"|cnri-python|afl-2\.1|public domain|unlicense.*|hpnd.*|llvm-exception",
     re.IGNORECASE,
 )
