@@ -11,7 +11,7 @@ import inspect
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import Field, dataclass, fields
+from dataclasses import MISSING, Field, dataclass, fields
 from functools import cache
 from numbers import Real
 from os import PathLike
@@ -77,10 +77,11 @@ def require_kinds(
 def require_fields(value: Any, but: Iterable[str] = ()) -> None:
     """Raise an error where a field of a dataclass is of another kind than it declares.
 
-    Fields of the names in `but` are left to their own checks.
+    Fields of the names in `but` are left to their own checks. A field's default is always right:
+    many write `scale: int = None`.
     """
     for name, kind in _kinds_of_fields(type(value)):
-        if name not in but:
+        if name not in but and getattr(value, name) is not getattr(type(value), name, MISSING):
             _require(type(value).__name__, name, getattr(value, name), kind)
 
 
@@ -117,7 +118,9 @@ def _types(values: Iterable[Any]) -> str:
 
 
 def _article(name: str) -> str:
-    return f"{'an' if name[:1].lower() in 'aeiou' else 'a'} {name}"
+    spelled = name[:2].isupper()  # an RFM
+    vowel = name[:1] in "AEFHILMNORSX" if spelled else name[:1].lower() in "aeiou"
+    return f"{'an' if vowel else 'a'} {name}"
 
 
 @cache
@@ -213,7 +216,11 @@ def _words(kind: Kind) -> tuple[str, str]:
 
 
 def _or(words: Sequence[str]) -> str:
-    return f"{', '.join(words[:-1])} or {words[-1]}" if len(words) > 1 else words[0]
+    *before, last = words
+    if not before:
+        return last
+    comma = "," if any(" or " in word for word in before) else ""  # True or False, or None
+    return f"{', '.join(before)}{comma} or {last}"
 
 
 def _literal(values: tuple[Any, ...]) -> Kind:
@@ -284,7 +291,7 @@ def _sequence(inside: Any) -> Kind:
 def _is_rows(given: Any) -> bool:
     """Whether it is a list of numbers, of tensors, or of such lists."""
     if isinstance(given, Tensor | np.ndarray):
-        return "bool" not in str(given.dtype)
+        return _of_numbers(given)
     return _LISTED.holds(given) and all(_is_number(one) or _is_rows(one) for one in given)
 
 
@@ -320,17 +327,22 @@ def _is_model(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    if isinstance(value, bool) or getattr(value, "ndim", 0) != 0:
-        return False
-    if "bool" in str(getattr(value, "dtype", "")):
+    if isinstance(value, bool) or getattr(value, "ndim", 0) != 0 or not _of_numbers(value):
         return False
     if not isinstance(value, Real | Tensor | np.generic | np.ndarray):
         return False
     try:
         float(value)  # pyright: ignore[reportArgumentType]  it raises for what has none
-    except (TypeError, ValueError, OverflowError):
+    except (TypeError, ValueError, OverflowError, RuntimeError):  # RuntimeError: on no device
         return False
     return True
+
+
+def _of_numbers(value: Any) -> bool:
+    """Whether it has no dtype, or one of numbers that lie on a line: no texts, none complex."""
+    dtype = getattr(value, "dtype", "")
+    named = any(word in str(dtype) for word in ("bool", "complex", "str"))
+    return not named and getattr(dtype, "kind", "") not in ("S", "U")
 
 
 def _is_truth(value: Any) -> bool:

@@ -179,6 +179,8 @@ def _fits(tensor: Tensor, axes: tuple[str, ...], lengths: dict[str, int]) -> boo
 def _require_number_field(steer: Any, name: str) -> None:
     """Raise TypeError if what should be a number is none."""
     value = getattr(steer, name)
+    if value is None and getattr(type(steer), name, 0) is None:
+        return  # its default
     if not isinstance(value, Tensor | Real) or getattr(value, "ndim", 0) > 0:
         raise TypeError(f"{type(steer).__name__}'s {name} is a number; found {described(value)}.")
 

@@ -6,6 +6,7 @@ something else: so a new method that forgets to ask is found here.
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, SupportsIndex
 
@@ -18,6 +19,7 @@ from public_functions import ASKING, V, called, kinds_asked, needed, of_each_kin
 
 import steerlens as sl
 from steerlens.analysis.judges.protocol import Judge  # pyright: ignore[reportMissingImports]
+from steerlens.directions.rfm import RFM
 from steerlens.kinds import _kind, _kinds_of, require_fields, require_kinds
 from steerlens.methods.cast import PromptCondition
 from steerlens.methods.psr import Gates
@@ -85,6 +87,8 @@ def test_a_field_of_another_kind_is_told(make: Callable[[Any], Any], field: str)
 HOLDS: list[tuple[Any, list[Any], list[Any]]] = [
     (int, [1, np.int64(2), torch.tensor(3)], [True, 1.5, "1", 10**400, None]),
     (float, [1, 0.5, np.float32(1), torch.tensor(0.5)], [True, "1", 10**400, torch.ones(2)]),
+    (float, [], [np.str_("1"), np.array("1"), np.complex64(1), torch.tensor(1 + 0j)]),
+    (float, [Fraction(1, 2)], [torch.tensor(1 + 1j), torch.empty((), device="meta")]),
     (bool, [True, np.True_, torch.tensor(True)], [0, None, "no", torch.tensor(1)]),
     (str, ["", "a", np.str_("a")], [b"a", 1]),
     (Path, [Path("a")], ["a"]),
@@ -96,6 +100,8 @@ HOLDS: list[tuple[Any, list[Any], list[Any]]] = [
     (Sequence[str], [np.array(["a"]), np.array(["a"], object), pd.Series(["a"])], [np.array([1])]),
     (Sequence[float], [[1.0], np.ones(2), torch.ones(2)], [torch.tensor(1.0), ["a"]]),
     (Sequence[float], [pd.Series([1])], [pd.DataFrame(), torch.ones(1, 2), torch.ones(2) > 0]),
+    (Sequence[float], [], [np.array(["1"]), np.ones(2) * 1j, torch.ones(2) * 1j]),
+    (VectorLike, [], [np.ones(2) * 1j, torch.ones(2) * 1j, np.array(["1"])]),
     (Sequence[bool], [[True], torch.ones(2) > 0, np.array([True])], [[1], torch.ones(2)]),
     (Sequence[sl.PromptPair], [[]], [torch.empty(0), np.array([]), np.array([1], object)]),
     (tuple[int, ...], [(1, 2), ()], [("a",)]),
@@ -149,6 +155,42 @@ def test_the_message_says_how_such_a_value_is_had(gpt2: Any) -> None:
     with pytest.raises(TypeError) as caught:
         sl.Scope("last", start="x" * 10**6)
     assert len(str(caught.value)) < 200
+
+
+WORDS = [
+    (bool | None, "True or False, or None"),
+    (Sequence[sl.Scope | None] | None, "a list of Scopes or None, or None"),
+    (int | str | None, "a whole number, a text or None"),
+    (RFM, "an RFM"),
+    (sl.Sampling, "a Sampling"),
+]
+
+
+@pytest.mark.parametrize(("annotation", "words"), WORDS, ids=[words for _, words in WORDS])
+def test_a_kind_in_words(annotation: Any, words: str) -> None:
+    kind = _kind(annotation)
+    assert kind is not None
+    assert kind.words == words
+
+
+@sl.steer
+class Plain:
+    """Written as many write it: None is not in the annotations."""
+
+    v: torch.Tensor
+    strength: float = None  # pyright: ignore[reportAssignmentType]
+    name: str = None  # pyright: ignore[reportAssignmentType]
+
+    def __call__(self, activation: Any, hook: Any = None) -> Any:
+        return activation
+
+
+def test_the_default_of_a_field_is_right() -> None:
+    assert Plain(V).name is None
+    with pytest.raises(TypeError, match="for name; found int 3"):
+        Plain(V, name=3)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(TypeError, match="strength is a number; found str"):
+        Plain(V, strength="a")  # pyright: ignore[reportArgumentType]
 
 
 def test_fields_that_are_left_out_are_not_asked() -> None:
