@@ -289,9 +289,16 @@ def _of_act(act: Act, tokens: Sequence[str], large: float) -> Iterator[str]:
         shown = ", ".join(repr(tokens[i]) for i in torch.nonzero(moved)[:3, 0].tolist())
         yield (
             f"{act} moves a sink ({shown}), where heads look when there is nothing to see, by "
-            f"{float(act.shares[moved].max()):.2f} of its length. Leave it out: "
-            ".only(steerlens.after_first), or .only(steerlens.response)."
+            f"{float(act.shares[moved].max()):.2f} of its length. {_left_out(moved)}"
         )
+
+
+def _left_out(moved: Bool[Tensor, " pos"]) -> str:
+    """How sinks are not moved: the first token has a scope of its own, others lie anywhere."""
+    places = torch.nonzero(moved)[:, 0].tolist()
+    if places == [0]:
+        return "Leave it out: .only(steerlens.after_first), or .only(steerlens.response)."
+    return f"In this text .only(~steerlens.positions({places})) leaves it out."
 
 
 def _of_two(first: Act, second: Act) -> Iterator[str]:

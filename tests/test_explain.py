@@ -133,12 +133,31 @@ def test_a_sink_that_is_moved_is_told(gpt2: Any) -> None:
     found = steering.explain(gpt2, "I love you because you are kind")
     assert found.acts[1].sinks.tolist() == [True] + [False] * (len(found.tokens[0]) - 1)
     assert any("moves a sink" in problem for problem in found.problems)
+    assert ".only(steerlens.after_first), or" in "".join(found.problems)
     small = at(1, long_first) + at(1, CAA(V))
     assert "moves a sink" not in "\n".join(
         one
         for one in small.explain(gpt2, "I love you because you are kind").problems
         if "CAA" in one
     )
+
+
+def test_the_advice_on_a_sink_leaves_that_sink_out(gpt2: Any) -> None:
+    text = "I love you because you are kind"
+
+    def long_third(activation: Any, hook: Any = None) -> Any:
+        factors = torch.ones(activation.shape[:2])
+        factors[:, 2] = 50.0
+        return activation * factors[..., None]
+
+    halved = at(1, lambda activation, hook=None: activation / 2)
+    for steering in (halved, halved.only(sl.after_first)):
+        told = "".join((at(1, long_third) + steering).explain(gpt2, text).problems)
+        assert "moves a sink" in told
+        assert ".only(~steerlens.positions([2]))" in told
+        assert "after_first)" not in told
+    better = at(1, long_third) + halved.only(~sl.positions([2]))
+    assert "moves a sink" not in "".join(better.explain(gpt2, text).problems)
 
 
 def test_odd_texts(gpt2: Any) -> None:
