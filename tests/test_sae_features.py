@@ -224,6 +224,14 @@ def test_a_feature_steers_gates_and_is_read_again(gpt2, tmp_path):
     assert torch.allclose(_everywhere(feature.clamped(4.0).placed[0][1])(H), clamped, atol=1e-4)
 
 
+def test_a_feature_is_set_on_other_tokens_where_they_are_named(gpt2, tmp_path):
+    feature = sl.sae_feature(saelens(tmp_path / "s", SAE()), I, model=gpt2)
+    ((_, steer),) = feature.clamped(4.0, scope=sl.everywhere).placed
+    assert not isinstance(steer, sl.Only)
+    ((_, steer),) = feature.clamped(4.0, scope=sl.response).placed
+    assert steer.scope == sl.response
+
+
 def _everywhere(steer: Any) -> Any:
     """What a steer does where its scope holds."""
     return steer.steer if isinstance(steer, sl.Only) else steer

@@ -82,7 +82,8 @@ def _specs(request: Request, block: int, form: Form) -> Iterator[dict[str, Any]]
     if apply is None:
         raise ExportError(
             f"{request.subject} has no tokens that are those of '{form.scope}' in every request. "
-            f"It knows: {', '.join(map(str, APPLY))}. {NEAREST}"
+            f"It knows: {', '.join(map(str, APPLY))}. One that was fitted with the scope "
+            f"everywhere is written as it is (--scope everywhere). {NEAREST}"
         )
     if isinstance(form, Added):
         yield _spec(block, wide(form.v), "direct", apply)

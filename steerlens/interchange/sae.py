@@ -25,7 +25,7 @@ from steerlens.methods.clas import CLAS
 from steerlens.parsing import short
 from steerlens.precision import wide
 from steerlens.saving import require_placeable
-from steerlens.scopes import after_first
+from steerlens.scopes import Scope, after_first
 from steerlens.sites import Layer, Site, as_site
 from steerlens.steering import Steering
 from steerlens.steers import steer
@@ -103,13 +103,17 @@ class SAEFeature:
 
     @property
     def ablation(self) -> Steering:
-        """Nothing lies along the direction any more, at any token but the first."""
+        """Nothing lies along the direction any more, at any token but the first.
+
+        At every token: `at(feature.site, CLAS.ablation(feature.direction))`.
+        """
         return self._placed(CLAS.ablation(self.direction)).only(after_first)
 
-    def clamped(self, activation: float) -> Steering:
+    def clamped(self, activation: float, *, scope: Scope = after_first) -> Steering:
         """The feature set to `activation` on the tokens where it is active: h + (z - a) d.
 
-        The first token stays: a sink of most models, it would be moved by far more than others.
+        Of these on those of `scope`. By default the first token stays: a sink of most models, it
+        would be moved by far more than others.
         """
         require_kinds(SAEFeature.clamped, locals())
         gate = self.gate
@@ -120,7 +124,7 @@ class SAEFeature:
             )
         z = gate.w.new_tensor([activation - gate.b])
         set_to = When(CLAS(-gate.w[None], z, self.direction[None]), gate)
-        return self._placed(set_to).only(after_first)
+        return self._placed(set_to).only(scope)
 
     def _placed(self, one: CAA | CLAS | When) -> Steering:
         return Steering(((self.site, one),), self.origin)

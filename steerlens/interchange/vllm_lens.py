@@ -24,6 +24,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from steerlens.forms import Added, Form, Laid
+from steerlens.interchange.easysteer import APPLY
 from steerlens.interchange.prompt_vectors import forms_with_coefficients, whole_rows
 from steerlens.interchange.request import NEAREST, ExportError, Request
 from steerlens.parsing import few, parse_json
@@ -72,10 +73,10 @@ def read(path: str | Path) -> list[tuple[int, Form]]:
 
 def _refusal(request: Request, block: int, form: Form) -> str:
     if isinstance(form, Added):
+        other = "EasySteer can do that (to='easysteer'). " if form.scope in APPLY else ""
         return (
             f"{request.subject} adds a vector to every token, or to given positions of a prompt; "
-            f"this steering is limited to '{form.scope}'. EasySteer can do that "
-            f"(to='easysteer'). {NEAREST}"
+            f"this steering is limited to '{form.scope}'. {other}{NEAREST}"
         )
     return (
         f"{request.subject} takes vectors that are added; at the output of block {block} this "
