@@ -9,6 +9,7 @@ only classes that were declared saveable are built.
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,7 @@ def load_steering(
     (Site(layer=3, stream='resid_post'),)
     """
     require_kinds(load_steering, locals())
+    path = Path(path) if isinstance(path, PathLike) else path
     if not isinstance(path, str | Path) or is_foreign(path):
         _require_no_model(fitted_on)
         return read_foreign(

@@ -228,3 +228,31 @@ class Unreadable:
 
 def test_annotations_that_cannot_be_read_are_passed() -> None:
     require_fields(Unreadable(3))  # pyright: ignore[reportArgumentType]
+
+
+class OtherPath:
+    """A path of another library."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+
+def test_other_kinds_of_lists_and_paths_are_taken(gpt2: Any, tmp_path: Path) -> None:
+    pairs = [sl.PromptPair.with_system(q, "Be kind.", "Yes.") for q in ("What?", "How?")]
+    fit = sl.InstructionVector.fit(gpt2, pd.Series(pairs), 1)
+    assert torch.equal(fit.steer.u, sl.InstructionVector.fit(gpt2, pairs, 1).steer.u)
+    saved = fit.steering.save(tmp_path / "a.safetensors", gpt2)
+    assert sl.load_steering(OtherPath(saved), gpt2).sites == fit.steering.sites
+    steerings = {"iv": fit.steering}
+    with pytest.warns(sl.SteeringWarning):  # of few questions
+        tables = [sl.analysis.sweep(gpt2, pairs, steerings, strengths=s) for s in (iter([1]), (1,))]
+    pd.testing.assert_frame_equal(*tables)
+
+
+@pytest.mark.parametrize("wrong", [[1, 2], 3])
+def test_tables_of_runs_are_tables(wrong: Any) -> None:
+    with pytest.raises(TypeError, match=r"the tables of the runs.*found a int"):
+        sl.analysis.over_seeds(wrong, "relative_rmse")

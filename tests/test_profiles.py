@@ -105,6 +105,8 @@ def test_seeds_give_a_mean_and_the_interval_of_student():
     one = pd.concat([run.assign(seed=i) for i, run in enumerate(runs)])
     pd.testing.assert_frame_equal(over_seeds(one, "relative_rmse"), made)
     assert over_seeds(runs[:1], "relative_rmse")["low"].isna().all()
+    for others in (dict(enumerate(runs)).values(), iter(runs)):
+        pd.testing.assert_frame_equal(over_seeds(others, "relative_rmse"), made)
     with pytest.raises(ValueError, match="column `run` or `seed`"):
         over_seeds(runs[0].drop(columns="seed"), "relative_rmse")
     with pytest.raises(ValueError, match="no table"):

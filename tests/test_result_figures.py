@@ -95,6 +95,21 @@ def test_a_picture_that_is_made_small_has_nearly_its_colours(tmp_path):
     assert (tmp_path / "a.png").read_bytes() == written
 
 
+def test_what_is_transparent_becomes_white_and_what_is_no_picture_is_told(tmp_path):
+    points = np.random.default_rng(0).integers(0, 255, (80, 80, 4)).astype(np.uint8)
+    points[..., 3] = 255
+    points[:5] = (200, 0, 0, 0)
+    path = tmp_path / "a.png"
+    Image.fromarray(points).save(path)
+    small_pictures.main([str(path)])
+    with Image.open(path) as picture:
+        assert np.asarray(picture.convert("RGB"))[:5].min() >= 243
+    (tmp_path / "text.png").write_text("no picture")
+    for wrong in ("text.png", "absent.png"):
+        with pytest.raises(SystemExit, match=wrong):
+            small_pictures.main([str(tmp_path / wrong)])
+
+
 @pytest.mark.parametrize("name", result_figures.DRAWN)
 def test_another_number_in_the_page_is_another_in_the_figure(name):
     text, (before, after, number) = text_with(name), CHANGED[name]

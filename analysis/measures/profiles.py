@@ -6,7 +6,7 @@ text are not independent. Sinks are left out.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -68,7 +68,7 @@ def by_kind(
 
 
 def over_seeds(
-    tables: Sequence[pd.DataFrame] | pd.DataFrame,
+    tables: Iterable[pd.DataFrame] | pd.DataFrame,
     column: str,
     by: Sequence[str] = ("method", "strength", "layer"),
 ) -> pd.DataFrame:
@@ -101,11 +101,18 @@ def over_seeds(
     return pd.DataFrame(rows)
 
 
-def _with_runs(tables: Sequence[pd.DataFrame] | pd.DataFrame) -> pd.DataFrame:
+def _with_runs(tables: Iterable[pd.DataFrame] | pd.DataFrame) -> pd.DataFrame:
     if not isinstance(tables, pd.DataFrame):
-        if not tables:
+        runs = list(tables) if isinstance(tables, Iterable) else [tables]
+        if not runs:
             raise ValueError("over_seeds got no table: pass one for each run.")
-        return pd.concat([table.assign(run=i) for i, table in enumerate(tables)])
+        wrong = [run for run in runs if not isinstance(run, pd.DataFrame)]
+        if wrong:
+            raise TypeError(
+                "over_seeds takes the tables of the runs, one for each, or one table for tables; "
+                f"found a {type(wrong[0]).__name__}."
+            )
+        return pd.concat([table.assign(run=i) for i, table in enumerate(runs)])
     if "run" in tables:
         return tables
     if "seed" not in tables:

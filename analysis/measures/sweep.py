@@ -19,7 +19,7 @@ strengths; where a model cannot be entered in the middle (it is tried), it is a 
 """
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, get_args
@@ -61,7 +61,7 @@ def sweep(
     pairs: Sequence[PromptPair],
     steerings: Mapping[str, Steering],
     *,
-    strengths: Sequence[float | int] = STRENGTHS,
+    strengths: Iterable[float | int] = STRENGTHS,
     scopes: Sequence[Scope | None] | None = None,
     unit: Unit = "as fitted",
     calibrate_on: Sequence[PromptPair] | None = None,

@@ -1,7 +1,7 @@
 """The cells of a sweep, and those of them that one pass can hold."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Literal
@@ -91,7 +91,7 @@ def lines_of(
     return lines
 
 
-def require_strengths(strengths: Sequence[float | int]) -> tuple[float, ...]:
+def require_strengths(strengths: Iterable[float | int]) -> tuple[float, ...]:
     """The strengths as floats; ValueError unless they are finite and each is there once."""
     listed = list(strengths)
     numbers = [s for s in listed if isinstance(s, Real) and not isinstance(s, bool)]

@@ -3,7 +3,7 @@
     python scripts/docs/gallery.py              measures (minutes) and draws all
     python scripts/docs/gallery.py heatmap      draws one of them again
 
-The pictures go to docs/images/gallery; they need `pip install "steerlens[export]"`.
+The pictures go to docs/images/gallery; they need `pip install "steerlens[export,docs]"`.
 """
 
 import sys

@@ -5,7 +5,7 @@
 
 On the demonstration model, "Be positive.", at layer 3, or at all layers where a method is made for
 that; each method at the strength with the prompt's own KL on what it was fitted on. The
-pictures go to docs/images/methods; they need `pip install "steerlens[export]"`.
+pictures go to docs/images/methods; they need `pip install "steerlens[export,docs]"`.
 """
 
 import sys

@@ -5,7 +5,7 @@
     python scripts/docs/outputs.py --check             write nothing; say what is printed otherwise
 
 A block of text right after a block of Python becomes what that Python printed. Pictures need
-`pip install "steerlens[export]"`.
+`pip install "steerlens[export,docs]"`.
 """
 
 import argparse

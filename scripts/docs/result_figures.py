@@ -5,7 +5,7 @@
 
 A page asks for a picture by its name, `![...](images/NAME.png)`, which is written beside the page.
 So a picture shows the numbers of its page, whoever made them. Those of the bench's pages are drawn
-with the pages, from their cells. It needs `pip install "steerlens[export]"`.
+with the pages, from their cells. It needs `pip install "steerlens[export,docs]"`.
 """
 
 from __future__ import annotations

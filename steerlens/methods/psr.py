@@ -120,7 +120,7 @@ class PSR:
         objective: Objective = MSE(),  # noqa: B008  a frozen value
         surface: Surface = "R",
         gates: "Gates | None" = None,
-        labels: Sequence[float] | Sequence[bool] | None = None,
+        labels: Sequence[float | bool] | None = None,
         schedule: Schedule = Schedule(),  # noqa: B008  a frozen value
         teacher: Steering | None = None,
         storage: Storage = Storage(),  # noqa: B008  a frozen value

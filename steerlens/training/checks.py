@@ -1,7 +1,7 @@
 """What a caller may get wrong about the data of a fit: each check says what to do."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 from jaxtyping import Float
@@ -15,8 +15,8 @@ from steerlens.types import HookedModel
 
 def require_prompt_pairs(pairs: object) -> None:
     """Raise TypeError unless `pairs` is a list of PromptPairs, which may be empty."""
-    listed = pairs if isinstance(pairs, Sequence) and not isinstance(pairs, str) else [pairs]
-    wrong = [pair for pair in listed if not isinstance(pair, PromptPair)]
+    one = isinstance(pairs, str | Mapping | PromptPair) or not isinstance(pairs, Collection)
+    wrong = [pair for pair in ([pairs] if one else pairs) if not isinstance(pair, PromptPair)]
     if wrong:
         raise TypeError(
             f"The pairs are a list of PromptPair; found a {type(wrong[0]).__name__}. The order is "
@@ -27,7 +27,7 @@ def require_prompt_pairs(pairs: object) -> None:
 def require_some(pairs: Sequence[object]) -> None:
     """Raise an error unless there are pairs, and each is a PromptPair."""
     require_prompt_pairs(pairs)
-    if not pairs:
+    if len(pairs) == 0:
         raise ValueError("No pairs were given. Pass some PromptPairs: prompted_pairs(...).")
 
 
@@ -90,7 +90,7 @@ def require_steered(spans: Sequence[Tensor], scope: object) -> None:
         )
 
 
-def as_labels(labels: Sequence[float] | None, size: int) -> Float[Tensor, " example"]:
+def as_labels(labels: Sequence[float | bool] | None, size: int) -> Float[Tensor, " example"]:
     """One label a pair, 1 where none are given."""
     numbers = [1.0] * size if labels is None else [float(label) for label in labels]
     tensor = torch.tensor(numbers, dtype=torch.float32)
@@ -132,7 +132,7 @@ def require_frozen(
             )
 
 
-def require_varied(labels: Sequence[float] | None, learn_b_m: bool) -> None:
+def require_varied(labels: Sequence[float | bool] | None, learn_b_m: bool) -> None:
     """Raise ValueError where a learnt b_m could do no more than scale Z."""
     if learn_b_m and (labels is None or len(set(map(float, labels))) < 2):
         raise ValueError(
