@@ -50,6 +50,7 @@ from steerlens import (
     stream,
     unit,
 )
+from steerlens.kinds import WrongKind
 from steerlens.prompts import TooManyTokens, require_aligned
 from steerlens.saving import digest_over, saveable
 from steerlens.scopes import Window
@@ -1161,7 +1162,7 @@ UNCHECKED = [
         "generate(model, 'Hi', CAA(v), max_new_tokens=1)",
         ("generate takes a Steering", "found a CAA"),
         "at(6, steer)",
-        TypeError,
+        WrongKind,
     ),
     Row(
         "a number as a prompt", "generate(model, [3])", ("found int",), "a Conversation", TypeError
