@@ -77,6 +77,7 @@ def test_a_direction_of_length_zero_or_an_angle_that_is_no_number_is_refused() -
 
 
 def test_it_is_fitted_at_every_site_with_the_direction_of_caa(gpt2: Any) -> None:
+    assert Angular.fit(gpt2, (POSITIVE, NEGATIVE), 2).steer.angle == 30.0
     fit = Angular.fit(gpt2, (POSITIVE, NEGATIVE), [2, Site(1)], angle=15.0)
     assert fit.steering.sites == (Site(2), Site(1))
     assert fit.trained is None

@@ -205,7 +205,9 @@ class Trial:
         key = digest(mutant.file + mutant.text)
         texts = {test.name: test.text for test in tests}
         ended, with_texts = self.record.known.get(key, ("", {}))
-        if ended == "" or any(texts.get(name) != text for name, text in with_texts.items()):
+        changed = any(texts.get(name) != text for name, text in with_texts.items())
+        added = ended is None and set(texts) - set(with_texts)  # which may notice it
+        if ended == "" or changed or added:
             ended, with_texts = self._ends(mutant, tests)
             self.record.add(key, [ended, with_texts])
         return ended, f"{len(tests)} tests"
