@@ -15,8 +15,10 @@ from steerlens.types import HookedModel
 
 def require_prompt_pairs(pairs: object) -> None:
     """Raise TypeError unless `pairs` is a list of PromptPairs, which may be empty."""
-    one = isinstance(pairs, str | Mapping | PromptPair) or not isinstance(pairs, Collection)
-    wrong = [pair for pair in ([pairs] if one else pairs) if not isinstance(pair, PromptPair)]
+    listed = [pairs]
+    if isinstance(pairs, Collection) and not isinstance(pairs, str | Mapping):
+        listed = list(pairs)
+    wrong = [pair for pair in listed if not isinstance(pair, PromptPair)]
     if wrong:
         raise TypeError(
             f"The pairs are a list of PromptPair; found a {type(wrong[0]).__name__}. The order is "
