@@ -218,6 +218,7 @@ UNASKED = {
     "load.device_map": "transformers says itself what it takes, and load passes it on",
     "sae_feature.site": "what the folder says of it is read first",
     "at_layers.data": "the method that is fitted says what it needs",
+    "over_seeds.tables": "any iterable of tables; that each is one it asks itself (test_kinds.py)",
 }
 """Parameters of which nothing is asked here, and why."""
 SAID = {one: says for says, names in OPEN.items() for one in names}
