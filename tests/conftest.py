@@ -74,6 +74,14 @@ def gpt2(folders: dict[str, Path]) -> Any:
 
 
 @pytest.fixture(scope="session")
+def values(gpt2: Any) -> list[Any]:
+    """Values of which one is of whatever kind a public function asks for."""
+    from public_functions import of_each_kind  # all of analysis, which few tests need
+
+    return of_each_kind(gpt2)
+
+
+@pytest.fixture(scope="session")
 def bridge(folders: dict[str, Path]) -> Any:
     """The Llama on TransformerBridge, which every supported TransformerLens has."""
     return load(folders["llama"], "bridge")

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 import torch
 from jaxtyping import Float
-from public_functions import ASKING, V, called, kinds_asked, needed, of_each_kind, plain
+from public_functions import ASKING, V, called, kinds_asked, needed, plain
 
 import steerlens as sl
 from steerlens.analysis.judges.protocol import Judge  # pyright: ignore[reportMissingImports]
@@ -37,12 +37,6 @@ class Wrong:
 
     def __init__(self) -> None:
         self.cfg = None  # and half of a model
-
-
-@pytest.fixture(scope="module")
-def values(gpt2: Any) -> list[Any]:
-    """Values of which one is of whatever kind is asked for."""
-    return of_each_kind(gpt2)
 
 
 @pytest.mark.parametrize("name", ASKING)

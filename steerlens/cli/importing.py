@@ -110,8 +110,7 @@ def import_vectors(
     if not file.exists():
         raise FileNotFoundError(f"There is no {file}. Give the path of a file or folder.")
     steering = understood.read(file, inputs.load(*run.place))
-    steering = steering if strength == 1 else steering.scaled(strength)
-    steering = steering if steered.shown == "everywhere" else steering.only(steered)
+    steering = (steering if strength == 1 else steering.scaled(strength)).only(steered)
     assert steering.origin is not None
     (part,) = (asdict(one) for one in steering.origin.imported)
     where = [str(site) for site in steering.sites]

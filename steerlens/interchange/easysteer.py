@@ -27,7 +27,7 @@ import torch
 
 from steerlens.forms import Added, Clamped, Form, Laid
 from steerlens.interchange.prompt_vectors import forms_with_coefficients, whole_rows
-from steerlens.interchange.request import NEAREST, ExportError, Request
+from steerlens.interchange.request import NEAREST, UNSCOPED, ExportError, Request
 from steerlens.parsing import few, parse_json
 from steerlens.precision import wide
 from steerlens.scopes import Scope, everywhere, generated, last, prompt, response
@@ -82,8 +82,7 @@ def _specs(request: Request, block: int, form: Form) -> Iterator[dict[str, Any]]
     if apply is None:
         raise ExportError(
             f"{request.subject} has no tokens that are those of '{form.scope}' in every request. "
-            f"It knows: {', '.join(map(str, APPLY))}. One that was fitted with the scope "
-            f"everywhere is written as it is (--scope everywhere). {NEAREST}"
+            f"It knows: {', '.join(map(str, APPLY))}. {UNSCOPED} {NEAREST}"
         )
     if isinstance(form, Added):
         yield _spec(block, wide(form.v), "direct", apply)

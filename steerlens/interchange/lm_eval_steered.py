@@ -23,7 +23,14 @@ import torch
 
 from steerlens.forms import Added, Clamped, Form, Laid
 from steerlens.identity import identity_of, is_of_transformers, loaded
-from steerlens.interchange.request import EMBEDDINGS, NEAREST, ExportError, Refused, Request
+from steerlens.interchange.request import (
+    EMBEDDINGS,
+    NEAREST,
+    UNSCOPED,
+    ExportError,
+    Refused,
+    Request,
+)
 from steerlens.precision import wide
 from steerlens.scopes import everywhere
 from steerlens.types import Direction, HookedModel
@@ -88,8 +95,7 @@ def _entry(request: Request, block: int, forms: Sequence[Form]) -> dict[str, Any
         if form.scope != everywhere:
             raise ExportError(
                 f"{request.subject} steers every token; this steering is limited to "
-                f"'{form.scope}'. One that was fitted with the scope everywhere is written as it "
-                f"is (--scope everywhere). {NEAREST}"
+                f"'{form.scope}'. {UNSCOPED} {NEAREST}"
             )
     added = [form for form in forms if isinstance(form, Added)]
     if len(added) == len(forms):

@@ -81,8 +81,7 @@ class Request:
             if form.scope != everywhere:
                 raise ExportError(
                     f"{self.subject} adds to every token; this steering is limited to "
-                    f"'{form.scope}'. One that was fitted with the scope everywhere is written as "
-                    f"it is (--scope everywhere). {NEAREST}"
+                    f"'{form.scope}'. {UNSCOPED} {NEAREST}"
                 )
             v = wide(form.v).detach().cpu()
             summed[block] = summed[block] + v if block in summed else v
@@ -148,6 +147,8 @@ def _name(placed: tuple[Site, Steer]) -> str:
     return getattr(kind, "__name__", type(kind).__name__)
 
 
+UNSCOPED = "One that was fitted with the scope everywhere is written as it is (--scope everywhere)."
+"""What can be done where a target steers every token, or has other scopes."""
 NEAREST = (
     "approximate=True (--approximate) writes the nearest constant, and measures by how much it "
     "differs."

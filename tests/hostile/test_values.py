@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from public_functions import ASKING, PUBLIC, V, called, kinds_asked, needed, of_each_kind
+from public_functions import ASKING, PUBLIC, V, called, kinds_asked, needed
 
 import steerlens as sl
 from steerlens import analysis
@@ -178,11 +178,6 @@ WRONG: dict[str, Any] = {
     "a tensor": torch.ones(2, 2, 2, 2) > 0,
     "an object": object(),
 }
-
-
-@pytest.fixture(scope="module")
-def values(gpt2: Any) -> list[Any]:
-    return of_each_kind(gpt2)
 
 
 @pytest.mark.parametrize("name", ASKING)
