@@ -340,7 +340,7 @@ def test_columns_by_name_and_by_number(tmp_path):
         (("a", "bad"), "no column a"),
         (("a",), "two different names"),
         ((0, 0), "two different names"),
-        ("ab", "a list of texts or whole numbers or None for columns; found str 'ab'"),
+        ("ab", "a list of texts or whole numbers, or None for columns; found str 'ab'"),
     ):
         with pytest.raises((ValueError, TypeError), match=said):
             read_pairs(path, columns=columns)
