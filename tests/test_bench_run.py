@@ -427,6 +427,46 @@ def test_side_effects_and_the_matrix_are_cells_of_a_bench(tmp_path):
     assert np.isfinite(row["distinct"])
 
 
+def test_side_effects_leave_out_what_is_shorter_than_an_act_add(done):
+    from analysis.bench.collect import side_row
+    from analysis.bench.side import taken_items
+    from analysis.measures.cloze import frozen_cloze
+    from steerlens import ActAdd
+    from steerlens.prompts import encode
+
+    items = frozen_cloze()
+    long = ActAdd.fit(done.model, ("word " * 11, None), sites=1)
+    lengths = [len(encode(done.model, item.before).ids) for item in items]
+    rows = long.steering.placed[0][1].v.shape[0]
+    taken = taken_items(done, long.steering, items)
+    assert taken == [number for number, n in enumerate(lengths) if n >= rows]
+    assert 0 < len(taken) < len(items)
+    assert taken_items(done, None, items) == list(range(len(items)))
+
+    plain = {"nll": [1.0, 2.0, 4.0], "correct": [True, False, False], "tokens": [1, 1, 1]}
+    found = {"items": [0, 2], "nll": [2.0, 4.0], "tokens": [1, 1], "correct": [True, True]}
+    row = side_row({**found, "kl": [1.0, 0.0], "distinct": [1.0], "refused": [False]}, plain)
+    assert row["perplexity_ratio"] == pytest.approx(2.718281828**0.5)  # (2 - 1 + 4 - 4) / 2 nats
+    assert row["cloze_change"] == 0.5
+    assert row["n_items"] == 2
+
+
+def test_side_effects_of_a_method_that_takes_no_item_are_a_row_without_numbers(
+    done, tmp_path, monkeypatch
+):
+    from analysis.bench import side
+
+    monkeypatch.setattr(
+        side, "taken_items", lambda _, change, items: [] if change else list(range(len(items)))
+    )
+    bench = Bench.planned(tmp_path, Spec(**{**SMALL, "methods": ("CAA",), "seeds": 1}))
+    work(tmp_path)
+    table = bench.collected.side_effects.set_index("method")
+    assert table.loc["CAA", "n_items"] == 0
+    assert table["perplexity_ratio"].isna()["CAA"]
+    assert not table["perplexity_ratio"].isna()["unsteered"]
+
+
 def test_the_spread_of_the_push_is_that_of_the_coefficients(done):
     import numpy as np
 

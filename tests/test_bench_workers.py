@@ -14,6 +14,7 @@ from analysis.bench import parallel
 from analysis.bench.bench import Bench, work
 from analysis.bench.script import slurm_script
 from analysis.bench.spec import Spec
+from steerlens import SteeringWarning
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +78,54 @@ def test_a_dask_cluster_of_two_survives_a_killed_worker(alone, tmp_path):
         killer.join(30)
     assert killed
     assert results(tmp_path) == results(alone)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_ray_cluster_of_two_survives_a_killed_worker(alone, tmp_path):
+    pytest.importorskip("ray", reason="ray is not installed: pip install 'ray[default]'")
+    Bench.planned(tmp_path, Spec(**SMALL))
+    killed = []
+
+    def kill_one():
+        cells = tmp_path / "cells"
+        while not (cells.exists() and len(list(cells.glob("*.json"))) > 4):
+            time.sleep(0.02)
+        found = subprocess.run(["pgrep", "-f", "ray::PoolActor"], capture_output=True, check=True)
+        killed.append(int(found.stdout.split()[0]))
+        os.kill(killed[0], signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_one, daemon=True)
+    killer.start()
+    parallel.run(tmp_path, workers=2, backend="ray", shown=False)
+    killer.join(30)
+    assert killed
+    assert results(tmp_path) == results(alone)
+
+
+def test_workers_begin_again_where_a_backend_tells_of_a_death(monkeypatch):
+    class ADeath(Exception):
+        pass
+
+    told = [ADeath("one"), 3]
+
+    def all_of_them(jobs):
+        assert jobs == ["job"]
+        if isinstance(now := told.pop(0), ADeath):
+            raise now
+        return now
+
+    monkeypatch.setattr(parallel, "_all", all_of_them)
+    with pytest.warns(SteeringWarning, match="begin again on what is left"):
+        assert parallel._with_restarts(["job"], 1, "loky", (ADeath,)) == 3
+    told += [ADeath("two")]
+    with pytest.raises(ADeath):
+        parallel._with_restarts(["job"], 1, "loky")
+    told += [ADeath("three")] * (parallel.RESTARTS + 1)
+    with (
+        pytest.warns(SteeringWarning),
+        pytest.raises(RuntimeError, match=f"killed {parallel.RESTARTS + 1} times"),
+    ):
+        parallel._with_restarts(["job"], 1, "loky", (ADeath,))
 
 
 def test_jobs_of_a_queue_make_the_same(alone, tmp_path):

@@ -191,17 +191,18 @@ class Collected:
         Columns: task, method, perplexity_ratio with _low and _high (of unrelated text, over the
         unsteered), kl_per_token (nats, on the same), cloze (share right) with cloze_change, _low,
         _high (from the unsteered on the same items), distinct (bigrams over words of its own
-        completions), refused (their share). Intervals over texts and items.
+        completions), refused (their share), n_items (excerpts, and items, that are long enough for
+        the method). Intervals over texts and items.
         """
         rows, plain = [], dict[str, dict[str, Any]]()
         for task, method, written in self._written():
             found = self.plan.cells.read(side_cell(self.plan.spec, task, written))
-            if found is None or found["nll"] is None:
+            if found is None or (found["nll"] is None and "items" not in found):
                 continue
             if method == UNSTEERED:
                 plain[task.name] = found
             if task.name in plain:
-                row = side_row(found, plain[task.name])
+                row = side_row(found, plain[task.name]) if found["nll"] else {"n_items": 0}
                 rows.append({"task": task.name, "method": method, **row})
         return pd.DataFrame(rows)
 
@@ -411,9 +412,11 @@ def measured(found: Mapping[str, Any], measure: str) -> Scores | None:
 
 def side_row(found: Mapping[str, Any], plain: Mapping[str, Any]) -> dict[str, float]:
     """The side effects of one method on one attribute, against the unsteered model."""
-    nll, before, n = (np.array(one) for one in (found["nll"], plain["nll"], found["tokens"]))
+    same = found.get("items", slice(None))  # those that the method took; older cells: all
+    nll, n, before = np.array(found["nll"]), np.array(found["tokens"]), np.array(plain["nll"])[same]
     low, high = interval_of_ratio(nll - before, n.astype(float))
-    right, was = (np.array(one["correct"], dtype=float) for one in (found, plain))
+    right = np.array(found["correct"], dtype=float)
+    was = np.array(plain["correct"], dtype=float)[same]
     cloze = interval_of_mean(right - was)
     return {
         "perplexity_ratio": float(np.exp((nll - before).sum() / n.sum())),
@@ -426,6 +429,7 @@ def side_row(found: Mapping[str, Any], plain: Mapping[str, Any]) -> dict[str, fl
         "cloze_change_high": cloze[1],
         "distinct": float(np.nanmean(np.array(found["distinct"], dtype=float))),
         "refused": float(np.mean(found["refused"])),
+        "n_items": len(nll),
     }
 
 

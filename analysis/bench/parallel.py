@@ -46,9 +46,7 @@ def run(
         return _on_dask(jobs, workers, scheduler)
     if backend == "submitit":
         return _on_submitit(jobs, Path(folder), scheduler)
-    if backend == "ray":
-        _register_ray()
-    return _with_restarts(jobs, workers, backend)
+    return _with_restarts(jobs, workers, backend, _ray_deaths() if backend == "ray" else ())
 
 
 def require_run(workers: int, backend: str, shard: tuple[int, int]) -> None:
@@ -63,8 +61,13 @@ def require_run(workers: int, backend: str, shard: tuple[int, int]) -> None:
         )
 
 
-def _with_restarts(jobs: list[Any], workers: int, backend: str) -> int:
-    """Processes; one that was killed ends them all, so they begin again on what is left."""
+def _with_restarts(
+    jobs: list[Any], workers: int, backend: str, deaths: tuple[type[Exception], ...] = ()
+) -> int:
+    """Processes; one that was killed ends them all, so they begin again on what is left.
+
+    `deaths` are what a backend raises where a worker was killed, beside joblib's own.
+    """
     from joblib import parallel_config
     from joblib.externals.loky.process_executor import BrokenProcessPool
 
@@ -72,7 +75,7 @@ def _with_restarts(jobs: list[Any], workers: int, backend: str) -> int:
         try:
             with parallel_config(backend=backend, n_jobs=workers):
                 return _all(jobs)
-        except BrokenProcessPool as error:
+        except (BrokenProcessPool, *deaths) as error:
             if attempt == RESTARTS:
                 raise RuntimeError(
                     f"Workers were killed {RESTARTS + 1} times; what they made is kept. Is there "
@@ -127,8 +130,10 @@ def _on_submitit(jobs: list[Any], folder: Path, scheduler: str | None) -> int:
     return sum(job.result() for job in queued)
 
 
-def _register_ray() -> None:
+def _ray_deaths() -> tuple[type[Exception], ...]:
+    """Make joblib know Ray; what Ray raises where a worker was killed."""
     try:
+        from ray.exceptions import RayActorError  # pyright: ignore[reportMissingImports]
         from ray.util.joblib import register_ray  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise ValueError(
@@ -136,3 +141,4 @@ def _register_ray() -> None:
             "pip install 'ray[default]'."
         ) from error
     register_ray()
+    return (RayActorError,)

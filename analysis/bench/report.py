@@ -176,8 +176,9 @@ def _besides(page: Report, collected: Collected) -> Report:
     if len(side):
         page = page.heading("Side effects").table(
             side,
-            "On 60 excerpts of encyclopedia articles and as many cloze items that no method has "
-            "seen, and on the method's own completions; seed 0.",
+            "On excerpts of encyclopedia articles and as many cloze items that no method has seen "
+            "(n_items: those that are long enough for the method), and on the method's own "
+            "completions; seed 0.",
         )
     return page
 

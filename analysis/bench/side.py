@@ -5,12 +5,14 @@ method has seen; the strength is the one that the test scores have. Kept are num
 item, so that any mean and interval can be made of them.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
 
 from steerlens.baselines.weights import Change
+from steerlens.prompts import encode
 
 from ..measures.cloze import Cloze, cloze_answers, frozen_cloze
 from ..measures.diversity import distinct_n
@@ -33,8 +35,9 @@ def side(maker: Maker, cell: Cell) -> dict[str, Any]:
     is `correct` with a `margin`; a completion has `distinct` bigrams over its words, and is
     `refused` where it opens as a refusal does. Scopes see an excerpt as a response, or, where a
     method acts on a prompt's first positions and refuses one that is shorter (ActAdd), as the
-    prompt: `text_is`. The unsteered model has a cell of its own, without a fit. None for a fit
-    that came to nothing.
+    prompt: `text_is`. Items that are shorter than that are left out: `items` are the numbers of
+    those that are measured. The unsteered model has a cell of its own, without a fit. `nll` is None
+    for a fit that came to nothing, and for a method that takes none of the items.
     """
     change: Change = None
     if "fit" in cell.settings:
@@ -42,10 +45,15 @@ def side(maker: Maker, cell: Cell) -> dict[str, Any]:
         if change is None:
             return {"nll": None}
     items = frozen_cloze()
+    taken = taken_items(maker, change, items)
+    if not taken:
+        return {"nll": None, "items": []}
+    items = [items[number] for number in taken]
     text_is, nll, kl = _on_excerpts(maker, change, [excerpt(item) for item in items])
     answers = cloze_answers(maker.model, change, items)
     own = [row[0] for row in maker.result(Cell.of_json(cell["of"]))["texts"]]
     return {
+        "items": taken,
         "text_is": text_is,
         "nll": [-float(log_p.sum()) for log_p in nll],
         "kl": kl,
@@ -55,6 +63,19 @@ def side(maker: Maker, cell: Cell) -> dict[str, Any]:
         "distinct": distinct_n(own, NGRAM)["distinct_n"].tolist(),
         "refused": [refusal_in(text) is not None for text in own],
     }
+
+
+def taken_items(maker: Maker, change: Change, items: Sequence[Cloze]) -> list[int]:
+    """The numbers of the items whose beginning a method takes as a prompt: all, for nearly all."""
+    taken = []
+    for number, item in enumerate(items):
+        row = Predicted((encode(maker.model, item.before),), (1,))
+        try:
+            row.log_p(maker.model, change)
+        except ValueError:  # an ActAdd whose v has more rows than the beginning has tokens
+            continue
+        taken.append(number)
+    return taken
 
 
 def _on_excerpts(
