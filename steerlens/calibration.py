@@ -120,14 +120,16 @@ def calibrate(
     max_new_tokens: int = 48,
     seed: int = 0,
     progress: bool | None = None,
+    bare: bool = False,
 ) -> Calibration[Scalable]:
     """`steering` at the smallest strength that has the effect asked for on these texts.
 
     One of `share` (of the residual norm), `target_kl` (nats a token) and `like="prompt"` (as much
     KL as the instruction of the pairs has); with none of them it is the prompt's where pairs are
-    given, and else `target_kl=0.3`. Pairs are run without their instruction. A prompt without a
-    response is first answered by the unsteered model, in `max_new_tokens` tokens, from `seed`.
-    What is held in memory is one distribution a response token. A LoRA and a GradientStep
+    given, and else `target_kl=0.3`. Pairs are run without their instruction; `bare` leaves out the
+    system turn too that the chat template gives them by itself, as in `encode_pair`. A prompt
+    without a response is first answered by the unsteered model, in `max_new_tokens` tokens, from
+    `seed`. What is held in memory is one distribution a response token. A LoRA and a GradientStep
     are calibrated too: the strength multiplies alpha or eta, and they have no share, since they
     push at no site.
 
@@ -144,7 +146,7 @@ def calibrate(
     require_seed(seed)
     Sampling(max_new_tokens)
     unit, target = _asked(share, target_kl, like, texts)
-    sides = _Sides.of(model, texts, max_new_tokens, seed)
+    sides = _Sides.of(model, texts, max_new_tokens, seed, bare)
     if isinstance(steering, Weights):
         at_one = _without_share(unit)
     else:
@@ -213,14 +215,22 @@ class _Sides:
     prompted: list[Encoded]
 
     @classmethod
-    def of(cls, model: HookedModel, texts: Texts, longest: int, seed: int) -> "_Sides":
+    def of(
+        cls, model: HookedModel, texts: Texts, longest: int, seed: int, bare: bool = False
+    ) -> "_Sides":
         """Every text as a row with a response."""
         if _are_pairs(texts):
             listed = cast(
                 "Sequence[PromptPair]", [texts] if isinstance(texts, PromptPair) else texts
             )
-            both = [encode_pair(model, pair) for pair in listed]
+            both = [encode_pair(model, pair, bare=bare) for pair in listed]
             return cls([plain for plain, _ in both], [prompted for _, prompted in both])
+        if bare:
+            raise ValueError(
+                "bare=True leaves out a system turn of the plain sides of pairs, and these texts "
+                "are no PromptPairs. steerlens.load(..., template=steerlens.Template(system=None)) "
+                "leaves it out of all conversations."
+            )
         return cls(_answered(model, encode_all(model, cast("Prompts", texts)), longest, seed), [])
 
 

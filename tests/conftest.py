@@ -18,6 +18,7 @@ from steerlens.cli import main
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # else the command line notes that it chose one
 
 settings.register_profile("steady", derandomize=True, deadline=None, max_examples=25, database=None)
 settings.load_profile("steady")

@@ -25,11 +25,13 @@ from analysis import (
     rank_share,
     reworded,
     strengths,
+    sweep,
 )
 from analysis.measures.aligned import align
 from analysis.measures.least_squares import least_squares_strength
 from analysis.measures.plain_side import ANY_INSTRUCTION
-from steerlens import CAA, Conversation, PromptPair, Template, at, use_template
+from steerlens import CAA, Conversation, PromptPair, Template, at, calibrate, use_template
+from steerlens.cli.measure import Measured
 
 QWENS = "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."
 OWN = "You are Q."
@@ -217,6 +219,37 @@ def test_the_figure_says_why_there_is_no_line_of_any_instruction(own: Any) -> No
     shown = analysis.relative_rmse_curve(faithfulness(own, PAIRS, {"CAA": STEERING}))
     assert ANY_INSTRUCTION in {trace.name for trace in shown.data}
     assert "No line" not in shown.layout.title.subtitle.text
+
+
+# -- strengths -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("baseline", ["none", "neutral"])
+def test_a_strength_in_kl_is_found_against_the_baseline(
+    own: Any, baseline: str, folders: dict[str, Path]
+) -> None:
+    """Of a sweep and of `compare --strength auto`: as on pairs that have that plain side."""
+    model, pairs = own, PAIRS
+    if baseline == "none":
+        model = steerlens.load(folders["gpt2"])
+        use_template(model, Template(QWEN_2_5.replace(QWENS, OWN), system=None))
+    else:
+        pairs = with_plain(NEUTRAL)
+    right = calibrate(model, STEERING, pairs, like="prompt").strength
+    assert right != pytest.approx(calibrate(own, STEERING, PAIRS, like="prompt").strength, rel=1e-3)
+
+    swept = sweep(own, PAIRS, {"CAA": STEERING}, strengths=[1], unit="kl", baseline=baseline)
+    assert swept["strength_value"].tolist() == pytest.approx([right], rel=1e-4)
+
+    measured = Measured(strength="auto", baseline=baseline)
+    names = measured._at_strength(own, PAIRS[:1] * 4, {"CAA": STEERING})
+    right = calibrate(model, STEERING, pairs[:1] * 4, like="prompt").strength
+    assert list(names) == [f"CAA at {right:.3g}"]
+
+
+def test_bare_is_for_pairs(own: Any) -> None:
+    with pytest.raises(ValueError, match="no PromptPairs"):
+        calibrate(own, STEERING, ["A text."], target_kl=0.1, bare=True)
 
 
 # -- reports ---------------------------------------------------------------------------------------

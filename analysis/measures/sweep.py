@@ -95,7 +95,7 @@ def sweep(
     warn_if_few(len({pair.plain for pair in pairs}), "sweep")
     if unit == "kl":
         on = pairs if calibrate_on is None else calibrate_on
-        lines = _calibrated(model, lines, on, progress)
+        lines = _calibrated(model, lines, on, baseline, progress)
     swept = _Sweep(model, responses, lines, numbers)
     swept.run(progress)
     rows = swept.rows(sinks, n_bootstrap, seed)
@@ -115,12 +115,16 @@ def _ordered(table: pd.DataFrame) -> list[str]:
 
 
 def _calibrated(
-    model: HookedModel, lines: Sequence[Line], pairs: Sequence[PromptPair], progress: bool | None
+    model: HookedModel,
+    lines: Sequence[Line],
+    pairs: Sequence[PromptPair],
+    baseline: str,
+    progress: bool | None,
 ) -> list[Line]:
     found: list[Line] = []
     with progress_bar(len(lines), "calibrate", "steering", progress) as bar:
         for line in lines:
-            found.append(line.calibrated(model, pairs))
+            found.append(line.calibrated(model, pairs, baseline))
             bar.update()
     return found
 

@@ -16,6 +16,7 @@ from steerlens.types import HookedModel
 
 from .entering import Entry
 from .entries import RESERVED
+from .plain_side import NO_SYSTEM, against
 
 Unit = Literal["as fitted", "kl"]
 AS_FITTED = "as fitted"
@@ -56,9 +57,10 @@ class Line:
         scope = AS_FITTED if self.scope is None else str(self.scope)
         return {"method": self.method, "layer": self.own.layer, "scope": scope}
 
-    def calibrated(self, model: HookedModel, pairs: Sequence[PromptPair]) -> "Line":
-        """The line whose strength 1 has as much KL as the prompt of these pairs."""
-        found = calibrate(model, self.limited, list(pairs), like="prompt", progress=False)
+    def calibrated(self, model: HookedModel, pairs: Sequence[PromptPair], baseline: str) -> "Line":
+        """The line whose strength 1 has as much KL from this plain side as the prompt has."""
+        given, bare = against(pairs, baseline), baseline == NO_SYSTEM
+        found = calibrate(model, self.limited, given, like="prompt", progress=False, bare=bare)
         return replace(self, factor=found.strength)
 
 

@@ -107,15 +107,17 @@ class Measured(Templating, Strength):
         """The steerings at the strength asked for, which is then part of their names.
 
         One that has to be found is found on the pairs that are not measured, if there are some,
-        against the plain side that the pairs came with, whatever `--baseline` is.
+        against the plain side of `--baseline`.
         """
         from steerlens.analysis import split_by_question
+        from steerlens.analysis.measures.plain_side import NO_SYSTEM, against  # pyright: ignore[reportMissingImports]
 
         if not self.by_effect and self.number == 1:
             return steerings
         spare, _ = split_by_question(pairs)
+        some = against(list(spare or pairs)[:FOUND_ON], self.baseline)
         found = {
-            name: self.found(model, steering, list(spare or pairs)[:FOUND_ON], self.seed)
+            name: self.found(model, steering, some, self.seed, self.baseline == NO_SYSTEM)
             for name, steering in steerings.items()
         }
         strengths = {n: self.number if one is None else one.strength for n, one in found.items()}

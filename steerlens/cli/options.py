@@ -168,7 +168,12 @@ class Strength:
             ) from error
 
     def found(
-        self, model: "HookedModel", steering: "Steering", texts: "Texts", seed: int = 0
+        self,
+        model: "HookedModel",
+        steering: "Steering",
+        texts: "Texts",
+        seed: int = 0,
+        bare: bool = False,
     ) -> "Calibration[Steering] | None":
         """The strength with the effect asked for, on these texts; None where it is a number."""
         from steerlens.calibration import AUTO_KL, calibrate
@@ -178,7 +183,7 @@ class Strength:
         options = {"share": self.share, "target_kl": self.target_kl, "seed": seed}
         if not options["share"] and not options["target_kl"] and not _instructed(texts):
             options["target_kl"] = AUTO_KL
-        return calibrate(model, steering, texts, **options)
+        return calibrate(model, steering, texts, bare=bare, **options)
 
     def of_fit(
         self,
