@@ -179,6 +179,9 @@ def test_resamples_are_a_thousand_of_every_example() -> None:
     assert sorted(set(drawn.ravel().tolist())) == [0, 1, 2]
     np.testing.assert_array_equal(drawn, np.random.default_rng(0).integers(0, 3, size=(1000, 3)))
     assert intervals.resamples(3, 7, 1).shape == (7, 3)
+    for wrong in (0, True):
+        with pytest.raises(ValueError, match="n_bootstrap.*a whole number, 1 or more"):
+            intervals.resamples(3, wrong)
 
 
 def test_intervals_are_the_middle_95_percent_of_resamples() -> None:
@@ -230,6 +233,19 @@ def test_a_part_is_full_when_the_next_pair_does_not_fit() -> None:
     assert parts._within([a, b, a, b], [1, 2, 3, 1], 3) == [[a, b], [a], [b]]
     assert parts._within([a, b, a, b], [9, 9, 1, 1], 3) == [[a], [b], [a, b]]
     assert parts._within([a, b, a, b], [1, 1, 1, 1], 4) == [[a, b, a, b]]
+    assert parts._within([a, b, a], [3, 1, 2], 3) == [[a], [b, a]]  # the second part is full
+
+
+def test_a_sink_adds_nothing_to_an_error() -> None:
+    site, few = Site(1), torch.tensor([1e-4, 4e-4])
+    whole, missed = torch.cat([few, torch.tensor([9.0])]), torch.cat([few / 4, torch.tensor([8.0])])
+    errors = Errors(torch.tensor([0, 1]), [torch.tensor([0, 1, 1])])
+    errors.whole[site], errors.kept[site] = [whole], [torch.tensor([True, True, False])]
+    found = errors._at(site, missed, 10, 0)
+    assert found["relative_rmse"] == pytest.approx(0.5)
+    assert found["low"] == pytest.approx(0.5)
+    assert found["n_sinks"] == 1
+    assert found["relative_rmse_with_sinks"] == pytest.approx((8.000125 / 9.0005) ** 0.5)
 
 
 def test_layers_go_in_groups_that_just_fit(gpt2: Any) -> None:
