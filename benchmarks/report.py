@@ -32,6 +32,13 @@ FITTED = {
     "CLAS at the upper third": 1 / 3,
 }
 
+PICTURE = (
+    "![Marks with ranges, a row for each task: its time as a share of its limit.]"
+    "(images/speed_targets.png)\n\n"
+    "*Every ratio of times as a share of its limit, drawn from the table by "
+    "`python scripts/docs/result_figures.py`.*"
+)
+
 Answer = dict[str, Any]
 
 
@@ -101,9 +108,15 @@ def _targets(answers: Sequence[Answer]) -> str:
     found = [target for answer in answers for target in _targets_of(answer)]
     if not found:
         return ""
-    return "## Targets\n\n" + markdown_table(
+    kept, missed = [t for t in found if t.met], [t for t in found if not t.met]
+    told = f"{len(kept)} of {len(found)} limits are kept."
+    if missed:
+        told += f" Missed: {'; '.join(target.what for target in missed)}."
+    table = markdown_table(
         ["target", "limit", "measured", ""], [target.cells() for target in found]
     )
+    folded = f"<details><summary>Every limit</summary>\n\n{table}\n\n</details>"
+    return f"## Targets\n\n{told}\n\n{PICTURE}\n\n{folded}"
 
 
 def _targets_of(answer: Answer) -> list[Target]:

@@ -180,7 +180,7 @@ def test_resamples_are_a_thousand_of_every_example() -> None:
     np.testing.assert_array_equal(drawn, np.random.default_rng(0).integers(0, 3, size=(1000, 3)))
     assert intervals.resamples(3, 7, 1).shape == (7, 3)
     for wrong in (0, True):
-        with pytest.raises(ValueError, match="n_bootstrap.*a whole number, 1 or more"):
+        with pytest.raises(ValueError, match=r"n_bootstrap.*a whole number, 1 or more"):
             intervals.resamples(3, wrong)
 
 

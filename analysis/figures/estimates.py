@@ -33,13 +33,14 @@ def estimate_panels(
     zero: bool = False,
     title: str = "",
     says: str = "",
+    bands: str = "95 % interval",
 ) -> go.Figure:
     """A mark with its interval for each row, in a panel for each value of a column.
 
     For tables with an estimate per `row`, `mark` and `panel`: scores or errors by method, a panel
     for each attribute or model. Rows and panels are in the table's order, the interval is that of
-    the columns `low` and `high`, if there are any. All panels share their scale. With `zero` they
-    reach to 0, and a line stands there: for differences.
+    the columns `low` and `high`, if there are any; `bands` is what it is called. All panels share
+    their scale. With `zero` they reach to 0, and a line stands there: for differences.
     """
     needed = [row, mark, value, *([panel] if panel else [])]
     require_columns(table, needed, "estimate_panels")
@@ -65,7 +66,7 @@ def estimate_panels(
     figure.update_xaxes(range=_range(rows, value, zero), zeroline=zero, zerolinewidth=2)
     titles = [""] if panel is None else [plain_text(str(part[panel].iloc[0])) for part in parts]
     most = 1 if mark == row else len(marks)
-    return planned(figure, _plan(rows, value, (names, most), titles, (title, says)))
+    return planned(figure, _plan(rows, value, (names, most), titles, (title, says, bands)))
 
 
 def _looks(marks: list[str], row: str, mark: str) -> dict[str, Look]:
@@ -130,7 +131,7 @@ def _plan(
     value: str,
     drawn: tuple[list[object], int],
     titles: list[str],
-    texts: tuple[str, str],
+    texts: tuple[str, str, str],
 ) -> Plan:
     names, marks = drawn
     label = NAMES.get(value, plain_text(value))
@@ -139,7 +140,7 @@ def _plan(
     panels = [Panel(name, label, "", high, y_ticks=0, y_range=ends) for name in titles]
     return Plan(
         texts[0] or label,
-        f"{texts[1]}{over_what(rows, 'Lines')}{against(rows)}".strip(),
+        f"{texts[1]}{over_what(rows, 'Lines', texts[2])}{against(rows)}".strip(),
         panels,
         [Ticks(list(range(len(names))), [plain_text(str(name)) for name in names])],
         across=3,

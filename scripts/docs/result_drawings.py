@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import plotly.graph_objects as go
 from page_tables import Page, melted, with_estimates
@@ -84,3 +86,27 @@ def real_costs(page: Page) -> go.Figure:
     ends = np.log10(rows["mean"])
     figure.update_xaxes(type="log", range=[ends.min() - 0.2, ends.max() + 0.2])
     return figure.update_xaxes(tickvals=[0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000])
+
+
+def speed_targets(page: Page) -> go.Figure:
+    """Every ratio of times that has a limit, as a share of that limit."""
+    table = page.table("Targets")
+    table = table.loc[table["limit"].str.endswith("×")].reset_index(drop=True)
+    where = table["target"].str.extract(r"^(?P<task>.*), (?P<backend>\w+) [\d.]+$")
+    limit = table["limit"].str.extract(r"at most ([\d.]+)")[0].astype(float)
+    measured = table["measured"].str.replace(r"\((.*) to (.*)\)", r"[\1, \2]", regex=True)
+    found = with_estimates(where.assign(measured=measured), "measured")
+    found[["mean", "low", "high"]] = found[["mean", "low", "high"]].div(limit, axis=0)
+    versions = ", ".join(sorted(set(table["target"].str.extract(r" ([\d.]+)$")[0])))
+    repeats = sorted({int(number) for number in re.findall(r"(\d+) repeats", page.text)})
+    figure = estimate_panels(
+        found.rename(columns={"mean": "share of the limit"}),
+        "share of the limit",
+        row="task",
+        mark="backend",
+        title="Times as a share of their limits",
+        says=f"Left of 1 the limit is kept. Marks: medians of {repeats[0]} to {repeats[-1]} "
+        f"repeats, no interval; transformer-lens {versions}.",
+        bands="smallest to largest",
+    )
+    return figure.add_vline(x=1, line_width=1, line_dash="dot")

@@ -23,7 +23,8 @@ from small_pictures import shrink
 from analysis import CannotDraw, save
 
 DOCS = Path(__file__).parents[2] / "docs"
-PAGES = (*sorted((DOCS / "results").glob("*.md")), DOCS / "real_models.md", DOCS / "demo_model.md")
+OTHERS = ("real_models.md", "demo_model.md", "benchmarks.md")
+PAGES = (*sorted((DOCS / "results").glob("*.md")), *(DOCS / name for name in OTHERS))
 WIDTH, DPI = 860, 110
 DRAWN: dict[str, Callable[[Page], go.Figure]] = {
     drawing.__name__: drawing
@@ -32,6 +33,7 @@ DRAWN: dict[str, Callable[[Page], go.Figure]] = {
         drawings.demo_formats,
         drawings.demo_replaced,
         drawings.real_costs,
+        drawings.speed_targets,
     )
 }
 NEEDS_A_MODEL = {"smollm2_tokens": "python scripts/pirate/tokens.py"}
