@@ -58,9 +58,9 @@ def line(gpt2: Any) -> Line:
 def test_a_change_of_strength_brings_numbers_then_text_then_the_lens(line: Line) -> None:
     line.ask(strength=0.7)
     kinds = [m["type"] for m in line.messages if m["type"] not in ("progress", "vocabulary")]
-    assert kinds[0] == kinds[-1] == "reading"
-    assert set(kinds[1:-1]) == {"stream"}
-    first, last = line.of("reading")
+    assert kinds[0] == kinds[-1] == kinds[-2] == "reading"
+    assert set(kinds[1:-2]) == {"stream"}
+    first, last, prompt = line.of("reading")
     assert first["key"] == last["key"] == "0|CAA|0|0.7"
     assert "lens" not in first["reading"]
     assert len(last["reading"]["lens"]) == 4
@@ -78,6 +78,16 @@ def test_a_change_of_strength_brings_numbers_then_text_then_the_lens(line: Line)
     named = {str(i) for c in last["reading"]["next"] for i, _ in (*c["up"], *c["down"])}
     assert named <= known
     assert all(message["id"] == 1 for message in line.messages if "id" in message)
+    assert prompt["key"] == "0|prompt|0|1"
+    assert len(prompt["reading"]["lens"]) == 4
+
+
+def test_the_prompts_own_lens_comes_once_for_each_text(line: Line) -> None:
+    for text, question in enumerate(("What is it?", "What is love?")):
+        line.ask(text=text, question=question)
+        assert line.of("reading")[-1]["key"] == f"{text}|prompt|0|1"
+        line.ask(text=text, question=question, strength=0.4)
+        assert {m["key"] for m in line.of("reading")} == {f"{text}|CAA|0|0.4"}
 
 
 def test_what_was_read_before_is_not_read_again(
@@ -91,7 +101,7 @@ def test_what_was_read_before_is_not_read_again(
 def test_the_reading_that_is_subtracted_comes_too(line: Line) -> None:
     line.ask(strength=0.7, minus="other")
     # As the view looks for it: the nearest of the strengths that are offered.
-    assert {m["key"] for m in line.of("reading")} == {"0|CAA|0|0.7", "0|other|0|0.5"}
+    assert {m["key"] for m in line.of("reading")[:-1]} == {"0|CAA|0|0.7", "0|other|0|0.5"}
 
 
 def test_a_text_that_the_view_has_no_numbers_of_is_introduced(line: Line) -> None:
@@ -114,7 +124,7 @@ def test_a_new_question_is_answered_and_measured(line: Line) -> None:
     assert (text["text"]["question"], text["text"]["instruction"]) == (
         "What is a house?", "Be kind.",
     )  # fmt: skip
-    assert line.of("reading")[-1]["key"] == "3|CAA|0|1"
+    assert line.of("reading")[-2]["key"] == "3|CAA|0|1"
     line.live.receive({"type": "keep", "state": {}})
     kept = line.messages[-1]
     assert "explorer.ask('What is a house?', 'Be kind.')" in kept["python"]
@@ -169,7 +179,7 @@ def test_a_text_whose_introduction_was_cut_short_is_introduced_to_the_end(line: 
     assert [m["id"] for m in line.of("text")] == [1, 2]
     assert line.of("text")[-1]["text"]["completions"][0]["text"]
     assert line.of("text")[-1]["curves"]
-    assert line.of("reading")[-1]["key"] == "3|CAA|0|1"
+    assert line.of("reading")[-2]["key"] == "3|CAA|0|1"
 
 
 def test_stop_ends_the_work_and_says_so(line: Line) -> None:

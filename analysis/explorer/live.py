@@ -44,7 +44,8 @@ class Live:
     """Answers a view.
 
     `state` is what it showed last; `known` are the texts that it has all of, `begun` those of which
-    it has the tokens and what the prompt did: a newer request may come before the rest.
+    it has the tokens and what the prompt did: a newer request may come before the rest. `looked`
+    are those whose logit lens of the prompt it has.
     """
 
     study: Study
@@ -52,6 +53,7 @@ class Live:
     state: State
     known: set[int]
     begun: set[int] = field(default_factory=set)
+    looked: set[int] = field(default_factory=set)
     request: Message | None = None
     stopping: bool = False
     worker: threading.Thread | None = None
@@ -138,6 +140,9 @@ class _Answer:
         self._write(number, method, index, state["strength"])
         for method, index, strength in self._shown(state):
             self._lens(number, method, index, strength)
+        if number not in self.live.looked:
+            self._lens(number, PROMPT, 0, 1.0)
+            self.live.looked.add(number)
 
     def _text(self, asked: Mapping[str, Any]) -> int:
         """The number of the text, whose response is written first where the question is new."""

@@ -2005,10 +2005,11 @@ function newsOf(live) {
 /** Whether Python has more to tell of this state: numbers, the text, or the logit lens. */
 function isIncomplete(book, state) {
   const reading = book.readings[book.keyOf(state)],
+    prompt = book.readings[book.promptKey(state.text)],
     minus = book.minusKey(state);
-  if (!reading || !book.readings[book.promptKey(state.text)] || (minus && !book.readings[minus]))
-    return true;
-  return !reading.lens || reading.text_state === "none" || reading.text_state === "streaming";
+  if (!reading || (minus && !book.readings[minus])) return true;
+  if (!reading.lens || !prompt?.lens) return true;
+  return reading.text_state === "none" || reading.text_state === "streaming";
 }
 
 const texts = (book, state) => ({
