@@ -14,8 +14,10 @@ from steerlens.cli.options import (
     SINK_TIMES,
     AsJson,
     Backend,
+    Baseline,
     Device,
     Dtype,
+    Equivalent,
     FittedOn,
     MaxNewTokens,
     Model,
@@ -43,17 +45,8 @@ class Explored(Templating):
             "take part in the direction."
         ),
     ] = 2
-    equivalent: Annotated[
-        list[str] | None, typer.Option(help="The instruction in other words; repeatable.")
-    ] = None
-    baseline: Annotated[
-        str,
-        typer.Option(
-            help="What the prompt is compared with: template (what the chat template puts there by "
-            "itself), none (no system turn), neutral (an instruction that asks for nothing), or "
-            "the text of an instruction."
-        ),
-    ] = "template"
+    equivalent: Equivalent = None
+    baseline: Baseline = "template"
     completions: Annotated[
         bool, typer.Option(help="Whether every method writes at every strength, which takes long.")
     ] = True

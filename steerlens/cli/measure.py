@@ -15,8 +15,10 @@ from steerlens.cli.options import (
     SINK_TIMES,
     AsJson,
     Backend,
+    Baseline,
     Device,
     Dtype,
+    Equivalent,
     FittedOn,
     MaxNewTokens,
     Model,
@@ -40,20 +42,11 @@ class Measured(Templating, Strength):
 
     model: Model = "demo"
     fitted_on: FittedOn = None
-    equivalent: Annotated[
-        list[str] | None, typer.Option(help="The instruction in other words; repeatable.")
-    ] = None
+    equivalent: Equivalent = None
     neutral: Annotated[
         list[str] | None, typer.Option(help="An instruction that asks for nothing; repeatable.")
     ] = None
-    baseline: Annotated[
-        str,
-        typer.Option(
-            help="What the prompt is compared with: template (what the chat template puts there by "
-            "itself), none (no system turn), neutral (an instruction that asks for nothing), or "
-            "the text of an instruction."
-        ),
-    ] = "template"
+    baseline: Baseline = "template"
     sinks: Sinks = SINK_TIMES
     seed: Seed = 0
     max_new_tokens: MaxNewTokens = 64

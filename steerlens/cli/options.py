@@ -52,6 +52,17 @@ Layers = Annotated[
 ]
 Read = Annotated[str, typer.Option(help="Scope whose activations are read (their mean).")]
 Steered = Annotated[str, typer.Option(help="Scope that is steered.")]
+Baseline = Annotated[
+    str,
+    typer.Option(
+        help="What the prompt is compared with: template (what the chat template puts there by "
+        "itself), none (no system turn), neutral (an instruction that asks for nothing), or "
+        "the text of an instruction."
+    ),
+]
+Equivalent = Annotated[
+    list[str] | None, typer.Option(help="The instruction in other words; repeatable.")
+]
 Sinks = Annotated[
     float,
     typer.Option(

@@ -17,6 +17,7 @@ from steerlens.cli.options import (
     SINK_TIMES,
     AsJson,
     Backend,
+    Baseline,
     Device,
     Dtype,
     FittedOn,
@@ -47,14 +48,7 @@ class Swept(Templating):
 
     model: Model = "demo"
     fitted_on: FittedOn = None
-    baseline: Annotated[
-        str,
-        typer.Option(
-            help="What the prompt is compared with: template (what the chat template puts there by "
-            "itself), none (no system turn), neutral (an instruction that asks for nothing), or "
-            "the text of an instruction."
-        ),
-    ] = "template"
+    baseline: Baseline = "template"
     sinks: Sinks = SINK_TIMES
     seed: Seed = 0
     max_new_tokens: MaxNewTokens = 64
