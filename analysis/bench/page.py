@@ -14,7 +14,7 @@ from ..figures import effect_against_faithfulness, estimate_panels, save, tradeo
 from ..reports.markdown import markdown_folded, markdown_picture, markdown_table
 from .collect import ATTRIBUTE, COHERENCE, HARMONIC, WORDS, Collected
 from .estimates import coverage_note
-from .report import SCORE, ends
+from .report import SCORE, ends, without_fit
 
 WIDTH, DPI = 860, 110
 MEASURES = {HARMONIC: SCORE, ATTRIBUTE: "Attribute", COHERENCE: "Coherence", WORDS: "Words, in %"}
@@ -81,9 +81,8 @@ def _parts(collected: Collected, folder: Path, name: str) -> Iterator[str]:
     if len(collected.costs):
         yield "## Costs"
         yield folded("CPU seconds, memory, numbers stored, time of steered text", collected.costs)
-    fits = collected.fits
-    if len(fits) and bool(fits["reason"].notna().any()):
-        unfitted = fits.loc[fits["reason"].notna(), ["task", "method", "seed", "reason"]]
+    unfitted = without_fit(collected)
+    if len(unfitted):
         yield folded("Fits that came to nothing", unfitted)
 
 

@@ -29,7 +29,8 @@ def standings(scores: Table) -> pd.DataFrame:
                       for ranks")
     win_rate          the share of answers that are better than another method's to the same
                       question with the same seed, ties half; the mean over methods and attributes
-    first             the share of resamples in which the mean is the highest
+    first             the share of resamples in which the mean is the highest; NaN where a mean has
+                      no interval
     tied_with_best    the interval of the difference to the best, one of those above, holds 0
     missing           attributes on which the method has no score
 
@@ -125,6 +126,8 @@ def _first(means: Sequence[Estimate]) -> list[float]:
     """For each method the share of resamples in which it is the best; ties are shared out."""
     if not means:
         return []
+    if any(np.isnan(one.low) for one in means):  # a single question: its resamples are all alike
+        return [float("nan")] * len(means)
     draws = np.stack([one.resampled for one in means])
     best = draws == draws.max(axis=0)
     return (best / best.sum(axis=0)).mean(axis=1).tolist()

@@ -97,10 +97,12 @@ def _named(rows: pd.DataFrame, y: str) -> str:
 
 def over_what(rows: pd.DataFrame, drawn: str, what: str = "95 % interval") -> str:
     """What the intervals of the rows are drawn as, and over what; "" where they have none."""
-    if not {"low", "high"} <= set(rows.columns):
+    if not {"low", "high"} <= set(rows.columns) or bool(rows[["low", "high"]].isna().all(None)):
         return ""
     if "n_seeds" in rows:
         fewest, most = int(rows["n_seeds"].min()), int(rows["n_seeds"].max())
+        if most == 1:
+            return f" {drawn}: {what}, of one seed."
         number = f"{fewest} to {most}" if fewest != most else f"{most}"
         return f" {drawn}: {what} over {number} seeds."
     if "n_examples" in rows:
