@@ -36,7 +36,27 @@ def sentences(standings: pd.DataFrame, scores: Scores, rule: str) -> list[str]:
         row = ranked.loc[ranked["method"] == name]
         if len(row):
             told.append(f"{called} has {_interval(row.iloc[0])}.")
-    return [*told, *_small(scores)]
+    return [*told, *_lacking(scores), *_small(scores)]
+
+
+def _lacking(scores: Scores) -> list[str]:
+    """The methods that have no score on an attribute, or not with every seed."""
+    from .standings import seeds_of
+
+    told = []
+    asked = max(rows.shape[0] for of in scores.values() for rows in of.values())
+    every = list(dict.fromkeys(name for of in scores.values() for name in of))
+    for method, of in scores.items():
+        seeds = {name: seeds_of(of[name]) if name in of else 0 for name in every}
+        few = [f"{name} ({n})" for name, n in seeds.items() if n < asked]
+        if few and not is_reference(method):
+            told.append(f"{method} on {', '.join(few)}")
+    if not told:
+        return []
+    return [
+        f"Not with all of the {asked} seeds, since a fit came to nothing or is not done: "
+        f"{'; '.join(told)}. Where there are some, means and intervals are of these alone."
+    ]
 
 
 def _small(scores: Scores) -> list[str]:
@@ -53,17 +73,25 @@ def _small(scores: Scores) -> list[str]:
 
 
 def _tied(methods: pd.DataFrame, best: str, scores: Scores) -> str:
-    """The methods whose paired difference to the best holds 0, or has no interval."""
-    from .standings import pairwise
+    """The methods whose paired difference to the best holds 0, or has no interval.
+
+    One by one, and where all these comparisons are to hold together, as ranks do.
+    """
+    from .standings import attributes, gaps, pairwise
 
     names = methods["method"].tolist()
     against = pairwise({name: scores[name] for name in names})
     rows = against.loc[against["method"] == best]
-    tied = rows.loc[~(rows["low"] > 0), "other"].tolist()
-    if not tied:
-        return "every other method is lower, by intervals that exclude 0 one by one"
-    listed = ", ".join(name for name in names if name in tied)
-    return f"not told apart from it: {listed}"
+    one_by_one = set(rows.loc[~(rows["low"] > 0), "other"])
+    wider = gaps(scores, best, names, attributes(scores))
+    together = {name for name, (low, _) in wider.items() if not low > 0} - one_by_one
+    told = "every other method tested on all attributes is lower, by intervals that exclude 0"
+    if one_by_one:
+        told = f"not told apart from it: {', '.join(n for n in names if n in one_by_one)}"
+    if together:
+        listed = ", ".join(n for n in names if n in together)
+        told += f" (one by one; to hold together, the comparisons also leave open {listed})"
+    return told
 
 
 def null_sentences(scores: Scores) -> list[str]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import steerlens
 from steerlens.templates import PLAIN, Own, Place, Template, tokenizer_of, use_template
@@ -25,7 +25,7 @@ class Loading:
     device: str = "cpu"
     dtype: str = "float32"
     default_system: str | None = None
-    instruction_in: Place = "system"
+    instruction_in: str = "system"
     template_arguments: Mapping[str, Any] = field(default_factory=dict[str, Any], hash=False)
 
     def __post_init__(self) -> None:
@@ -37,7 +37,7 @@ class Loading:
         given: dict[str | None, str | Own | None] = {NO_TURN: None, None: Own.DEFAULT}
         return Template(
             system=given.get(self.default_system, self.default_system),
-            instruction=self.instruction_in,
+            instruction=cast("Place", self.instruction_in),  # which is checked
             arguments=dict(self.template_arguments),
         )
 

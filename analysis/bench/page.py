@@ -187,10 +187,14 @@ def _text(cell: object) -> str:
 
 
 def _wide(points: pd.DataFrame) -> pd.DataFrame:
-    """A row for each method, a column for each attribute: mean [low, high]."""
-    rows = zip(points["mean"], points["low"], points["high"], strict=True)
-    told = points.assign(told=[f"{value:.1f} [{low:.1f}, {high:.1f}]" for value, low, high in rows])
-    return _pivoted(told)
+    """A row for each method, a column for each attribute: mean [low, high], and lacking seeds."""
+    columns = (points[name] for name in ("mean", "low", "high", "n_seeds"))
+    most = points["n_seeds"].max()
+    told = [
+        f"{value:.1f} [{low:.1f}, {high:.1f}]" + f" ({n} of {most} seeds)" * (n < most)
+        for value, low, high, n in zip(*columns, strict=True)
+    ]
+    return _pivoted(points.assign(told=told))
 
 
 def _wide_of(table: pd.DataFrame) -> pd.DataFrame:
