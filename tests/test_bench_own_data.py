@@ -155,9 +155,10 @@ def test_how_a_model_is_loaded_names_its_cells_and_holds_for_the_folder(tmp_path
         write_spec(spec, tmp_path)
 
 
-def test_an_unknown_place_of_the_instruction_is_told_at_once():
-    with pytest.raises(ValueError, match="nowhere"):
-        Loading(instruction_in="nowhere")
+def test_a_template_that_cannot_be_is_told_before_the_model_is_loaded():
+    with pytest.raises(ValueError, match="messages is set by steerlens itself"):
+        Loading(template_arguments={"messages": 1})
+    assert Loading(default_system="none").template.system is None
 
 
 # -- While it runs ---------------------------------------------------------------------------------

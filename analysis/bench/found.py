@@ -139,5 +139,10 @@ def is_reference(method: str) -> bool:
 
 def _interval(row: pd.Series) -> str:
     if np.isnan(row["low"]):
-        return f"{row['mean']:.0f} (no interval)"
-    return f"{row['mean']:.0f} [{row['low']:.0f}, {row['high']:.0f}]"
+        return f"{_short(row['mean'])} (no interval)"
+    return f"{_short(row['mean'])} [{_short(row['low'])}, {_short(row['high'])}]"
+
+
+def _short(score: float) -> str:
+    """A score from 0 to 100; a small one with a digit more."""
+    return f"{score:.0f}" if abs(score) >= 9.5 or score == 0 else f"{score:.1f}"

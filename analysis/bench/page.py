@@ -191,7 +191,7 @@ def _wide(points: pd.DataFrame) -> pd.DataFrame:
     columns = (points[name] for name in ("mean", "low", "high", "n_seeds"))
     most = points["n_seeds"].max()
     told = [
-        f"{value:.1f} [{low:.1f}, {high:.1f}]" + f" ({n} of {most} seeds)" * (n < most)
+        f"{value:.1f} [{low:.1f}, {high:.1f}]{f' ({n} of {most} seeds)' if n < most else ''}"
         for value, low, high, n in zip(*columns, strict=True)
     ]
     return _pivoted(points.assign(told=told))

@@ -97,7 +97,9 @@ def _named(rows: pd.DataFrame, y: str) -> str:
 
 def over_what(rows: pd.DataFrame, drawn: str, what: str = "95 % interval") -> str:
     """What the intervals of the rows are drawn as, and over what; "" where they have none."""
-    if not {"low", "high"} <= set(rows.columns) or bool(rows[["low", "high"]].isna().all(None)):
+    if not {"low", "high"} <= set(rows.columns):
+        return ""
+    if np.isnan(rows[["low", "high"]].to_numpy(dtype=np.float64)).all():  # of a single value
         return ""
     if "n_seeds" in rows:
         fewest, most = int(rows["n_seeds"].min()), int(rows["n_seeds"].max())
