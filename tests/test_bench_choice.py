@@ -12,7 +12,7 @@ import steerlens as sl
 from analysis.bench.bench import Bench, work
 from analysis.bench.catalogue import METHODS
 from analysis.bench.cells import Cells, digest_of
-from analysis.bench.from_pairs import put_tasks, tasks_of
+from analysis.bench.from_pairs import tasks_made_of, tasks_of
 from analysis.bench.kinds import (
     PROMPT,
     UNSTEERED,
@@ -141,11 +141,7 @@ def test_what_is_no_task_is_told(tmp_path):
     with pytest.raises(ValueError, match=r"has 2: 'Be x\.', 'Be y\.'"):
         tasks_of(read_pairs(texts))
     with pytest.raises(ValueError, match="have their own"):
-        put_tasks(tmp_path / "out", "demo", "Love it all.")
-    made = put(tmp_path, choices())
-    put_tasks(tmp_path / "out", str(made), "Love it all.")
-    with pytest.raises(ValueError, match="a bench of other tasks"):
-        put_tasks(tmp_path / "out", str(made), "Hate it all.")
+        tasks_made_of("demo", "Love it all.")
 
 
 @pytest.mark.parametrize(
@@ -237,15 +233,14 @@ def test_a_bench_of_choices_from_plan_to_report(tmp_path, capsys):
     assert told.loc[told["method"] == "unsteered", "mean"].iloc[0] == pytest.approx(mean)
     assert not any(cell.kind == "write" and "null" in cell["source"] for cell in bench.plan.named())
     said = " ".join(say("collect")["found"])
-    assert "CAA has the highest mean" in said
+    assert "CAA, the only method with a mean" in said
     assert "null" not in said
 
 
 def test_open_questions_are_judged_as_others_are(tmp_path):
     data = put(tmp_path, [{"question": f"What of the {thing}?"} for thing in THINGS])
     out = tmp_path / "bench"
-    put_tasks(out, str(data), "Love it all.")
     spec = Spec(data=str(data), **SMALL)
-    (task,) = spec.tasks(out).values()
+    (task,) = spec.tasks(out, tasks_made_of(str(data), "Love it all.")).values()
     assert (task.judge, task.options) == ("likelihood", {})
     assert baseline_cell(spec, task, UNSTEERED, 0, "test")["of"]["kind"] == "write"

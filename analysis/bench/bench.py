@@ -11,17 +11,25 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import steerlens
 from steerlens.identity import fingerprint
 from steerlens.types import HookedModel
-from steerlens.whole import clear_drafts
+from steerlens.whole import clear_drafts, write_whole
 
 from . import effects, fitting, judging, odds, side, spread, writing
 from .cells import Busy, Cell, Cells
 from .collect import Collected
 from .maker import Maker
 from .plan import Plan
-from .spec import Spec, read_spec, write_spec
+from .room import require_room
+from .spec import (
+    Spec,
+    digest_of_tasks,
+    read_spec,
+    require_folder,
+    require_same,
+    tasks_text,
+    write_spec,
+)
 from .tasks import Task
 
 COMPUTE: dict[str, Callable[[Maker, Cell], dict[str, Any]]] = {
@@ -47,6 +55,10 @@ class Bench(Maker):
     folder: Path
     spec: Spec
     memory: dict[str, Any] = field(default_factory=dict, repr=False)
+    made: set[str] = field(default_factory=set[str], repr=False)
+    """Digests of the cells that this worker made."""
+    failed: dict[str, str] = field(default_factory=dict[str, str], repr=False)
+    """Those that it could not make, with the reason: what they are for need not try them again."""
 
     @classmethod
     def of(cls, folder: str | Path) -> "Bench":
@@ -54,17 +66,23 @@ class Bench(Maker):
         return cls(Path(folder), read_spec(Path(folder)))
 
     @classmethod
-    def planned(cls, folder: str | Path, spec: Spec) -> "Bench":
-        """A new bench, or the same one again.
+    def planned(cls, folder: str | Path, spec: Spec, tasks: str | None = None) -> "Bench":
+        """A new bench, or the same one again; `tasks` as JSON where `spec.data` are no tasks.
 
-        The model is loaded once, to write down which it is. ValueError where the folder holds
-        another bench.
+        The model is loaded once, to write down which it is, and to see that it can take every
+        question. ValueError where it cannot, or where the folder holds another bench.
         """
-        spec.tasks(Path(folder))  # what is wrong with them is told before the model is loaded
-        model = steerlens.load(spec.model)
-        spec = replace(spec, fingerprint=fingerprint(model))
-        write_spec(spec, Path(folder))
-        return cls(Path(folder), spec)
+        folder = Path(folder)  # what is wrong is told before the model is loaded, where it can be
+        require_folder(folder)
+        require_same(spec, folder, ("model", "data"))
+        text = tasks_text(spec, folder, tasks)
+        known = spec.tasks(folder, text)
+        model = spec.loading.load(spec.model)
+        require_room(model, known.values(), spec.max_new_tokens)
+        digest = digest_of_tasks(text)
+        spec = replace(spec, fingerprint=fingerprint(model), data_digest=digest)
+        write_spec(spec, folder, text)
+        return cls(folder, spec)
 
     @property
     def collected(self) -> Collected:
@@ -94,7 +112,7 @@ class Bench(Maker):
     @cached_property
     def _model(self) -> HookedModel:
         """The model, checked to be the one that the bench was planned for."""
-        loaded = steerlens.load(self.spec.model)
+        loaded = self.spec.loading.load(self.spec.model)
         found = fingerprint(loaded)
         if found != self.spec.fingerprint:
             raise ValueError(
@@ -107,12 +125,25 @@ class Bench(Maker):
         return self.folder / "fits" / f"{cell.digest}.safetensors"
 
     def result(self, cell: Cell) -> dict[str, Any]:
+        if cell.digest in self.failed:
+            raise Again(self.failed[cell.digest])
         begun = time.monotonic()
-        return self.cells.make(
-            cell,
-            lambda one: COMPUTE[one.kind](self, one),
-            lambda: {**provenance(), "wall_seconds": round(time.monotonic() - begun, 3)},
-        )
+        try:
+            return self.cells.make(
+                cell,
+                self._made_now,
+                lambda: {**provenance(), "wall_seconds": round(time.monotonic() - begun, 3)},
+            )
+        except Busy:
+            raise
+        except Exception as error:  # whatever it is, it would be the same for the next that asks
+            self.failed[cell.digest] = reason_of(error)
+            raise
+
+    def _made_now(self, cell: Cell) -> dict[str, Any]:
+        made = COMPUTE[cell.kind](self, cell)
+        self.made.add(cell.digest)
+        return made
 
 
 def provenance() -> dict[str, Any]:
@@ -128,23 +159,44 @@ def provenance() -> dict[str, Any]:
     }
 
 
+class Again(RuntimeError):
+    """A cell that this worker could not make before is needed by another one."""
+
+
+def reason_of(error: Exception) -> str:
+    """An exception in a line, or that of the cell that it is about."""
+    return str(error) if isinstance(error, Again) else f"{type(error).__name__}: {error}"
+
+
 @dataclass(eq=False)
 class Failures:
     """Cells that could not be made: the others are made first, then this is told."""
 
+    file: Path
     told: dict[Cell, str] = field(default_factory=dict)
+    traces: dict[str, str] = field(default_factory=dict)
 
-    def add(self, cell: Cell) -> None:
+    def add(self, cell: Cell, error: Exception) -> None:
         """The exception that is being handled."""
-        self.told[cell] = traceback.format_exc()
+        self.told[cell] = reason_of(error)
+        self.traces.setdefault(self.told[cell], f"{cell}\n{traceback.format_exc()}")
 
     def require_none(self) -> None:
-        if self.told:
-            first = next(iter(self.told))
-            raise RuntimeError(
-                f"{len(self.told)} cells could not be made, all others were. They are tried again "
-                f"at the next run. The first, {first}:\n{self.told[first]}"
-            )
+        """RuntimeError with every reason, once; the tracebacks are in a file."""
+        if not self.told:
+            self.file.unlink(missing_ok=True)  # of a run before
+            return
+        cells = list(self.told)
+        of = {why: [cell for cell in cells if self.told[cell] == why] for why in self.traces}
+        why = "; ".join(
+            f"{reason.rstrip('.')} ({len(these)} of them, the first: {these[0]})"
+            for reason, these in of.items()
+        )
+        write_whole(self.file, "\n".join(self.traces.values()).encode(errors="replace"))
+        raise RuntimeError(
+            f"{len(cells)} cell{'s' * (len(cells) != 1)} could not be made, all others were. They "
+            f"are tried again at the next run. Why: {why}. Where: {self.file}."
+        )
 
 
 def work(
@@ -162,22 +214,24 @@ def work(
 
     if threads is not None:
         torch.set_num_threads(threads)
-    bench, made, failures = Bench.of(folder), 0, Failures()
+    bench, made = Bench.of(folder), 0
+    require_folder(bench.folder)
+    failures = Failures(bench.folder / f"failures-{shard[0]}-of-{shard[1]}.txt")
     clear_drafts(bench.folder / "fits", again=True)  # of workers that were killed
     progress = Progress(bench.plan, shard) if shown else None
     while left := [c for c in bench.plan.left(shard) if c not in failures.told]:
-        before = made
+        idle = True
         for cell in left:
             try:
                 bench.result(cell)
-                made += 1
+                idle, made = False, made + (cell.digest in bench.made)  # or another made it
             except Busy:
                 continue
-            except Exception:  # whatever it is, the other cells are worth having
-                failures.add(cell)
+            except Exception as error:  # whatever it is, the other cells are worth having
+                failures.add(cell, error)
             if progress:
                 progress.say(cell)
-        if made == before:
+        if idle:
             time.sleep(PAUSE)
     failures.require_none()
     return made

@@ -339,5 +339,5 @@ def require_methods(names: Sequence[str]) -> None:
     if unknown:
         raise ValueError(
             f"The bench knows no method {', '.join(map(repr, unknown))}. There are "
-            f"{', '.join(METHODS)}."
+            f"{', '.join(map(repr, METHODS))}."
         )

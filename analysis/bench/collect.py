@@ -112,7 +112,20 @@ class Collected:
         attribute = self.scores(rule, ATTRIBUTE)
         return [
             *sentences(self.standings(rule), self.scores(rule), rule),
+            *self._untested(rule),
             *null_sentences(attribute),
+        ]
+
+    def _untested(self, rule: str) -> list[str]:
+        """The methods that no table has a score of: those that could not be fitted, with why."""
+        fits, known = self.fits, self.scores(rule)
+        if not len(fits):
+            return []
+        lost = fits.loc[~fits["method"].isin(list(known)) & fits["reason"].notna()]
+        why = lost.groupby("method", sort=False)["reason"].first()
+        return [
+            f"{method} could not be fitted: {str(told).rstrip('.')}."
+            for method, told in why.items()
         ]
 
     @cached_property

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
+from steerlens.checks import FEW
+
 from .kinds import PROMPT, UNSTEERED
 from .writing import NULL
 
@@ -26,33 +28,77 @@ def sentences(standings: pd.DataFrame, scores: Scores, rule: str) -> list[str]:
         told.append(
             f"Of the methods, {best['method']} has the highest mean ({_interval(best)}) where the "
             f"strength is chosen by {rule}; {_tied(methods, str(best['method']), scores)}."
+            if len(methods) > 1
+            else f"{best['method']}, the only method with a mean, has {_interval(best)} where the "
+            f"strength is chosen by {rule}."
         )
     for name, called in ((PROMPT, "The prompt"), (UNSTEERED, "The model itself")):
         row = ranked.loc[ranked["method"] == name]
         if len(row):
             told.append(f"{called} has {_interval(row.iloc[0])}.")
+    return [*told, *_lacking(scores), *_small(scores)]
+
+
+def _lacking(scores: Scores) -> list[str]:
+    """The methods that have no score on an attribute, or not with every seed."""
+    from .standings import seeds_of
+
+    told = []
+    asked = max(rows.shape[0] for of in scores.values() for rows in of.values())
+    every = list(dict.fromkeys(name for of in scores.values() for name in of))
+    for method, of in scores.items():
+        seeds = {name: seeds_of(of[name]) if name in of else 0 for name in every}
+        few = [f"{name} ({n})" for name, n in seeds.items() if n < asked]
+        if few and not is_reference(method):
+            told.append(f"{method} on {', '.join(few)}")
+    if not told:
+        return []
+    return [
+        f"Not with all of the {asked} seeds, since a fit came to nothing or is not done: "
+        f"{'; '.join(told)}. Where there are some, means and intervals are of these alone."
+    ]
+
+
+def _small(scores: Scores) -> list[str]:
+    """What to hold against intervals over one seed, or over few questions."""
+    shapes = [rows.shape for of in scores.values() for rows in of.values()]
+    seeds, questions = (min(shape[i] for shape in shapes) for i in (0, 1))
+    told = ["One seed: the intervals say nothing of other seeds."] * (seeds == 1)
+    if questions < FEW:
+        told.append(
+            f"{questions} test question{'s' * (questions != 1)}: over fewer than {FEW} an interval "
+            "says little, and over one there is none."
+        )
     return told
 
 
 def _tied(methods: pd.DataFrame, best: str, scores: Scores) -> str:
-    """The methods whose paired difference to the best holds 0."""
-    from .standings import pairwise
+    """The methods whose paired difference to the best holds 0, or has no interval.
+
+    One by one, and where all these comparisons are to hold together, as ranks do.
+    """
+    from .standings import attributes, gaps, pairwise
 
     names = methods["method"].tolist()
     against = pairwise({name: scores[name] for name in names})
     rows = against.loc[against["method"] == best]
-    tied = rows.loc[rows["low"] <= 0, "other"].tolist()
-    if not tied:
-        return "every other method is lower, by intervals that exclude 0 one by one"
-    listed = ", ".join(name for name in names if name in tied)
-    return f"not told apart from it: {listed}"
+    one_by_one = set(rows.loc[~(rows["low"] > 0), "other"])
+    wider = gaps(scores, best, names, attributes(scores))
+    together = {name for name, (low, _) in wider.items() if not low > 0} - one_by_one
+    told = "every other method tested on all attributes is lower, by intervals that exclude 0"
+    if one_by_one:
+        told = f"not told apart from it: {', '.join(n for n in names if n in one_by_one)}"
+    if together:
+        listed = ", ".join(n for n in names if n in together)
+        told += f" (one by one; to hold together, the comparisons also leave open {listed})"
+    return told
 
 
 def null_sentences(scores: Scores) -> list[str]:
     """The attributes on which texts that show nothing score high."""
     if not any(name.startswith(NULL) for name in scores):
         return []  # of multiple choice there are none
-    fooled = []
+    fooled, idle = [], []
     for attribute in scores.get(PROMPT, {}):
         prompted = float(np.nanmean(scores[PROMPT][attribute]))
         plain = float(np.nanmean(scores.get(UNSTEERED, {}).get(attribute, np.zeros(1))))
@@ -62,19 +108,28 @@ def null_sentences(scores: Scores) -> list[str]:
             if name.startswith(NULL) and attribute in of
         }
         high = {n: v for n, v in nulls.items() if v - plain > HIGH_NULL * (prompted - plain)}
-        if high and prompted > plain:
+        if not prompted > plain:
+            idle.append(f"{attribute} (prompt {prompted:.0f}, unsteered {plain:.0f})")
+        elif high:
             worst = max(high, key=high.__getitem__)
             fooled.append(
                 f"{attribute} ({worst} {high[worst]:.0f}, unsteered {plain:.0f}, prompt "
                 f"{prompted:.0f})"
             )
-    if not fooled:
-        return ["No null text gets more than half of what the prompt adds, on any attribute."]
-    return [
-        "Texts that show nothing score high on "
-        + ", ".join(fooled)
-        + ": there a high score tells little, and no claim should rest on it."
-    ]
+    told = []
+    if idle:
+        told.append(
+            f"The prompt itself adds nothing on {', '.join(idle)}: the model does not follow the "
+            "instruction there, or the judge does not see it, and nothing can be compared with it."
+        )
+    if fooled:
+        told.append(
+            f"Texts that show nothing score high on {', '.join(fooled)}: there a high score tells "
+            "little, and no claim should rest on it."
+        )
+    if told:
+        return told
+    return ["No null text gets more than half of what the prompt adds, on any attribute."]
 
 
 def is_reference(method: str) -> bool:
@@ -83,4 +138,11 @@ def is_reference(method: str) -> bool:
 
 
 def _interval(row: pd.Series) -> str:
-    return f"{row['mean']:.0f} [{row['low']:.0f}, {row['high']:.0f}]"
+    if np.isnan(row["low"]):
+        return f"{_short(row['mean'])} (no interval)"
+    return f"{_short(row['mean'])} [{_short(row['low'])}, {_short(row['high'])}]"
+
+
+def _short(score: float) -> str:
+    """A score from 0 to 100; a small one with a digit more."""
+    return f"{score:.0f}" if abs(score) >= 9.5 or score == 0 else f"{score:.1f}"

@@ -18,19 +18,17 @@ from steerlens.conversations import Conversation
 from steerlens.pairs.reading import read_pairs
 from steerlens.pairs.records import Pairs, Record, up_to_letter
 from steerlens.parsing import few, parse_json, short, text_of_input
-from steerlens.whole import write_whole
 
-from .spec import TASKS
+from .spec import BUILT_IN
 from .tasks import SPLITS
 
 LEAST = {"train": 8, "validation": 1, "test": 1}
-BUILT_IN = ("demo", "smollm2")
 
 
-def put_tasks(folder: Path, data: str, instruction: str | None = None) -> Path | None:
-    """Write the tasks of a data file into a bench's folder; None where `data` are tasks already.
+def tasks_made_of(data: str, instruction: str | None = None) -> str | None:
+    """The tasks of a data file, as JSON; None where `data` are tasks already.
 
-    ValueError where the folder holds other tasks, or where an instruction is missing or too many.
+    ValueError where an instruction is missing or too many.
     """
     if data in BUILT_IN or _is_tasks(Path(data)):
         if instruction is not None:
@@ -38,15 +36,8 @@ def put_tasks(folder: Path, data: str, instruction: str | None = None) -> Path |
                 f"--instruction is for data that have none; the tasks of {data} have their own."
             )
         return None
-    found, place = read_pairs(data), folder / TASKS
-    made = json.dumps(tasks_of(found, instruction, Path(data).stem), ensure_ascii=False, indent=1)
-    if place.exists() and place.read_text(encoding="utf-8") != made:
-        raise ValueError(
-            f"{folder} holds a bench of other tasks than those of {data}. Name another folder."
-        )
-    folder.mkdir(parents=True, exist_ok=True)
-    write_whole(place, made.encode())
-    return place
+    made = tasks_of(read_pairs(data), instruction, Path(data).stem)
+    return json.dumps(made, ensure_ascii=False, indent=1)
 
 
 def _is_tasks(path: Path) -> bool:

@@ -29,10 +29,10 @@ def judge(maker: Maker, cell: Cell) -> dict[str, Any]:
     written, by = Cell.of_json(cell["of"]), maker.tasks[cell["task"]]
     if written.kind == "odds":
         return of_odds(maker.result(written))
+    attribute, coherence = judges_of(maker, by, cell)  # without a judge nothing need be written
     texts = maker.result(written)["texts"]
     asked = maker.tasks[written["task"]].questions[written["split"]]
     flat = [(text, Conversation(q)) for q, row in zip(asked, texts, strict=True) for text in row]
-    attribute, coherence = judges_of(maker, by, cell)
     told = {
         "attribute": _scores(attribute, flat),
         "coherence": _scores(coherence, flat),

@@ -35,6 +35,9 @@ VERSIONS = {
 
 def _cell(kind: str, spec: Spec, task: Task, settings: dict[str, Any]) -> Cell:
     own = {"version": VERSIONS[kind], "model": spec.fingerprint, "task": task.name, **settings}
+    loaded = spec.loading.as_json()
+    if loaded:  # by itself it is left out: the cells of such a bench are named as they were
+        own["loading"] = loaded
     return Cell(kind, own)
 
 

@@ -14,7 +14,7 @@ from ..figures import effect_against_faithfulness, estimate_panels, save, tradeo
 from ..reports.markdown import markdown_folded, markdown_picture, markdown_table
 from .collect import ATTRIBUTE, COHERENCE, HARMONIC, WORDS, Collected
 from .estimates import coverage_note
-from .report import SCORE, ends
+from .report import SCORE, ends, without_fit
 
 WIDTH, DPI = 860, 110
 MEASURES = {HARMONIC: SCORE, ATTRIBUTE: "Attribute", COHERENCE: "Coherence", WORDS: "Words, in %"}
@@ -81,9 +81,8 @@ def _parts(collected: Collected, folder: Path, name: str) -> Iterator[str]:
     if len(collected.costs):
         yield "## Costs"
         yield folded("CPU seconds, memory, numbers stored, time of steered text", collected.costs)
-    fits = collected.fits
-    if len(fits) and bool(fits["reason"].notna().any()):
-        unfitted = fits.loc[fits["reason"].notna(), ["task", "method", "seed", "reason"]]
+    unfitted = without_fit(collected)
+    if len(unfitted):
         yield folded("Fits that came to nothing", unfitted)
 
 
@@ -188,10 +187,14 @@ def _text(cell: object) -> str:
 
 
 def _wide(points: pd.DataFrame) -> pd.DataFrame:
-    """A row for each method, a column for each attribute: mean [low, high]."""
-    rows = zip(points["mean"], points["low"], points["high"], strict=True)
-    told = points.assign(told=[f"{value:.1f} [{low:.1f}, {high:.1f}]" for value, low, high in rows])
-    return _pivoted(told)
+    """A row for each method, a column for each attribute: mean [low, high], and lacking seeds."""
+    columns = (points[name] for name in ("mean", "low", "high", "n_seeds"))
+    most = points["n_seeds"].max()
+    told = [
+        f"{value:.1f} [{low:.1f}, {high:.1f}]{f' ({n} of {most} seeds)' if n < most else ''}"
+        for value, low, high, n in zip(*columns, strict=True)
+    ]
+    return _pivoted(points.assign(told=told))
 
 
 def _wide_of(table: pd.DataFrame) -> pd.DataFrame:

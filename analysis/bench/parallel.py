@@ -14,6 +14,7 @@ from steerlens.types import SteeringWarning
 from .bench import work
 
 BACKENDS = ("loky", "dask", "ray", "submitit")
+SCHEDULED = ("dask", "submitit")
 QUEUED = {"timeout_min": 12 * 60, "cpus_per_task": 4, "mem_gb": 16}
 """What a job asks the queue for; `steerlens bench script` prints a script to change."""
 RESTARTS = 5
@@ -36,7 +37,7 @@ def run(
     the workers as SLURM jobs (or as the `scheduler` says: "local" is processes here) and waits for
     them. One worker of loky is this process.
     """
-    require_run(workers, backend, shard)
+    require_run(workers, backend, shard, scheduler)
     if workers == 1 and backend == "loky":
         return work(folder, shard, shown=shown)
     threads = max((os.cpu_count() or 1) // workers, 1) if backend == "loky" else None
@@ -49,12 +50,19 @@ def run(
     return _with_restarts(jobs, workers, backend, _ray_deaths() if backend == "ray" else ())
 
 
-def require_run(workers: int, backend: str, shard: tuple[int, int]) -> None:
+def require_run(
+    workers: int, backend: str, shard: tuple[int, int], scheduler: str | None = None
+) -> None:
     """ValueError for options that make no sense."""
     if workers < 1:
         raise ValueError(f"workers must be at least 1; found {workers}.")
     if backend not in BACKENDS:
         raise ValueError(f"A backend is one of {', '.join(BACKENDS)}; found {backend!r}.")
+    if scheduler is not None and backend not in SCHEDULED:
+        raise ValueError(
+            f"--scheduler is for the backends {' and '.join(SCHEDULED)}; the backend here is "
+            f"{backend}. Add --backend, or leave the scheduler out."
+        )
     if not 0 <= shard[0] < shard[1]:
         raise ValueError(
             f"Shard i of n counts from 0: --shard 0/4 to --shard 3/4; found {shard[0]}/{shard[1]}."

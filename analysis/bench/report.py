@@ -16,7 +16,7 @@ from .bench import Bench, provenance
 from .collect import ATTRIBUTE, COHERENCE, HARMONIC, WORDS
 from .estimates import coverage_note
 from .kinds import PROMPT, UNSTEERED, baseline_cell
-from .plan import CHOSEN_WITH, VALIDATION
+from .plan import CHOSEN_WITH, TEST, VALIDATION
 from .standings import pairwise
 
 if TYPE_CHECKING:
@@ -61,11 +61,12 @@ def tables(collected: Collected) -> dict[str, pd.DataFrame]:
 def report(bench: Bench) -> Report:
     """The whole page."""
     spec, collected = bench.spec, bench.collected
+    sizes = {split: questions_of(collected, split) for split in (VALIDATION, TEST)}
     intro = (
-        f"{len(spec.methods)} methods on {', '.join(bench.tasks)}, on the model {spec.model}. "
-        f"Every method was tuned on validation questions with the same number of trials "
-        f"({spec.configurations * len(spec.factors)}), and tested on other questions with "
-        f"{spec.seeds} seeds."
+        f"{counted(len(spec.methods), 'method')} on {', '.join(bench.tasks)}, on the model "
+        f"{spec.model}. Every method was tuned on {sizes[VALIDATION]} of validation with the same "
+        f"number of trials ({spec.configurations * len(spec.factors)}), and tested on "
+        f"{sizes[TEST]} with {counted(spec.seeds, 'seed')}."
     )
     made = {
         "command": f"steerlens bench collect --out {bench.folder}",
@@ -80,6 +81,19 @@ def report(bench: Bench) -> Report:
     for part in (_standings, _attributes, _curves, _faithful, _besides, _costs):
         page = part(page, collected)
     return page
+
+
+def counted(n: int, name: str) -> str:
+    """A number with its noun."""
+    return f"{n} {name}{'s' * (n != 1)}"
+
+
+def questions_of(collected: Collected, split: str) -> str:
+    """How many questions the attributes have in a split."""
+    sizes = [len(task.questions[split]) for task in collected.plan.tasks.values()]
+    few, many = min(sizes), max(sizes)
+    other = "other " * (split == TEST)
+    return f"{few} to {many} {other}questions" if few < many else counted(few, f"{other}question")
 
 
 def _standings(page: Report, collected: Collected) -> Report:
@@ -127,6 +141,12 @@ def _curves(page: Report, collected: Collected) -> Report:
     if not len(curves):
         return page
     page = page.heading("What the effect costs in coherence")
+    if len(collected.chosen):
+        page = page.table(
+            collected.chosen,
+            "What each rule chose, on validation questions with seed 0; a rule that is not met "
+            "took the weakest strength, which still costs too much coherence.",
+        )
     for task, part in curves.groupby("task", sort=False):
         first = part.loc[part["configuration"] == 0]
         both = pd.concat([first, *ends(collected, str(task))], ignore_index=True)
@@ -186,9 +206,19 @@ def _besides(page: Report, collected: Collected) -> Report:
 def _costs(page: Report, collected: Collected) -> Report:
     if not len(collected.costs):
         return page
-    return page.heading("Costs").table(
+    page = page.heading("Costs").table(
         collected.costs,
         "Medians over fits: CPU seconds and memory (MB above what was held before) of a fit, "
         "numbers stored, training pairs; the CPU time of steered over unsteered text; and fits "
         "that came to nothing.",
     )
+    unfitted = without_fit(collected)
+    return page.table(unfitted, "Fits that came to nothing, and why.") if len(unfitted) else page
+
+
+def without_fit(collected: Collected) -> pd.DataFrame:
+    """The fits that came to nothing, each with its reason."""
+    fits = collected.fits
+    if not len(fits):
+        return fits
+    return fits.loc[fits["reason"].notna(), ["task", "method", "configuration", "seed", "reason"]]

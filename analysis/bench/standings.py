@@ -29,9 +29,11 @@ def standings(scores: Table) -> pd.DataFrame:
                       for ranks")
     win_rate          the share of answers that are better than another method's to the same
                       question with the same seed, ties half; the mean over methods and attributes
-    first             the share of resamples in which the mean is the highest
+    first             the share of resamples in which the mean is the highest; NaN where a mean has
+                      no interval
     tied_with_best    the interval of the difference to the best, one of those above, holds 0
     missing           attributes on which the method has no score
+    seeds             the fewest seeds with a score on any of the others: a fit that failed has none
 
     A method with missing attributes is not averaged over fewer: it has a win rate, neither mean nor
     rank, and comes last. ValueError for no methods.
@@ -42,19 +44,21 @@ def standings(scores: Table) -> pd.DataFrame:
     first = _first([means[method] for method in order])
     rows = []
     for i, method in enumerate(order):
-        one, gaps = means[method], _gaps(scores, method, order, names)
-        above = sum(high < 0 for _, high in gaps.values())
-        below = sum(low > 0 for low, _ in gaps.values())
-        tied = i == 0 or not gaps[order[0]][1] < 0
+        one, found = means[method], gaps(scores, method, order, names)
+        above = sum(high < 0 for _, high in found.values())
+        below = sum(low > 0 for low, _ in found.values())
+        tied = i == 0 or not found[order[0]][1] < 0
         numbers = one.value, one.low, one.high, i + 1, above + 1, len(order) - below
-        rows.append([method, *numbers, _wins(scores, method, names), first[i], tied, ""])
+        wins, seeds = _wins(scores, method, names), fewest_seeds(scores[method])
+        rows.append([method, *numbers, wins, first[i], tied, "", seeds])
     for method in scores:
         if method not in means:
             wins, missing = _wins(scores, method, names), _missing(scores[method], names)
-            rows.append(
-                [method, *[np.nan] * 3, *[pd.NA] * 3, wins, np.nan, pd.NA, ", ".join(missing)]
-            )
-    columns = "method mean low high rank rank_low rank_high win_rate first tied_with_best missing"
+            none = [*[np.nan] * 3, *[pd.NA] * 3, wins, np.nan, pd.NA]
+            rows.append([method, *none, ", ".join(missing), fewest_seeds(scores[method])])
+    columns = (
+        "method mean low high rank rank_low rank_high win_rate first tied_with_best missing seeds"
+    )
     kinds = dict.fromkeys(("rank", "rank_low", "rank_high"), "Int64")
     table = pd.DataFrame(rows, columns=pd.Index(columns.split()))
     return table.astype({**kinds, "tied_with_best": "boolean"})
@@ -92,6 +96,16 @@ def attributes(scores: Table) -> list[str]:
     return names
 
 
+def seeds_of(rows: Values) -> int:
+    """How many seeds have a score."""
+    return int((~np.isnan(rows)).any(axis=1).sum())
+
+
+def fewest_seeds(of: OfMethod) -> int:
+    """The fewest that any attribute has which has some."""
+    return min((n for n in map(seeds_of, of.values()) if n), default=0)
+
+
 def _missing(of: OfMethod, names: Sequence[str]) -> list[str]:
     return [name for name in names if name not in of or bool(np.isnan(of[name]).all())]
 
@@ -109,7 +123,7 @@ def _differences(a: OfMethod, b: OfMethod, names: Sequence[str]) -> dict[str, Es
     }
 
 
-def _gaps(
+def gaps(
     scores: Table, method: str, order: Sequence[str], names: Sequence[str]
 ) -> dict[str, tuple[float, float]]:
     """How much higher the method is than each other one: intervals that hold together."""
@@ -125,6 +139,8 @@ def _first(means: Sequence[Estimate]) -> list[float]:
     """For each method the share of resamples in which it is the best; ties are shared out."""
     if not means:
         return []
+    if any(np.isnan(one.low) for one in means):  # a single question: its resamples are all alike
+        return [float("nan")] * len(means)
     draws = np.stack([one.resampled for one in means])
     best = draws == draws.max(axis=0)
     return (best / best.sum(axis=0)).mean(axis=1).tolist()

@@ -129,12 +129,23 @@ def demo_tasks(
     return tasks
 
 
-def read_tasks(path: str | Path) -> list[Task]:
-    """The attributes of a JSON file; ValueError says what a field lacks."""
-    path = Path(path)
+def text_of_tasks(path: Path) -> str:
+    """The text of a JSON file of attributes; ValueError where it cannot be read."""
     try:
-        given = parse_json(text_of_input(path))
+        return text_of_input(path)
     except (OSError, ValueError) as error:
+        raise ValueError(
+            f"{path} could not be read ({error}). Data are demo, smollm2 or a file: docs/bench.md."
+        ) from error
+
+
+def read_tasks(path: str | Path, text: str | None = None) -> list[Task]:
+    """The attributes of a JSON file, or of its `text`; ValueError says what a field lacks."""
+    path = Path(path)
+    text = text_of_tasks(path) if text is None else text
+    try:
+        given = parse_json(text)
+    except ValueError as error:
         raise ValueError(
             f"{path} could not be read as JSON ({error}). docs/bench.md shows a file."
         ) from error
@@ -192,11 +203,14 @@ def _questions(where: str, given: Any) -> dict[str, tuple[str, ...]]:
     for split in SPLITS:
         if not _texts(given[split]) or not given[split]:
             raise ValueError(f"{where}: the questions of {split} must be a list of texts.")
+        if not all(text.strip() for text in given[split]):
+            raise ValueError(f"{where}: a question of {split} is empty. Leave it out.")
         for text in given[split]:
             if text in seen:
+                both = "twice in" if seen[text] == split else f"in {seen[text]} and in"
                 raise ValueError(
-                    f"{where}: {text!r} is in {seen[text]} and in {split}. What a method is fitted "
-                    "or tuned on must not be what it is tested on: ask it once."
+                    f"{where}: {short(text)} is {both} {split}. What a method is fitted or tuned "
+                    "on must not be what it is tested on: ask it once."
                 )
             seen[text] = split
     if len(given["train"]) < FEW:
@@ -234,8 +248,11 @@ def _answers(
     where: str, given: Any, questions: Mapping[str, Sequence[str]]
 ) -> dict[str, tuple[tuple[str, str], ...]]:
     answers = {}
+    if not isinstance(given, dict):
+        raise ValueError(f"{where}: answers must be an object with lists by split.")
     for split, rows in given.items():
-        if split not in SPLITS or len(rows) != len(questions[split]):
+        known = split in SPLITS and isinstance(rows, list)
+        if not known or len(rows) != len(questions[split]):
             raise ValueError(
                 f"{where}: answers of {split!r} must be one (with, without) for each question of "
                 "that split."

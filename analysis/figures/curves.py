@@ -99,8 +99,12 @@ def over_what(rows: pd.DataFrame, drawn: str, what: str = "95 % interval") -> st
     """What the intervals of the rows are drawn as, and over what; "" where they have none."""
     if not {"low", "high"} <= set(rows.columns):
         return ""
+    if np.isnan(rows[["low", "high"]].to_numpy(dtype=np.float64)).all():  # of a single value
+        return ""
     if "n_seeds" in rows:
         fewest, most = int(rows["n_seeds"].min()), int(rows["n_seeds"].max())
+        if most == 1:
+            return f" {drawn}: {what}, of one seed."
         number = f"{fewest} to {most}" if fewest != most else f"{most}"
         return f" {drawn}: {what} over {number} seeds."
     if "n_examples" in rows:

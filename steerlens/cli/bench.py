@@ -1,6 +1,7 @@
 """`steerlens bench plan | run | collect | script`: every method, tuned and tested alike."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,7 +9,7 @@ import typer
 
 from steerlens.cli import output
 from steerlens.cli.grouped import grouped
-from steerlens.cli.options import AsJson
+from steerlens.cli.options import AsJson, Backend, Device, Dtype, Templating, argument
 
 app = typer.Typer(
     help="Compare every method on a model: tuned by one rule, tested with seeds and intervals.",
@@ -18,8 +19,20 @@ app = typer.Typer(
 Folder = Annotated[Path, typer.Option(help="The folder of the bench.")]
 
 
-def _listed(text: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(",") if part.strip())
+def names_in(text: str, known: Iterable[str] = ()) -> tuple[str, ...]:
+    """Names with commas between them; a known one may hold commas itself, as "CAA, 4 examples"."""
+    names, parts, found = {_squeezed(name): name for name in known}, text.split(","), []
+    while parts:
+        n = max((n for n in range(1, len(parts) + 1) if _squeezed(",".join(parts[:n])) in names),
+                default=1)  # fmt: skip
+        asked = _squeezed(",".join(parts[:n]))
+        found += [names.get(asked, asked)] * bool(asked)
+        parts = parts[n:]
+    return tuple(found)
+
+
+def _squeezed(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _numbers(name: str, text: str, kind: Any) -> tuple[Any, ...]:
@@ -30,7 +43,7 @@ def _numbers(name: str, text: str, kind: Any) -> tuple[Any, ...]:
 
 
 @dataclass(frozen=True)
-class Planned:
+class Planned(Templating):
     """What is compared on what, and how all are tuned."""
 
     model: Annotated[
@@ -47,8 +60,12 @@ class Planned:
         str | None,
         typer.Option(help="Asks for the attribute, where the data have no instruction."),
     ] = None
-    attributes: Annotated[str, typer.Option(help="Of the data; empty for all.")] = ""
-    methods: Annotated[str, typer.Option(help="Of the catalogue; empty for all.")] = ""
+    attributes: Annotated[
+        str, typer.Option(help="Of the data, with commas between; empty for all.")
+    ] = ""
+    methods: Annotated[
+        str, typer.Option(help="Of the catalogue, with commas between; empty for the usual ones.")
+    ] = ""
     seeds: Annotated[int, typer.Option(help="Of fits and of samples.")] = 3
     configurations: Annotated[
         int, typer.Option(help="Layers or rates that every method may choose from, 1 to 3.")
@@ -67,12 +84,28 @@ class Planned:
     ] = 0
     samples: Annotated[int, typer.Option(help="Completions of a validation question.")] = 1
     max_new_tokens: Annotated[int, typer.Option(help="Of a completion.")] = 48
+    backend: Backend = "auto"
+    device: Device = "cpu"
+    dtype: Dtype = "float32"
     as_json: AsJson = False
 
-    def spec(self) -> Any:
+    def loading(self) -> Any:
+        """How the model is loaded; ValueError for what cannot be."""
+        from steerlens.analysis.bench.loading import Loading  # pyright: ignore[reportMissingImports]
+
+        return Loading(
+            self.backend,
+            self.device,
+            self.dtype,
+            self.default_system,
+            self.instruction_in,
+            dict(argument(text) for text in self.template_argument or ()),
+        )
+
+    def spec(self, folder: Path, tasks: str | None) -> Any:
         """The settings of the bench; ValueError for what cannot be."""
-        from steerlens.analysis.bench.catalogue import STANDARD  # pyright: ignore[reportMissingImports]
-        from steerlens.analysis.bench.spec import Spec  # pyright: ignore[reportMissingImports]
+        from steerlens.analysis.bench.catalogue import METHODS, STANDARD  # pyright: ignore[reportMissingImports]
+        from steerlens.analysis.bench.spec import Spec, tasks_text  # pyright: ignore[reportMissingImports]
 
         most = tuple(number or None for number in _numbers("--questions", self.questions, int))
         if len(most) != 3 or min(number or 0 for number in most) < 0:
@@ -80,20 +113,27 @@ class Planned:
                 "--questions is three numbers, of training, validation and test, 0 for all; found "
                 f"{self.questions!r}."
             )
-        return Spec(
+        spec = Spec(
             model=self.model,
             data=self.data,
-            attributes=_listed(self.attributes),
-            methods=_listed(self.methods) or STANDARD,
+            methods=names_in(self.methods, METHODS) or STANDARD,
             seeds=self.seeds,
             configurations=self.configurations,
             factors=_numbers("--strengths", self.strengths, float),
-            rules=_listed(self.rules),
+            rules=names_in(self.rules),
             most=most,
             examples=self.examples or None,
             samples=self.samples,
             max_new_tokens=self.max_new_tokens,
+            loading=self.loading(),
         )
+        known = () if self.data == "demo" else spec.tasks(folder, tasks_text(spec, folder, tasks))
+        return replace(spec, attributes=names_in(self.attributes, known))
+
+
+def counted(n: int, name: str) -> str:
+    """A number with its noun."""
+    return f"{n} {name}{'s' * (n != 1)}"
 
 
 @app.command()
@@ -101,11 +141,10 @@ class Planned:
 def plan(*, out: Folder, planned: Planned) -> None:
     """Write down what will be run, and say how many cells that is. Nothing is computed yet."""
     from steerlens.analysis.bench.bench import Bench  # pyright: ignore[reportMissingImports]
-    from steerlens.analysis.bench.from_pairs import put_tasks  # pyright: ignore[reportMissingImports]
+    from steerlens.analysis.bench.from_pairs import tasks_made_of  # pyright: ignore[reportMissingImports]
 
-    spec = planned.spec()
-    put_tasks(out, planned.data, planned.instruction)
-    bench = Bench.planned(out, spec)
+    tasks = tasks_made_of(planned.data, planned.instruction)
+    bench = Bench.planned(out, planned.spec(out, tasks), tasks)
     left, total = len(bench.plan.left()), bench.plan.total()
     content = {
         "folder": str(out),
@@ -115,8 +154,9 @@ def plan(*, out: Folder, planned: Planned) -> None:
         "done": len(bench.plan.named()) - left,
     }
     text = (
-        f"{len(bench.spec.methods)} methods on {len(bench.tasks)} attributes of "
-        f"{bench.spec.model}: about {total} cells in {out}, {content['done']} of them done.\n"
+        f"{counted(len(bench.spec.methods), 'method')} on "
+        f"{counted(len(bench.tasks), 'attribute')} of {bench.spec.model}: about {total} cells in "
+        f"{out}, {content['done']} of them done.\n"
         f"Next: steerlens bench run --out {out}"
     )
     output.say(content, planned.as_json, text)
@@ -140,14 +180,18 @@ def run(
 ) -> None:
     """Make the cells that are not done. Stop it at any time: it goes on where it was."""
     from steerlens.analysis.bench import parallel  # pyright: ignore[reportMissingImports]
+    from steerlens.analysis.bench.bench import Bench  # pyright: ignore[reportMissingImports]
 
     made = parallel.run(
         out, workers=workers, backend=backend, scheduler=scheduler, shard=_shard(shard)
     )
+    left = len(Bench.of(out).plan.left())
+    text = f"{counted(made, 'cell')} made by these workers, {left or 'none'} left."
+    following = "run" if left else "collect"
     output.say(
-        {"folder": str(out), "made": made},
+        {"folder": str(out), "made": made, "left": left},
         as_json,
-        f"{made} cells made.\nNext: steerlens bench collect --out {out}",
+        f"{text}\nNext: steerlens bench {following} --out {out}",
     )
 
 
@@ -171,7 +215,7 @@ def collect(*, out: Folder, as_json: AsJson = False) -> None:
     text = "\n".join(
         [
             *bench.collected.found,
-            *([f"{missing} cells are not done yet and are left out."] if missing else []),
+            *([f"{counted(missing, 'cell')} not done yet, and left out."] if missing else []),
             f"The report is at {written}; the tables are beside it.",
         ]
     )
