@@ -93,9 +93,9 @@ def peft(folder: Path, expected: dict[str, Any]) -> None:
     """Say the same of the adapter, or why it is refused."""
     from vllm.lora.request import LoRARequest
 
-    engine = _engine(expected["base"], enable_lora=True)
     adapter = LoRARequest("ours", 1, str(folder / "peft"))
     try:
+        engine = _engine(expected["base"], enable_lora=True)
         found = _answer(engine, expected, lora_request=adapter)
     except ValueError as error:
         print(f"peft: refused: {error}")
