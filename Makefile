@@ -33,7 +33,7 @@ LINTED      := $(wildcard steerlens analysis tests notebooks benchmarks scripts)
 UNITS       ?=
 # What reads what steerlens exports, beside what is in VENV_3, and the tests that need it.
 CONSUMERS   := .venv-consumers
-CONSUMING   := $(wildcard $(patsubst %,tests/test_%.py,consumers lm_eval inspect))
+CONSUMING   := $(wildcard $(patsubst %,tests/test_%.py,consumers lm_eval inspect foreign_packages))
 # The newest versions are others every day, so that environment is brought up to date at each call.
 LATEST      := $(if $(filter newest,$(TL)),--upgrade --upgrade-strategy eager)
 # What meets every dependency soon: models, caches, tokenizers, files, tables, figures, the terminal.
@@ -239,7 +239,7 @@ $(CONSUMERS)/.installed: constraints/consumers.txt constraints/tl3.txt $(VENV_3)
 	@$(VENV_3)/bin/python $(HASHED) pins constraints/tl3.txt | grep -E '^($(HELD))==' > $(CONSUMERS)/held.txt
 	@grep -v '^#' constraints/consumers.txt | while read -r package; do \
 	  echo "  $$package"; \
-	  $(CONSUMERS)/bin/python -m pip --disable-pip-version-check -qq install -c $(CONSUMERS)/held.txt "$$package" \
+	  $(CONSUMERS)/bin/python -m pip --disable-pip-version-check -qq install -c $(CONSUMERS)/held.txt $$package \
 	    || echo "REPORTED, not blocking: $$package could not be installed; its tests are skipped."; \
 	done
 	@touch $@

@@ -42,23 +42,36 @@ class Laid:
     scope: Scope = everywhere
 
 
-Form: TypeAlias = Added | Clamped | Laid
+@dataclass(frozen=True, eq=False)
+class Sensed:
+    """h' = h + (c h + b) v, summed over rows, on the tokens of `scope`: v as strong as h says."""
+
+    c: Float[Tensor, "rank d_model"]
+    b: Float[Tensor, " rank"]
+    v: Float[Tensor, "rank d_model"]
+    scope: Scope = everywhere
 
 
-def forms_of(steer: Steer) -> tuple[Form, ...] | None:
+Form: TypeAlias = Added | Clamped | Laid | Sensed
+
+
+def forms_of(steer: Steer, *, sensed: bool = False) -> tuple[Form, ...] | None:
     """What `steer` does, one form after the other; None where that is none of the forms.
 
     A constant that is added is a form at every strength; a clamp only at strength 1, since between
-    0 and 1 it is half a clamp, which no tool knows.
+    0 and 1 it is half a clamp, which no tool knows. With `sensed`, for a tool that knows it, what
+    depends on h in this way is a form too.
     """
     if isinstance(steer, Scaled):
-        return _scaled(forms_of(steer.steer), steer.strength)
+        return _scaled(forms_of(steer.steer, sensed=sensed), steer.strength)
     if isinstance(steer, Only):
-        return _limited(forms_of(steer.steer), steer.scope)
+        return _limited(forms_of(steer.steer, sensed=sensed), steer.scope)
     if isinstance(steer, Chain):
-        each = [forms_of(one) for one in steer.steers]
+        each = [forms_of(one, sensed=sensed) for one in steer.steers]
         return None if None in each else tuple(form for forms in each for form in forms or ())
     form: Form | None = getattr(steer, "form", None)
+    if form is None and sensed:
+        form = getattr(steer, "sensed", None)
     return None if form is None else (form,)
 
 
@@ -69,7 +82,10 @@ def _scaled(forms: tuple[Form, ...] | None, strength: float) -> tuple[Form, ...]
         return ()
     if any(isinstance(form, Clamped) for form in forms):
         return None
-    # What is added does not depend on h, so of several the strengths are those of each.
+    # What is added does not depend on h, so of several the strengths are those of each. What is
+    # sensed does: it must be the first, which h reaches as it was.
+    if any(isinstance(form, Sensed) for form in forms[1:]):
+        return None
     return tuple(
         replace(form, v=(wide(form.v) * strength))
         for form in forms

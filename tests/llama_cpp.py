@@ -190,10 +190,15 @@ _OUTER = {
 }
 
 
-def write_gpt2(file: Path, folder: Path) -> Path:
-    """A GPT-2 in a Hugging Face folder as an F32 GGUF file without a vocabulary."""
+def write_gpt2(file: Path, folder: Path, pre: str | None = None) -> Path:
+    """A GPT-2 in a Hugging Face folder as an F32 GGUF file.
+
+    With its vocabulary if `pre` says how llama.cpp splits words.
+    """
     from gguf import GGUFWriter
     from safetensors.numpy import load_file
+    from tiny_gguf import add_tokenizer
+    from transformers import AutoTokenizer
 
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     weights = load_file(folder / "model.safetensors")
@@ -206,7 +211,10 @@ def write_gpt2(file: Path, folder: Path) -> Path:
     writer.add_layer_norm_eps(config["layer_norm_epsilon"])
     writer.add_file_type(0)
     writer.add_vocab_size(config["vocab_size"])
-    writer.add_tokenizer_model("none")
+    if pre is None:
+        writer.add_tokenizer_model("none")
+    else:
+        add_tokenizer(writer, AutoTokenizer.from_pretrained(folder), pre)
     for key, values in weights.items():
         name = _gguf_name(key.removeprefix("transformer."))
         values = values.astype(np.float32)

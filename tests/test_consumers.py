@@ -1,4 +1,4 @@
-"""What is exported, in the tools that read it: llama.cpp, transformers, PEFT.
+"""What is exported, in the tools that read it: llama.cpp and its server, transformers, PEFT.
 
 `make test-consumers` installs the versions that constraints/consumers.txt pins. Where one is not
 installed, its tests are skipped. That a difference is seen at all is shown by putting the same
@@ -106,6 +106,75 @@ def test_a_checkpoint_of_a_llama_steers_llama_cpp(folders, tmp_path):
     ids = list(range(20, 44))
     assert apart(llama_cpp.logits(file, ids), hooked(model, ids, own)) < NEAR
     assert apart(hooked(model, ids), hooked(model, ids, own)) > 50 * NEAR
+
+
+@pytest.fixture(scope="module")
+def spoken(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demonstration model as an F32 GGUF file with its vocabulary, which the server wants."""
+    llama_cpp.engine()
+    return llama_cpp.write_gpt2(tmp_path_factory.mktemp("server") / "demo.gguf", DEMO, "gpt-2")
+
+
+def served(file: Path, ids: list[int], *arguments: str) -> list[tuple[int, float]]:
+    """The tokens that llama-server writes at temperature 0, with their log-probabilities."""
+    body = {
+        "prompt": ids,
+        "n_predict": N_SERVED,
+        "temperature": 0,
+        "n_probs": 1,
+        "ignore_eos": True,
+    }
+    asked = {"arguments": ["--model", str(file), *arguments], "body": body}
+    command = [sys.executable, str(Path(__file__).with_name("llama_server.py"))]
+    done = subprocess.run(
+        command, check=True, capture_output=True, text=True, input=json.dumps(asked)
+    )
+    answer = json.loads(done.stdout.splitlines()[-1])
+    return [(one["id"], one["logprob"]) for one in answer["completion_probabilities"]]
+
+
+N_SERVED = 8
+
+
+@torch.no_grad()
+def greedy(model: Any, ids: list[int], steering: sl.Steering | None) -> list[tuple[int, float]]:
+    """What our own hooks write, with the log-probabilities."""
+    written: list[tuple[int, float]] = []
+    for _ in range(N_SERVED):
+        row = hooked(model, [*ids, *(token for token, _ in written)], steering)[-1]
+        rates = torch.log_softmax(torch.from_numpy(row).double(), -1)
+        written.append((int(rates.argmax()), float(rates.max())))
+    return written
+
+
+def same_text(found: list[tuple[int, float]], expected: list[tuple[int, float]]) -> bool:
+    """Whether the tokens are the same, and as probable."""
+    pairs = list(zip(found, expected, strict=True))
+    print("log-probabilities apart by", max(abs(a[1] - b[1]) for a, b in pairs))
+    return all(a[0] == b[0] and abs(a[1] - b[1]) < NEAR for a, b in pairs)
+
+
+def test_llama_server_writes_what_the_model_writes(spoken, demo, ids):
+    assert same_text(served(spoken, ids), greedy(demo, ids, None))
+
+
+@pytest.mark.parametrize("strength", STRENGTHS)
+def test_llama_server_takes_a_control_vector_by_its_flag(
+    strength, spoken, demo, steering, ids, tmp_path
+):
+    steering.export(tmp_path / "v.gguf", to="gguf", model=demo)
+    moved = tuple((sl.Site(site.layer + 1), steer) for site, steer in steering.placed)
+    sl.Steering(moved, steering.origin).export(tmp_path / "off.gguf", to="gguf", model=demo)
+    expected = greedy(demo, ids, strength * steering)
+    flag = "--control-vector-scaled"
+    assert same_text(served(spoken, ids, flag, f"{tmp_path}/v.gguf:{strength}"), expected)
+    assert not same_text(served(spoken, ids, flag, f"{tmp_path}/off.gguf:{strength}"), expected)
+
+
+def test_llama_server_takes_a_control_vector_as_it_is(spoken, demo, steering, ids, tmp_path):
+    (2.0 * steering).export(tmp_path / "v.gguf", to="gguf", model=demo)
+    found = served(spoken, ids, "--control-vector", str(tmp_path / "v.gguf"))
+    assert same_text(found, greedy(demo, ids, 2.0 * steering))
 
 
 READER = """

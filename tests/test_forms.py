@@ -13,6 +13,7 @@ from steerlens import (
     ITI,
     PSR,
     Chain,
+    LoReFT,
     Only,
     Scaled,
     Site,
@@ -22,7 +23,7 @@ from steerlens import (
     response,
 )
 from steerlens.combinators import bind, needs_run, positional
-from steerlens.forms import Added, Clamped, Laid, forms_of
+from steerlens.forms import Added, Clamped, Laid, Sensed, forms_of
 from steerlens.interchange.request import Refused
 
 LENGTH, PROMPT = 7, 5
@@ -46,6 +47,8 @@ def by_forms(h: torch.Tensor, forms: Any) -> torch.Tensor:
             moved = h + form.v
         elif isinstance(form, Clamped):
             moved = h + (form.z - h @ form.u)[..., None] * form.u
+        elif isinstance(form, Sensed):
+            moved = h + (h @ form.c.T + form.b) @ form.v
         else:
             assert isinstance(form, Laid)
             moved = h.clone()
@@ -84,6 +87,24 @@ def test_forms_of_what_is_wrapped(steer: Any) -> None:
     h = random(1, LENGTH, D_MODEL, seed=5)
     expected = bind(steer, window())(h)
     torch.testing.assert_close(expected, by_forms(h, forms), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("strength", [1.0, -2.0])
+def test_what_is_sensed_is_a_form_for_who_asks(strength: float) -> None:
+    c, b = random(2, D_MODEL, seed=3), random(2, seed=4)
+    clas = CLAS(0.1 * c, b, torch.stack([V, U]))
+    loreft = LoReFT(torch.eye(D_MODEL)[:2], 0.1 * c, b)
+    h = random(1, LENGTH, D_MODEL, seed=5)
+    for one in (clas, loreft, Chain((clas, CAA(V))), Only(loreft, response)):
+        steer = Scaled(one, strength)
+        assert forms_of(steer) is None
+        forms = forms_of(steer, sensed=True)
+        assert forms
+        expected = bind(steer, window())(h)
+        torch.testing.assert_close(expected, by_forms(h, forms), rtol=1e-4, atol=1e-4)
+    later = Chain((CAA(V), clas))
+    assert forms_of(later, sensed=True)
+    assert forms_of(Scaled(later, 0.5), sensed=True) is None, "it senses what was added in full"
 
 
 def test_half_a_clamp_has_no_form() -> None:

@@ -356,6 +356,16 @@ def test_of_the_k_largest_only_a_chosen_threshold_makes_a_gate(tmp_path):
     assert sl.sae_feature(old, I).reason
 
 
+@pytest.mark.parametrize("kind", ["abstopk", "batchtopk", "matryoshka_batchtopk"])
+def test_what_keeps_the_largest_by_the_length_of_its_rows_adds_rows_of_length_1(kind, tmp_path):
+    sae = SAE()
+    saelens(tmp_path / "s", sae, architecture=kind, k=4, rescale_acts_by_decoder_norm=True)
+    row = sae.weights["W_dec"][I]
+    assert torch.allclose(sl.sae_feature(tmp_path / "s", I).direction, row / row.norm())
+    plain = saelens(tmp_path / "t", sae, architecture=kind, k=4)
+    assert torch.equal(sl.sae_feature(plain, I).direction, row)
+
+
 def test_another_function_of_the_encoder_is_not_taken_for_relu(tmp_path):
     feature = sl.sae_feature(saelens(tmp_path / "s", SAE(), activation_fn_str="tanh-relu"), I)
     assert torch.isfinite(feature.direction).all()

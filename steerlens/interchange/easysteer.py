@@ -6,6 +6,12 @@ decoder layer l, one with `erase` is taken out:
 
     direct  h' = h + scale v            erase  h' = h - (h v / |v|^2) v
 
+a matrix R of columns, W of rows and b with `loreft`
+
+    h' = h + scale R (W h + b - R^T h)
+
+which is LoReFT's, and with W = c + R^T adds (c h + b) R, as CLAS does;
+
 and `apply` says at which tokens: "all" of the prompt or of what is generated, or positions of the
 prompt. Several vectors act one after the other (`"conflict": "sequential"`), so a clamp to z is an
 `erase` of u and then a `direct` of z u.
@@ -24,8 +30,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
-from steerlens.forms import Added, Clamped, Form, Laid
+from steerlens.forms import Added, Clamped, Form, Laid, Sensed
 from steerlens.interchange.prompt_vectors import forms_with_coefficients, whole_rows
 from steerlens.interchange.request import NEAREST, UNSCOPED, ExportError, Request
 from steerlens.parsing import few, parse_json
@@ -34,8 +42,10 @@ from steerlens.scopes import Scope, everywhere, generated, last, prompt, respons
 from steerlens.types import Direction
 from steerlens.whole import write_whole
 
-VERSION, KIND = 1, "direction"
+VERSION, KIND, REFT = 1, "direction", "reft"
 LAYER = "layer."
+PARTS: tuple[str, ...] = ("learned_source_bias", "learned_source_weight", "rotate_layer")
+"""The tensors of a `reft`, in the order of their names."""
 APPLY: Mapping[Scope, dict[str, Any]] = {
     everywhere: {"prompt": "all", "generation": "all"},
     prompt: {"prompt": "all"},
@@ -47,9 +57,9 @@ APPLY: Mapping[Scope, dict[str, Any]] = {
 
 
 def write(request: Request) -> list[Path]:
-    """Write the part of a request; ExportError for what directions cannot do."""
+    """Write the part of a request; ExportError for what its algorithms cannot do."""
     vectors: list[dict[str, Any]] = []
-    for block, form in forms_with_coefficients(request):
+    for block, form in forms_with_coefficients(request, sensed=True):
         vectors += _specs(request, block, form)
     body = {"steering": {"vectors": vectors, "conflict": "sequential"}}
     return [write_whole(request.path, json.dumps(body, indent=1, allow_nan=False).encode())]
@@ -87,48 +97,81 @@ def _specs(request: Request, block: int, form: Form) -> Iterator[dict[str, Any]]
     if isinstance(form, Added):
         yield _spec(block, wide(form.v), "direct", apply)
         return
+    request.require_unfolded()
+    if isinstance(form, Sensed):
+        yield {
+            "data": _reft(block, form),
+            "algorithm": "loreft",
+            "scale": 1.0,
+            "apply": dict(apply),
+        }
+        return
     yield _spec(block, wide(form.u), "erase", apply)
     if form.z:
         yield _spec(block, form.z * wide(form.u), "direct", apply)
 
 
 def _spec(block: int, v: Direction, algorithm: str, apply: dict[str, Any]) -> dict[str, Any]:
-    return {"data": _wire(block, v), "algorithm": algorithm, "scale": 1.0, "apply": dict(apply)}
+    data = _wire(KIND, {f"{LAYER}{block}": v}, {})
+    return {"data": data, "algorithm": algorithm, "scale": 1.0, "apply": dict(apply)}
 
 
-def _wire(block: int, v: Direction) -> dict[str, Any]:
-    """One direction at one layer, with the digest by which the engine knows it again."""
-    raw = v.detach().cpu().numpy().astype("<f4").tobytes()
-    name, shape = f"{LAYER}{block}", [len(v)]
+def _reft(block: int, form: Sensed) -> dict[str, Any]:
+    c, v = wide(form.c), wide(form.v)
+    parts: dict[str, Tensor] = dict(zip(PARTS, (wide(form.b), c + v, v.T), strict=True))
+    return _wire(REFT, parts, {"layer": block})
+
+
+def _wire(
+    kind: str, tensors: Mapping[str, Float[Tensor, "..."]], extra: dict[str, Any]
+) -> dict[str, Any]:
+    """Tensors by name, with the digest by which the engine knows them again."""
+    arrays = {name: one.detach().cpu().numpy().astype("<f4") for name, one in tensors.items()}
     return {
         "version": VERSION,
-        "kind": KIND,
-        "tensors": {name: {"shape": shape, "data": base64.b64encode(raw).decode("ascii")}},
-        "extra": {},
-        "sha256": _digest(name, shape, raw),
+        "kind": kind,
+        "tensors": {
+            name: {
+                "shape": list(one.shape),
+                "data": base64.b64encode(one.tobytes()).decode("ascii"),
+            }
+            for name, one in arrays.items()
+        },
+        "extra": extra,
+        "sha256": _digest(kind, arrays, extra),
     }
 
 
-def _digest(name: str, shape: list[int], raw: bytes) -> str:
-    """SHA-256 over kind and version, name, shape as Python writes a tuple, and bytes."""
-    digest = hashlib.sha256(f"{KIND}:{VERSION}".encode())
-    digest.update(name.encode() + str(tuple(shape)).encode() + raw)
+def _digest(
+    kind: str, arrays: Mapping[str, Float[np.ndarray, "..."]], extra: Mapping[str, Any]
+) -> str:
+    """SHA-256 over kind and version, then names, shapes as Python writes tuples, and bytes."""
+    digest = hashlib.sha256(f"{kind}:{VERSION}".encode())
+    for name, one in sorted(arrays.items()):
+        digest.update(name.encode() + str(one.shape).encode() + one.tobytes())
+    for name, value in sorted(extra.items()):
+        digest.update(f"{name}={value!r}".encode())
     return digest.hexdigest()
 
 
 def _read(spec: Mapping[str, Any]) -> tuple[int, Form]:
     wire = spec["data"]
-    ((name, tensor),) = wire["tensors"].items()
-    raw = _bytes(tensor["data"])
-    if wire["version"] != VERSION or wire["kind"] != KIND or not name.startswith(LAYER):
+    arrays = {name: _array(held) for name, held in wire["tensors"].items()}
+    if wire["version"] != VERSION or wire["kind"] not in (KIND, REFT):
         raise ValueError(f"a payload of the kind {wire['kind']!r}, version {wire['version']!r}")
-    if wire["sha256"] != _digest(name, tensor["shape"], raw):
+    if wire["sha256"] != _digest(wire["kind"], arrays, wire["extra"]):
         raise ValueError("its digest is not that of its numbers")
-    block = int(name.removeprefix(LAYER))
-    v = torch.from_numpy(np.frombuffer(raw, "<f4").reshape(tensor["shape"]).copy())
-    v = v * spec["scale"]
+    tensors = {name: torch.from_numpy(one.copy()) for name, one in arrays.items()}
     places, algorithm = spec["apply"], spec["algorithm"]
     scope = next((scope for scope, apply in APPLY.items() if apply == places), None)
+    if wire["kind"] == REFT:
+        if algorithm != "loreft" or scope is None:
+            raise ValueError(f"the algorithm {algorithm!r} at {few(places)}")
+        b, weight, columns = (tensors[name] for name in PARTS)
+        form = Sensed(weight - columns.T, b, spec["scale"] * columns.T, scope)
+        return int(wire["extra"]["layer"]), form
+    ((name, v),) = tensors.items()
+    block, v = int(name.removeprefix(LAYER)), v * spec["scale"]
     if algorithm == "erase" and scope is not None:
         return block, Clamped(v, 0.0, scope)
     if algorithm == "direct" and scope is not None:
@@ -141,8 +184,9 @@ def _read(spec: Mapping[str, Any]) -> tuple[int, Form]:
     return block, Laid(rows)
 
 
-def _bytes(data: str) -> bytes:
+def _array(held: Mapping[str, Any]) -> Float[np.ndarray, "..."]:
     try:
-        return base64.b64decode(data, validate=True)
+        raw = base64.b64decode(held["data"], validate=True)
     except binascii.Error as error:
         raise ValueError(f"its numbers are no base64 ({error})") from error
+    return np.frombuffer(raw, "<f4").reshape(held["shape"])

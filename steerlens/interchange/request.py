@@ -46,18 +46,19 @@ class Request:
         """The target at the beginning of a sentence."""
         return self.target[:1].upper() + self.target[1:]
 
-    def forms(self) -> list[tuple[int, Form]]:
+    def forms(self, *, sensed: bool = False) -> list[tuple[int, Form]]:
         """Every form with the block at whose output (`resid_post`) it acts, -1 the embeddings.
 
-        In the order in which they act at one place. ExportError where a steer has no form, or acts
-        anywhere but on the residual stream between blocks.
+        In the order in which they act at one place. ExportError where a steer has no form (or is
+        `sensed`, for a target that does not know that), or acts anywhere but on the residual stream
+        between blocks.
         """
         found: list[tuple[int, Form]] = []
         for place, steer in self.steering.placed:
             site = place.on(self.model)
             require_site(self.model, site)
             require_fit(self.model, site, steer)
-            forms = forms_of(steer)
+            forms = forms_of(steer, sensed=sensed)
             if forms is None:
                 raise ExportError(self._formless(site, steer))
             found += [(self._block(site), form) for form in forms]
@@ -93,6 +94,15 @@ class Request:
             raise Refused(
                 f"{self.subject} cannot steer the embeddings (resid_pre of layer 0): it begins at "
                 "the output of the first block. Place the steering at resid_post of a layer."
+            )
+
+    def require_unfolded(self) -> None:
+        """Raise ExportError for what depends on activations where those of the model are others."""
+        if identity_of(self.model).processing == "fold":
+            raise ExportError(
+                f"{self.subject} sees the activations of the unprocessed model, and this one is "
+                "folded and centred, so its projections are others. Fit it on the model as it is: "
+                "processing='none'."
             )
 
     def require_options(self, *known: str) -> None:

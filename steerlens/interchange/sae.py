@@ -35,6 +35,8 @@ EPSILON = 1e-5
 """What SAELens adds to the standard deviation by which it divides."""
 ENCODED = ("standard", "jumprelu", "jump_relu", "topk", "gated")
 """Architectures whose encoder is known here."""
+LARGEST = ("topk", "abstopk", "batchtopk", "matryoshka_batchtopk")
+"""Those that keep the k largest activations, in SAELens before or after training."""
 
 
 @steer
@@ -155,7 +157,7 @@ def sae_feature(
     _require_row(sae, row, path)
     direction = row * _finetuned(sae, index) / sae.scale_out
     length = float(row.norm())
-    by_length = sae.by_norm and sae.architecture == "topk"
+    by_length = sae.by_norm and sae.architecture in LARGEST
     if by_length:  # activations are those times the length, and rows are divided by it
         direction = direction / length
     encoder, reason = _encoder_of(sae, index, length)

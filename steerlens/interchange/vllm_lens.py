@@ -1,6 +1,6 @@
 """What vllm-lens takes with a request: vectors for all tokens, or one for each prompt position.
 
-Its `SteeringVector` (vllm_lens/_helpers/types.py, read in the source; not run here) adds to the
+Its `SteeringVector` (vllm_lens/_helpers/types.py; run by scripts/docs/in_vllm.py) adds to the
 output of decoder layer l
 
     h' = h + scale v[l]                 activations of shape (layer, d_model): at every token

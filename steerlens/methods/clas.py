@@ -28,7 +28,7 @@ from torch import Tensor
 from steerlens.checks import require_choice
 from steerlens.directions.checks import require_direction_at, require_directions
 from steerlens.directions.means import unit
-from steerlens.forms import Added, Clamped
+from steerlens.forms import Added, Clamped, Sensed
 from steerlens.kinds import require_kinds
 from steerlens.precision import wide, wide_dtype
 from steerlens.prompts import PromptPair
@@ -74,6 +74,13 @@ class CLAS:
         if not takes_out or self.limit is not None or abs(float(v.norm()) - 1) > UNIT:
             return None
         return Clamped(v[0], 0.0)
+
+    @property
+    def sensed(self) -> Sensed | None:
+        """For a tool that reads activations: all of it, where alpha has no bounds."""
+        if self.limit is not None:
+            return None
+        return Sensed(wide(self.c), wide(self.b), wide(self.v))
 
     @classmethod
     def fixed(cls, v: Direction, strength: float) -> "CLAS":

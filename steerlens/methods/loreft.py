@@ -24,6 +24,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from steerlens.directions.checks import require_orthonormal
+from steerlens.forms import Sensed
 from steerlens.kinds import require_kinds
 from steerlens.precision import wide
 from steerlens.prompts import PromptPair
@@ -52,6 +53,12 @@ class LoReFT:
 
     def __post_init__(self) -> None:
         require_orthonormal(self.R, SKEW)
+
+    @property
+    def sensed(self) -> Sensed:
+        """For a tool that reads activations: (W - R) h + b along the rows of R."""
+        R = wide(self.R)
+        return Sensed(wide(self.W) - R, wide(self.b), R)
 
     @staticmethod
     def require(model: HookedModel, *, rank: int) -> None:
