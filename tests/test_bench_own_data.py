@@ -53,7 +53,7 @@ def test_what_is_asked_for_twice_is_once():
 @pytest.mark.parametrize("name", ["examples", "max_new_tokens"])
 def test_numbers_below_1_are_refused(name):
     with pytest.raises(ValueError, match=f"{name} must be at least 1; found -3"):
-        Spec(**{name: -3})
+        replace(Spec(), **{name: -3})
 
 
 def test_a_plan_that_fails_leaves_nothing_behind(tmp_path):
