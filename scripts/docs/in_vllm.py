@@ -32,6 +32,7 @@ def write(folder: Path, name: str) -> None:
     """The exports, and what our hooks make of the same steering and of it one block off."""
     import steerlens as sl
     from steerlens.identity import loaded
+    from steerlens.whole import write_whole
 
     model, texts = sl.load(name), (["I loved it"], ["I hated it"])
     constant = sl.CAA.fit(model, texts, BLOCKS[name]).steering
@@ -50,7 +51,7 @@ def write(folder: Path, name: str) -> None:
         # What a prompt's positions carry is seen in one pass.
         "front": [_expected(model, one, 1) for one in (front, _moved(front))],
     }
-    (folder / "expected.json").write_text(json.dumps(expected), encoding="utf-8")
+    write_whole(folder / "expected.json", json.dumps(expected).encode())
 
 
 def _moved(steering: Any) -> Any:
