@@ -132,7 +132,10 @@ def _at(
 
 
 def _gap(a: Estimate | None, b: Estimate | None) -> Estimate | None:
-    return None if a is None or b is None else gap(a, b)
+    """None where there is none of either, or of other seeds: then nothing can be paired yet."""
+    if a is None or b is None or a.n_seeds != b.n_seeds:
+        return None
+    return gap(a, b)
 
 
 def share_of_effect(method: str, other: str) -> Callable[[Collected], ByAttribute]:
