@@ -289,6 +289,10 @@ def main() -> None:
     parser.add_argument("--hypotheses", action="store_true")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
+    if not (given.benches or given.hypotheses):
+        parser.error(
+            "name the benches: smollm2=build/bench/smollm2; results.py --pages takes those kept"
+        )
     out = given.out or (BEFORE if given.hypotheses else PAGE)
     if given.hypotheses:
         text = hypotheses()
