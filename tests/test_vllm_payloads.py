@@ -174,6 +174,7 @@ def test_what_reads_activations_keeps_its_scope_and_is_no_vector_of_others(gpt2,
         exported(bounded, "easysteer", gpt2, tmp_path)
 
 
+@pytest.mark.skipif("hooked" not in BACKENDS, reason="no HookedTransformer here")
 def test_a_folded_model_has_other_activations_than_the_engine(folders, tmp_path):
     folded = sl.load(folders["gpt2"], backend="hooked", processing="fold")
     for steer in (SENSED["CLAS"], CLAS.ablation(U)):
