@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_models import D_MODEL
+from tiny_models import BACKENDS, D_MODEL
 
 import steerlens as sl
 from analysis.measures.coefficients import strengths
