@@ -67,6 +67,8 @@ def side(maker: Maker, cell: Cell) -> dict[str, Any]:
 
 def taken_items(maker: Maker, change: Change, items: Sequence[Cloze]) -> list[int]:
     """The numbers of the items whose beginning a method takes as a prompt: all, for nearly all."""
+    if change is None:  # the model as it is refuses none, so nothing need be run
+        return list(range(len(items)))
     taken = []
     for number, item in enumerate(items):
         row = Predicted((encode(maker.model, item.before),), (1,))
