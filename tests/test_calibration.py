@@ -43,10 +43,6 @@ def mean_kl(model: Any, rows: Any, steering: Any, plain_rows: Any = None) -> flo
 def test_every_method_is_calibrated_to_a_kl_and_to_a_share(name: str, gpt2: Any) -> None:
     steering = CATALOGUE[name].build(gpt2)
     target = 0.02
-    if name == "CAST, above the threshold":  # none of these texts meets its condition
-        with pytest.raises(ValueError, match="changes no activation of these texts"):
-            calibrate(gpt2, steering, ANSWERED, target_kl=target)
-        return
     found = calibrate(gpt2, steering, ANSWERED, target_kl=target)
     assert found.reached
     assert found.unit == "target_kl"
