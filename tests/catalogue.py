@@ -157,7 +157,7 @@ def _gated(h: oracles.Array, row: Row) -> oracles.Array:
 
 THETA = torch.nn.functional.normalize(random(4, 8, seed=6), dim=1)
 SIGMA = torch.tensor([0.5, 0.0, 0.0, 0.3])
-# Of the rows of every batch of these tests, on every model and in every environment of the Makefile,
+# Of the rows of every batch of these tests, on every model and in each environment of the Makefile,
 # some are above 0 along it, by 0.02 at least, and some below.
 TELLING = random(D_MODEL, seed=100963)
 TELLING64 = TELLING.double().numpy()

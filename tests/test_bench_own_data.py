@@ -23,7 +23,8 @@ from analysis.bench.standings import standings
 from analysis.bench.tasks import read_tasks
 from steerlens.cli.bench import names_in
 
-QUESTIONS = [f"Tell me about the {thing}." for thing in ["sea", "sun", "sky", "dog", "cat", "tea", "car", "inn", "owl", "elm", "ant"]]  # fmt: skip  # noqa: E501
+THINGS = ["sea", "sun", "sky", "dog", "cat", "tea", "car", "inn", "owl", "elm", "ant"]
+QUESTIONS = [f"Tell me about the {thing}." for thing in THINGS]
 SMALL = {"methods": ("CAA",), "seeds": 1, "factors": (1.0,), "max_new_tokens": 4}
 
 
@@ -116,7 +117,8 @@ def test_damaged_tasks(tmp_path, more, said):
 
 
 def test_fewer_questions_of_multiple_choice_have_as_many_options(tmp_path):
-    rows = {split: [[["(A)"], ["(B)"]]] * n for split, n in (("train", 8), ("validation", 1), ("test", 2))}  # fmt: skip  # noqa: E501
+    counts = {"train": 8, "validation": 1, "test": 2}
+    rows = {split: [[["(A)"], ["(B)"]]] * n for split, n in counts.items()}
     data = tasks(tmp_path / "mine.json", options=rows)
     (task,) = Spec(data=str(data), most=(None, 1, 1)).tasks().values()
     assert (len(task.questions["test"]), len(task.options["test"])) == (1, 1)

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from steerlens.baselines.weights import Change
-from steerlens.prompts import encode
+from steerlens.prompts import Encoded, encode
 
 from ..measures.cloze import Cloze, cloze_answers, frozen_cloze
 from ..measures.diversity import distinct_n
@@ -69,15 +69,19 @@ def taken_items(maker: Maker, change: Change, items: Sequence[Cloze]) -> list[in
     """The numbers of the items whose beginning a method takes as a prompt: all, for nearly all."""
     if change is None:  # the model as it is refuses none, so nothing need be run
         return list(range(len(items)))
-    taken = []
-    for number, item in enumerate(items):
-        row = Predicted((encode(maker.model, item.before),), (1,))
-        try:
-            row.log_p(maker.model, change)
-        except ValueError:  # an ActAdd whose v has more rows than the beginning has tokens
-            continue
-        taken.append(number)
-    return taken
+    rows = [encode(maker.model, item.before) for item in items]
+    if _takes(maker, change, rows):
+        return list(range(len(items)))
+    return [number for number, row in enumerate(rows) if _takes(maker, change, [row])]
+
+
+def _takes(maker: Maker, change: Change, rows: Sequence[Encoded]) -> bool:
+    """Whether a method steers these prompts: an ActAdd that is longer than one of them does not."""
+    try:
+        Predicted(tuple(rows), (1,) * len(rows)).log_p(maker.model, change)
+    except ValueError:
+        return False
+    return True
 
 
 def _on_excerpts(
