@@ -32,10 +32,12 @@ from steerlens.whole import write_whole
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE, BEFORE = DOCS / "results" / "claims.md", DOCS / "claims.md"
 MODELS = ("demo", "smollm2")
+BY_HAND = "`python scripts/bench/claims_page.py --hypotheses`"
+FROM_CELLS = "`python scripts/bench/results.py --pages` from the cells in `docs/results/cells`"
 HEAD = """\
 # The papers' claims, on two models
 
-Written by `python scripts/bench/claims_page.py`. {state}
+Written by {made}. {state}
 
 The claims are in [`scripts/bench/claims.py`]({up}scripts/bench/claims.py), each with what is
 estimated, its bound and its side, as they were committed before a test question of SmolLM2 was
@@ -106,7 +108,13 @@ def hypotheses() -> str:
     rows = [[claim.name, claim.says, side(claim)] for claim in CLAIMS]
     table = markdown_table(["claim", "what it says", "supported where"], rows)
     return "\n".join(
-        [HEAD.format(state=state, seen=seen(), up="../"), "## Hypotheses\n", table, "", OTHERS]
+        [
+            HEAD.format(made=BY_HAND, state=state, seen=seen(), up="../"),
+            "## Hypotheses\n",
+            table,
+            "",
+            OTHERS,
+        ]
     )
 
 
@@ -128,7 +136,11 @@ def page(found: Mapping[str, Collected], alone: Alone, images: Path) -> str:
         [name, says, *(verdicts.get(model, "") for model in names)]
         for name, says, verdicts in of_act_add(alone.act_add)
     ]
-    parts = [HEAD.format(state=state, seen=seen(), up="../../"), ADDED, sizes(found)]
+    parts = [
+        HEAD.format(made=FROM_CELLS, state=state, seen=seen(), up="../../"),
+        ADDED,
+        sizes(found),
+    ]
     parts += unfinished(found)
     parts += [
         markdown_folded("Every verdict", markdown_table(["claim", "what it says", *names], rows))
