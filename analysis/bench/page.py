@@ -117,7 +117,7 @@ def _trade(collected: Collected, folder: Path, name: str) -> Iterator[str]:
         tradeoff_curve(over_attributes(whole, len(tasks))),
         folder,
         f"bench_{name}_tradeoff",
-        "A panel for each method: attribute against coherence, a line over strengths.",
+        "Attribute against coherence: a line over strengths for each method.",
         f"Means over {', '.join(tasks)}: validation questions with seed 0. A strength of 1 has the "
         "prompt's own KL on training answers.",
     )
