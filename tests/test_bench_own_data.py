@@ -250,6 +250,15 @@ def test_one_method_is_the_best_of_none():
     assert "every other" not in said
 
 
+def test_what_is_no_better_than_no_steering_is_said():
+    said = said_of(scored(CAA=80, ActAdd=50, Angular=20, unsteered=50))
+    assert "Not told apart from the model itself, one by one: ActAdd." in said
+
+
+def test_what_is_better_than_no_steering_is_not_called_the_same():
+    assert "from the model itself" not in said_of(scored(CAA=80, ActAdd=70, unsteered=50))
+
+
 def test_one_question_tells_no_method_apart():
     scores = scored(1, 1, CAA=50, ActAdd=20)
     said = said_of(scores)

@@ -128,3 +128,10 @@ def test_what_cannot_be_judged_is_an_error_or_no_number(judge: Any, demo: Any) -
     assert np.isnan(scores(judge, ""))[0]
     with pytest.raises(ValueError, match="no likelier under"):
         likelihood(demo, INSTRUCTION, QUESTIONS[:1], neutral=INSTRUCTION)
+
+
+def test_no_scale_of_coherence_from_one_token_says_what_to_ask_for(demo: Any) -> None:
+    """Shuffled it is the same text."""
+    scale = sys.modules["analysis.judges.likelihood"]._coherence
+    with pytest.raises(ValueError, match=r"max_new_tokens=64.*--max-new-tokens 64"):
+        scale(Sides(demo, INSTRUCTION), ["a"] * 2, [Conversation(QUESTIONS[0])] * 2)

@@ -133,6 +133,11 @@ def test_nothing_is_fetched():
     assert "MathJax.js" not in ours
 
 
+def test_no_tool_bar_covers_a_title_on_a_narrow_screen():
+    (style,) = re.findall("<style>(.*?)</style>", whole().html, re.DOTALL)
+    assert re.search(r"@media \(max-width: 800px\) {[^}]*\.modebar { display: none", style)
+
+
 def test_figures_send_nothing_away():
     config = json.loads(re.search(r'\{"responsive".*?\}', whole().html)[0])
     assert config["showSendToCloud"] is False

@@ -36,7 +36,21 @@ def sentences(standings: pd.DataFrame, scores: Scores, rule: str) -> list[str]:
         row = ranked.loc[ranked["method"] == name]
         if len(row):
             told.append(f"{called} has {_interval(row.iloc[0])}.")
-    return [*told, *_lacking(scores), *_small(scores)]
+    return [*told, *_as_unsteered(methods, scores), *_lacking(scores), *_small(scores)]
+
+
+def _as_unsteered(methods: pd.DataFrame, scores: Scores) -> list[str]:
+    """The methods whose paired difference to no steering holds 0, or has no interval."""
+    from .standings import pairwise
+
+    if UNSTEERED not in scores:
+        return []
+    names = [name for name in methods["method"] if name in scores]
+    against = pairwise({name: scores[name] for name in (*names, UNSTEERED)})
+    rows = against.loc[against["other"] == UNSTEERED]
+    same = set(rows.loc[~((rows["low"] > 0) | (rows["high"] < 0)), "method"])
+    listed = ", ".join(name for name in names if name in same)
+    return [f"Not told apart from the model itself, one by one: {listed}."] if same else []
 
 
 def _lacking(scores: Scores) -> list[str]:

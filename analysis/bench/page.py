@@ -38,7 +38,7 @@ def _opening(collected: Collected, made_by: str) -> str:
     missing = collected.missing
     undone = f" {missing} cells are not done, and are left out of everything." if missing else ""
     return (
-        f"Written by `{made_by}` from the cells of `steerlens bench` "
+        f"Written by `{made_by}` from the cells of `steerlens bench` in `docs/results/cells` "
         f"([how all are tuned](../bench.md)). {len(spec.methods)} methods on "
         f"{', '.join(collected.plan.tasks)}; {trials} trials each on {sizes[0]} validation "
         f"questions with seed 0, tested on {sizes[1]} others with {spec.seeds} seeds; completions "
@@ -117,7 +117,7 @@ def _trade(collected: Collected, folder: Path, name: str) -> Iterator[str]:
         tradeoff_curve(over_attributes(whole, len(tasks))),
         folder,
         f"bench_{name}_tradeoff",
-        "A panel for each method: attribute against coherence, a line over strengths.",
+        "Attribute against coherence: a line over strengths for each method.",
         f"Means over {', '.join(tasks)}: validation questions with seed 0. A strength of 1 has the "
         "prompt's own KL on training answers.",
     )

@@ -263,7 +263,7 @@ def _coherence(
             f"To this model its own completions are no likelier ({losses[0]:.3g} nats a token) "
             f"than with their tokens shuffled ({losses[1]:.3g}), or they repeat themselves as much "
             "as a loop does, so it cannot judge coherence. Ask for longer completions, "
-            "sampling=Sampling(max_new_tokens=64), or take another model."
+            "sampling=Sampling(max_new_tokens=64), or --max-new-tokens 64, or take another model."
         )
     return LikelihoodCoherence(sides, (losses[0], losses[1]), (repeated[0], repeated[1]))
 

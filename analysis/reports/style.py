@@ -68,4 +68,5 @@ dd { margin: 0; overflow-wrap: anywhere; white-space: pre-wrap;
   break-inside: avoid; } h2, h3, h4 { break-after: avoid; }
   .picture, .scroll { overflow: visible; } .modebar { display: none; }
   * { print-color-adjust: exact; } }
+@media (max-width: 800px) { .modebar { display: none; } }
 """

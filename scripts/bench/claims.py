@@ -155,7 +155,9 @@ def share_of_effect(method: str, other: str) -> Callable[[Collected], ByAttribut
     return estimate
 
 
-def predicts(nearness: Callable[[Collected, str, str], Estimate | None]):
+def predicts(
+    nearness: Callable[[Collected, str, str], Estimate | None], leave_out: str | None = None
+):
     """Over the methods of an attribute: the rank correlation of nearness with the score at C80.
 
     The interval is of new seeds and questions, the methods stay: it is of the ranks draw by draw.
@@ -168,7 +170,8 @@ def predicts(nearness: Callable[[Collected, str, str], Estimate | None]):
             pairs = [
                 (near, mean_score(table[method][task]))
                 for method in collected.plan.spec.methods
-                if task in table.get(method, {})
+                if method != leave_out
+                and task in table.get(method, {})
                 and (near := nearness(collected, task, method)) is not None
             ]
             found[task] = rank_correlation(pairs) if len(pairs) >= LEAST_METHODS else None

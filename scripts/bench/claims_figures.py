@@ -41,8 +41,24 @@ def beyond(claims: Sequence[Claim], found: Mapping[str, Collected], title: str) 
         panel="claim",
         zero=True,
         title=title,
-        says=f"Right of 0 is for the claim, left of it against. {over(found)}, both resampled.",
+        says=f"Right of 0 is for the claim, left of it against. {over(found)}, both resampled."
+        f"{_of_one_seed(claims, found)}",
     )
+
+
+def _of_one_seed(claims: Sequence[Claim], found: Mapping[str, Collected]) -> str:
+    """Which marks count as undecided wherever they lie, since other seeds may differ."""
+    alone = [
+        f"{claim.name} ({model}: {', '.join(tasks)})"
+        for claim in claims
+        for model, collected in found.items()
+        if (
+            tasks := [
+                t for t, one in claim.estimates(collected).items() if one and one.n_seeds == 1
+            ]
+        )
+    ]
+    return f" One seed alone, so undecided: {'; '.join(alone)}." if alone else ""
 
 
 def over(found: Mapping[str, Collected]) -> str:

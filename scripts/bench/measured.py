@@ -66,7 +66,10 @@ def tables(collected: Collected) -> tuple[pd.DataFrame, dict[str, Any], pd.DataF
 
 
 def rows(collected: Collected, model: str, methods: Sequence[str]) -> list[list[str]]:
-    """A line for each method, and for the prompt, the model and a random direction."""
+    """A line for each method, and for the prompt, the model and a random direction.
+
+    Where a method lacks an attribute there is no mean: one over fewer does not compare.
+    """
     standings, scores, costs, near = tables(collected)
     lines = []
     for method in (*methods, *BESIDE):
@@ -78,9 +81,14 @@ def rows(collected: Collected, model: str, methods: Sequence[str]) -> list[list[
             [
                 model,
                 method,
-                _interval(one["mean"], one["low"], one["high"]),
+                f"not on {one['missing']}"
+                if one["missing"]
+                else _interval(one["mean"], one["low"], one["high"]),
                 "" if pd.isna(one["mean"]) else f"{one['rank_low']} to {one['rank_high']}",
-                *(_mean(scores[kind].get(method, {})) for kind in (ATTRIBUTE, COHERENCE)),
+                *(
+                    "" if one["missing"] else _mean(scores[kind].get(method, {}))
+                    for kind in (ATTRIBUTE, COHERENCE)
+                ),
                 f"{near[method]:.2f}" if method in near.index else "",
                 f"{costs.loc[method, 'seconds']:.0f}" if method in costs.index else "",
             ]

@@ -59,7 +59,7 @@ TINY = {
     ),
 }
 SMALL = ROOT / "scripts" / "docs" / "small_pictures.py"
-COMMAND = "python scripts/bench/results.py"
+COMMAND = "python scripts/bench/results.py --pages"
 
 
 def made(
