@@ -10,7 +10,7 @@ import pytest
 from analysis.bench.bench import Bench, work
 from analysis.bench.catalogue import METHODS
 from analysis.bench.cells import Cell
-from analysis.bench.kinds import PROMPT, UNSTEERED, baseline_cell
+from analysis.bench.kinds import PROMPT, UNSTEERED, baseline_cell, fit_cell
 from analysis.bench.plan import Plan, of_shard
 from analysis.bench.spec import Spec, write_spec
 from analysis.bench.tasks import demo_tasks
@@ -134,6 +134,30 @@ def test_a_failing_cell_costs_no_other(tmp_path, monkeypatch):
     with pytest.raises(RuntimeError, match=r"could not be made(.|\n)*too large"):
         work(tmp_path)
     assert bench.plan.chosen(bench.tasks["positive"], "instruction vector", "harmonic")
+    monkeypatch.undo()
+    work(tmp_path)
+    assert Bench.of(tmp_path).plan.left() == []
+
+
+def test_nothing_is_fitted_for_an_attribute_without_a_judge(tmp_path, monkeypatch):
+    two = {**SMALL, "attributes": ("positive", "exclamation"), "methods": ("CAA",), "seeds": 1}
+    bench = Bench.planned(tmp_path, Spec(**two))
+    from analysis.bench import judging
+
+    def missing(name):
+        if name == "exclamation":
+            raise ValueError("no judge of exclamation")
+        return judge_of(name)
+
+    judge_of = judging.judge_of
+    monkeypatch.setattr(judging, "judge_of", missing)
+    with pytest.raises(RuntimeError, match="no judge of exclamation"):
+        work(tmp_path)
+    there = {
+        task: [bench.cells.there(fit_cell(bench.spec, bench.tasks[task], "CAA", 0, 0))]
+        for task in two["attributes"]
+    }
+    assert there == {"positive": [True], "exclamation": [False]}
     monkeypatch.undo()
     work(tmp_path)
     assert Bench.of(tmp_path).plan.left() == []

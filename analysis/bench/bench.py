@@ -18,8 +18,9 @@ from steerlens.whole import clear_drafts, write_whole
 from . import effects, fitting, judging, odds, side, spread, writing
 from .cells import Busy, Cell, Cells
 from .collect import Collected
+from .kinds import UNSTEERED, baseline_cell
 from .maker import Maker
-from .plan import Plan
+from .plan import CHOSEN_WITH, VALIDATION, Plan
 from .room import require_room
 from .spec import (
     Spec,
@@ -127,6 +128,8 @@ class Bench(Maker):
     def result(self, cell: Cell) -> dict[str, Any]:
         if cell.digest in self.failed:
             raise Again(self.failed[cell.digest])
+        if cell.kind == "fit" and (why := self.unjudged(cell["task"])):
+            raise Again(why)  # it may take hours, and nothing could be said of it
         begun = time.monotonic()
         try:
             return self.cells.make(
@@ -139,6 +142,11 @@ class Bench(Maker):
         except Exception as error:  # whatever it is, it would be the same for the next that asks
             self.failed[cell.digest] = reason_of(error)
             raise
+
+    def unjudged(self, task: str) -> str | None:
+        """Why the unsteered model's answers to a task got no scores, where this worker tried."""
+        plain = baseline_cell(self.spec, self.tasks[task], UNSTEERED, CHOSEN_WITH, VALIDATION)
+        return self.failed.get(plain.digest)
 
     def _made_now(self, cell: Cell) -> dict[str, Any]:
         made = COMPUTE[cell.kind](self, cell)
