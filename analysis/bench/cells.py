@@ -21,6 +21,8 @@ from steerlens.digests import require_signed, signed
 from steerlens.parsing import parse_json
 from steerlens.whole import write_whole
 
+from .shapes import require_result
+
 FORMAT = 1
 
 
@@ -156,6 +158,7 @@ def read_whole(path: Path) -> dict[str, Any]:
             raise ValueError(f"format {whole['format']}, where {FORMAT} is read")
         if Cell.of_json(whole["cell"]).digest != path.stem:
             raise ValueError("it holds another cell than its name says")
+        require_result(whole["cell"]["kind"], whole["result"])
         return whole
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(

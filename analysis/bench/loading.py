@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, cast
 
 import steerlens
+from steerlens.kinds import require_fields
 from steerlens.templates import PLAIN, Own, Place, Template, tokenizer_of, use_template
 from steerlens.types import HookedModel
 
@@ -29,6 +30,7 @@ class Loading:
     template_arguments: Mapping[str, Any] = field(default_factory=dict[str, Any], hash=False)
 
     def __post_init__(self) -> None:
+        require_fields(self)
         _ = self.template  # what is wrong with it is told before a model is loaded
 
     @property

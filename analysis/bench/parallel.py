@@ -5,10 +5,12 @@ is killed costs the cell that it was at, and the others, or the next run, make t
 """
 
 import os
+import re
 import warnings
 from pathlib import Path
 from typing import Any
 
+from steerlens.parsing import short
 from steerlens.types import SteeringWarning
 
 from .bench import work
@@ -17,6 +19,10 @@ BACKENDS = ("loky", "dask", "ray", "submitit")
 SCHEDULED = ("dask", "submitit")
 QUEUED = {"timeout_min": 12 * 60, "cpus_per_task": 4, "mem_gb": 16}
 """What a job asks the queue for; `steerlens bench script` prints a script to change."""
+A_CORE = 4
+"""Workers for each core of this machine, at most."""
+MOST_WORKERS = MOST_SHARDS = 10_000
+ADDRESS = re.compile(r"^inproc://|:\d+/?$")
 RESTARTS = 5
 """How often workers that were killed are replaced before giving up."""
 
@@ -54,15 +60,26 @@ def require_run(
     workers: int, backend: str, shard: tuple[int, int], scheduler: str | None = None
 ) -> None:
     """ValueError for options that make no sense."""
-    if workers < 1:
-        raise ValueError(f"workers must be at least 1; found {workers}.")
     if backend not in BACKENDS:
         raise ValueError(f"A backend is one of {', '.join(BACKENDS)}; found {backend!r}.")
+    cores = os.cpu_count() or 1
+    here = backend == "loky" or (backend == "dask" and scheduler is None)
+    most = A_CORE * cores if here else MOST_WORKERS
+    if not 1 <= workers <= most:
+        why = f" on this machine (cores: {cores}), as each holds the model" if here else ""
+        raise ValueError(f"workers must be from 1 to {most}{why}; found {workers}.")
     if scheduler is not None and backend not in SCHEDULED:
         raise ValueError(
             f"--scheduler is for the backends {' and '.join(SCHEDULED)}; the backend here is "
             f"{backend}. Add --backend, or leave the scheduler out."
         )
+    if backend == "dask" and scheduler is not None and not ADDRESS.search(scheduler):
+        raise ValueError(
+            "--scheduler is the address of a Dask scheduler, such as tcp://127.0.0.1:8786; found "
+            f"{short(scheduler)}."
+        )
+    if not shard[1] <= MOST_SHARDS:
+        raise ValueError(f"A bench has at most {MOST_SHARDS} shards; found {short(shard[1])}.")
     if not 0 <= shard[0] < shard[1]:
         raise ValueError(
             f"Shard i of n counts from 0: --shard 0/4 to --shard 3/4; found {shard[0]}/{shard[1]}."

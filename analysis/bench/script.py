@@ -6,6 +6,10 @@ from pathlib import Path
 
 from steerlens.parsing import short
 
+from .parallel import MOST_SHARDS
+
+MOST_CPUS = 1000
+
 TEMPLATE = """\
 #!/bin/bash
 #SBATCH --job-name=steerlens-bench
@@ -36,9 +40,9 @@ def slurm_script(
     time: str = "12:00:00",
 ) -> str:
     """The script, for `sbatch`; its paths are absolute, its Python this one."""
-    for name, number in (("shards", shards), ("cpus", cpus)):
-        if number < 1:
-            raise ValueError(f"The number of {name} must be at least 1; found {number}.")
+    for name, number, most in (("shards", shards, MOST_SHARDS), ("cpus", cpus, MOST_CPUS)):
+        if not 1 <= number <= most:
+            raise ValueError(f"{name} must be from 1 to {most}; found {short(number)}.")
     for name, text, example in (("memory", memory, "16G"), ("time", time, "12:00:00")):
         if not text or any(letter.isspace() for letter in text):
             raise ValueError(f"--{name} is one word, such as {example}; found {short(text)}.")

@@ -4,14 +4,14 @@ It is written to `bench.json` when the folder is made; every worker reads it the
 """
 
 import json
-import math
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from steerlens.digests import require_signed, signed
-from steerlens.parsing import parse_json
+from steerlens.kinds import require_fields
+from steerlens.parsing import few, parse_json, short
 from steerlens.whole import require_place, write_whole
 
 from .catalogue import LAYERS, STANDARD, require_methods
@@ -35,6 +35,17 @@ FIXED = ("model", "fingerprint", "data")
 """What all cells of a folder have in common, with how the model is loaded; the rest may be asked
 for otherwise, and later."""
 BUILT_IN = ("demo", "smollm2")
+LIMITS = {
+    "seeds": 1000,
+    "configurations": len(LAYERS),
+    "samples": 10_000,
+    "examples": 1_000_000,
+    "max_new_tokens": 100_000,
+}
+"""The most of what is counted: beyond it a plan alone would take hours, and no run would end."""
+MOST_QUESTIONS = 1_000_000
+FACTOR_RANGE = (1e-4, 1e4)
+"""In float32 there is nothing to see of weaker steering, and nothing but overflow of stronger."""
 MAY_LACK = ("loading", "data_digest")
 """What is left out of the file where it is as it is by itself."""
 
@@ -66,20 +77,21 @@ class Spec:
     data_digest: str = ""
 
     def __post_init__(self) -> None:
+        require_fields(self)
         for name in ("attributes", "methods", "factors", "rules"):  # asked for twice is once
             object.__setattr__(self, name, tuple(dict.fromkeys(getattr(self, name))))
         require_methods(self.methods)
-        for name in ("seeds", "configurations", "samples", "examples", "max_new_tokens"):
-            found = getattr(self, name)
-            if found is not None and found < 1:
-                raise ValueError(f"{name} must be at least 1; found {found}.")
-        if self.configurations > len(LAYERS):
+        counts: dict[str, int | None] = {name: getattr(self, name) for name in LIMITS}
+        counts |= {f"{split} questions": n for split, n in zip(SPLITS, self.most, strict=True)}
+        for name, found in counts.items():
+            most = LIMITS.get(name, MOST_QUESTIONS)
+            if found is not None and not 1 <= found <= most:
+                raise ValueError(f"{name} must be from 1 to {most}; found {short(found)}.")
+        low, high = FACTOR_RANGE
+        if not self.factors or not all(low <= factor <= high for factor in self.factors):
             raise ValueError(
-                f"A method has at most {len(LAYERS)} configurations; asked for "
-                f"{self.configurations}."
+                f"The factors must be numbers from {low} to {high}; found {few(self.factors)}."
             )
-        if not self.factors or not all(0 < factor < math.inf for factor in self.factors):
-            raise ValueError(f"The factors must be numbers above 0; found {list(self.factors)}.")
         unknown = sorted(set(self.rules) - set(RULES))
         if unknown or not self.rules:
             raise ValueError(
@@ -252,11 +264,11 @@ def read_spec(folder: Path) -> Spec:
         raise ValueError(f"{path} has format {found}; this version reads {FORMAT}.")
     try:
         return spec_from(given)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise ValueError(f"{path} holds what no bench is made of ({error}).") from error
 
 
 def spec_from(given: Mapping[str, Any]) -> Spec:
-    """The settings that `Spec.as_json` wrote."""
+    """The settings that `Spec.as_json` wrote; TypeError or ValueError for others."""
     listed: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
     return Spec(**{**listed, "loading": Loading(**given.get("loading", {}))})

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import steerlens
+from analysis.bench.spec import Spec, write_spec
 from steerlens.cli import main
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -261,17 +262,25 @@ OTHERS = (
     ("demo --out {linked_report} --model demo", "it is a symbolic link"),
     ("demo --out {new} --model other", "Unknown model"),
     ("demo --out {new} --seed -1", "seed must be a whole number from 0"),
-    ("bench plan --out {new} --seeds 0", "seeds must be at least 1"),
+    ("bench plan --out {new} --seeds 0", "seeds must be from 1 to"),
+    ("bench plan --out {new} --seeds 1000000", "seeds must be from 1 to"),
+    ("bench plan --out {new} --samples 1000000000", "samples must be from 1 to"),
+    ("bench plan --out {new} --questions=-1,1,1", "--questions is three numbers"),
+    ("bench plan --out {new} --strengths 1e300", "The factors must be numbers from"),
+    ("bench plan --out {new} --strengths 1e-300", "The factors must be numbers from"),
     ("bench plan --out {new} --questions 1", "--questions is three numbers"),
     ("bench plan --out {new} --questions a,b,c", "--questions is numbers"),
-    ("bench plan --out {new} --strengths 0", "The factors must be numbers above 0"),
-    ("bench plan --out {new} --strengths nan", "The factors must be numbers above 0"),
+    ("bench plan --out {new} --strengths 0", "The factors must be numbers from"),
+    ("bench plan --out {new} --strengths nan", "The factors must be numbers from"),
     ("bench plan --out {new} --methods Nothing", "Nothing"),
     ("bench plan --out {new} --rules x", "A strength is chosen by"),
     ("bench plan --out {new} --data {deep}", "it is nested too deeply"),
     ("bench plan --out {new} --data {nothing}", "could not be read"),
     ("bench run --out {nothing}", "holds no bench"),
-    ("bench run --out {nothing} --workers 0", "workers must be at least 1"),
+    ("bench run --out {nothing} --workers 0", "workers must be from 1 to"),
+    ("bench run --out {nothing} --workers 1000000000", "workers must be from 1 to"),
+    ("bench run --out {nothing} --backend dask --scheduler x", "such as tcp://127.0.0.1:8786"),
+    ("bench run --out {nothing} --shard 0/99999999", "at most 10000 shards"),
     ("bench run --out {nothing} --shard 3/2", "Shard i of n counts from 0"),
     ("bench run --out {nothing} --shard x", "--shard is i/n"),
     ("bench run --out {nothing} --backend x", "A backend is one of"),
@@ -279,6 +288,8 @@ OTHERS = (
     ("bench collect --out {nothing}", "holds no bench"),
     ("bench collect --out {badbench}", "is damaged, or was changed"),
     ("bench script --out {nothing}", "holds no bench"),
+    ("bench script --out {bench} --shards 1000000000", "shards must be from 1 to"),
+    ("bench script --out {bench} --cpus 0", "cpus must be from 1 to"),
 )
 
 
@@ -322,12 +333,13 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         found[name].write_text(text)
     found["utf16"] = root / "utf16.jsonl"
     found["utf16"].write_text(json.dumps(contrasts[0]), encoding="utf-16")
-    for name in ("folder", "empty_folder", "out", "linked_report", "badbench"):
+    for name in ("folder", "empty_folder", "out", "linked_report", "bench", "badbench"):
         found[name] = root / name
         found[name].mkdir()
     found["nothing"] = root / "nothing"
     (root / "linked_report" / "report.html").symlink_to(found["pairs"])
     (root / "badbench" / "bench.json").write_text('{"format": 1}')
+    write_spec(Spec(attributes=("positive",), methods=("CAA",)), root / "bench")
     found |= _odd_targets(root, found) | _steerings(root) | _models(root)
     return found
 

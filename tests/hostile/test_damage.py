@@ -132,12 +132,13 @@ def _adapter_of(path: Path, model: Any) -> str:
     return repr((found.A, found.B, found.alpha))
 
 
+SCORES = {"attribute": [[1.5, 2.25]], "coherence": [[None, 3.0]], "words": None}
 CELL = Cell("judge", {"task": "happy", "seed": 1, "of": {"kind": "fit", "layer": 3}})
 
 
 def _a_cell(folder: Path, model: Any) -> Path:
     cells = Cells(folder)
-    cells.make(CELL, lambda _: {"scores": [1.5, 2.25], "texts": ["a", "ü"]}, dict)
+    cells.make(CELL, lambda _: {**SCORES, "texts": ["a", "ü"]}, dict)
     return cells.path(CELL)
 
 
@@ -148,7 +149,7 @@ def _a_spec(folder: Path, model: Any) -> Path:
 
 def _a_pack(folder: Path, model: Any) -> Path:
     lines = [{"bench": Spec(attributes=("positive",), methods=("CAA",)).as_json()}]
-    lines += [{"digest": CELL.digest, "result": {"scores": [1.5]}, "provenance": {}}]
+    lines += [{"digest": CELL.digest, "result": SCORES, "provenance": {}}]
     path = folder / "bench.json.gz"
     path.write_bytes(gzip.compress("\n".join(map(json.dumps, lines)).encode(), mtime=0))
     return path
