@@ -17,7 +17,7 @@ class Shape:
         """Whether a value is of this shape."""
         if value is None and self.or_none:
             return True
-        level = [value]
+        level: list[Any] = [value]
         for _ in range(self.depth):
             if not all(isinstance(one, list) for one in level):
                 return False
