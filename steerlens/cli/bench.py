@@ -9,14 +9,24 @@ import typer
 
 from steerlens.cli import output
 from steerlens.cli.grouped import grouped
-from steerlens.cli.options import AsJson, Backend, Device, Dtype, Templating, argument
+from steerlens.cli.options import (
+    AsJson,
+    Backend,
+    Device,
+    Dtype,
+    Templating,
+    argument,
+    folder_named,
+)
 
 app = typer.Typer(
     help="Compare every method on a model: tuned by one rule, tested with seeds and intervals.",
     no_args_is_help=True,
 )
 
-Folder = Annotated[Path, typer.Option(help="The folder of the bench.")]
+Folder = Annotated[
+    Path, typer.Option(help="The folder of the bench.", parser=folder_named, metavar="<path>")
+]
 
 
 def names_in(text: str, known: Iterable[str] = ()) -> tuple[str, ...]:

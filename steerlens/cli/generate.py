@@ -19,6 +19,7 @@ from steerlens.cli.options import (
     Seed,
     Strength,
     Templating,
+    folder_named,
     found_content,
 )
 
@@ -29,9 +30,12 @@ if TYPE_CHECKING:
 
 
 def demo(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the report.")] = Path(
-        "demo-report"
-    ),
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", "-o", help="Folder for the report.", parser=folder_named, metavar="<path>"
+        ),
+    ] = Path("demo-report"),
     model: Annotated[
         str,
         typer.Option(

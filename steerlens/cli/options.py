@@ -39,6 +39,15 @@ Dtype = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="The file to write."), Written()]
+
+
+def folder_named(text: str | Path) -> Path:
+    """The folder of an option; an empty text, as of a variable that is not set, is none."""
+    if not str(text).strip():
+        raise typer.BadParameter(f"it is the name of a folder, or '.' for this one; found {text!r}")
+    return Path(text)
+
+
 Pairs = Annotated[
     Path,
     typer.Option(
