@@ -199,7 +199,7 @@ def test_what_cannot_be_planned_is_told_before_the_model_is_loaded(tmp_path, mon
         ({"methods": ("Magic",)}, "Magic"),
         ({"attributes": ("happy",)}, "happy"),
         ({"seeds": 0}, "seeds"),
-        ({"factors": (0.0,)}, "above 0"),
+        ({"factors": (0.0,)}, "must be numbers from"),
         ({"rules": ("luck",)}, "luck"),
         ({"configurations": 9}, "configurations"),
         ({"data": "nothing.json"}, "nothing.json"),
