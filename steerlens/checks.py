@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from steerlens.parsing import short
 from steerlens.types import Residual, SteeringWarning, whole_number
 
 FEW = 8
@@ -21,6 +22,12 @@ def require_choice(what: str, found: str, known: tuple[str, ...]) -> None:
 
 LARGEST_SEED = 2**32 - 1
 """The largest seed that every generator of random numbers here takes."""
+
+
+def require_count(name: str, found: int, most: int, why: str = "") -> None:
+    """Raise ValueError unless it is from 1 to `most`; `why` says where that limit is from."""
+    if not 1 <= found <= most:
+        raise ValueError(f"{name} must be from 1 to {most}{why}; found {short(found)}.")
 
 
 def require_seed(seed: object, name: str = "seed") -> None:

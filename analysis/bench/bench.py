@@ -128,8 +128,6 @@ class Bench(Maker):
     def result(self, cell: Cell) -> dict[str, Any]:
         if cell.digest in self.failed:
             raise Again(self.failed[cell.digest])
-        if cell.kind == "fit" and (why := self.unjudged(cell["task"])):
-            raise Again(why)  # it may take hours, and nothing could be said of it
         begun = time.monotonic()
         try:
             return self.cells.make(
@@ -149,6 +147,8 @@ class Bench(Maker):
         return self.failed.get(plain.digest)
 
     def _made_now(self, cell: Cell) -> dict[str, Any]:
+        if cell.kind == "fit" and (why := self.unjudged(cell["task"])):
+            raise Again(why)  # it may take hours, and nothing could be said of it
         made = COMPUTE[cell.kind](self, cell)
         self.made.add(cell.digest)
         return made

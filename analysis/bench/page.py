@@ -38,7 +38,7 @@ def _opening(collected: Collected, made_by: str) -> str:
     missing = collected.missing
     undone = f" {missing} cells are not done, and are left out of everything." if missing else ""
     return (
-        f"Written by `{made_by}` from the cells of `steerlens bench` in `docs/results/cells` "
+        f"Written by `{made_by}` from the cells of `steerlens bench` in `cells`, beside this page "
         f"([how all are tuned](../bench.md)). {len(spec.methods)} methods on "
         f"{', '.join(collected.plan.tasks)}; {trials} trials each on {sizes[0]} validation "
         f"questions with seed 0, tested on {sizes[1]} others with {spec.seeds} seeds; completions "

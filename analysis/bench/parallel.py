@@ -10,6 +10,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from steerlens.checks import require_count
 from steerlens.parsing import short
 from steerlens.types import SteeringWarning
 
@@ -65,9 +66,8 @@ def require_run(
     cores = os.cpu_count() or 1
     here = backend == "loky" or (backend == "dask" and scheduler is None)
     most = A_CORE * cores if here else MOST_WORKERS
-    if not 1 <= workers <= most:
-        why = f" on this machine (cores: {cores}), as each holds the model" if here else ""
-        raise ValueError(f"workers must be from 1 to {most}{why}; found {workers}.")
+    why = f" on this machine (cores: {cores}), as each holds the model" if here else ""
+    require_count("workers", workers, most, why)
     if scheduler is not None and backend not in SCHEDULED:
         raise ValueError(
             f"--scheduler is for the backends {' and '.join(SCHEDULED)}; the backend here is "
@@ -78,7 +78,7 @@ def require_run(
             "--scheduler is the address of a Dask scheduler, such as tcp://127.0.0.1:8786; found "
             f"{short(scheduler)}."
         )
-    if not shard[1] <= MOST_SHARDS:
+    if shard[1] > MOST_SHARDS:
         raise ValueError(f"A bench has at most {MOST_SHARDS} shards; found {short(shard[1])}.")
     if not 0 <= shard[0] < shard[1]:
         raise ValueError(

@@ -4,6 +4,7 @@ import shlex
 import sys
 from pathlib import Path
 
+from steerlens.checks import require_count
 from steerlens.parsing import short
 
 from .parallel import MOST_SHARDS
@@ -41,8 +42,7 @@ def slurm_script(
 ) -> str:
     """The script, for `sbatch`; its paths are absolute, its Python this one."""
     for name, number, most in (("shards", shards, MOST_SHARDS), ("cpus", cpus, MOST_CPUS)):
-        if not 1 <= number <= most:
-            raise ValueError(f"{name} must be from 1 to {most}; found {short(number)}.")
+        require_count(name, number, most)
     for name, text, example in (("memory", memory, "16G"), ("time", time, "12:00:00")):
         if not text or any(letter.isspace() for letter in text):
             raise ValueError(f"--{name} is one word, such as {example}; found {short(text)}.")

@@ -9,9 +9,10 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from steerlens.checks import require_count
 from steerlens.digests import require_signed, signed
 from steerlens.kinds import require_fields
-from steerlens.parsing import few, parse_json, short
+from steerlens.parsing import few, parse_json
 from steerlens.whole import require_place, write_whole
 
 from .catalogue import LAYERS, STANDARD, require_methods
@@ -84,9 +85,8 @@ class Spec:
         counts: dict[str, int | None] = {name: getattr(self, name) for name in LIMITS}
         counts |= {f"{split} questions": n for split, n in zip(SPLITS, self.most, strict=True)}
         for name, found in counts.items():
-            most = LIMITS.get(name, MOST_QUESTIONS)
-            if found is not None and not 1 <= found <= most:
-                raise ValueError(f"{name} must be from 1 to {most}; found {short(found)}.")
+            if found is not None:
+                require_count(name, found, LIMITS.get(name, MOST_QUESTIONS))
         low, high = FACTOR_RANGE
         if not self.factors or not all(low <= factor <= high for factor in self.factors):
             raise ValueError(
