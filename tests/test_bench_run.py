@@ -393,6 +393,8 @@ def test_a_packed_bench_is_gone_on_with_elsewhere(tmp_path):
     for cell in judged:
         assert (Cell.of_json(cell["of"]).digest in there) == texts[cell["of"]["split"]]
     assert restore(path, tmp_path / "elsewhere") == 0
+    before = path.read_bytes()  # what was not restored is not lost where the rest is packed again
+    assert pack(Bench.of(tmp_path / "elsewhere"), path).read_bytes() == before
     elsewhere.result(lost)
     assert elsewhere.cells.there(Cell.of_json(lost["fit"]))
     assert {c.digest for c in elsewhere.plan.left() if c["task"] == "positive"}.isdisjoint(cells)

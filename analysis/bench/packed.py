@@ -31,13 +31,23 @@ TEXTS_KEPT = 2
 
 
 def pack(bench: Bench, path: str | Path) -> Path:
-    """Write what is done of a bench to one file."""
-    lines = [json.dumps({"bench": bench.spec.as_json()}, sort_keys=True)]
+    """Write what is done of a bench to one file.
+
+    What the file there holds of cells that the folder lacks stays: `restore` leaves some out.
+    """
+    asked = {one.digest: one for cell in bench.plan.named() for one in (cell, *inner(cell))}
+    before = _read(Path(path))[1] if Path(path).exists() else []
+    rows = {row["digest"]: row for row in before if row["digest"] in asked}
     finished = not bench.plan.left()
-    for digest, whole in sorted(_asked(bench).items()):
-        result = rounded(_with_texts(whole, finished)["result"])
-        kept = {"digest": digest, "result": result, "provenance": whole["provenance"]}
-        lines.append(json.dumps(kept, sort_keys=True, ensure_ascii=False))
+    for digest, cell in asked.items():
+        if bench.cells.path(cell).exists():
+            whole = read_whole(bench.cells.path(cell))
+            result = rounded(_with_texts(whole, finished)["result"])
+            rows[digest] = {"digest": digest, "result": result, "provenance": whole["provenance"]}
+    lines = [
+        json.dumps(one, sort_keys=True, ensure_ascii=False)
+        for one in ({"bench": bench.spec.as_json()}, *(rows[digest] for digest in sorted(rows)))
+    ]
     content = gzip.compress("\n".join(lines).encode(), compresslevel=9, mtime=0)
     return write_whole(path, content)
 
@@ -106,17 +116,6 @@ def _read(path: Path) -> tuple[Spec, list[dict[str, Any]]]:
         return spec, [{key: row[key] for key in ("digest", "result", "provenance")} for row in rows]
     except (OSError, EOFError, ValueError, KeyError, TypeError, zlib.error) as error:
         raise ValueError(f"{path} is no packed bench, or a damaged one ({error}).") from error
-
-
-def _asked(bench: Bench) -> dict[str, dict[str, Any]]:
-    """The cells that tables are made of, whole, and those that these are made of."""
-    found: dict[str, dict[str, Any]] = {}
-    for cell in bench.plan.named():
-        for one in (cell, *inner(cell)):
-            path = bench.cells.path(one)
-            if one.digest not in found and path.exists():
-                found[one.digest] = read_whole(path)
-    return found
 
 
 def inner(cell: Cell) -> Iterator[Cell]:
