@@ -1,7 +1,7 @@
 """The cells of a bench as tidy tables, whole or so far."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -43,6 +43,8 @@ class Collected:
     """What a plan's results come to; cells that are not there yet are left out, and counted."""
 
     plan: Plan
+    known: dict[tuple[str, ...], Any] = field(default_factory=dict, repr=False)
+    """Scores and standings that were asked for before: pages ask for the same again and again."""
 
     @cached_property
     def missing(self) -> int:
@@ -56,6 +58,11 @@ class Collected:
 
         Prompting, no steering, other instructions and the null texts are methods here.
         """
+        if (rule, measure) not in self.known:
+            self.known[rule, measure] = self._scores(rule, measure)
+        return self.known[rule, measure]
+
+    def _scores(self, rule: str, measure: str) -> dict[str, dict[str, np.ndarray]]:
         table: dict[str, dict[str, np.ndarray]] = {}
         for task in self.plan.tasks.values():
             for source in (UNSTEERED, PROMPT, *self.plan.references(task), *NULLS):
@@ -102,8 +109,10 @@ class Collected:
 
     def standings(self, rule: str) -> pd.DataFrame:
         """`standings` of the harmonic means; empty where nothing has been tested yet."""
-        scores = self.scores(rule)
-        return standings(scores) if scores else pd.DataFrame()
+        if (rule,) not in self.known:
+            scores = self.scores(rule)
+            self.known[rule,] = standings(scores) if scores else pd.DataFrame()
+        return self.known[rule,]
 
     @cached_property
     def found(self) -> list[str]:

@@ -1,7 +1,7 @@
 """How a bench loads its model: backend, device, precision, and how conversations are written."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, cast
 
 import steerlens
@@ -54,5 +54,8 @@ class Loading:
 
     def as_json(self) -> dict[str, Any]:
         """What is not as it would be by itself: nothing for most benches."""
-        plain = asdict(Loading())
-        return {name: value for name, value in asdict(self).items() if value != plain[name]}
+        told = {one.name: getattr(self, one.name) for one in fields(self)}
+        return {name: value for name, value in told.items() if value != getattr(_BY_ITSELF, name)}
+
+
+_BY_ITSELF = Loading()

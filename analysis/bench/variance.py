@@ -15,7 +15,7 @@ from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy import stats
+from scipy import special
 
 N_DRAWS = 1000
 LEVEL = 0.975
@@ -103,7 +103,7 @@ def resampled_means(values: Values, draw: int) -> Draws:
 
 def quantile(degrees: float, level: float = LEVEL) -> float:
     """Student's t."""
-    return float(stats.t.ppf(level, degrees)) if degrees > 0 else float("nan")
+    return float(special.stdtrit(degrees, level)) if degrees > 0 else float("nan")
 
 
 def rescaled(draws: Draws, centre: float, low: float, high: float) -> Draws:
