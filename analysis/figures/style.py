@@ -41,6 +41,23 @@ METHODS = {
     "equivalent prompts": Look("#7f7f7f", "circle-open", "dash"),
     "neutral prompts": Look("#b5a642", "square-open", "dash"),
     "any instruction": Look("#8a6d3b", "diamond-open", "dash"),
+    "Angular": Look("#2e7d32", "triangle-nw", "10px,3px"),
+    "instruction vector": Look("#3f51b5", "bowtie", "6px,2px,1px,2px"),
+    "LAS grid": Look("#8f8f00", "hourglass", "12px,4px,4px,4px"),
+    "LoReFT": Look("#ab47bc", "circle-cross", "2px,3px"),
+    "ReFT-r1": Look("#6d2e46", "circle-x", "14px,3px,2px,3px"),
+    "LoRA": Look("#bf5b17", "square-cross", "5px,4px"),
+    "gradient step": Look("#00695c", "diamond-cross", "9px,2px,3px,2px"),
+    "COLD-FD, 4 examples": Look("#2a8fc7", "square-x", "5px,3px,1px,3px"),
+    "CAA, 4 examples": Look("#3f9368", "diamond-x", "8px,2px,2px,2px"),
+    "A-PSR_MSE + prompt": Look("#e4572e", "star-triangle-down", "6px,2px,2px,2px"),
+    "random direction": Look("#9a9a9a", "circle-x-open", "3px,3px"),
+    "equivalent": Look("#6c757d", "circle-cross-open", "dash"),
+    "neutral": Look("#948b2f", "square-x-open", "dash"),
+    "null: stuffed 10": Look("#a1786a", "hourglass-open", "dash"),
+    "null: stuffed 5": Look("#8d5b4c", "bowtie-open", "dash"),
+    "null: echoed": Look("#7b6a8a", "diamond-x-open", "dash"),
+    "null: looped": Look("#757575", "diamond-cross-open", "dash"),
 }
 METHOD_COLOURS = {name: look.colour for name, look in METHODS.items()}
 SPARE_COLOURS = ("#332288", "#882255", "#999933", "#117733", "#aa4499", "#661100")
@@ -55,6 +72,12 @@ SPARE = (
 AS_FITTED = ("", "as fitted")
 OPEN = {"least squares": "-open", "matched": "-open-dot"}
 """What a strength adds to the marker of its method."""
+WITHOUT_DOT = (
+    "bowtie",
+    "hourglass",
+    *(f"{a}-{b}" for a in ("circle", "square", "diamond") for b in ("cross", "x")),
+)
+"""Markers that plotly has open, but not with a dot in them."""
 REFERENCES = ("equivalent prompts", "neutral prompts", "any instruction")
 
 
@@ -85,7 +108,8 @@ def marker_of(look: Look, strength: str) -> str:
     """The marker of a method at a strength: filled as fitted, else open."""
     if strength in AS_FITTED or look.marker.endswith("-open"):
         return look.marker
-    return look.marker + OPEN.get(strength, "-open")
+    opened = OPEN.get(strength, "-open")
+    return look.marker + (opened if look.marker not in WITHOUT_DOT else "-open")
 
 
 def line_of(look: Look, strength: str) -> dict[str, object]:

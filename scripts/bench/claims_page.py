@@ -123,8 +123,12 @@ def side(claim: Claim) -> str:
     return f"{'above' if claim.above else 'below'} {claim.bound:g}"
 
 
-def page(found: Mapping[str, Collected], alone: Alone, images: Path) -> str:
-    """The page with verdicts, each with the numbers of attributes behind it, and its pictures."""
+def page(found: Mapping[str, Collected], alone: Alone, images: Path, made: str = FROM_CELLS) -> str:
+    """The page with verdicts, each with the numbers of attributes behind it, and its pictures.
+
+    `made` says by what it is written; where that is another run than the published one, the page
+    says that its paragraphs are not about it.
+    """
     spec = next(iter(found.values())).plan.spec
     state = f"{coverage_note(spec.seeds)[0].upper()}{coverage_note(spec.seeds)[1:]}."
     names, words = list(found), written_words()
@@ -137,10 +141,11 @@ def page(found: Mapping[str, Collected], alone: Alone, images: Path) -> str:
         for name, says, verdicts in of_act_add(alone.act_add)
     ]
     parts = [
-        HEAD.format(made=FROM_CELLS, state=state, seen=seen(), up="../../"),
+        HEAD.format(made=made, state=state, seen=seen(), up="../../"),
         ADDED,
         sizes(found),
     ]
+    parts += [] if made == FROM_CELLS else [OF_ANOTHER]
     parts += unfinished(found)
     parts += [
         markdown_folded("Every verdict", markdown_table(["claim", "what it says", *names], rows))
@@ -158,6 +163,9 @@ def page(found: Mapping[str, Collected], alone: Alone, images: Path) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+OF_ANOTHER = """\
+**The paragraphs below were written about the published run** (docs/results/claims.md), and not
+about this one: of this one are the verdicts, the estimates and the pictures."""
 ADDED = """\
 One rule was added when the tests of the demonstration model had been seen: an attribute that was
 measured with one seed alone is undecided. It changed 4b: ReFT-r1 could be fitted with only one seed

@@ -79,7 +79,8 @@ def rows(collected: Collected, model: str, methods: Sequence[str]) -> list[list[
     lines = []
     for method in (*methods, *BESIDE):
         if method not in standings.index:
-            lines.append([model, method, "not fitted", *[""] * (len(HEAD) - 3)])
+            why = "not fitted" if method in collected.plan.spec.methods else "not run yet"
+            lines.append([model, method, why, *[""] * (len(HEAD) - 3)])
             continue
         one = standings.loc[method]
         lines.append(

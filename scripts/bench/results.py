@@ -82,13 +82,15 @@ def kept(bench: Bench, path: Path) -> None:
 
 def pages(results: Path) -> None:
     """Write the pages from the packed cells."""
-    found = measured.packed_in(results)
+    found, published = measured.packed_in(results), results == RESULTS
+    command = COMMAND if published else f"{COMMAND} --quick"
     for name, collected in found.items():
-        print(f"Wrote {write_page(collected, results / f'bench_{name}.md', name, COMMAND)}")
-    if results == RESULTS:
+        print(f"Wrote {write_page(collected, results / f'bench_{name}.md', name, command)}")
+    if published:
         for path in measured.write(found, results.parent / "methods"):
             print(f"Wrote {path}")
-    text = claims_page.page(found, Alone.read(results / "cells"), results / "images")
+    told = {} if published else {"made": f"`{command}` from the cells in `cells`, beside this page"}
+    text = claims_page.page(found, Alone.read(results / "cells"), results / "images", **told)
     write_whole(results / "claims.md", text.encode())
     print(f"Wrote {results / 'claims.md'}", flush=True)
     subprocess.run([sys.executable, SMALL, results / "images"], check=True)
