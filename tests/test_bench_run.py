@@ -452,6 +452,12 @@ def test_side_effects_and_the_matrix_are_cells_of_a_bench(tmp_path):
     assert row["cloze_change"] == pytest.approx(right["CAA"] - right["unsteered"])
     assert np.isfinite(row["distinct"])
 
+    others = [c for c in bench.plan.named() if c.kind == "judge" and c["task"] != c["of"]["task"]]
+    bench.cells.path(others[0]).unlink()
+    later = Bench.of(tmp_path).collected
+    assert (later.missing, later.blank) == (0, 1)
+    assert len(later.matrix) == len(matrix) - 1
+
 
 def test_side_effects_leave_out_what_is_shorter_than_an_act_add(done):
     from analysis.bench.collect import side_row

@@ -48,8 +48,18 @@ class Collected:
 
     @cached_property
     def missing(self) -> int:
-        """How many of the cells that can be named are not done."""
-        return len(self.plan.left())
+        """How many of the cells that can be named are not done, but for those of the matrix."""
+        return len(self._left) - self.blank
+
+    @cached_property
+    def blank(self) -> int:
+        """How many scores of one attribute by the judge of another are not done."""
+        judged = [cell for cell in self._left if cell.kind == "judge"]
+        return sum(cell["task"] != cell["of"]["task"] for cell in judged)
+
+    @cached_property
+    def _left(self) -> list[Cell]:
+        return self.plan.left()
 
     # -- Scores ------------------------------------------------------------------------------------
 

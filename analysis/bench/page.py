@@ -37,6 +37,11 @@ def _opening(collected: Collected, made_by: str) -> str:
     trials = spec.configurations * len(spec.factors)
     missing = collected.missing
     undone = f" {missing} cells are not done, and are left out of everything." if missing else ""
+    if collected.blank:
+        undone += (
+            f" {collected.blank} scores by the judges of other attributes are not done; only the "
+            "table of these lacks them."
+        )
     return (
         f"Written by `{made_by}` from the cells of `steerlens bench` in `cells`, beside this page "
         f"([how all are tuned](../bench.md)). {len(spec.methods)} methods on "
