@@ -47,9 +47,10 @@ PAGES = {
     "reft_r1": ("ReFT-r1",),
 }
 """The methods of the bench on each page."""
-WHILE_UNDONE = {"smollm2": {"attributes": ("pirate", "shakespeare", "wizard")}}
-"""The part of a bench that the pages are about while cells of it are left: means over whatever is
-done do not compare. The cells of the rest are kept, to go on from with `results.py --restore`."""
+WHILE_UNDONE: dict[str, dict[str, tuple[str, ...]]] = {}
+"""By bench, the part that the pages are about while cells of it are left, as {"attributes": (...)}:
+means over whatever is done do not compare. The cells of the rest are kept, to go on from with
+`results.py --restore`."""
 UNMEASURED = "Not in the committed runs yet; `steerlens bench plan --methods` takes it by its name."
 NO_METHOD = "No method of the bench: whether it acts depends on the prompt."
 BESIDE = ("prompt", "unsteered", "random direction")
