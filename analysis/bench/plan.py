@@ -6,7 +6,7 @@ choice is given validation scores and no other (`curves`), so it cannot see the 
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -46,8 +46,6 @@ class Plan:
     spec: Spec
     tasks: Mapping[str, Task]
     cells: Cells
-    whole: dict[tuple[str, str], dict[int, Curve]] = field(default_factory=dict, repr=False)
-    """The curves, by attribute and method, that have all of their scores; these never change."""
 
     def named(self, shard: tuple[int, int] = (0, 1)) -> list[Cell]:
         """All cells of a shard that can be named by now, each once, in order."""
@@ -166,16 +164,7 @@ class Plan:
 
         A configuration that could not be fitted has none: there may be no curve at all.
         """
-        part = task.name, method
-        if part not in self.whole:
-            found = self._curves(task, method)
-            if found is None:
-                return None
-            self.whole[part] = found
-        return self.whole[part]
-
-    def _curves(self, task: Task, method: str) -> dict[int, Curve] | None:
-        curves: dict[int, Curve] = {}
+        curves = {}
         for configuration in self.configurations(method):
             if self.reason(task, method, configuration) is not None:
                 continue
