@@ -49,16 +49,17 @@ class Collected:
     @cached_property
     def missing(self) -> int:
         """How many of the cells that can be named are not done, but for those of the matrix."""
-        return len(self._left) - self.blank
+        return len(self.left) - self.blank
 
     @cached_property
     def blank(self) -> int:
         """How many scores of one attribute by the judge of another are not done."""
-        judged = [cell for cell in self._left if cell.kind == "judge"]
+        judged = [cell for cell in self.left if cell.kind == "judge"]
         return sum(cell["task"] != cell["of"]["task"] for cell in judged)
 
     @cached_property
-    def _left(self) -> list[Cell]:
+    def left(self) -> list[Cell]:
+        """All that are not done, of both kinds."""
         return self.plan.left()
 
     # -- Scores ------------------------------------------------------------------------------------

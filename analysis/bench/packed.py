@@ -35,10 +35,11 @@ def pack(bench: Bench, path: str | Path) -> Path:
 
     What the file there holds of cells that the folder lacks stays: `restore` leaves some out.
     """
-    asked = {one.digest: one for cell in bench.plan.named() for one in (cell, *inner(cell))}
+    named = bench.plan.named()
+    asked = {one.digest: one for cell in named for one in (cell, *inner(cell))}
     before = _read(Path(path))[1] if Path(path).exists() else []
     rows = {row["digest"]: row for row in before if row["digest"] in asked}
-    finished = not bench.plan.left()
+    finished = all(bench.cells.there(cell) for cell in named)
     for digest, cell in asked.items():
         if bench.cells.path(cell).exists():
             whole = read_whole(bench.cells.path(cell))

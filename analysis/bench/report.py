@@ -73,7 +73,7 @@ def report(bench: Bench) -> Report:
         "model": spec.model,
         "model fingerprint": spec.fingerprint,
         "seeds": spec.seeds,
-        "cells not done": collected.missing + collected.blank,
+        "cells not done": len(collected.left),
         "versions": ", ".join(f"{k} {v}" for k, v in provenance()["versions"].items()),
     }
     page = Report("Which method steers best, and how sure is that?", intro, made)

@@ -89,8 +89,9 @@ def pages(results: Path) -> None:
     if published:
         for path in measured.write(found, results.parent / "methods"):
             print(f"Wrote {path}")
-    told = {} if published else {"made": f"`{command}` from the cells in `cells`, beside this page"}
-    text = claims_page.page(found, Alone.read(results / "cells"), results / "images", **told)
+    beside = f"`{command}` from the cells in `cells`, beside this page"
+    made = claims_page.FROM_CELLS if published else beside
+    text = claims_page.page(found, Alone.read(results / "cells"), results / "images", made)
     write_whole(results / "claims.md", text.encode())
     print(f"Wrote {results / 'claims.md'}", flush=True)
     subprocess.run([sys.executable, SMALL, results / "images"], check=True)

@@ -221,7 +221,7 @@ def collect(*, out: Folder, as_json: AsJson = False) -> None:
 
     bench = Bench.of(out)
     written = write_report(bench, out)
-    missing = bench.collected.missing + bench.collected.blank
+    missing = len(bench.collected.left)
     text = "\n".join(
         [
             *bench.collected.found,
