@@ -12,10 +12,8 @@ from claims_alone import Alone
 
 from analysis.bench import page as bench_page
 from analysis.bench.catalogue import METHODS
-from analysis.bench.cells import Cells
 from analysis.bench.collect import Collected
 from analysis.bench.packed import unpacked
-from analysis.bench.plan import Plan
 
 CELLS = results.RESULTS / "cells"
 PACKED = {path.name.split(".")[0]: path for path in sorted(CELLS.glob("*.jsonl.gz"))}
@@ -24,7 +22,7 @@ NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[-+]\d+)?")
 
 @pytest.fixture(scope="module")
 def found() -> dict[str, Collected]:
-    return measured.packed_in(results.RESULTS)
+    return {name: Collected(unpacked(path)) for name, path in PACKED.items()}
 
 
 @pytest.fixture(autouse=True)
@@ -71,19 +69,3 @@ def test_the_methods_pages_say_what_was_measured(found: dict[str, Collected]) ->
 def test_every_method_of_the_bench_has_a_page() -> None:
     listed = [method for methods in measured.PAGES.values() for method in methods]
     assert sorted([*listed, "random direction"]) == sorted(METHODS)
-
-
-@pytest.mark.skipif(not PACKED, reason="no bench has been finished")
-def test_an_attribute_that_is_not_finished_is_on_no_page() -> None:
-    plan = unpacked(next(iter(PACKED.values())))
-    first, *_, last = plan.tasks
-    known = dict(plan.cells.known)
-    lost = next(cell for cell in plan.left() or plan.named() if cell["task"] == last)
-    known.pop(lost.digest, None)
-    undone = Plan(plan.spec, plan.tasks, Cells(Path("no folder"), known))
-    part = measured.shown(undone, {"attributes": (first,)})
-    assert list(part.tasks) == [first]
-    assert part.named()
-    assert not part.left()
-    assert measured.shown(undone, {}) is undone
-    assert plan.left() or measured.shown(plan, {"attributes": (first,)}) is plan

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,6 @@ import pandas as pd
 from analysis.bench.collect import ATTRIBUTE, COHERENCE, Collected
 from analysis.bench.estimates import mean_of, mean_score
 from analysis.bench.packed import unpacked
-from analysis.bench.plan import Plan
 from analysis.reports.markdown import markdown_table
 from steerlens.whole import write_whole
 
@@ -47,10 +45,6 @@ PAGES = {
     "reft_r1": ("ReFT-r1",),
 }
 """The methods of the bench on each page."""
-WHILE_UNDONE: dict[str, dict[str, tuple[str, ...]]] = {}
-"""By bench, the part that the pages are about while cells of it are left, as {"attributes": (...)}:
-means over whatever is done do not compare. The cells of the rest are kept, to go on from with
-`results.py --restore`."""
 UNMEASURED = "Not in the committed runs yet; `steerlens bench plan --methods` takes it by its name."
 NO_METHOD = "No method of the bench: whether it acts depends on the prompt."
 BESIDE = ("prompt", "unsteered", "random direction")
@@ -136,19 +130,7 @@ def section(found: Mapping[str, Collected], methods: Sequence[str]) -> str:
 def packed_in(results: Path) -> dict[str, Collected]:
     """The benches that are kept in the folder `cells`, by name."""
     packed = sorted((results / "cells").glob("*.jsonl.gz"))
-    names = [path.name.split(".")[0] for path in packed]
-    return {
-        name: Collected(shown(unpacked(path), WHILE_UNDONE.get(name, {})))
-        for name, path in zip(names, packed, strict=True)
-    }
-
-
-def shown(plan: Plan, while_undone: Mapping[str, tuple[str, ...]]) -> Plan:
-    """What the pages are about: all of a bench, or, where cells are left, a part of it."""
-    if not while_undone or not plan.left():
-        return plan
-    spec = replace(plan.spec, **while_undone)  # pyright: ignore[reportArgumentType]
-    return Plan(spec, spec.tasks(), plan.cells)
+    return {path.name.split(".")[0]: Collected(unpacked(path)) for path in packed}
 
 
 def write(found: Mapping[str, Collected], pages: Path) -> list[Path]:
