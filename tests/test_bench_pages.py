@@ -14,6 +14,7 @@ from analysis.bench import page as bench_page
 from analysis.bench.catalogue import METHODS
 from analysis.bench.collect import Collected
 from analysis.bench.packed import unpacked
+from analysis.figures.style import METHODS as LOOKS
 
 CELLS = results.RESULTS / "cells"
 PACKED = {path.name.split(".")[0]: path for path in sorted(CELLS.glob("*.jsonl.gz"))}
@@ -51,6 +52,25 @@ def test_every_number_of_a_page_follows_from_its_cells(
 def test_every_verdict_follows_from_the_cells(found: dict[str, Collected], tmp_path: Path) -> None:
     made = claims_page.page(found, Alone.read(CELLS), tmp_path)
     require_same(made, (results.RESULTS / "claims.md").read_text(encoding="utf-8"))
+
+
+@pytest.mark.skipif(not PACKED, reason="no bench has been finished")
+def test_the_page_of_another_run_says_that_its_paragraphs_are_not_about_it(
+    found: dict[str, Collected], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claims_page, "CLAIMS", ())
+    monkeypatch.setattr(claims_page, "GROUPS", ())
+    alone = Alone.read(CELLS)
+    for made, is_another in ((claims_page.FROM_CELLS, False), ("`another`", True)):
+        page = claims_page.page(found, alone, tmp_path, made)
+        assert f"Written by {made}." in page
+        assert (claims_page.OF_ANOTHER in page) == is_another
+
+
+@pytest.mark.skipif(not PACKED, reason="no bench has been finished")
+def test_all_that_is_drawn_has_a_look_of_its_own(found: dict[str, Collected]) -> None:
+    for collected in found.values():
+        assert collected.scores("harmonic").keys() <= LOOKS.keys()
 
 
 def test_another_number_is_noticed() -> None:
