@@ -70,6 +70,19 @@ def write_safetensors(
             raise OSError(str(error)) from error
 
 
+def read_safetensors(path: str | Path) -> tuple[dict[str, str], dict[str, Shaped[Tensor, "..."]]]:
+    """The metadata of a file and its tensors; SafetensorError or OSError where it cannot be read.
+
+    The tensors are copies. What `get_tensor` gives lies in the mapped file: it changes with it, and
+    at an address of any alignment a product can round otherwise than that of what was saved.
+    """
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+        return file.metadata() or {}, tensors
+
+
 def write_tensors(
     path: str | Path, tensors: Mapping[str, Shaped[Tensor, "..."]], kind: str
 ) -> None:
@@ -86,12 +99,10 @@ def read_tensors(
 
     `unsigned` lets pass what has no metadata at all, as files of earlier versions have none.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError
 
     try:
-        with safe_open(path, "pt") as file:
-            about = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        about, tensors = read_safetensors(path)
         if unsigned and not about:
             return tensors
         if set(about) != {"kind", "digest"} or about["kind"] != kind:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 import steerlens.interchange.sae  # registers its gate as saveable
 import steerlens.methods  # noqa: F401  registers every method as saveable
-from steerlens.digests import digest_over
+from steerlens.digests import digest_over, read_safetensors
 from steerlens.identity import (
     Imported,
     ModelIdentity,
@@ -226,15 +226,14 @@ def is_foreign(path: str | Path) -> bool:
 
 def read_file(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The JSON header and the tensors of a steering file, checked to be whole and ours."""
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError
 
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"There is no steering file {path}. steering.save(path) makes one.")
     try:
-        with safe_open(path, "pt") as file:
-            text = (file.metadata() or {}).get(KEY)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        about, tensors = read_safetensors(path)
+        text = about.get(KEY)
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         raise ValueError(
             f"{path} is damaged or is no safetensors file ({error}). Copy it again from where it "

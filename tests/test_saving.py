@@ -13,6 +13,7 @@ import pytest
 import torch
 from catalogue import CATALOGUE, MATRIX, ByToken, U, V
 from safetensors import safe_open
+from safetensors.torch import save_file
 from tiny_models import BACKENDS, D_MODEL, N_LAYERS, PROMPTS, load, write_folder
 
 import steerlens
@@ -33,6 +34,12 @@ from steerlens import (
     positions,
     response,
 )
+from steerlens.digests import (
+    read_safetensors,
+    read_tensors,
+    write_safetensors,
+    write_tensors,
+)
 from steerlens.identity import (
     ModelIdentity,
     Origin,
@@ -41,6 +48,8 @@ from steerlens.identity import (
     joint_origin,
     origin_of,
 )
+from steerlens.interchange.opening import opened
+from steerlens.reading import read_steering
 from steerlens.saving import digest_of, saveable
 
 
@@ -147,6 +156,37 @@ def test_what_is_loaded_is_what_was_saved_to_the_bit(steering, gpt2, tmp_path):
     require_same(steering, loaded)
     again = loaded.save(tmp_path / "again.safetensors", gpt2)
     assert again.read_bytes() == path.read_bytes()
+
+
+def overwrite(path: Path) -> None:
+    """Other bytes in the same file, in its place, as a copy over it has them."""
+    with path.open("r+b") as file:
+        file.write(bytes(path.stat().st_size))
+
+
+def test_what_is_loaded_stays_when_its_file_changes(tmp_path):
+    v = torch.randn(D_MODEL)
+    ours, foreign, tensors = (tmp_path / f"{n}.safetensors" for n in ("ours", "foreign", "tensors"))
+    at(1, CAA(v)).save(ours)
+    save_file({"v": v}, foreign)
+    write_tensors(tensors, {"v": v}, "a vector")
+    held = [
+        read_steering(ours).placed[0][1].direction,
+        opened(foreign).values["v"],
+        read_tensors(tensors, "a vector")["v"],
+    ]
+    for path in (ours, foreign, tensors):
+        overwrite(path)
+    assert all(torch.equal(one, v) for one in held)
+
+
+def test_what_is_loaded_lies_as_what_was_saved(tmp_path):
+    # BLAS adds up in another order where a vector does not begin at a multiple of its registers.
+    v, found = torch.randn(D_MODEL), []
+    for longer in range(0, 64, 8):  # so the numbers begin at another place in the file
+        write_safetensors(tmp_path / "file.safetensors", {"v": v}, {"about": longer * "."})
+        found.append(read_safetensors(tmp_path / "file.safetensors")[1]["v"].data_ptr() % 64)
+    assert found == [v.data_ptr() % 64] * len(found)
 
 
 def test_every_catalogued_steering_is_saved_or_refused_for_its_plain_function(gpt2, tmp_path):

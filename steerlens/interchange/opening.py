@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
+from steerlens.digests import read_safetensors
 from steerlens.gguf_header import MAGIC
 from steerlens.interchange.arrays import Arrays
 from steerlens.interchange.control_vectors import ControlVectors, read_control_vectors
@@ -175,11 +176,10 @@ def _of_numpy(path: Path) -> Any:
 
 
 def _of_safetensors(path: Path) -> Any:
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError
 
     try:
-        with safe_open(path, "pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return read_safetensors(path)[1]
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         raise ValueError(
             f"{path} is damaged or is no safetensors file ({error}). Copy it again from where it "

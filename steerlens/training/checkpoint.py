@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor
 
-from steerlens.digests import digest_over, write_safetensors
+from steerlens.digests import digest_over, read_safetensors, write_safetensors
 from steerlens.parsing import parse_json
 from steerlens.training.schedule import Schedule
 
@@ -89,9 +89,7 @@ def _parts(path: Path) -> tuple[dict[str, str], dict[str, Parameters]]:
     """The metadata and the tensors of a checkpoint, as they were written; ValueError if not."""
     parts: dict[str, Parameters] = {"now": {}, "best": {}, "first": {}, "second": {}}
     try:
-        with safe_open(path, "pt") as file:
-            about: dict[str, str] = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        about, tensors = read_safetensors(path)
         if about.get("format") in EARLIER:
             raise ValueError(f"it is of an earlier version, {about['format']!r}")
         if set(about) != {"format", "digest", "rows", "content"} or about["format"] != FORMAT:
