@@ -9,11 +9,12 @@ import pytest
 
 from analysis.bench.bench import Bench, work
 from analysis.bench.catalogue import METHODS
-from analysis.bench.cells import Cell
+from analysis.bench.cells import Cell, read_whole
 from analysis.bench.kinds import PROMPT, UNSTEERED, baseline_cell, fit_cell
 from analysis.bench.plan import Plan, of_shard
 from analysis.bench.spec import Spec, write_spec
 from analysis.bench.tasks import demo_tasks
+from steerlens import SteeringWarning
 
 SMALL = {
     "attributes": ("positive",),
@@ -395,9 +396,30 @@ def test_a_packed_bench_is_gone_on_with_elsewhere(tmp_path):
     assert restore(path, tmp_path / "elsewhere") == 0
     before = path.read_bytes()  # what was not restored is not lost where the rest is packed again
     assert pack(Bench.of(tmp_path / "elsewhere"), path).read_bytes() == before
+    empty = Bench.planned(tmp_path / "empty", wider)  # of which no test cell can be named by itself
+    assert pack(empty, path).read_bytes() == before
     elsewhere.result(lost)
     assert elsewhere.cells.there(Cell.of_json(lost["fit"]))
     assert {c.digest for c in elsewhere.plan.left() if c["task"] == "positive"}.isdisjoint(cells)
+
+
+def test_packed_scores_keep_the_fit_that_they_were_made_with(tmp_path):
+    from analysis.bench.packed import pack, rounded, unpacked
+
+    bench = Bench.planned(tmp_path / "here", Spec(**SMALL | {"seeds": 1}))
+    work(tmp_path / "here")
+    path = pack(bench, tmp_path / "cells.jsonl.gz")
+    before = path.read_bytes()
+    scored = [one for one in bench.plan.named() if "fit" in one.settings]
+    fit = Cell.of_json(scored[0]["fit"])
+    told = read_whole(bench.cells.path(fit))
+    bench.cells.write(fit, told["result"] | {"unit": 2.0, "seconds": 1.0}, told["provenance"])
+    assert pack(Bench.of(tmp_path / "here"), path).read_bytes() != before  # all is of the new make
+    path.write_bytes(before)
+    bench.cells.path(scored[0]).unlink()  # a score that the folder lacks is of the earlier fit
+    with pytest.warns(SteeringWarning, match="Of the cells, 1 came out otherwise"):
+        pack(Bench.of(tmp_path / "here"), path)
+    assert unpacked(path).cells.read(fit) == rounded(told["result"])
 
 
 @pytest.mark.parametrize("content", [b"", b"text", b"\x1f\x8b\x08"])

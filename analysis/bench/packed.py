@@ -11,12 +11,14 @@ from there on another machine.
 
 import gzip
 import json
+import warnings
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from steerlens.parsing import parse_json
+from steerlens.types import SteeringWarning
 from steerlens.whole import write_whole
 
 from .bench import Bench
@@ -26,6 +28,8 @@ from .spec import Spec, spec_from
 
 LARGEST = 2**30
 """Bytes of a packed bench, unpacked; those of the pages have some megabytes."""
+COSTS = {"seconds", "megabytes"}
+"""What differs from run to run of the same cell."""
 TEXTS_KEPT = 2
 """Completions that are kept of each set of test questions."""
 
@@ -33,24 +37,63 @@ TEXTS_KEPT = 2
 def pack(bench: Bench, path: str | Path) -> Path:
     """Write what is done of a bench to one file.
 
-    What the file there holds of cells that the folder lacks stays: `restore` leaves some out.
+    What the file there holds of cells that the bench asks for and the folder lacks stays: `restore`
+    leaves some out. So does a fit, or a text, that the folder made otherwise, while the file has
+    scores made of it that the folder has not made anew; a SteeringWarning names those.
     """
-    named = bench.plan.named()
+    before = {row["digest"]: row for row in _read(Path(path))[1]} if Path(path).exists() else {}
+    lacking = {d: row["result"] for d, row in before.items() if not _file(bench, d).exists()}
+    plan = Plan(bench.spec, bench.tasks, Cells(bench.folder, dict(lacking)))
+    named = plan.named()
     asked = {one.digest: one for cell in named for one in (cell, *inner(cell))}
-    before = _read(Path(path))[1] if Path(path).exists() else []
-    rows = {row["digest"]: row for row in before if row["digest"] in asked}
-    finished = all(bench.cells.there(cell) for cell in named)
+    rows = {digest: row for digest, row in before.items() if digest in asked}
+    finished = all(plan.cells.there(cell) for cell in named)
+    used = {one.digest for digest in rows.keys() & lacking for one in inner(asked[digest])}
+    apart: list[Cell] = []
     for digest, cell in asked.items():
-        if bench.cells.path(cell).exists():
-            whole = read_whole(bench.cells.path(cell))
+        if _file(bench, digest).exists():
+            whole = read_whole(_file(bench, digest))
             result = rounded(_with_texts(whole, finished)["result"])
-            rows[digest] = {"digest": digest, "result": result, "provenance": whole["provenance"]}
+            if digest in used & rows.keys() and not _alike(rows[digest]["result"], result):
+                apart.append(cell)
+            else:
+                provenance = whole["provenance"]
+                rows[digest] = {"digest": digest, "result": result, "provenance": provenance}
+    _tell(apart)
     lines = [
         json.dumps(one, sort_keys=True, ensure_ascii=False)
         for one in ({"bench": bench.spec.as_json()}, *(rows[digest] for digest in sorted(rows)))
     ]
     content = gzip.compress("\n".join(lines).encode(), compresslevel=9, mtime=0)
     return write_whole(path, content)
+
+
+def _file(bench: Bench, digest: str) -> Path:
+    return bench.folder / "cells" / f"{digest}.json"
+
+
+def _alike(packed: dict[str, Any], made: dict[str, Any]) -> bool:
+    """Whether a cell came out as before: its costs aside, and of texts those that are kept."""
+    for key in packed.keys() & made.keys() - COSTS:
+        a, b = packed[key], made[key]
+        if key == "texts":
+            n = min(len(a), len(b))
+            a, b = a[:n], b[:n]
+        if a != b:
+            return False
+    return True
+
+
+def _tell(apart: list[Cell]) -> None:
+    """Warn that these were made again and came out otherwise."""
+    if apart:
+        warnings.warn(
+            f"Of the cells, {len(apart)} came out otherwise than the packed ones, the first: "
+            f"{apart[0]}. The packed ones stay, since packed scores were made of them. To have all "
+            "of one make, run the bench in an empty folder and pack it into a new file.",
+            SteeringWarning,
+            stacklevel=3,
+        )
 
 
 def rounded(value: Any) -> Any:
