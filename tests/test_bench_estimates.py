@@ -17,6 +17,7 @@ from analysis.bench.estimates import (
     mean_score,
     ratio,
 )
+from analysis.bench.found import nulls_by_attribute
 from analysis.bench.maxima import largest_of, simultaneous
 from analysis.bench.standings import pairwise, standings
 from analysis.bench.variance import error_of_mean, mean_squares, resampled_means
@@ -244,7 +245,8 @@ UP, DOWN, OPEN = estimate(1.0, 2.0), estimate(-2.0, -1.0), estimate(-1.0, 1.0)
         ([UP, UP, UP, None, None], "supported (3 of 5 for, 2 dropped)"),
         ([DOWN, DOWN, OPEN], "not supported (0 of 3 for, 2 against, 1 undecided)"),
         ([DOWN, DOWN, UP], "undecided (1 of 3 for, 2 against)"),
-        ([None], "undecided (0 of 1 for, 1 dropped)"),
+        ([OPEN, None], "undecided (0 of 2 for, 1 undecided, 1 dropped)"),
+        ([None, None], "not measured"),
     ],
 )
 def test_a_verdict_counts_attributes(ones: list[Estimate | None], text: str) -> None:
@@ -252,6 +254,26 @@ def test_a_verdict_counts_attributes(ones: list[Estimate | None], text: str) -> 
     found = verdict(by_attribute, 0.0, above=True)
     assert str(found) == text
     assert found.n_attributes == len(ones)
+
+
+def test_an_attribute_that_fools_its_judge_is_on_neither_side() -> None:
+    ones = {"a": UP, "b": UP, "c": UP, "d": None}
+    assert str(verdict(ones, 0.0, above=True)) == "supported (3 of 4 for, 1 dropped)"
+    found = verdict(ones, 0.0, above=True, fooled={"a", "d"})
+    assert str(found) == "undecided (2 of 4 for, 1 fooled, 1 dropped)"
+    assert verdict({"a": DOWN}, 0.0, above=True, fooled={"a"}).word == "undecided"
+
+
+def test_nulls_are_high_from_half_of_what_the_prompt_adds() -> None:
+    scores = {
+        "prompt": {"a": np.full((2, 3), 80.0)},
+        "unsteered": {"a": np.full((2, 3), 20.0)},
+        "null: echoed": {"a": np.full((2, 3), 50.0)},
+        "null: looped": {"a": np.full((2, 3), 51.0)},
+        "CAA": {"a": np.full((2, 3), 90.0)},
+    }
+    assert nulls_by_attribute(scores)["a"].high == {"looped": 51.0}
+    assert nulls_by_attribute({"prompt": scores["prompt"]}) == {}
 
 
 def test_a_mean_alone_decides_nothing_and_below_turns_it_round() -> None:

@@ -1,18 +1,22 @@
 """The pages of the benches say what the cells say that are kept beside them."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
+import claims_after
 import claims_page
 import measured
 import numpy as np
 import pytest
 import results
 from claims_alone import Alone
+from scipy import stats
 
 from analysis.bench import page as bench_page
 from analysis.bench.catalogue import METHODS
 from analysis.bench.collect import Collected
+from analysis.bench.estimates import mean_score
 from analysis.bench.packed import unpacked
 from analysis.figures.style import METHODS as LOOKS
 
@@ -84,6 +88,33 @@ def test_the_methods_pages_say_what_was_measured(found: dict[str, Collected]) ->
         kept = (results.RESULTS.parent / "methods" / f"{name}.md").read_text(encoding="utf-8")
         begun = kept.split(f"<!-- measured: {name} -->\n")[1]
         require_same(measured.section(found, methods), begun.split("<!-- end of measured -->")[0])
+
+
+@pytest.mark.skipif("smollm2" not in PACKED, reason="no bench of SmolLM2 has been finished")
+def test_a_method_that_is_planned_and_has_not_run_is_told_so(found: dict[str, Collected]) -> None:
+    plan, absent = found["smollm2"].plan, "BiPO"
+    wider = replace(plan, spec=replace(plan.spec, methods=(*plan.spec.methods, absent)))
+    collected = Collected(wider)
+    (row,) = [row for row in measured.rows(collected, "smollm2", [absent]) if row[1] == absent]
+    assert row[2] == "not run yet"
+    asked = replace(plan, spec=replace(plan.spec, methods=(*plan.spec.methods, "Angular")))
+    assert "Angular" in claims_page.narrower("smollm2", Collected(asked))
+
+
+def test_correlations_over_methods_are_spearmans_and_p_is_that_of_chance() -> None:
+    rng = np.random.default_rng(1)
+    sides = [[mean_score(rng.uniform(40, 60, (3, 5))) for _ in range(8)] for _ in range(2)]
+    pairs = dict(zip("abcdefgh", zip(*sides, strict=True), strict=True))
+    near, score = ([one.value for one in side] for side in sides)
+    assert claims_after.rho(pairs) == pytest.approx(stats.spearmanr(near, score).statistic)
+    exact = stats.permutation_test(
+        (near,), lambda x: stats.spearmanr(x, score).statistic, permutation_type="pairings",
+        n_resamples=2000, rng=0,
+    )  # fmt: skip
+    assert claims_after.p_of(pairs) == pytest.approx(exact.pvalue, abs=0.05)
+    alike = {name: (one, one) for name, (one, _) in pairs.items()}
+    assert claims_after.rho(alike) == pytest.approx(1)
+    assert claims_after.p_of(alike) < 0.01
 
 
 def test_every_method_of_the_bench_has_a_page() -> None:

@@ -1,6 +1,7 @@
 """What the results of a bench say, in sentences: no winner is named inside the intervals."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -108,27 +109,50 @@ def _tied(methods: pd.DataFrame, best: str, scores: Scores) -> str:
     return told
 
 
+@dataclass(frozen=True)
+class Nulls:
+    """The mean scores of an attribute: the prompt's, the model's own, and those of null texts."""
+
+    prompt: float
+    plain: float
+    nulls: Mapping[str, float]
+
+    @property
+    def high(self) -> dict[str, float]:
+        """The null texts that get more than `HIGH_NULL` of what the prompt adds."""
+        least = self.plain + HIGH_NULL * (self.prompt - self.plain)
+        return {name: score for name, score in self.nulls.items() if score > least}
+
+
+def nulls_by_attribute(scores: Scores) -> dict[str, Nulls]:
+    """For each attribute; none where there are no null texts, as of multiple choice."""
+    of_nulls = {n.removeprefix(NULL): of for n, of in scores.items() if n.startswith(NULL)}
+    if not of_nulls:
+        return {}
+    return {
+        attribute: Nulls(
+            float(np.nanmean(rows)),
+            float(np.nanmean(scores.get(UNSTEERED, {}).get(attribute, np.zeros(1)))),
+            {n: float(np.nanmean(of[attribute])) for n, of in of_nulls.items() if attribute in of},
+        )
+        for attribute, rows in scores.get(PROMPT, {}).items()
+    }
+
+
 def null_sentences(scores: Scores) -> list[str]:
     """The attributes on which texts that show nothing score high."""
-    if not any(name.startswith(NULL) for name in scores):
-        return []  # of multiple choice there are none
+    found = nulls_by_attribute(scores)
+    if not found:
+        return []
     fooled, idle = [], []
-    for attribute in scores.get(PROMPT, {}):
-        prompted = float(np.nanmean(scores[PROMPT][attribute]))
-        plain = float(np.nanmean(scores.get(UNSTEERED, {}).get(attribute, np.zeros(1))))
-        nulls = {
-            name.removeprefix(NULL): float(np.nanmean(of[attribute]))
-            for name, of in scores.items()
-            if name.startswith(NULL) and attribute in of
-        }
-        high = {n: v for n, v in nulls.items() if v - plain > HIGH_NULL * (prompted - plain)}
-        if not prompted > plain:
-            idle.append(f"{attribute} (prompt {prompted:.0f}, unsteered {plain:.0f})")
-        elif high:
-            worst = max(high, key=high.__getitem__)
+    for attribute, one in found.items():
+        if not one.prompt > one.plain:
+            idle.append(f"{attribute} (prompt {one.prompt:.0f}, unsteered {one.plain:.0f})")
+        elif one.high:
+            worst = max(one.high, key=one.high.__getitem__)
             fooled.append(
-                f"{attribute} ({worst} {high[worst]:.0f}, unsteered {plain:.0f}, prompt "
-                f"{prompted:.0f})"
+                f"{attribute} ({worst} {one.high[worst]:.0f}, unsteered {one.plain:.0f}, prompt "
+                f"{one.prompt:.0f})"
             )
     told = []
     if idle:

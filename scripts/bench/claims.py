@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import Any, TypeAlias
 
 import numpy as np
 from scipy import stats
@@ -17,12 +18,16 @@ from scipy import stats
 from analysis.bench.catalogue import layer_of
 from analysis.bench.collect import ATTRIBUTE, HARMONIC, Collected
 from analysis.bench.estimates import Estimate, difference, gap, mean_score
+from analysis.bench.found import nulls_by_attribute
 from analysis.bench.kinds import EQUIVALENT, PROMPT
+from analysis.bench.standings import seeds_of
 from analysis.bench.verdicts import Verdict, verdict
 from analysis.measures.plain_side import BY_TEMPLATE, NEUTRALLY
 
 ByAttribute = Mapping[str, Estimate | None]
 """None: there is no such number for the attribute, which then counts as dropped."""
+Nearness: TypeAlias = Callable[[Collected, str, str], Estimate | None]
+"""How near a method is to the prompt, under an attribute."""
 AS_FITTED, EQUAL_KL = "as fitted", "equal KL"
 LAST = -1
 MARGIN = 2.0
@@ -39,13 +44,35 @@ class Claim:
     bound: float = 0.0
     above: bool = True
     seen: str = ""
+    of: str | None = None
+    """The score it is about: an attribute whose null texts score high in it is on neither side."""
+    compared: tuple[str, str, str] | None = None
+    """The two methods whose scores are compared, and the rule of their strengths."""
 
     def estimates(self, collected: Collected) -> ByAttribute:
         """By attribute; made once for a bench, as tables, figures and verdicts all ask for them."""
         return _estimates(self, collected)
 
     def verdict(self, collected: Collected) -> Verdict:
-        return verdict(self.estimates(collected), self.bound, self.above)
+        fooled = fooled_on(collected, self.of) if self.of else ()
+        return verdict(self.estimates(collected), self.bound, self.above, fooled)
+
+    def without_nulls(self, collected: Collected) -> Verdict:
+        """The verdict if what null texts score were not looked at."""
+        return replace(self, of=None).verdict(collected)
+
+
+def fooled_on(collected: Collected, measure: str) -> set[str]:
+    """The attributes on which a text that shows nothing gets half of what the prompt adds."""
+    found = nulls_by_attribute(collected.scores("harmonic", measure))
+    return {attribute for attribute, one in found.items() if one.high}
+
+
+def than(name: str, says: str, a: str, b: str, *, rule: str = "harmonic", **given: Any) -> Claim:
+    """The claim that a scores higher than b: in the harmonic mean, or in the attribute at C80."""
+    measure = HARMONIC if rule == "harmonic" else ATTRIBUTE
+    estimate = scores(a, b, rule, measure)
+    return Claim(name, says, estimate, of=measure, compared=(a, b, rule), **given)
 
 
 @cache
@@ -155,29 +182,38 @@ def share_of_effect(method: str, other: str) -> Callable[[Collected], ByAttribut
     return estimate
 
 
-def predicts(
-    nearness: Callable[[Collected, str, str], Estimate | None], leave_out: str | None = None
-):
+def predicts(nearness: Nearness) -> Callable[[Collected], ByAttribute]:
     """Over the methods of an attribute: the rank correlation of nearness with the score at C80.
 
     The interval is of new seeds and questions, the methods stay: it is of the ranks draw by draw.
     """
 
     def estimate(collected: Collected) -> ByAttribute:
-        table = collected.scores("C80", ATTRIBUTE)
         found: dict[str, Estimate | None] = {}
         for task in collected.plan.tasks:
-            pairs = [
-                (near, mean_score(table[method][task]))
-                for method in collected.plan.spec.methods
-                if method != leave_out
-                and task in table.get(method, {})
-                and (near := nearness(collected, task, method)) is not None
-            ]
+            pairs = list(pairs_of(collected, task, nearness).values())
             found[task] = rank_correlation(pairs) if len(pairs) >= LEAST_METHODS else None
         return found
 
     return estimate
+
+
+def pairs_of(
+    collected: Collected, task: str, nearness: Nearness, measure: str = ATTRIBUTE
+) -> dict[str, tuple[Estimate, Estimate]]:
+    """How near each method is to the prompt, and its score at C80.
+
+    A method with a single seed of several, as its other fits came to nothing, is left out.
+    """
+    table, found = collected.scores("C80", measure), {}
+    for method in collected.plan.spec.methods:
+        rows = table.get(method, {}).get(task)
+        if rows is None or seeds_of(rows) < min(2, len(rows)):
+            continue
+        near = nearness(collected, task, method)
+        if near is not None:
+            found[method] = near, mean_score(rows)
+    return found
 
 
 def rank_correlation(pairs: Sequence[tuple[Estimate, Estimate]]) -> Estimate:
@@ -299,49 +335,57 @@ CLAIMS = (
         above=False,
         seen=TRIAL,
     ),
-    Claim(
+    than(
         "3a",
         "S-PSR_MSE has more of the attribute than S-Const_MSE at 80 % of the unsteered coherence.",
-        scores("S-PSR_MSE", "S-Const_MSE", "C80", ATTRIBUTE),
+        "S-PSR_MSE",
+        "S-Const_MSE",
+        rule="C80",
         seen=VALIDATED,
     ),
-    Claim(
+    than(
         "3b",
         "A-PSR_MSE is no worse than the prompt, to within 2 points of the harmonic mean.",
-        scores("A-PSR_MSE", PROMPT),
-        -MARGIN,
+        "A-PSR_MSE",
+        PROMPT,
+        bound=-MARGIN,
         seen=VALIDATED,
     ),
-    Claim(
+    than(
         "3c",
         "A-PSR_MSE with the prompt is better than the prompt.",
-        scores("A-PSR_MSE + prompt", PROMPT),
+        "A-PSR_MSE + prompt",
+        PROMPT,
     ),
-    Claim(
+    than(
         "4a",
         "CLAS is better than the same directions at one fixed strength (LAS grid).",
-        scores("CLAS", "LAS grid"),
+        "CLAS",
+        "LAS grid",
         seen=VALIDATED,
     ),
-    Claim("4b ReFT-r1", "CLAS is better than ReFT-r1.", scores("CLAS", "ReFT-r1"), seen=VALIDATED),
-    Claim("4b LoReFT", "CLAS is better than LoReFT.", scores("CLAS", "LoReFT"), seen=VALIDATED),
-    Claim("4b LoRA", "CLAS is better than LoRA.", scores("CLAS", "LoRA"), seen=VALIDATED),
+    than("4b ReFT-r1", "CLAS is better than ReFT-r1.", "CLAS", "ReFT-r1", seen=VALIDATED),
+    than("4b LoReFT", "CLAS is better than LoReFT.", "CLAS", "LoReFT", seen=VALIDATED),
+    than("4b LoRA", "CLAS is better than LoRA.", "CLAS", "LoRA", seen=VALIDATED),
     Claim(
         "5a",
         "COLD-FD with 4 examples has at least half of the effect of S-PSR_LL, which has all of "
         "them: of what that adds to the attribute at C80.",
         share_of_effect("COLD-FD, 4 examples", "S-PSR_LL"),
+        of=ATTRIBUTE,
     ),
-    Claim(
+    than(
         "5b",
         "COLD-FD with 4 examples is better than mean differences of the same 4 (CAA).",
-        scores("COLD-FD, 4 examples", "CAA, 4 examples"),
+        "COLD-FD, 4 examples",
+        "CAA, 4 examples",
     ),
-    Claim(
+    than(
         "5c",
         "COLD-FD is no worse than the gradient step that it approximates, to within 2 points.",
-        scores("COLD-FD", "gradient step"),
-        -MARGIN,
+        "COLD-FD",
+        "gradient step",
+        bound=-MARGIN,
     ),
     Claim(
         "7 relRMSE",
@@ -349,10 +393,12 @@ CLAIMS = (
         "the attribute at C80: their rank correlation over methods is negative.",
         predicts(last_distance),
         above=False,
+        of=ATTRIBUTE,
     ),
     Claim(
         "7 recovered",
         "The same of the share of the prompt's effect on the predictions: positive.",
         predicts(effect_recovered),
+        of=ATTRIBUTE,
     ),
 )

@@ -19,6 +19,8 @@ Told = Mapping[str, Any]
 ORDER = ("demo", "smollm2")
 NEAR_ONE, POINTS = 0.02, 0.05
 """Claim 6: how far a ratio may be from 1, and an accuracy from what it was."""
+LEAST_TOKENS = 3
+"""Below these nothing is counted."""
 
 
 @dataclass(frozen=True)
@@ -61,13 +63,19 @@ def _on_topic(told: Told) -> str:
 def _off_topic(told: Told) -> str:
     (one,) = [one for one in told["bins"] if one["source"] == "encyclopedia"]
     ends = (1 - NEAR_ONE, 1 + NEAR_ONE)
-    return _said(one["ratio"], one["ratio_low"], one["ratio_high"], within=ends)
+    return _said(one["ratio"], one["ratio_low"], one["ratio_high"], within=ends) + _idle(told)
 
 
 def _knowledge(told: Told) -> str:
     (one,) = [one for one in told["cloze"] if one["kind"] == "all" and one["method"] != "unsteered"]
     change = one["change"], one["change_low"], one["change_high"]
-    return _said(*change, within=(-POINTS, POINTS)) + f", of {one['n_items']} items"
+    said = _said(*change, within=(-POINTS, POINTS))
+    return f"{said}, of {one['n_items']} items{_idle(told)}"
+
+
+def _idle(told: Told) -> str:
+    """Said where nothing happened on topic: that nothing happened off it is then little news."""
+    return "" if _on_topic(told).startswith(SUPPORTED) else ", with no effect shown on topic"
 
 
 def _words(told: Told) -> str:
@@ -80,7 +88,20 @@ def _words(told: Told) -> str:
         sum(one[end] * sign > 0 for one in found) for end, sign in (("low", 1), ("high", -1))
     )  # fmt: skip
     shifts = ", ".join(f"{o['token'].strip()} {o['shift']:+.2f}" for o in found)
-    return f"{word_of(over, under, n)} ({over} of {n} tokens for, {under} against; nats: {shifts})"
+    word = word_of(over, under, n) if n >= LEAST_TOKENS else UNDECIDED
+    tokens = f"{over} of {n} token{'s' * (n != 1)} for, {under} against"
+    return f"{word} ({tokens}; nats: {shifts})"
+
+
+def overheads(found: Mapping[str, Told]) -> str:
+    """How much longer a forward pass takes with the addition, on each model."""
+    told = [
+        f"{model} {100 * one['premium']:.0f} % longer [{100 * one['low']:.0f}, "
+        f"{100 * one['high']:.0f}]"
+        for model, each in found.items()
+        for one in each["overhead"]
+    ]
+    return f"A forward pass with the addition takes on {'; on '.join(told)}."
 
 
 def _said(

@@ -84,13 +84,17 @@ def nearness(collected: Collected, model: str) -> go.Figure | None:
             rows.append([method, EQUAL_KL, np.nan, near, score])
     if not rows:
         return None
+    drawn = {row[0] for row in rows}
+    missing = [method for method in collected.plan.spec.methods if method not in drawn]
+    without = f" Without {'; '.join(missing)}: not on every attribute." if missing else ""
     columns = ["method", "strength", "strength_value", "relative_rmse", SCORED]
     return effect_against_faithfulness(
         pd.DataFrame(rows, columns=pd.Index(columns)),
         SCORED,
         title=f"Does the method that is nearest to the prompt steer best? On {model}",
         says=f"{of_attributes(tasks)}. Distance at the last layer, every method at the "
-        f"prompt's own KL. {over({model: collected})}; no intervals.",
+        "prompt's own KL; C80 is the strongest strength that kept 80 % of the unsteered "
+        f"coherence, or the strongest tried. {over({model: collected})}; no intervals.{without}",
         x="relative RMSE at the last layer (0 = as the prompt)",
     )
 
@@ -100,7 +104,7 @@ def of_attributes(tasks: Sequence[str]) -> str:
     return f"Means over {len(tasks)} attributes" if len(tasks) > 1 else f"One attribute, {tasks[0]}"
 
 
-SCORED = "attribute at 80 % of the unsteered coherence"
+SCORED = "attribute at C80"
 
 
 # -- COLD and the gradient step --------------------------------------------------------------------

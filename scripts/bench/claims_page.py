@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import claims_after
 import claims_figures
-from claims import CLAIMS, Claim, last_distance, planned, predicts
-from claims_alone import Alone, of_act_add
+from claims import CLAIMS, Claim, planned
+from claims_alone import Alone, of_act_add, overheads
 
 from analysis import caption
 from analysis.bench.bench import Bench
@@ -38,23 +39,27 @@ HEAD = """\
 # The papers' claims, on two models
 
 Written by {made}. {state}
-
+"""
+ABOUT = """\
 The claims are in [`scripts/bench/claims.py`]({up}scripts/bench/claims.py), each with what is
 estimated, its bound and its side, as they were committed before a test question of SmolLM2 was
 opened. The numbers come from `steerlens bench` ([docs/bench.md]({up}docs/bench.md)): every method
-fitted on 32 questions, tuned on 12 others with six strengths and one configuration, tested on 24
-with three seeds, 48 tokens a completion, on SmolLM2-135M-Instruct under four personas that it
-follows (pirate, Shakespeare, wizard, fairy tale); and on the demonstration model under five
+fitted on 32 questions, tuned on others with six strengths and one configuration, and tested on
+others again with three seeds, 48 tokens a completion, on SmolLM2-135M-Instruct under four personas
+that it follows (pirate, Shakespeare, wizard, fairy tale); and on the demonstration model under five
 attributes. So every "not supported" means: at this budget, on these models.
-
-**How a claim is decided.** Each attribute is for, against, or undecided: its 95 % interval, over
-seeds and questions at once, lies wholly on the claimed side of the bound, wholly on the other, or
-holds it. *Supported*: more than half of all attributes are for and none against. *Not supported*:
-more than half against and none for. Everything else is *undecided*. An attribute without the
-number is dropped, and counts among all. A mean alone decides nothing.
-
+"""
+DECIDED = """\
+Each attribute is for, against, or undecided: its 95 % interval, over seeds and questions at once,
+lies wholly on the claimed side of the bound, wholly on the other, or holds it. *Supported*: more
+than half of all attributes are for and none against. *Not supported*: more than half against and
+none for. Everything else is *undecided*. An attribute without the number is dropped, and counts
+among all. A mean alone decides nothing.
+"""
+SEEN = """\
 **What had been seen.** {seen} On the demonstration model all of this is a replication: three
-studies of it were published before.
+studies of it were published before, and the numbers of the bench were made before the claims were
+written down.
 """
 OTHERS = """\
 ## Claims whose numbers the bench does not make
@@ -85,6 +90,10 @@ class Group:
         return [one for one in CLAIMS if one.name.startswith(self.number)]
 
 
+COMMITTED = (
+    "These are the hypotheses as they were committed, on 2026-11-25, before a test question of "
+    "SmolLM2 was opened; [what the tests said](results/claims.md), and which rules were added then."
+)
 GROUPS = (
     Group("1", "Does a prompt push all tokens alike?"),
     Group("2", "Does a method do what the prompt does?"),
@@ -103,13 +112,15 @@ def seen() -> str:
 
 
 def hypotheses() -> str:
-    """The page before the tests."""
-    state = "No test question has been opened yet: these are the hypotheses."
+    """The page as it was before the tests."""
     rows = [[claim.name, claim.says, side(claim)] for claim in CLAIMS]
     table = markdown_table(["claim", "what it says", "supported where"], rows)
     return "\n".join(
         [
-            HEAD.format(made=BY_HAND, state=state, seen=seen(), up="../"),
+            HEAD.format(made=BY_HAND, state=COMMITTED),
+            ABOUT.format(up="../"),
+            f"**How a claim is decided.** {DECIDED}",
+            SEEN.format(seen=seen()),
             "## Hypotheses\n",
             table,
             "",
@@ -131,25 +142,10 @@ def page(found: Mapping[str, Collected], alone: Alone, images: Path, made: str =
     """
     spec = next(iter(found.values())).plan.spec
     state = f"{coverage_note(spec.seeds)[0].upper()}{coverage_note(spec.seeds)[1:]}."
-    names, words = list(found), written_words()
-    rows = [
-        [claim.name, claim.says, *(str(claim.verdict(found[name])) for name in names)]
-        for claim in CLAIMS
-    ]
-    rows += [
-        [name, says, *(verdicts.get(model, "") for model in names)]
-        for name, says, verdicts in of_act_add(alone.act_add)
-    ]
-    parts = [
-        HEAD.format(made=made, state=state, seen=seen(), up="../../"),
-        ADDED,
-        sizes(found),
-    ]
+    words = written_words()
+    parts = [HEAD.format(made=made, state=f"{SHORT} {state}")]
     parts += [] if made == FROM_CELLS else [OF_ANOTHER]
     parts += unfinished(found)
-    parts += [
-        markdown_folded("Every verdict", markdown_table(["claim", "what it says", *names], rows))
-    ]
     for group in GROUPS:
         parts += [f"## {group.number}. {group.title}", words[group.number]]
         figure = claims_figures.beyond(group.claims, found, group.title)
@@ -158,18 +154,60 @@ def page(found: Mapping[str, Collected], alone: Alone, images: Path, made: str =
         parts += [verdict_lines(group, found), *more_of(group, found, alone, images)]
         if group.number == "5":
             parts += act_add_section(alone, images, words["6"])
-    parts += ["## Every estimate"]
+    parts += ["## Looked at after the tests", *claims_after.sections(found)]
+    parts += ["## How it was decided", ABOUT.format(up="../../"), sizes(found), DECIDED, ADDED]
+    parts += [without_rule(found), SEEN.format(seen=seen())]
+    parts += [markdown_folded("Every verdict", every_verdict(found, alone)), "## Every estimate"]
     parts += [markdown_folded(f"On {name}", estimates(one)) for name, one in found.items()]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(one.strip("\n") for one in parts if one) + "\n"
 
 
+def every_verdict(found: Mapping[str, Collected], alone: Alone) -> str:
+    """One table of all claims and models."""
+    names = list(found)
+    rows = [
+        [claim.name, claim.says, *(str(claim.verdict(found[name])) for name in names)]
+        for claim in CLAIMS
+    ]
+    rows += [
+        [name, says, *(verdicts.get(model, "") for model in names)]
+        for name, says, verdicts in of_act_add(alone.act_add)
+    ]
+    return markdown_table(["claim", "what it says", *names], rows)
+
+
+SHORT = (
+    'A verdict counts attributes, and "for" means that the whole 95 % interval is on the claimed '
+    "side; how is told [below](#how-it-was-decided), with what had been seen before."
+)
 OF_ANOTHER = """\
 **The paragraphs below were written about the published run** (docs/results/claims.md), and not
 about this one: of this one are the verdicts, the estimates and the pictures."""
 ADDED = """\
-One rule was added when the tests of the demonstration model had been seen: an attribute that was
-measured with one seed alone is undecided. It changed 4b: ReFT-r1 could be fitted with only one seed
-of three under four attributes, and three of these had counted for the claim."""
+**Rules that were added when tests had been seen.** (1) An attribute that was measured with one seed
+alone is undecided, and a method with one seed alone is left out of claim 7. It changed 4b: ReFT-r1
+could be fitted with only one seed of three under four attributes, and three of these had counted
+for the claim. (2) In claims about scores an attribute is *fooled* where a text that shows nothing
+(keywords put in, the instruction echoed, a loop) gets more than half of what the prompt adds, in
+the score that the claim is about: it counts among all, and is on neither side. That claims rest on
+attributes whose null stays low was asked for from the start, and applied only then. (3) 6d was to
+be decided by the median over places; it is counted over tokens that occur 20 times or more, and is
+undecided with fewer than three of these.
+
+On the demonstration model claim 1 describes rather than tests: its bound was set after the ratios
+had been seen there. In claim 2 the first two parts are at the prompt's own KL, and "overshoots" is
+of the methods as they were fitted."""
+
+
+def without_rule(found: Mapping[str, Collected]) -> str:
+    """The verdicts that rule 2 changed, as they would be without it."""
+    told = [
+        f"{claim.name} on {name}: {claim.without_nulls(one)}"
+        for claim in CLAIMS
+        for name, one in found.items()
+        if str(claim.verdict(one)) != str(claim.without_nulls(one))
+    ]
+    return f"Without rule 2 it would be: {'; '.join(told)}." if told else ""
 
 
 def sizes(found: Mapping[str, Collected]) -> str:
@@ -198,16 +236,17 @@ def unfinished(found: Mapping[str, Collected]) -> list[str]:
 
 
 def narrower(name: str, collected: Collected) -> str:
-    """Which attributes and methods of the plan a bench has not run; empty where it has all."""
-    tasks, spec = planned(collected), collected.plan.spec
+    """Which attributes and methods a bench has not run at all; empty where it has all."""
+    tasks, begun = planned(collected), collected.scores("harmonic")
     attributes = [task for task in tasks if task not in collected.plan.tasks]
-    methods = [method for method in STANDARD if method not in spec.methods]
+    tried = set(collected.fits["method"]) if len(collected.fits) else set()
+    methods = [method for method in STANDARD if method not in begun and method not in tried]
     told = []
     if attributes:
-        told.append(f"the attributes {', '.join(attributes)}, which count as dropped")
+        told.append(f"the attributes {'; '.join(attributes)}, which count as dropped")
     if methods:
-        told.append(f"the methods {', '.join(methods)}")
-    return f"On {name} these have not been run yet: {'; '.join(told)}." if told else ""
+        told.append(f"the methods {'; '.join(methods)}")
+    return f"On {name} these have not been run yet: {', and '.join(told)}." if told else ""
 
 
 def written_words() -> dict[str, str]:
@@ -233,34 +272,13 @@ def picture(figure: Any, images: Path, name: str, shows: str) -> str:
     return saved_picture(figure, images, name, shows, caption(figure))
 
 
-def without_random(found: Mapping[str, Collected]) -> str:
-    """Claim 7 without the one method that is no method, which is far and weak by its making."""
-    alone = predicts(last_distance, leave_out="random direction")
-    told = [
-        f"*{model}*: "
-        + ", ".join(f"{task} {one.value:.2f}" for task, one in alone(collected).items() if one)
-        for model, collected in found.items()
-    ]
-    return (
-        "Looked at after the tests, and no claim: the correlations of **7 relRMSE** without the "
-        f"random direction, which is far and weak by its making. {'; '.join(told)}."
-    )
-
-
 def more_of(group: Group, found: Mapping[str, Collected], alone: Alone, images: Path) -> list[str]:
     """The other pictures of a group."""
     if group.number == "7":
+        shows = "One mark for each method: its attribute score against its distance."
         return [
-            without_random(found),
-            *(
-                picture(
-                    claims_figures.nearness(one, name),
-                    images,
-                    f"claims_7_{name}",
-                    "One mark for each method: its attribute score against its distance.",
-                )
-                for name, one in found.items()
-            ),
+            picture(claims_figures.nearness(one, name), images, f"claims_7_{name}", shows)
+            for name, one in found.items()
         ]
     if group.number != "5" or not alone.cold_step:
         return []
@@ -305,7 +323,7 @@ def act_add_section(alone: Alone, images: Path, words: str) -> list[str]:
         f"this repository. {'; '.join(chosen)}."
     )
     return ["## 6. ActAdd: on topic and off topic", words, pictures[0], "\n".join(lines),
-            *pictures[1:], made]  # fmt: skip
+            *pictures[1:], overheads(alone.act_add), made]  # fmt: skip
 
 
 def estimates(collected: Collected) -> str:

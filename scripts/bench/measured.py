@@ -74,7 +74,9 @@ def rows(collected: Collected, model: str, methods: Sequence[str]) -> list[list[
     lines = []
     for method in (*methods, *BESIDE):
         if method not in standings.index:
-            why = "not fitted" if method in collected.plan.spec.methods else "not run yet"
+            fits = collected.fits
+            refused = len(fits) and fits.loc[fits["method"] == method, "reason"].notna().any()
+            why = "not fitted" if refused else "not run yet"
             lines.append([model, method, why, *[""] * (len(HEAD) - 3)])
             continue
         one = standings.loc[method]
