@@ -159,9 +159,23 @@ def test_nothing_is_fitted_for_an_attribute_without_a_judge(tmp_path, monkeypatc
         for task in two["attributes"]
     }
     assert there == {"positive": [True], "exclamation": [False]}
+    fit = fit_cell(bench.spec, bench.tasks["positive"], "CAA", 0, 0)
+    monkeypatch.setattr(judging, "judge_of", lambda name: missing("exclamation"))
+    assert Bench.of(tmp_path).result(fit) == bench.cells.read(fit)  # what is there stays usable
     monkeypatch.undo()
     work(tmp_path)
     assert Bench.of(tmp_path).plan.left() == []
+
+
+def test_nothing_is_fitted_while_another_worker_makes_the_first_scores(tmp_path):
+    from analysis.bench.cells import Busy
+
+    bench = Bench.planned(tmp_path, Spec(**SMALL | {"seeds": 1}))
+    task = bench.tasks["positive"]
+    other = Bench.of(tmp_path)
+    with other.cells._claimed(baseline_cell(bench.spec, task, UNSTEERED, 0, "validation")):
+        with pytest.raises(Busy, match="unsteered"):
+            bench.result(fit_cell(bench.spec, task, "CAA", 0, 0))
 
 
 def test_another_model_in_the_folder_is_refused(done):

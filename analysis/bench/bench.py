@@ -141,14 +141,19 @@ class Bench(Maker):
             self.failed[cell.digest] = reason_of(error)
             raise
 
-    def unjudged(self, task: str) -> str | None:
-        """Why the unsteered model's answers to a task got no scores, where this worker tried."""
+    def _require_judged(self, task: str) -> None:
+        """Again unless the unsteered model's answers have scores: a fit may take hours."""
         plain = baseline_cell(self.spec, self.tasks[task], UNSTEERED, CHOSEN_WITH, VALIDATION)
-        return self.failed.get(plain.digest)
+        try:
+            self.result(plain)
+        except Busy:
+            raise
+        except Exception as error:  # then nothing could be said of the fit
+            raise Again(reason_of(error)) from error
 
     def _made_now(self, cell: Cell) -> dict[str, Any]:
-        if cell.kind == "fit" and (why := self.unjudged(cell["task"])):
-            raise Again(why)  # it may take hours, and nothing could be said of it
+        if cell.kind == "fit":
+            self._require_judged(cell["task"])
         made = COMPUTE[cell.kind](self, cell)
         self.made.add(cell.digest)
         return made

@@ -2,9 +2,10 @@
 
 from collections.abc import Iterable, Iterator
 
+from steerlens.borders import ids_of
 from steerlens.conversations import Conversation
 from steerlens.parsing import short
-from steerlens.prompts import encode, require_context
+from steerlens.prompts import encode, require_context, tokenizer_of
 from steerlens.types import HookedModel
 
 from .odds import options_of
@@ -17,7 +18,8 @@ def require_room(model: HookedModel, tasks: Iterable[Task], max_new_tokens: int)
     The frozen questions of the demonstration model are short, and not looked at.
     """
     for task in (one for one in tasks if one.judge != "demo"):
-        longest = max((task.instruction, *task.equivalents, *task.neutral), key=len)
+        systems = (task.instruction, *task.equivalents, *task.neutral)
+        longest = max(systems, key=lambda text: len(ids_of(tokenizer_of(model), text)))
         for split, questions in task.questions.items():
             for number, question in enumerate(questions):
                 try:

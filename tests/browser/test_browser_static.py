@@ -271,13 +271,15 @@ def test_another_format_is_refused_in_words(open_page, tmp_path):
 
 ADDED = """() => { const e = document.querySelector("[aria-label=Strength]");
   const root = document.querySelector("#explorer-0");
-  const tokens = [...root.querySelectorAll(".sle-token")];
+  const tokens = [...root.querySelectorAll(".sle-token")], said = () => tokens.map((t) => t.title);
+  const before = said();
   const seen = new MutationObserver(() => {});
   seen.observe(root, {childList: true, subtree: true});
   e.value = 4; e.dispatchEvent(new Event("input"));
   const added = seen.takeRecords().flatMap((one) => [...one.addedNodes]).filter((n) => n.tagName);
   const all = added.map((n) => 1 + n.querySelectorAll("*").length);
-  return {tokens: tokens.length, kept: tokens.filter((one) => one.isConnected).length,
+  return {tokens: tokens.length, repainted: said().filter((title, i) => title !== before[i]).length,
+    kept: tokens.filter((one) => one.isConnected).length,
     added: all.reduce((sum, n) => sum + n, 0)}; }"""
 
 
@@ -285,6 +287,8 @@ def test_a_strength_repaints_and_rebuilds_no_token(static):
     """So that it takes milliseconds; how many is for a benchmark to say, on a machine at rest."""
     few, many = (static(payload(tokens=n, layers=30)).page.evaluate(ADDED) for n in (20, 60))
     assert many["tokens"] > few["tokens"] > 20
+    assert few["repainted"] > 0
+    assert many["repainted"] > few["repainted"]
     assert few["kept"] == few["tokens"]
     assert many["kept"] == many["tokens"]
     # Charts have elements for tokens, but not one for each of two rows, let alone for each layer.
