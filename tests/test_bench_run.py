@@ -174,7 +174,7 @@ def test_nothing_is_fitted_while_another_worker_makes_the_first_scores(tmp_path)
     task = bench.tasks["positive"]
     other = Bench.of(tmp_path)
     with other.cells._claimed(baseline_cell(bench.spec, task, UNSTEERED, 0, "validation")):
-        with pytest.raises(Busy, match="unsteered"):
+        with pytest.raises(Busy, match="judge positive 0 validation"):
             bench.result(fit_cell(bench.spec, task, "CAA", 0, 0))
 
 
