@@ -102,10 +102,10 @@ bench: $(VENV)/.dev ## the benchmarks
 
 bench-quick: $(VENV)/.dev $(VENV)/.smollm2 ## every page of the method comparison at tiny sizes, in build/bench-quick
 	rm -rf build/bench-quick
-	$(OFFLINE) OMP_NUM_THREADS=1 $(BIN)/python -W ignore scripts/bench/results.py --quick --workers $(WORKERS)
+	$(OFFLINE) OMP_NUM_THREADS=1 $(BIN)/python scripts/bench/results.py --quick --workers $(WORKERS)
 
 bench-all: $(VENV)/.dev $(VENV)/.smollm2 ## the same as published, overnight; a run that is stopped goes on
-	$(OFFLINE) OMP_NUM_THREADS=1 $(BIN)/python -W ignore scripts/bench/results.py --workers $(WORKERS)
+	$(OFFLINE) OMP_NUM_THREADS=1 $(BIN)/python scripts/bench/results.py --workers $(WORKERS)
 
 # Minutes in each environment. A run that was broken off goes on; results of other code are made anew.
 TRIED := build/architectures

@@ -12,7 +12,7 @@ import steerlens as sl
 from analysis.bench import judging
 from analysis.bench.bench import Bench, work
 from analysis.bench.cells import Cell, Cells
-from analysis.bench.found import null_sentences, sentences
+from analysis.bench.found import LOWER, TOGETHER, null_sentences, sentences
 from analysis.bench.kinds import write_cell
 from analysis.bench.loading import Loading
 from analysis.bench.parallel import require_run
@@ -252,7 +252,7 @@ def test_one_method_is_the_best_of_none():
 
 def test_what_is_no_better_than_no_steering_is_said():
     said = said_of(scored(CAA=80, ActAdd=50, Angular=20, unsteered=50))
-    assert "Not told apart from the model itself, one by one: ActAdd." in said
+    assert f"Not told apart from the model itself, {TOGETHER}: ActAdd." in said
 
 
 def test_what_is_better_than_no_steering_is_not_called_the_same():
@@ -263,7 +263,7 @@ def test_one_question_tells_no_method_apart():
     scores = scored(1, 1, CAA=50, ActAdd=20)
     said = said_of(scores)
     assert "CAA has the highest mean (50 (no interval))" in said.replace("49", "50")
-    assert "not told apart from it: ActAdd" in said
+    assert f"not told apart from it, {TOGETHER}: ActAdd." in said
     assert "nan" not in said
     assert "One seed" in said
     assert "1 test question:" in said
@@ -272,7 +272,7 @@ def test_one_question_tells_no_method_apart():
 
 def test_many_questions_and_seeds_need_no_warning():
     said = said_of(scored(CAA=50, ActAdd=20))
-    assert "every other method tested on all attributes is lower" in said
+    assert f"{LOWER}, also {TOGETHER}." in said
     assert "seed" not in said
     assert "test question" not in said
 
@@ -287,11 +287,40 @@ def test_seeds_that_are_lacking_are_told():
     assert standings(scores).set_index("method").loc["ActAdd", "seeds"] == 1
 
 
-def test_comparisons_that_are_to_hold_together_leave_more_open():
+def many(best: float) -> dict[str, dict[str, np.ndarray]]:
+    """Twelve methods that are alike, and one with another mean."""
     rng = np.random.default_rng(0)
     names = {f"m{n}": {"x": 50 + rng.normal(0, 9, (3, 12))} for n in range(12)}
-    names["best"] = {"x": 57 + rng.normal(0, 9, (3, 12))}
-    assert re.search(r"one by one; to hold together, .* leave open m\d", said_of(names))
+    return {**names, "best": {"x": best + rng.normal(0, 9, (3, 12))}}
+
+
+def test_the_claim_is_what_comparisons_leave_open_that_hold_together():
+    scores = many(57)
+    said = said_of(scores)
+    first = re.search(
+        rf"not told apart from it, {TOGETHER}: (.*) \(one by one, only (.*)\)\.", said
+    )
+    assert first
+    together, alone = (found.split(", ") for found in first.groups())
+    assert set(alone) < set(together)
+    tied = standings(scores).set_index("method")["tied_with_best"]
+    assert {*together, "best"} == set(tied.index[tied])
+
+
+def test_what_only_comparisons_one_by_one_decide_is_no_claim():
+    open_ = rf"not told apart from it, {TOGETHER}: m\d.* \(one by one, {LOWER}\)\."
+    assert re.search(open_, said_of(many(64)))
+
+
+def test_what_is_not_told_apart_from_no_steering_holds_together_too():
+    scores = many(57)
+    scores["unsteered"] = {"x": scores.pop("best")["x"]}
+    said = said_of(scores)
+    first = re.search(
+        rf"from the model itself, {TOGETHER}: (.*) \(one by one, (only m\d.*)\)\.", said
+    )
+    assert first
+    assert set(first[2].removeprefix("only ").split(", ")) < set(first[1].split(", "))
 
 
 def test_a_prompt_that_adds_nothing_is_told():

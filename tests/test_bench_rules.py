@@ -1,7 +1,16 @@
 import numpy as np
 import pytest
 
-from analysis.bench.rules import Chosen, Curve, at_coherence, choose, harmonic
+from analysis.bench.rules import (
+    BEFORE,
+    BEYOND,
+    INSIDE,
+    Chosen,
+    Curve,
+    at_coherence,
+    choose,
+    harmonic,
+)
 
 
 def curve(attribute, coherence):
@@ -49,20 +58,32 @@ def test_of_equal_configurations_the_first_is_kept():
 def test_c80_reads_the_crossing_off_the_curve():
     # 72 lies a third of the way from 80 (strength 1) to 56 (strength 2), on a log scale.
     one = curve([10, 20, 30, 40], [90, 80, 56, 20])
-    strength, met = at_coherence(one, 0.8 * 90)
-    assert met
+    strength, crossing = at_coherence(one, 0.8 * 90)
+    assert crossing == INSIDE
     assert strength == pytest.approx(2 ** (1 / 3), rel=5e-3)
 
 
 def test_c80_takes_the_last_strength_that_holds_even_after_a_dip():
-    strength, met = at_coherence(curve([1, 1, 1, 1], [90, 60, 80, 20]), 72.0)
-    assert met
+    strength, crossing = at_coherence(curve([1, 1, 1, 1], [90, 60, 80, 20]), 72.0)
+    assert crossing == INSIDE
     assert 2.0 < strength < 4.0
 
 
 def test_c80_at_the_ends():
-    assert at_coherence(curve([1, 1], [90, 85]), 72.0) == (1.0, True)
-    assert at_coherence(curve([1, 1], [60, 30]), 72.0) == (0.5, False)
+    assert at_coherence(curve([1, 1], [90, 85]), 72.0) == (1.0, BEYOND)
+    assert at_coherence(curve([1, 1], [60, 30]), 72.0) == (0.5, BEFORE)
+
+
+def test_a_choice_says_whether_the_threshold_was_crossed():
+    beyond, inside, before = (
+        choose("C80", {0: curve([1, 1], coherence)}, UNSTEERED)
+        for coherence in ([90, 85], [90, 54], [60, 30])
+    )
+    assert beyond == Chosen(0, 1.0, BEYOND)
+    assert (inside.crossing, before.crossing) == (INSIDE, BEFORE)
+    assert [one.met for one in (beyond, inside, before)] == [True, True, False]
+    for rule in ("harmonic", "equal KL"):
+        assert choose(rule, {0: curve([1, 1], [60, 30])}, UNSTEERED).crossing == ""
 
 
 def test_an_unknown_rule():

@@ -32,6 +32,7 @@ from .spec import (
     write_spec,
 )
 from .tasks import Task
+from .warned import KEY, Warned
 
 COMPUTE: dict[str, Callable[[Maker, Cell], dict[str, Any]]] = {
     "fit": fitting.fit,
@@ -60,6 +61,7 @@ class Bench(Maker):
     """Digests of the cells that this worker made."""
     failed: dict[str, str] = field(default_factory=dict[str, str], repr=False)
     """Those that it could not make, with the reason: what they are for need not try them again."""
+    warned: Warned = field(default_factory=Warned, repr=False)
 
     @classmethod
     def of(cls, folder: str | Path) -> "Bench":
@@ -113,7 +115,8 @@ class Bench(Maker):
     @cached_property
     def _model(self) -> HookedModel:
         """The model, checked to be the one that the bench was planned for."""
-        loaded = self.spec.loading.load(self.spec.model)
+        with self.warned.kept():  # shown, but no matter of the cell that needs the model first
+            loaded = self.spec.loading.load(self.spec.model)
         found = fingerprint(loaded)
         if found != self.spec.fingerprint:
             raise ValueError(
@@ -154,9 +157,10 @@ class Bench(Maker):
     def _made_now(self, cell: Cell) -> dict[str, Any]:
         if cell.kind == "fit":
             self._require_judged(cell["task"])
-        made = COMPUTE[cell.kind](self, cell)
+        with self.warned.kept() as said:
+            made = COMPUTE[cell.kind](self, cell)
         self.made.add(cell.digest)
-        return made
+        return made | {KEY: sorted(said)} if said else made
 
 
 def provenance() -> dict[str, Any]:

@@ -6,15 +6,16 @@ method that has fewer by nature (LoRA has one rate and no layer) is given as man
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import TypeVar
 
 import torch
 
 from steerlens.activations import capture
 from steerlens.baselines import las
 from steerlens.baselines.gradient_step import GradientStep
-from steerlens.baselines.lora import LoRA
+from steerlens.baselines.lora import LoRA, LoRAFit
 from steerlens.conversations import Conversation
 from steerlens.directions.labelled import Kind, contrast_directions
 from steerlens.methods import (
@@ -40,6 +41,8 @@ from steerlens.prompts import PromptPair, encode_pair
 from steerlens.scopes import everywhere, generated, response
 from steerlens.sites import Site
 from steerlens.steering import Steering, at
+from steerlens.training.fit import Fit as FitOf
+from steerlens.training.loop import Trained
 from steerlens.training.objectives import LL, MSE
 from steerlens.training.schedule import RATE, Schedule
 from steerlens.types import Direction, HookedModel
@@ -52,6 +55,7 @@ RATES = (3e-3, 1e-2, 3e-2)
 MULTIPLES = (1.0, 4.0, 1 / 4)
 LAYERS = (1 / 2, 1 / 3, 2 / 3)
 """The first is the one of a bench with a single configuration."""
+AnyFit = TypeVar("AnyFit", bound=FitOf | LoRAFit)
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +69,14 @@ class Case:
     prompted: Sequence[str]
     plain: Sequence[str]
     configuration: int = 0
+    trained: list[Trained] = field(default_factory=list[Trained], repr=False)
+    """How the fit of this case was trained; the fit puts it there, where it was."""
+
+    def noted(self, fit: AnyFit) -> AnyFit:
+        """The same fit, with its training in `trained`."""
+        if fit.trained is not None:
+            self.trained.append(fit.trained)
+        return fit
 
     @cached_property
     def pairs(self) -> list[PromptPair]:
@@ -198,7 +210,7 @@ def _iti(case: Case) -> Steering:
 def _bipo(case: Case) -> Steering:
     schedule = Schedule(epochs=20, batch_size=4, seed=case.seed)
     sides = (case.liked, case.disliked)
-    return BiPO.fit(case.model, sides, case.layer, schedule=schedule).steering
+    return case.noted(BiPO.fit(case.model, sides, case.layer, schedule=schedule)).steering
 
 
 def _instruction(case: Case) -> Steering:
@@ -219,27 +231,29 @@ def _random(case: Case) -> Steering:
 def _psr(objective: str, gated: bool, every: bool) -> Fit:
     def fit(case: Case) -> Steering:
         rate = RATES[case.configuration - 1] if every and case.configuration else None
-        return PSR.fit(
+        found = PSR.fit(
             case.model,
             case.pairs,
             range(case.n_layers) if every else case.layer,
             objective=MSE() if objective == "MSE" else LL(),
             gates=Gates(constant=not gated),
             schedule=Schedule(learning_rate=rate, seed=case.seed),
-        ).steering
+        )
+        return case.noted(found).steering
 
     return fit
 
 
 def _clas(kind: Kind) -> Fit:
     def fit(case: Case) -> Steering:
-        return CLAS.fit(
+        found = CLAS.fit(
             case.model,
             case.train,
             directions=case.directions(kind),
             validation=case.held_back,
             schedule=case.schedule,
-        ).steering
+        )
+        return case.noted(found).steering
 
     return fit
 
@@ -250,13 +264,14 @@ def _las(case: Case) -> Steering:
 
 
 def _loreft(case: Case) -> Steering:
-    return LoReFT.fit(
+    found = LoReFT.fit(
         case.model,
         case.train,
         range(case.n_layers),
         validation=case.held_back,
         schedule=case.schedule,
-    ).steering
+    )
+    return case.noted(found).steering
 
 
 def _reft_r1(case: Case) -> Steering:
@@ -264,13 +279,13 @@ def _reft_r1(case: Case) -> Steering:
     rivals = zip(case.questions, case.plain, strict=True)
     negatives = [PromptPair(Conversation(q), Conversation(q), text) for q, text in rivals if text]
     schedule = replace(AXBENCH, epochs=24, seed=case.seed)
-    return ReFTr1.fit(
-        case.model, case.pairs, case.layer, negatives=negatives, schedule=schedule
-    ).steering
+    found = ReFTr1.fit(case.model, case.pairs, case.layer, negatives=negatives, schedule=schedule)
+    return case.noted(found).steering
 
 
 def _lora(case: Case) -> LoRA:
-    return LoRA.fit(case.model, case.train, validation=case.held_back, schedule=case.schedule).lora
+    fit = LoRA.fit(case.model, case.train, validation=case.held_back, schedule=case.schedule)
+    return case.noted(fit).lora
 
 
 def _cold_fd(case: Case) -> Steering:

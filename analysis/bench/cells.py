@@ -56,10 +56,29 @@ class Cell:
         """The cell that `as_json` wrote."""
         return cls(given["kind"], {key: given[key] for key in given if key != "kind"})
 
+    @property
+    def flat(self) -> dict[str, Any]:
+        """The plain settings, and those of the cells that it is made of; an outer one wins."""
+        return dict(_flat(self.settings))
+
+    @property
+    def directly_in(self) -> "Iterator[Cell]":
+        """The cells that its settings name."""
+        for value in self.settings.values():
+            if isinstance(value, dict) and "kind" in value:
+                yield Cell.of_json(value)
+
+    @property
+    def inner(self) -> "Iterator[Cell]":
+        """The cells that it names, at any depth."""
+        for one in self.directly_in:
+            yield one
+            yield from one.inner
+
     def __str__(self) -> str:
         named = ("task", "method", "seed", "split", "strength", "configuration")
-        inner = dict(_flat(self.settings))
-        return " ".join([self.kind, *(str(inner[key]) for key in named if key in inner)])
+        flat = self.flat
+        return " ".join([self.kind, *(str(flat[key]) for key in named if key in flat)])
 
 
 def _flat(settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -13,7 +13,8 @@ from ..measures.tradeoff import by_question
 from .catalogue import METHODS, layer_of
 from .cells import Cell
 from .estimates import NONE, SCORES, Estimate, mean_score, ratio
-from .found import null_sentences, sentences
+from .fitting import TRAINING
+from .found import choice_sentences, null_sentences, sentences, training_sentences
 from .kinds import (
     PROMPT,
     UNSTEERED,
@@ -30,6 +31,7 @@ from .plan import AS_FITTED, CHOSEN_WITH, EQUAL_KL, TEST, VALIDATION, Plan, as_s
 from .rules import Scores, harmonic_scores
 from .standings import standings
 from .tasks import Task
+from .warned import warned_cells, warning_sentences
 from .writing import NULLS
 
 HARMONIC, ATTRIBUTE, COHERENCE, WORDS = "harmonic", "attribute", "coherence", "words"
@@ -134,6 +136,9 @@ class Collected:
             *sentences(self.standings(rule), self.scores(rule), rule),
             *self._untested(rule),
             *null_sentences(attribute),
+            *choice_sentences(self.chosen),
+            *training_sentences(self.fits),
+            *warning_sentences(*self._warned),
         ]
 
     def _untested(self, rule: str) -> list[str]:
@@ -180,15 +185,30 @@ class Collected:
 
     @cached_property
     def chosen(self) -> pd.DataFrame:
-        """What each rule chose, on validation questions with seed 0."""
-        rows = []
+        """What each rule chose, on validation questions with seed 0.
+
+        Columns: task, method, rule, configuration, strength (in units of the fit), strongest
+        (whether that is the strongest tried), met and crossing (of `Chosen`), coherence_kept (mean
+        coherence on test questions over that of the unsteered model, all seeds; NaN while a score
+        is missing).
+        """
+        rows, strongest = [], max(self.plan.spec.factors)
         for task, method, rule in self._each():
             one = self.plan.chosen(task, method, rule)
             if one is not None:
-                number, strength, met = one.configuration, one.strength, one.met
-                rows.append([task.name, method, rule, number, strength, met])
-        columns = "task method rule configuration strength met"
+                own = [task.name, method, rule, one.configuration, one.strength]
+                kept = self._coherence_kept(task.name, method, rule)
+                rows.append([*own, one.strength >= strongest, one.met, one.crossing, kept])
+        columns = "task method rule configuration strength strongest met crossing coherence_kept"
         return pd.DataFrame(rows, columns=pd.Index(columns.split()))
+
+    def _coherence_kept(self, task: str, method: str, rule: str) -> float:
+        """Mean coherence on test questions over the unsteered model's; NaN where one is lacking."""
+        scores = self.scores(rule, COHERENCE)
+        steered, plain = (scores.get(name, {}).get(task) for name in (method, UNSTEERED))
+        if steered is None or plain is None:
+            return float("nan")
+        return float(np.nanmean(steered) / np.nanmean(plain))
 
     def _each(self) -> Iterator[tuple[Task, str, str]]:
         spec = self.plan.spec
@@ -222,7 +242,8 @@ class Collected:
         """What methods do besides, at the strength of the first rule, seed 0.
 
         Columns: task, method, perplexity_ratio with _low and _high (of unrelated text, over the
-        unsteered), kl_per_token (nats, on the same), cloze (share right) with cloze_change, _low,
+        unsteered), kl_per_token and kl_per_text (nats, on the same; kl_per_text is the sum over the
+        tokens of an excerpt, the mean over excerpts), cloze (share right) with cloze_change, _low,
         _high (from the unsteered on the same items), distinct (bigrams over words of its own
         completions), refused (their share), n_items (excerpts, and items, that are long enough for
         the method). Intervals over texts and items.
@@ -254,7 +275,11 @@ class Collected:
 
     @cached_property
     def fits(self) -> pd.DataFrame:
-        """A row for each fit: what it cost, its unit, and why there is none where there is none."""
+        """A row for each fit: what it cost, its unit, and why there is none where there is none.
+
+        steps, epochs, best_epoch and the validation losses first_loss, best_loss and last_loss are
+        of its training; missing where there was none, and in cells of earlier versions.
+        """
         rows = []
         for task in self.plan.tasks.values():
             for method in self.plan.spec.methods:
@@ -267,9 +292,23 @@ class Collected:
                                 "seconds megabytes parameters examples unit kl kl_of_prompt reached"
                             )
                             kept = {key: told.get(key) for key in (*keys.split(), "reason")}
+                            training = told.get("training") or {}
+                            kept |= {key: training.get(key) for key in TRAINING}
                             own = {"task": task.name, "method": method}
                             rows.append({**own, "configuration": number, "seed": seed, **kept})
         return pd.DataFrame(rows)
+
+    @property
+    def warned(self) -> pd.DataFrame:
+        """What the library warned of in the cells that are done, of every kind.
+
+        Columns: kind (of cell), task, method, seed, warning (its first sentence), cells (how many).
+        """
+        return self._warned[0]
+
+    @cached_property
+    def _warned(self) -> tuple[pd.DataFrame, dict[str, tuple[int, int]]]:
+        return warned_cells(self.plan)
 
     @cached_property
     def costs(self) -> pd.DataFrame:
@@ -456,6 +495,7 @@ def side_row(found: Mapping[str, Any], plain: Mapping[str, Any]) -> dict[str, fl
         "perplexity_ratio_low": float(np.exp(low)),
         "perplexity_ratio_high": float(np.exp(high)),
         "kl_per_token": float(np.sum(found["kl"]) / n.sum()),
+        "kl_per_text": float(np.mean(found["kl"])),
         "cloze": float(right.mean()),
         "cloze_change": float((right - was).mean()),
         "cloze_change_low": cloze[0],

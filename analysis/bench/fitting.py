@@ -5,6 +5,7 @@ changes the predictions on the training answers as much as the instruction does 
 `calibrate`), so that the same factors are tried for all.
 """
 
+import math
 import random
 import threading
 import time
@@ -37,6 +38,10 @@ CALIBRATED_ON = 16
 ADAPTER = "adapter"
 """What the file of a LoRA says that it is."""
 REFIT = "the last fit that is not kept in a file"
+TRAINING = ("steps", "epochs", "best_epoch", "first_loss", "best_loss", "last_loss")
+"""What a cell tells of a training; the losses are those of validation."""
+UNREACHED = "No strength of this steering reaches"
+"""How the warning of `calibrate` begins where the largest effect is below the target."""
 
 
 class NotFitted(ValueError):
@@ -50,8 +55,7 @@ def fit(maker: Maker, cell: Cell) -> dict[str, Any]:
     begun, method = time.process_time(), METHODS[cell["method"]]
     if method.needs and not getattr(case.task, method.needs):
         return told | {"reason": f"the task {case.task.name!r} has no {method.needs}"}
-    with warnings.catch_warnings(record=True) as said, watched_memory() as memory:
-        warnings.simplefilter("always")
+    with watched_memory() as memory:
         try:
             fitted = fit_of(cell["method"])(case)
         except ValueError as error:
@@ -59,13 +63,25 @@ def fit(maker: Maker, cell: Cell) -> dict[str, Any]:
     told |= {
         "seconds": time.process_time() - begun,
         "megabytes": memory.most,
-        "warnings": sorted(
-            {str(w.message) for w in said if issubclass(w.category, SteeringWarning)}
-        ),
         "parameters": write_fitted(fitted, maker.file(cell)),
         "refit": isinstance(fitted, GradientStep),
     }
-    return told | _unit(maker, case, fitted)
+    return told | training_of(case) | _unit(maker, case, fitted)
+
+
+def training_of(case: Case) -> dict[str, Any]:
+    """How long the fit was trained, and the validation loss at the start, at best, at the end.
+
+    Empty where nothing was trained. A loss that is no number is None.
+    """
+    if not case.trained:
+        return {}
+    (trained,) = case.trained
+    first, best, last = (trained.rows[i] for i in (0, trained.best_epoch, -1))
+    numbers = last["steps"], last["epoch"], trained.best_epoch
+    losses = (one["validation_loss"] for one in (first, best, last))
+    kept = [loss if math.isfinite(loss) else None for loss in losses]
+    return {"training": dict(zip(TRAINING, (*numbers, *kept), strict=True))}
 
 
 def case_of(maker: Maker, cell: Cell) -> Case:
@@ -91,7 +107,7 @@ def case_of(maker: Maker, cell: Cell) -> Case:
 def _unit(maker: Maker, case: Case, fitted: Fitted) -> dict[str, Any]:
     """The strength with the prompt's own KL on training answers."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", SteeringWarning)  # that the target is not reached is told
+        warnings.filterwarnings("ignore", UNREACHED, SteeringWarning)  # "reached" tells it
         try:
             pairs = case.pairs[:CALIBRATED_ON]
             either: Any = fitted
@@ -110,7 +126,10 @@ def _again(maker: Maker, cell: Cell) -> Fitted:
     """A fit that is dearer to keep than to make, made once a worker."""
     known = maker.memory.get(REFIT)
     if known is None or known[0] != cell.digest:
-        known = maker.memory[REFIT] = cell.digest, fit_of(cell["method"])(case_of(maker, cell))
+        case = case_of(maker, cell)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SteeringWarning)  # the cell of the fit has them
+            known = maker.memory[REFIT] = cell.digest, fit_of(cell["method"])(case)
     return known[1]
 
 

@@ -1,6 +1,6 @@
 """What the results of a bench say, in sentences: no winner is named inside the intervals."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,8 +9,11 @@ import pandas as pd
 from steerlens.checks import FEW
 
 from .kinds import PROMPT, UNSTEERED
+from .rules import BEFORE, BEYOND
 from .writing import NULL
 
+TOGETHER = "where all these comparisons must hold together"
+LOWER = "every other method tested on all attributes is lower, by intervals that exclude 0"
 HIGH_NULL = 0.5
 """A null above this share of the prompt's score says that the judge of the attribute is fooled."""
 
@@ -42,16 +45,17 @@ def sentences(standings: pd.DataFrame, scores: Scores, rule: str) -> list[str]:
 
 def _as_unsteered(methods: pd.DataFrame, scores: Scores) -> list[str]:
     """The methods whose paired difference to no steering holds 0, or has no interval."""
-    from .standings import pairwise
-
     if UNSTEERED not in scores:
         return []
     names = [name for name in methods["method"] if name in scores]
-    against = pairwise({name: scores[name] for name in (*names, UNSTEERED)})
-    rows = against.loc[against["other"] == UNSTEERED]
-    same = set(rows.loc[~((rows["low"] > 0) | (rows["high"] < 0)), "method"])
-    listed = ", ".join(name for name in names if name in same)
-    return [f"Not told apart from the model itself, one by one: {listed}."] if same else []
+    together, alone = _open(scores, UNSTEERED, names, lambda low, high: low > 0 or high < 0)
+    if not together:
+        return []
+    by_one = ""
+    if together != alone:
+        only = f"only {', '.join(alone)}" if alone else "every method is told apart"
+        by_one = f" (one by one, {only})"
+    return [f"Not told apart from the model itself, {TOGETHER}: {', '.join(together)}{by_one}."]
 
 
 def _lacking(scores: Scores) -> list[str]:
@@ -90,23 +94,37 @@ def _small(scores: Scores) -> list[str]:
 def _tied(methods: pd.DataFrame, best: str, scores: Scores) -> str:
     """The methods whose paired difference to the best holds 0, or has no interval.
 
-    One by one, and where all these comparisons are to hold together, as ranks do.
+    Those that all comparisons leave open where they must hold together, as ranks do, are the claim;
+    those that are open one by one come second.
+    """
+    names = methods["method"].tolist()
+    together, alone = _open(scores, best, names, lambda low, _: low > 0)
+    if not together:
+        return f"{LOWER}, also {TOGETHER}"
+    told = f"not told apart from it, {TOGETHER}: {', '.join(together)}"
+    if together == alone:
+        return told
+    if alone:
+        return f"{told} (one by one, only {', '.join(alone)})"
+    return f"{told} (one by one, {LOWER})"
+
+
+def _open(
+    scores: Scores, one: str, names: Sequence[str], decided: Callable[[float, float], bool]
+) -> tuple[list[str], list[str]]:
+    """The other methods that the intervals of the difference to `one` leave undecided.
+
+    First with intervals that hold together for all of them, then with each interval by itself. The
+    intervals are of the score of `one` minus that of the other; NaN decides nothing.
     """
     from .standings import attributes, gaps, pairwise
 
-    names = methods["method"].tolist()
-    against = pairwise({name: scores[name] for name in names})
-    rows = against.loc[against["method"] == best]
-    one_by_one = set(rows.loc[~(rows["low"] > 0), "other"])
-    wider = gaps(scores, best, names, attributes(scores))
-    together = {name for name, (low, _) in wider.items() if not low > 0} - one_by_one
-    told = "every other method tested on all attributes is lower, by intervals that exclude 0"
-    if one_by_one:
-        told = f"not told apart from it: {', '.join(n for n in names if n in one_by_one)}"
-    if together:
-        listed = ", ".join(n for n in names if n in together)
-        told += f" (one by one; to hold together, the comparisons also leave open {listed})"
-    return told
+    others = [name for name in names if name != one]
+    wider = gaps(scores, one, others, attributes(scores))
+    against = pairwise({name: scores[name] for name in (one, *others)})
+    rows = against.loc[against["method"] == one].set_index("other")
+    alone = [n for n in others if not decided(rows.loc[n, "low"], rows.loc[n, "high"])]
+    return [n for n in others if not decided(*wider[n])], alone
 
 
 @dataclass(frozen=True)
@@ -168,6 +186,49 @@ def null_sentences(scores: Scores) -> list[str]:
     if told:
         return told
     return ["No null text gets more than half of what the prompt adds, on any attribute."]
+
+
+def choice_sentences(chosen: pd.DataFrame) -> list[str]:
+    """How often a rule ended at the strongest or the weakest strength that was tried.
+
+    `chosen` is the table `Collected.chosen`; equal KL searches no strength, and has no sentence.
+    """
+    told = []
+    for rule, rows in chosen.groupby("rule", sort=False):
+        n, beyond = len(rows), rows["crossing"] == BEYOND
+        if beyond.any():
+            kept = rows.loc[beyond, "coherence_kept"].median()
+            much = f" (on test questions {100 * kept:.0f} % of the unsteered, the median)"
+            told.append(
+                f"By {rule}, in {beyond.sum()} of {n} choices the strongest strength tried still "
+                f"kept 80 % of the unsteered coherence: there {rule} is that strength, with more "
+                f"coherence{'' if np.isnan(kept) else much}."
+            )
+        if before := int((rows["crossing"] == BEFORE).sum()):
+            told.append(
+                f"By {rule}, in {before} of {n} choices even the weakest strength tried kept less "
+                f"than 80 % of the unsteered coherence: there {rule} is that strength."
+            )
+        if rule == "harmonic" and (at_end := int(rows["strongest"].sum())):
+            told.append(
+                f"By {rule}, {at_end} of {n} choices are the strongest strength tried: there a "
+                "stronger one might score higher."
+            )
+    return told
+
+
+def training_sentences(fits: pd.DataFrame) -> list[str]:
+    """How many trainings were best in their last epoch; none where no cell tells of a training."""
+    if not len(fits):
+        return []
+    known = fits.loc[fits["best_loss"].notna()]
+    improving = int((known["best_epoch"] == known["epochs"]).sum())
+    if not improving:
+        return []
+    return [
+        f"{improving} of {len(known)} trainings had their lowest validation loss in the last "
+        "epoch: with more steps it might fall further."
+    ]
 
 
 def is_reference(method: str) -> bool:

@@ -44,11 +44,10 @@ def pack(bench: Bench, path: str | Path) -> Path:
     before = {row["digest"]: row for row in _read(Path(path))[1]} if Path(path).exists() else {}
     lacking = {d: row["result"] for d, row in before.items() if not _file(bench, d).exists()}
     plan = Plan(bench.spec, bench.tasks, Cells(bench.folder, dict(lacking)))
-    named = plan.named()
-    asked = {one.digest: one for cell in named for one in (cell, *inner(cell))}
+    asked = plan.asked()
     rows = {digest: row for digest, row in before.items() if digest in asked}
-    finished = all(plan.cells.there(cell) for cell in named)
-    used = {one.digest for digest in rows.keys() & lacking for one in inner(asked[digest])}
+    finished = not plan.left()
+    used = {one.digest for digest in rows.keys() & lacking for one in asked[digest].inner}
     apart: list[Cell] = []
     for digest, cell in asked.items():
         if _file(bench, digest).exists():
@@ -125,7 +124,7 @@ def restore(path: str | Path, folder: str | Path) -> int:
     packed = {row["digest"]: row for row in rows}
     known = {digest: row["result"] for digest, row in packed.items()}
     plan = Plan(bench.spec, bench.tasks, Cells(bench.folder, known))
-    asked = {one.digest: one for cell in plan.named() for one in (cell, *inner(cell))}
+    asked = plan.asked()
     whole = {digest for digest in asked.keys() & known if _is_whole(asked[digest], known[digest])}
     fits = {cell.digest for left in plan.left() for cell in _made_of(left, whole)}
     put = [d for d in sorted(whole - fits) if not bench.cells.there(asked[d])]
@@ -141,7 +140,7 @@ def _is_whole(cell: Cell, result: dict[str, Any]) -> bool:
 
 def _made_of(cell: Cell, whole: set[str]) -> Iterator[Cell]:
     """The cells that must be made, or be there with their files, before this one can be."""
-    for one in _directly_in(cell):
+    for one in cell.directly_in:
         if one.kind == "fit" or one.digest not in whole:
             yield one
             yield from _made_of(one, whole)
@@ -160,19 +159,6 @@ def _read(path: Path) -> tuple[Spec, list[dict[str, Any]]]:
         return spec, [{key: row[key] for key in ("digest", "result", "provenance")} for row in rows]
     except (OSError, EOFError, ValueError, KeyError, TypeError, zlib.error) as error:
         raise ValueError(f"{path} is no packed bench, or a damaged one ({error}).") from error
-
-
-def inner(cell: Cell) -> Iterator[Cell]:
-    """The cells that a cell names, at any depth."""
-    for one in _directly_in(cell):
-        yield one
-        yield from inner(one)
-
-
-def _directly_in(cell: Cell) -> Iterator[Cell]:
-    for value in cell.settings.values():
-        if isinstance(value, dict) and "kind" in value:
-            yield Cell.of_json(value)
 
 
 def _with_texts(whole: dict[str, Any], finished: bool) -> dict[str, Any]:

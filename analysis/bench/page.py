@@ -14,7 +14,8 @@ from ..figures import effect_against_faithfulness, estimate_panels, save, tradeo
 from ..reports.markdown import markdown_folded, markdown_picture, markdown_table
 from .collect import ATTRIBUTE, COHERENCE, HARMONIC, WORDS, Collected
 from .estimates import coverage_note
-from .report import SCORE, ends, without_fit
+from .report import CHOICES, SCORE, WARNED, ends, without_fit
+from .warned import by_kind
 
 WIDTH, DPI = 860, 110
 MEASURES = {HARMONIC: SCORE, ATTRIBUTE: "Attribute", COHERENCE: "Coherence", WORDS: "Words, in %"}
@@ -35,6 +36,8 @@ def _opening(collected: Collected, made_by: str) -> str:
     tasks = collected.plan.tasks.values()
     sizes = [min(len(task.questions[split]) for task in tasks) for split in ("validation", "test")]
     trials = spec.configurations * len(spec.factors)
+    one = "one configuration each, so no layer and no learning rate was searched; "
+    one = one if spec.configurations == 1 else ""
     missing = collected.missing
     undone = f" {missing} cells are not done, and are left out of everything." if missing else ""
     if collected.blank:
@@ -45,7 +48,7 @@ def _opening(collected: Collected, made_by: str) -> str:
     return (
         f"Written by `{made_by}` from the cells of `steerlens bench` in `cells`, beside this page "
         f"([how all are tuned](../bench.md)). {len(spec.methods)} methods on "
-        f"{', '.join(collected.plan.tasks)}; {trials} trials each on {sizes[0]} validation "
+        f"{', '.join(collected.plan.tasks)}; {one}{trials} trials each on {sizes[0]} validation "
         f"questions with seed 0, tested on {sizes[1]} others with {spec.seeds} seeds; completions "
         f"of {spec.max_new_tokens} tokens at temperature 1. {_capital(coverage_note(spec.seeds))}."
         f"{undone}\n\n{found}"
@@ -89,6 +92,8 @@ def _parts(collected: Collected, folder: Path, name: str) -> Iterator[str]:
     unfitted = without_fit(collected)
     if len(unfitted):
         yield folded("Fits that came to nothing", unfitted)
+    if len(collected.warned):
+        yield folded(f"{WARNED} (numbers: of the first of its kind)", by_kind(collected.warned))
 
 
 def _by_attribute(collected: Collected, folder: Path, name: str) -> Iterator[str]:
@@ -128,6 +133,9 @@ def _trade(collected: Collected, folder: Path, name: str) -> Iterator[str]:
     )
     columns = ["task", "method", "configuration", "strength", ATTRIBUTE, COHERENCE, HARMONIC, "n"]
     yield folded("Every strength that was tried, by attribute", curves[columns])
+    if len(collected.chosen):
+        yield folded("Every strength that was chosen", collected.chosen.drop(columns="met"))
+        yield CHOICES
 
 
 def over_attributes(curves: pd.DataFrame, n: int) -> pd.DataFrame:

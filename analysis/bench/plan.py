@@ -59,6 +59,10 @@ class Plan:
         listed += [cell for part in parts for cell in self._test(*part)]
         return list(dict.fromkeys(listed))
 
+    def asked(self) -> dict[str, Cell]:
+        """By digest: all cells that can be named by now, and those that they are made of."""
+        return {one.digest: one for cell in self.named() for one in (cell, *cell.inner)}
+
     def left(self, shard: tuple[int, int] = (0, 1)) -> list[Cell]:
         """Those that are not done."""
         return [cell for cell in self.named(shard) if not self.cells.there(cell)]

@@ -18,11 +18,23 @@ from .estimates import coverage_note
 from .kinds import PROMPT, UNSTEERED, baseline_cell
 from .plan import CHOSEN_WITH, TEST, VALIDATION
 from .standings import pairwise
+from .warned import by_kind
 
 if TYPE_CHECKING:
     from .collect import Collected
 
 REPORT, TABLES = "report.html", "tables"
+WARNED = "What the library warned of"
+CHOICES = (
+    "Strengths are in units of each fit. Strongest: no stronger one was tried. Crossing: where the "
+    "threshold of C80 lies; where it is beyond the strongest strength tried, that one is taken, "
+    "and has more than 80 % of the unsteered coherence; where it is before the weakest, that one "
+    "is taken, and has less. Coherence kept: on test questions, over that of the unsteered model."
+)
+WARNINGS = (
+    "A row for each kind of cell, method and kind of warning, with the numbers of the first of its "
+    "kind; warnings.csv has all."
+)
 SCORE = "Harmonic mean of attribute and coherence"
 
 
@@ -43,6 +55,7 @@ def tables(collected: Collected) -> dict[str, pd.DataFrame]:
         "curves": collected.curves,
         "chosen": collected.chosen,
         "fits": collected.fits,
+        "warnings": collected.warned,
         "costs": collected.costs,
         "faithfulness": collected.faithfulness,
         "recovered": collected.recovered,
@@ -78,7 +91,7 @@ def report(bench: Bench) -> Report:
     }
     page = Report("Which method steers best, and how sure is that?", intro, made)
     page = page.found(collected.found)
-    for part in (_standings, _attributes, _curves, _faithful, _besides, _costs):
+    for part in (_standings, _attributes, _curves, _faithful, _besides, _costs, _warned):
         page = part(page, collected)
     return page
 
@@ -144,8 +157,7 @@ def _curves(page: Report, collected: Collected) -> Report:
     if len(collected.chosen):
         page = page.table(
             collected.chosen,
-            "What each rule chose, on validation questions with seed 0; a rule that is not met "
-            "took the weakest strength, which still costs too much coherence.",
+            f"What each rule chose, on validation questions with seed 0. {CHOICES}",
         )
     for task, part in curves.groupby("task", sort=False):
         first = part.loc[part["configuration"] == 0]
@@ -214,6 +226,12 @@ def _costs(page: Report, collected: Collected) -> Report:
     )
     unfitted = without_fit(collected)
     return page.table(unfitted, "Fits that came to nothing, and why.") if len(unfitted) else page
+
+
+def _warned(page: Report, collected: Collected) -> Report:
+    if not len(collected.warned):
+        return page
+    return page.heading(WARNED).table(by_kind(collected.warned), WARNINGS)
 
 
 def without_fit(collected: Collected) -> pd.DataFrame:

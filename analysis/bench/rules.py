@@ -1,7 +1,8 @@
 """How a configuration and a strength are chosen: from validation scores, and from nothing else.
 
 harmonic   the largest mean over completions of 2 a c / (a + c), a the attribute and c coherence
-C80        the largest strength whose mean coherence is 80 % of the unsteered, read off the curve
+C80        the largest strength whose mean coherence is 80 % of the unsteered, read off the curve;
+           the strongest tried where that one has more, the weakest where that one has less
 equal KL   strength 1: the prompt's own KL on training answers
 
 One configuration of a method is kept for all rules: the one with the best harmonic mean. Of equal
@@ -16,6 +17,7 @@ import numpy as np
 from jaxtyping import Float
 
 Scores = Float[np.ndarray, "question sample"]
+INSIDE, BEYOND, BEFORE = "inside", "beyond the strongest", "before the weakest"
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,11 +34,21 @@ class Curve:
 
 @dataclass(frozen=True)
 class Chosen:
-    """A configuration, a strength in units of the fit, and whether the rule was met."""
+    """A configuration, and a strength in units of the fit.
+
+    `crossing` says where the rule's threshold lies: inside the strengths tried (the strength has
+    it), beyond the strongest (which is chosen, and has more coherence than the rule asks for), or
+    before the weakest (which is chosen, and has less). It is "" for a rule without a threshold.
+    """
 
     configuration: int
     strength: float
-    met: bool = True
+    crossing: str = ""
+
+    @property
+    def met(self) -> bool:
+        """Whether the strength has at least the coherence that the rule asks for."""
+        return self.crossing != BEFORE
 
 
 def harmonic(attribute: Scores, coherence: Scores) -> float:
@@ -62,8 +74,8 @@ def choose(rule: str, curves: Mapping[int, Curve], unsteered: Scores) -> Chosen:
     if rule == "equal KL":
         return Chosen(configuration, 1.0)
     if rule == "C80":
-        strength, met = at_coherence(curve, 0.8 * float(np.nanmean(unsteered)))
-        return Chosen(configuration, strength, met)
+        strength, crossing = at_coherence(curve, 0.8 * float(np.nanmean(unsteered)))
+        return Chosen(configuration, strength, crossing)
     raise ValueError(f"No rule is called {rule!r}.")
 
 
@@ -73,20 +85,21 @@ def _best(curve: Curve) -> tuple[float, float]:
     return strength, curve.harmonic(strength)
 
 
-def at_coherence(curve: Curve, target: float) -> tuple[float, bool]:
-    """The largest strength with this mean coherence, between those tried on a straight line.
+def at_coherence(curve: Curve, target: float) -> tuple[float, str]:
+    """The largest strength with this mean coherence, and where the crossing lies.
 
-    Where even the weakest is less coherent it is the weakest, and the rule is not met; where the
-    strongest still is more coherent it is the strongest.
+    Inside the strengths tried it is read off a straight line between two of them. Where the
+    strongest still has this coherence or more it is the strongest ("beyond the strongest"); where
+    even the weakest has less it is the weakest ("before the weakest").
     """
     strengths = sorted(curve.coherence)
     found = [float(np.nanmean(curve.coherence[s])) for s in strengths]
     holding = [number for number, value in enumerate(found) if value >= target]
     if not holding:
-        return strengths[0], False
+        return strengths[0], BEFORE
     last = holding[-1]
     if last == len(strengths) - 1:
-        return strengths[-1], True
+        return strengths[-1], BEYOND
     share = (found[last] - target) / (found[last] - found[last + 1])
     low, high = np.log(strengths[last]), np.log(strengths[last + 1])
-    return float(f"{np.exp(low + share * (high - low)):.3g}"), True
+    return float(f"{np.exp(low + share * (high - low)):.3g}"), INSIDE
