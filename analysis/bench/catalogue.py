@@ -36,6 +36,7 @@ from steerlens.methods import (
 )
 from steerlens.methods.psr import Gates
 from steerlens.methods.reft_r1 import AXBENCH
+from steerlens.precision import wide, wide_dtype
 from steerlens.prompts import PromptPair, encode_pair
 from steerlens.scopes import everywhere, generated, response
 from steerlens.sites import Site
@@ -212,7 +213,8 @@ def _random(case: Case) -> Steering:
     drawn = torch.randn(
         case.model.cfg.d_model, generator=torch.Generator().manual_seed(1000 + case.seed)
     )
-    length = float(seen.float().norm(dim=-1).median())
+    length = float(wide(seen).norm(dim=-1).median())
+    drawn = drawn.to(wide_dtype(case.model))
     return at(case.layer, CAA(length * drawn / drawn.norm())).only(response)
 
 
