@@ -104,7 +104,7 @@ bench-quick: $(VENV)/.dev $(VENV)/.smollm2 ## every page of the method compariso
 	rm -rf build/bench-quick
 	$(OFFLINE) OMP_NUM_THREADS=1 $(BIN)/python scripts/bench/results.py --quick --workers $(WORKERS)
 
-bench-all: $(VENV)/.dev $(VENV)/.smollm2 ## the same as published, overnight; a run that is stopped goes on
+bench-all: $(VENV)/.dev $(VENV)/.smollm2 ## the same as published, with all else of docs/results but claim 6 (scripts/bench/act_add.py --corpus), overnight; a run that is stopped goes on
 	$(OFFLINE) OMP_NUM_THREADS=1 $(BIN)/python scripts/bench/results.py --workers $(WORKERS)
 
 # Minutes in each environment. A run that was broken off goes on; results of other code are made anew.

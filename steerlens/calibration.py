@@ -32,6 +32,7 @@ from steerlens.combinators import Chain, bind
 from steerlens.divergence import chunks, divergence, log_probabilities
 from steerlens.generation import generate
 from steerlens.kinds import require_kinds
+from steerlens.precision import wide_dtype
 from steerlens.prompts import Encoded, PromptPair, Prompts, encode_all, encode_pair
 from steerlens.runtime.hooks import Watch
 from steerlens.sampling import Sampling
@@ -54,7 +55,8 @@ LEAST_PUSH = 2e-3
 TOLERANCE, JUMP = 0.05, 2.0
 """How far from the target, as a share of it, an effect may be."""
 ROUNDING = 1e-6
-"""Nats a token that two runs of the same may differ by: their plain side is kept in float32."""
+"""Nats a token that two runs of the same may differ by: the plain side of float32 and narrower
+models is kept in float32."""
 CLOSER = 6
 """Trials at most between a strength that is too weak and one that is strong enough."""
 LONG = 0.5
@@ -271,7 +273,7 @@ class _Measured:
 
         begun = time.monotonic()
         plain = [
-            log_probabilities(model, rows, chosen, None, Watch()).float()
+            log_probabilities(model, rows, chosen, None, Watch()).to(wide_dtype(model))
             for chosen in chunks(len(rows))
         ]
         hidden = time.monotonic() - begun < LONG if progress is None else not progress
@@ -306,7 +308,7 @@ class _Measured:
                 there = log_probabilities(self.model, rows, chosen, hooks, Watch())
                 moved = divergence(there, plain.double())
                 total, n = total + float(moved.sum()), n + len(moved)
-        # Rounding of the plain side, which is kept in single precision, can make 0 less than 0.
+        # Rounding of the plain side, which may be kept in float32, can make 0 less than 0.
         return max(total / n, 0.0) if math.isfinite(total) else math.inf
 
 

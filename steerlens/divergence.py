@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from steerlens.identity import device_of
+from steerlens.precision import wide
 from steerlens.prompts import Encoded, stack
 from steerlens.runtime.forward import logits, logits_where
 from steerlens.runtime.hooks import Watch, running
@@ -58,14 +59,17 @@ def log_probabilities(
 def response_log_p(
     model: HookedModel, rows: Sequence[Encoded], size: int = 2 * ROWS
 ) -> list[Float[Tensor, " _"]]:
-    """Log p of each response token of each row under the unsteered model, in nats."""
+    """Log p of each response token of each row under the unsteered model, in nats.
+
+    In float32, in float64 where the model is.
+    """
     order, found = sorted(range(len(rows)), key=lambda i: len(rows[i].ids)), {}
     groups = list(chunks(len(rows), size))
     with progress_bar(len(groups), "read", "batch") as bar:
         for places in groups:
             chosen = [order[place] for place in places]
             answers = [torch.tensor(rows[i].ids[rows[i].response :]) for i in chosen]
-            log_p = _scores(model, rows, chosen, None, Watch()).float().log_softmax(dim=-1)
+            log_p = wide(_scores(model, rows, chosen, None, Watch())).log_softmax(dim=-1)
             ids = torch.cat(answers).to(log_p.device)
             pieces = log_p.gather(1, ids[:, None])[:, 0].cpu().split([len(ids) for ids in answers])
             found |= dict(zip(chosen, pieces, strict=True))

@@ -15,6 +15,7 @@ from torch import Tensor
 from steerlens.identity import device_of, loaded
 from steerlens.kinds import require_kinds
 from steerlens.models.weights import ends_of
+from steerlens.precision import wide
 from steerlens.prompts import (
     Conversation,
     Encoded,
@@ -338,12 +339,12 @@ def _steps(
 def _scores(
     model: HookedModel, tokens: Tokens, window: Window, run: Run | None, cache: Cache | None
 ) -> Float[Tensor, "batch d_vocab"]:
-    """The logits of the next token, of a steered pass if there is a run."""
+    """The logits of the next token, of a steered pass if there is a run; in float32 or wider."""
     if run is None:
-        return logits(model, tokens, window, "last", cache)[:, -1].float()
+        return wide(logits(model, tokens, window, "last", cache)[:, -1])
     with in_turn(model):  # a steer may have to run the model before the pass
         run.ready(tokens, window)
-        scores = logits(model, tokens, window, "last", cache)[:, -1].float()
+        scores = wide(logits(model, tokens, window, "last", cache)[:, -1])
         run.require_reached()
         if not run.lasting:
             run.detach()

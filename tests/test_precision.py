@@ -1,7 +1,7 @@
 """Steers of a float64 model compute, and are fitted, in float64: no step goes through float32."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import oracles
@@ -12,6 +12,10 @@ from test_laws import act, padded, rows
 from tiny_models import BACKENDS, D_MODEL, load
 
 import steerlens as sl
+from analysis.bench.catalogue import Case, fit_of
+from analysis.bench.effects import predicted
+from analysis.bench.tasks import Task
+from analysis.explorer.lens import lens_of
 from steerlens import (
     CAA,
     CLAS,
@@ -26,8 +30,15 @@ from steerlens import (
     encode_pair,
 )
 from steerlens.baselines import las
+from steerlens.calibration import calibrate
+from steerlens.cli.fit.directions import stored_directions
+from steerlens.divergence import log_probabilities, response_log_p
+from steerlens.interchange.nearest import nearest_constant
 from steerlens.methods.loreft import orthonormal
 from steerlens.methods.psr import Gates, _Modules
+from steerlens.pairs.fitted import Fitted
+from steerlens.runtime.forward import logits
+from steerlens.runtime.hooks import Watch
 from steerlens.training.imitation import Imitation
 from steerlens.training.schedule import Schedule
 
@@ -181,11 +192,13 @@ def test_the_loss_of_a_likelihood_is_that_of_float64(exact: Any) -> None:
         assert begun == pytest.approx(losses.mean(), rel=near)
 
 
-def test_the_loss_of_an_imitation_is_that_of_float64(exact: Any) -> None:
+@pytest.mark.parametrize("label", [None, 0.3])
+def test_the_loss_of_an_imitation_is_that_of_float64(label: float | None, exact: Any) -> None:
     """At the last layer, so that the steered stream there is the equation on the plain one."""
     last = sl.Site(exact.cfg.n_layers - 1)
     modules = _Modules((last,), Gates(rank=2), D_MODEL)
-    task = Imitation(exact, PAIRS, modules, scope=sl.response, seed=3)
+    labels = None if label is None else [label] * len(PAIRS)
+    task = Imitation(exact, PAIRS, modules, scope=sl.response, labels=labels, seed=3)
     begun = modules.begin(torch.Generator().manual_seed(3))
     W, b, Z = (begun[f"{last.layer}.resid_post.{name}"].double().numpy() for name in "WbZ")
     squares = []
@@ -194,10 +207,177 @@ def test_the_loss_of_an_imitation_is_that_of_float64(exact: Any) -> None:
         h, target = (
             sl.capture(exact, [row], last).at(last)[-n:].numpy() for row in (plain, prompted)
         )
-        steered = h + np.maximum(h @ W.T + b, 0) @ Z
+        steered = h + (1.0 if label is None else label) * np.maximum(h @ W.T + b, 0) @ Z
         squares.append(((steered - target) ** 2).mean())
     near = EXACT if BACKENDS[0] == "hooked" else 1e-6
     assert task.scale["MSE"] == pytest.approx(float(np.mean(squares)), rel=near)
+
+
+def exact_bridge(folders: dict[str, Path]) -> Any:
+    pytest.importorskip("peft")
+    return load(folders["gpt2"], "bridge", torch.float64)
+
+
+def lora_of(model: Any) -> Any:
+    schedule = Schedule.full_batch(steps=1)
+    return sl.LoRA.fit(model, PAIRS, validation=PAIRS, layers=[3], schedule=schedule)
+
+
+def test_a_lora_is_fitted_in_the_precision_of_its_model(folders: dict[str, Path]) -> None:
+    model = exact_bridge(folders)
+    wide, narrow = lora_of(model), lora_of(load(folders["gpt2"], "bridge"))
+    A, B = (side["3.out"] for side in (wide.lora.A, wide.lora.B))
+    assert {A.dtype, B.dtype} == {torch.float64}
+    assert not torch.equal(B, B.float().double())
+    losses = np.concatenate([surprise(model, pair) for pair in PAIRS])
+    begun = wide.trained.rows[0]["validation_loss"]
+    assert begun == pytest.approx(losses.mean(), rel=EXACT)
+    # B is zero at the start, so A has no gradient in the first step: it is as it was drawn.
+    assert torch.equal(narrow.lora.A["3.out"], A.float())
+    assert narrow.lora.B["3.out"].dtype == torch.float32
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_a_lora_in_a_float64_model_changes_its_weights(
+    dtype: torch.dtype, folders: dict[str, Path]
+) -> None:
+    model = exact_bridge(folders)
+    A, B = random(2, 4 * D_MODEL, seed=8).to(dtype), random(D_MODEL, 2, seed=9).to(dtype)
+    tokens = torch.tensor([encode_pair(model, PAIRS[1])[0].ids])
+    with torch.no_grad():
+        with sl.LoRA({"3.out": A}, {"3.out": B}, alpha=0.3).applied(model):
+            found = model(tokens)
+        weight = model.original_model.transformer.h[3].mlp.c_proj.weight
+        weight += 0.15 * (B.double() @ A.double()).T
+        expected = model(tokens)
+    assert float((found - expected).abs().max()) < EXACT
+
+
+# -- Reading and writing ---------------------------------------------------------------------------
+
+
+def test_the_likelihood_of_a_response_is_that_of_float64(exact: Any, gpt2: Any) -> None:
+    near = EXACT if BACKENDS[0] == "hooked" else 1e-6
+    rows = [encode_pair(exact, pair)[0] for pair in PAIRS]
+    for pair, log_p in zip(PAIRS, response_log_p(exact, rows), strict=True):
+        np.testing.assert_allclose(-log_p.numpy(), surprise(exact, pair), rtol=near)
+    assert response_log_p(gpt2, rows)[0].dtype == torch.float32
+
+
+def test_predictions_are_kept_in_the_precision_of_the_model(exact: Any, gpt2: Any) -> None:
+    rows = [encode_pair(exact, pair)[0] for pair in PAIRS]
+    kept = torch.cat(predicted(exact, rows, None))
+    whole = [log_probabilities(exact, [row], [0], None, Watch()) for row in rows]
+    assert float((kept - torch.cat(whole)).abs().max()) < (
+        EXACT if BACKENDS[0] == "hooked" else 1e-5
+    )
+    assert kept.dtype == torch.float64
+    assert {one.dtype for one in predicted(gpt2, rows, None)} == {torch.float32}
+
+
+def test_a_calibrated_effect_is_the_kl_in_float64(folders: dict[str, Path]) -> None:
+    """At the last layer, so that a bridge's attention, in float32, is the same in both runs."""
+    model = load(folders["gpt2"], BACKENDS[0], torch.float64)
+    found = calibrate(model, at(3, CAA(V)), PAIRS, target_kl=0.001)
+    rows = [encode_pair(model, pair)[0] for pair in PAIRS]
+    plain, moved = (
+        torch.cat([log_probabilities(model, rows, range(3), steering, Watch())])
+        for steering in (None, found.steering)
+    )
+    kl = float((moved.exp() * (moved - plain)).sum(dim=-1).mean())
+    assert found.effect == pytest.approx(kl, rel=1e-10)
+
+
+@pytest.mark.parametrize("steering", [None, at(1, CAA(0.1 * V))], ids=["plain", "steered"])
+def test_tokens_that_differ_in_float64_alone_are_told_apart(
+    steering: Any, exact: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first token of the vocabulary is made a rival, just below the likeliest."""
+    written = sl.generate(exact, ["It was"], steering, max_new_tokens=1, temperature=0)
+    (best,) = written.response_ids(0)
+    assert best > 0
+
+    def with_rival(*given: Any) -> torch.Tensor:
+        scores = logits(*given)
+        scores[..., 0] = scores[..., best] - 1e-10
+        return scores
+
+    monkeypatch.setattr("steerlens.generation.logits", with_rival)
+    again = sl.generate(exact, ["It was"], steering, max_new_tokens=1, temperature=0)
+    assert again.response_ids(0) == (best,)
+
+
+def test_what_float64_holds_is_not_said_to_be_infinite(
+    exact: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def huge(*given: Any) -> torch.Tensor:
+        return 1e39 * logits(*given)
+
+    monkeypatch.setattr("steerlens.generation.logits", huge)
+    monkeypatch.setattr("steerlens.runtime.finite.logits", huge)
+    sl.generate(exact, ["It was"], max_new_tokens=1)
+    with pytest.raises(ValueError, match="The steering leaves a row no finite logit"):
+        sl.generate(exact, ["It was"], at([1, 2], CAA(1.7e308 * V.sign())), max_new_tokens=1)
+
+
+@pytest.mark.parametrize("given", [{1: V}, at(1, CAA(V))], ids=["vectors", "steering"])
+def test_the_scores_of_a_direction_are_projections_in_float64(given: Any, exact: Any) -> None:
+    texts = ["It was a good film.", "The dog ran to the house"]
+    (scores,) = Fitted.of(exact, given).scores(texts).values()
+    last = [sl.capture(exact, [text], 1).at(1)[-1].numpy() for text in texts]
+    near = EXACT if BACKENDS[0] == "hooked" else 1e-6
+    np.testing.assert_allclose(scores, np.stack(last) @ N["u"], rtol=near)
+
+
+def test_directions_of_a_file_are_in_the_precision_of_the_model(
+    exact: Any, gpt2: Any, tmp_path: Path
+) -> None:
+    path = tmp_path / "steering.safetensors"
+    at(1, CAA(V)).save(path)
+    (found,) = stored_directions(path, exact, [1]).values()
+    (single,) = stored_directions(path, gpt2, [1]).values()
+    assert torch.equal(found[0], V)
+    assert torch.equal(single[0], V.float())
+
+
+def test_the_nearest_constant_of_a_float64_model_is_in_float64(exact: Any) -> None:
+    steering = at(1, PSR(MATRIX, GATES, OTHER, alpha=0.8, b_m=-0.1)).only(sl.response)
+    nearest, _ = nearest_constant(exact, steering, [pair.prompted for pair in PAIRS])
+    ((_, steer),) = nearest.placed
+    v = cast("CAA", steer).direction
+    assert v.dtype == torch.float64
+    assert not torch.equal(v, v.float().double())
+
+
+def test_a_random_direction_is_as_long_as_the_activations(exact: Any, gpt2: Any) -> None:
+    questions, answers = ("What is it?", "Who ran?"), ("It is good.", "The dog ran to the sea.")
+    task = Task("kind", "Be kind.", {"train": questions})
+    drawn = []
+    for model in (exact, gpt2):
+        case = Case(model, task, 0, questions, answers, answers)
+        ((_, steer),) = cast("sl.Steering", fit_of("random direction")(case)).placed
+        direction = cast("Any", steer).steer.direction
+        rows = [encode_pair(model, pair)[0] for pair in case.pairs]
+        seen = sl.capture(model, rows, case.layer, scope=sl.generated).at(case.layer)
+        lengths = np.sort(np.linalg.norm(seen.numpy(), axis=1))
+        near = 4 * torch.finfo(direction.dtype).eps
+        assert float(direction.norm()) == pytest.approx(lengths[(len(seen) - 1) // 2], rel=near)
+        drawn.append(direction)
+    assert [one.dtype for one in drawn] == [torch.float64, torch.float32]
+    torch.testing.assert_close(drawn[0].float(), drawn[1])
+
+
+def test_the_words_of_a_change_are_read_in_float64(exact: Any) -> None:
+    plain, site = H[0], sl.Site(3)
+    ((change, *_),) = lens_of(exact, {site: plain}, {site: plain + 1e-6 * V})
+    with torch.no_grad():
+        before, after = (
+            exact.unembed(exact.ln_final(h[None]))[0, 0] for h in (plain, plain + 1e-6 * V)
+        )
+    moved = after - before
+    expected = (moved - moved.mean()).sort(descending=True)
+    top = [number for _, number in change.up]
+    np.testing.assert_allclose(top, expected.values[: len(top)].numpy(), rtol=1e-6)
 
 
 def test_a_grid_of_float64_directions_stays_in_float64(gpt2: Any) -> None:

@@ -37,6 +37,7 @@ from steerlens.methods import (
 )
 from steerlens.methods.psr import Gates
 from steerlens.methods.reft_r1 import AXBENCH
+from steerlens.precision import wide, wide_dtype
 from steerlens.prompts import PromptPair, encode_pair
 from steerlens.scopes import everywhere, generated, response
 from steerlens.sites import Site
@@ -224,7 +225,8 @@ def _random(case: Case) -> Steering:
     drawn = torch.randn(
         case.model.cfg.d_model, generator=torch.Generator().manual_seed(1000 + case.seed)
     )
-    length = float(seen.float().norm(dim=-1).median())
+    length = float(wide(seen).norm(dim=-1).median())
+    drawn = drawn.to(wide_dtype(case.model))
     return at(case.layer, CAA(length * drawn / drawn.norm())).only(response)
 
 
@@ -275,7 +277,7 @@ def _loreft(case: Case) -> Steering:
 
 
 def _reft_r1(case: Case) -> Steering:
-    """The plain answers are the negatives; a latent that never opens is drawn anew."""
+    """The plain answers are the negatives; a ValueError if the latent opens on no training token."""
     rivals = zip(case.questions, case.plain, strict=True)
     negatives = [PromptPair(Conversation(q), Conversation(q), text) for q, text in rivals if text]
     schedule = replace(AXBENCH, epochs=24, seed=case.seed)

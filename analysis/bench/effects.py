@@ -16,6 +16,7 @@ from torch import Tensor
 from steerlens.activations import capture
 from steerlens.baselines.weights import Change, changed
 from steerlens.divergence import chunks, divergence, log_probabilities
+from steerlens.precision import wide_dtype
 from steerlens.prompts import Encoded, PromptPair
 from steerlens.runtime.hooks import Watch
 from steerlens.scopes import generated
@@ -90,7 +91,7 @@ class Answers:
 
     @classmethod
     def of(cls, model: HookedModel, pairs: Sequence[PromptPair]) -> "Answers":
-        """Both runs; the prompted predictions are kept in float32."""
+        """Both runs; the prompted predictions are kept in float32, or float64 as the model."""
         layers = range(model.cfg.n_layers)
         pushes = Pushes.of(model, pairs, layers, generated, BY_TEMPLATE, SINK)
         responses = Responses.of(model, pairs, BY_TEMPLATE)
@@ -145,13 +146,17 @@ def predicted(
     model: HookedModel,
     rows: Sequence[Encoded],
     steering: Steering | None,
-    reduced: Callable[[LogP, int], Tensor] = lambda log_p, _: log_p.float(),
+    reduced: Callable[[LogP, int], Tensor] | None = None,
 ) -> list[Tensor]:
-    """The log-probabilities of every response position, a chunk of rows at a time."""
+    """The log-probabilities of every response position, or what they are reduced to, in chunks.
+
+    They are in float32, in float64 where the model is; `reduced` is given them in float64, and the
+    number of the chunk.
+    """
     found = []
     for number, chosen in enumerate(chunks(len(rows))):
         log_p = log_probabilities(model, list(rows), chosen, steering, Watch())
-        found.append(reduced(log_p, number))
+        found.append(reduced(log_p, number) if reduced else log_p.to(wide_dtype(model)))
     return found
 
 

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from steerlens.identity import device_of
+from steerlens.precision import wide
 from steerlens.prompts import Encoded, stack
 from steerlens.runtime.forward import logits_from
 from steerlens.types import HookedModel
@@ -27,7 +28,7 @@ def lens_of(model: HookedModel, plain: Outputs, moved: Outputs) -> Iterator[tupl
         if torch.equal(before, after):
             yield tuple(Change([], []) for _ in after)
             continue
-        scores = _unembedded(model, torch.stack([before, after])).float()
+        scores = wide(_unembedded(model, torch.stack([before, after])))
         yield tuple(_changes(scores[1] - scores[0]))
 
 

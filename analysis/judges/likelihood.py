@@ -44,13 +44,18 @@ from steerlens.sampling import Sampling
 from steerlens.types import HookedModel
 
 from .coherence import repetition, repetition_nearby
+from .domain import FOREIGN, Sign, is_foreign, warn_outside
 from .protocol import Prompt, Scores, require_texts
 
 OWN_TEXT = (
-    "answers to questions like those of the scale, in any language that the model writes, as long "
-    "as the completions that made the scale"
+    "answers to questions like those of the scale, in the script of the completions that made the "
+    "scale, and about as long as they are"
 )
 """The domain of both judges here."""
+LONGER = 2
+"""Times the scale's longest completion from which on a text is said to be too long. All is a mean
+over tokens, and how much a token tells changes along an answer: of a text beyond this, more than
+half of the mean is of places where the scale has seen nothing."""
 CLIP = 2.0
 """The most that one token may tell, in nats."""
 RUN = 3
@@ -101,7 +106,7 @@ class Sides:
     known: dict[tuple[Prompt, str], Read] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
-        self.echo = _runs(_words(self.model, self._ids(self.instruction)))
+        self.echo = _runs(_words(self.model, self.ids(self.instruction)))
 
     def read(self, texts: Sequence[str], prompts: Sequence[Prompt]) -> list[Read]:
         """Every text after its question, in batches."""
@@ -127,7 +132,8 @@ class Sides:
         log_p = [next(found) if len(row.ids) > row.response else nothing for row in rows]
         return [(row, one.double().numpy()) for row, one in zip(rows, log_p, strict=True)]
 
-    def _ids(self, text: str) -> list[int]:
+    def ids(self, text: str) -> list[int]:
+        """The tokens of a text by itself."""
         return ids_of(tokenizer_of(self.model), text)
 
     def _new(self, ids: Sequence[int]) -> Bool[np.ndarray, " token"]:
@@ -144,12 +150,31 @@ class Sides:
         return new
 
 
+@dataclass(frozen=True)
+class MadeOf:
+    """Of the completions that made a scale: the longest, in tokens, and whether all are Latin."""
+
+    longest: int
+    latin: bool
+
+    def signs(self, sides: Sides) -> tuple[Sign, ...]:
+        """What shows that a text is not like them."""
+        long = Sign(
+            f"longer than {LONGER} times the longest completion of the scale ({self.longest} "
+            "tokens)",
+            lambda text: len(sides.ids(text)) > LONGER * self.longest,
+        )
+        return (long, FOREIGN) if self.latin else (long,)
+
+
 @dataclass(frozen=True, eq=False)
 class Likelihood:
     """How much like this model's own prompted text each text is: 0 is its plain text, 100 that.
 
     It may be used on answers to questions like those that made the scale, on this model (`domain`).
-    NaN for an empty text. It must be told the prompts, since all is compared after the question.
+    It warns of texts that are much longer than the completions that made the scale, or in another
+    script; where `made_of` is None these are not known, and it warns of nothing. NaN for an empty
+    text. It must be told the prompts, since all is compared after the question.
     """
 
     sides: Sides
@@ -158,9 +183,12 @@ class Likelihood:
     coherence: "LikelihoodCoherence"
     name: str
     domain: str = field(default=OWN_TEXT, repr=False)
+    made_of: MadeOf | None = None
 
     def __call__(self, texts: Sequence[str], prompts: Sequence[Prompt] | None = None) -> Scores:
         read = self.sides.read(texts, _required(texts, prompts))
+        if self.made_of is not None:
+            warn_outside(self.name, self.domain, texts, self.made_of.signs(self.sides))
         e = np.array([one.evidence(self.plain) for one in read])
         return np.clip(100 * (e - self.plain) / (self.prompted - self.plain), 0, 100)
 
@@ -169,7 +197,8 @@ class Likelihood:
 class LikelihoodCoherence:
     """How likely each text is to the model, prompted or not, less what it repeats; 0 if empty.
 
-    It may be used on answers to questions like those that made the scale, on this model (`domain`).
+    It may be used on answers to questions like those that made the scale, on this model (`domain`),
+    and warns as `Likelihood` does.
     """
 
     sides: Sides
@@ -177,9 +206,13 @@ class LikelihoodCoherence:
     repetitions: tuple[float, float]
     name: str = "coherence"
     domain: str = field(default=OWN_TEXT, repr=False)
+    made_of: MadeOf | None = None
 
     def __call__(self, texts: Sequence[str], prompts: Sequence[Prompt] | None = None) -> Scores:
-        l = np.array([read.loss for read in self.sides.read(texts, _required(texts, prompts))])
+        asked = _required(texts, prompts)
+        if self.made_of is not None:
+            warn_outside(self.name, self.domain, texts, self.made_of.signs(self.sides))
+        l = np.array([read.loss for read in self.sides.read(texts, asked)])
         r = np.array([repetition(text) for text in texts])
         bad = [
             np.maximum(0, (found - low) / (high - low))
@@ -228,8 +261,11 @@ def likelihood(
             "model shows no effect to judge by. Does it follow the instruction? Take more "
             "questions, or another judge."
         )
-    coherence = _coherence(sides, [*plain, *prompted], [*asked, *asked])
-    return Likelihood(sides, e_plain, e_prompted, coherence, name)
+    every = [*plain, *prompted]
+    latin = not any(map(is_foreign, every))
+    made_of = MadeOf(max(len(sides.ids(text)) for text in every), latin)
+    coherence = replace(_coherence(sides, every, [*asked, *asked]), made_of=made_of)
+    return Likelihood(sides, e_plain, e_prompted, coherence, name, made_of=made_of)
 
 
 def _completions(

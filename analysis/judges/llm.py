@@ -20,6 +20,7 @@ import pandas as pd
 
 from steerlens.prompts import Conversation
 
+from .domain import Sign, warn_outside
 from .endpoint import Choice, Endpoint
 from .protocol import Prompt, Scores, require_texts
 
@@ -27,10 +28,17 @@ LEAST_MASS = 0.25
 ROUNDED, HUGE = 0.01, 1e300
 """What probabilities may be above 1 by rounding; and a logarithm that is below every real one."""
 ASKED = (
-    "text in a language that the judging model reads; how far it agrees with people is to be "
-    "checked for each trait and model"
+    "text in a language that the judging model reads, which says nothing to a judge; how far it "
+    "agrees with people is to be checked for each trait and model"
 )
 """The domain of the judges here."""
+TO_A_JUDGE = re.compile(
+    r"\brating:\s*\[\[|\b(?-i:REFUSAL)\b"
+    r"|\b(?:rate|grade|score)\s+(?:this|the|my)\s+(?:answer|response|reply|text)\b"
+    r"|\b(?:rate|grade|score)\s+(?:this|it|me)\s+(?:(?:as|at|with)\s+)?(?:a\s+)?100\b(?!\s*%)",
+    re.IGNORECASE,
+)
+"""What an answer to these judges' requests looks like, and orders to give one."""
 
 TRAIT = """\
 You grade how strongly an answer shows one trait: {name}.
@@ -86,7 +94,9 @@ class TraitJudge:
     by their probabilities; NaN where they hold less than a quarter of it, as in a refusal. With
     `allow_text` a few tokens are generated, and the number in them is the score where there are
     no log-probabilities, or where the model writes a number digit by digit. `domain` says what it
-    may be used on; it warns of nothing.
+    may be used on. It warns of texts that are empty, or that speak to a judge (a grade in the form
+    that the judge is to give, or an order to grade). Which languages the judging model reads is
+    known to nobody here, so of them it does not warn.
     """
 
     endpoint: Endpoint
@@ -98,6 +108,7 @@ class TraitJudge:
 
     def __call__(self, texts: Sequence[str], prompts: Sequence[Prompt] | None = None) -> Scores:
         require_texts(texts, prompts)
+        warn_outside(self.name, self.domain, texts, SIGNS)
         asked = [None] * len(texts) if prompts is None else [_user_turn(p) for p in prompts]
         requests = [
             self.wording.format(
@@ -151,7 +162,7 @@ class AxBenchJudge:
     A rating that is missing, unreadable or outside 0 to 2, or that the limit of tokens cut off,
     counts as 0, with a warning. AxBench
     samples the judge at temperature 0.7; the default here is 0, so that ratings repeat. `domain`
-    says what it may be used on; it warns of nothing.
+    says what it may be used on, and it warns as `TraitJudge` does.
     """
 
     endpoint: Endpoint
@@ -163,12 +174,17 @@ class AxBenchJudge:
 
     def __call__(self, texts: Sequence[str], prompts: Sequence[Prompt] | None = None) -> Scores:
         """The overall rating times 50, so that it runs from 0 to 100."""
-        return self.ratings(texts, prompts)["overall"].to_numpy(dtype=np.float64) * 50.0
+        warn_outside(self.name, self.domain, texts, SIGNS)
+        return self._rated(texts, prompts)["overall"].to_numpy(dtype=np.float64) * 50.0
 
     def ratings(
         self, texts: Sequence[str], prompts: Sequence[Prompt] | None = None
     ) -> pd.DataFrame:
         """One row per text: concept, instruction, fluency and their harmonic mean, overall."""
+        warn_outside(self.name, self.domain, texts, SIGNS)
+        return self._rated(texts, prompts)
+
+    def _rated(self, texts: Sequence[str], prompts: Sequence[Prompt] | None) -> pd.DataFrame:
         require_texts(texts, prompts)
         if prompts is None:
             raise ValueError(
@@ -197,10 +213,23 @@ class AxBenchJudge:
         unread = int(np.isnan(rated).sum())
         if unread:
             message = f"{unread} of {rated.size} ratings could not be read, and count as 0."
-            warnings.warn(message, stacklevel=2)
+            warnings.warn(message, stacklevel=3)
         table = pd.DataFrame(np.nan_to_num(rated, nan=0.0), columns=list(material))
         table["overall"] = np.array([harmonic_mean(row) for row in table.to_numpy().tolist()])
         return table
+
+
+def is_empty(text: str) -> bool:
+    """Whether there is nothing to grade."""
+    return not text.strip()
+
+
+def speaks_to_a_judge(text: str) -> bool:
+    """Whether a text holds a grade in the form that a judge is to give, or an order to grade it."""
+    return TO_A_JUDGE.search(text) is not None
+
+
+SIGNS = (Sign("empty", is_empty), Sign("speaking to a judge", speaks_to_a_judge))
 
 
 def harmonic_mean(ratings: Sequence[float]) -> float:

@@ -53,16 +53,21 @@ def measured(bench: Bench) -> pd.DataFrame:
     return table[list(KEPT)].assign(share=table["eta"].map(share), attribute=task.name)
 
 
+def write(name: str, bench: Bench, cells: Path = CELLS) -> Path:
+    """Measure on the answers of a bench that is done, and write the table below `cells`."""
+    path = cells / f"cold_step_{name}.csv.gz"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table = measured(bench).to_csv(index=False, float_format="%.5g")
+    write_whole(path, gzip.compress(table.encode(), mtime=0))
+    return path
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("benches", nargs="+", help="name=folder")
     given = parser.parse_args()
     for name, folder in (one.split("=", 1) for one in given.benches):
-        path = CELLS / f"cold_step_{name}.csv.gz"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        table = measured(Bench.of(folder)).to_csv(index=False, float_format="%.5g")
-        write_whole(path, gzip.compress(table.encode(), mtime=0))
-        print(f"Wrote {path}", flush=True)
+        print(f"Wrote {write(name, Bench.of(folder))}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,17 @@
-"""Every page of docs/results that `steerlens bench` makes, from nothing or from the cells kept.
+"""All of docs/results that the repository alone can make, from nothing or from the cells kept.
 
-python scripts/bench/results.py             runs both benches (overnight; it goes on if stopped)
+python scripts/bench/results.py             runs everything (overnight; it goes on if stopped)
 python scripts/bench/results.py --quick     tiny sizes, into build/bench-quick: does all of it run?
 python scripts/bench/results.py --pages     only the pages, from docs/results/cells, in seconds
 python scripts/bench/results.py --restore   puts the cells kept into build/bench first, to go on
 python scripts/bench/results.py --keep      keeps what is done in build/bench, and writes the pages
+
+Everything is both benches with their pages, the gradient step of claim 5 (`cold_step.py`), the page
+of claims, and the two pages that no bench is behind: `likelihood_judge.md`
+(`scripts/judges/likelihood.py`) and `smollm2_samples.md` (`scripts/pirate/samples.py`), which have
+one size and are left out of `--quick`. Claim 6 is made of texts that are not part of the
+repository: `scripts/bench/act_add.py --corpus CORPUS` makes `cells/act_add_MODEL.json`, and without
+it the page has what is kept there.
 """
 
 from __future__ import annotations
@@ -18,6 +25,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import claims_page
+import cold_step
 import measured
 from claims_alone import Alone
 
@@ -59,6 +67,11 @@ TINY = {
     ),
 }
 SMALL = ROOT / "scripts" / "docs" / "small_pictures.py"
+WITHOUT_BENCH = (
+    (ROOT / "scripts" / "judges" / "likelihood.py", "--model", "smollm2"),
+    (ROOT / "scripts" / "pirate" / "samples.py",),
+)
+"""What makes the pages that no bench is behind, with their pictures."""
 COMMAND = "python scripts/bench/results.py --pages"
 
 
@@ -78,6 +91,19 @@ def kept(bench: Bench, path: Path) -> None:
     """Pack what is done of a bench."""
     path.parent.mkdir(parents=True, exist_ok=True)
     print(f"Wrote {pack(bench, path)}", flush=True)
+
+
+def stepped(specs: Mapping[str, Spec], work: Path, cells: Path) -> None:
+    """Measure the gradient step of claim 5 in each bench that has COLD-FD."""
+    for name, spec in specs.items():
+        if "COLD-FD" in spec.methods:
+            print(f"Wrote {cold_step.write(name, Bench.of(work / name), cells)}", flush=True)
+
+
+def without_bench() -> None:
+    """Make the pages that no bench is behind."""
+    for script, *options in WITHOUT_BENCH:
+        subprocess.run([sys.executable, script, *options], check=True)
 
 
 def pages(results: Path) -> None:
@@ -114,6 +140,9 @@ def main() -> None:
                 kept(Bench.of(work / name), cells / f"{name}.jsonl.gz")
     elif not given.pages:
         made(specs, work, cells, given.workers, restored=given.restore)
+        stepped(specs, work, cells)
+        if not given.quick:
+            without_bench()
     pages(results)
 
 

@@ -28,7 +28,7 @@ from torch import Tensor
 from steerlens.checks import require_finite
 from steerlens.identity import device_of, is_bridge
 from steerlens.kinds import require_kinds
-from steerlens.precision import wide
+from steerlens.precision import wide, wide_dtype
 from steerlens.prompts import PromptPair, encode_pair, stack
 from steerlens.runtime.forward import logits
 from steerlens.runtime.turns import refusing_others
@@ -115,7 +115,9 @@ class LoRA:
                         f"{tuple(weight.shape)}. It was made for another model: fit it again."
                     )
                 weight.requires_grad_(False)
-                weight.data = own[name].to(weight.device)  # in float32, whatever the model is in
+                # In float32 even where the model is in less, in float64 where it is in that.
+                dtype = torch.promote_types(own[name].dtype, wide_dtype(model))
+                weight.data = own[name].to(weight.device, dtype)
             yield model
 
 
@@ -161,7 +163,7 @@ class _Likelihood:
 
     def __init__(self, model: HookedModel, pairs: Sequence[PromptPair], adapter: _Adapter) -> None:
         self.rows = [encode_pair(model, pair)[0] for pair in pairs]
-        self.adapter, self.device = adapter, device_of(model)
+        self.adapter, self.device, self.dtype = adapter, device_of(model), wide_dtype(model)
 
     @property
     def size(self) -> int:
@@ -174,7 +176,7 @@ class _Likelihood:
         for name, weight in self.adapter.named_parameters():
             bound = weight.shape[1] ** -0.5 if name.endswith("_A.weight") else 0.0
             drawn = (2 * torch.rand(weight.shape, generator=generator) - 1) * bound
-            parameters[name] = drawn.to(self.device)
+            parameters[name] = drawn.to(self.device, self.dtype)
         return parameters
 
     def loss(self, parameters: Parameters, examples: Sequence[int]) -> Float[Tensor, ""]:

@@ -22,6 +22,7 @@ from steerlens.generation import generate
 from steerlens.interchange.difference import Difference
 from steerlens.interchange.request import ExportError
 from steerlens.methods.caa import CAA
+from steerlens.precision import wide
 from steerlens.prompts import Encoded, Prompts, encode_all, with_response
 from steerlens.runtime.hooks import Watch
 from steerlens.scopes import Window
@@ -114,7 +115,7 @@ class _Pushes:
 
     def mean(self) -> Float[Tensor, " d_model"]:
         assert self.total is not None
-        return (self.total / self.n).float()
+        return wide(self.total / self.n)
 
 
 @dataclass(frozen=True, eq=False)

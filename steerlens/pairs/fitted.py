@@ -29,6 +29,7 @@ from steerlens.pairs.findings import Finding
 from steerlens.pairs.looked_at import LookedAt, Text
 from steerlens.pairs.significance import auroc, auroc_interval
 from steerlens.pairs.words import words_of
+from steerlens.precision import wide, wide_dtype
 from steerlens.prompts import encode_all
 from steerlens.sites import Layer, Site, by_site
 from steerlens.steering import Steering
@@ -59,9 +60,10 @@ class Fitted:
         steering: Steering | Mapping[Site, VectorLike] | Mapping[Layer, VectorLike],
     ) -> "Fitted":
         """The direction of each site; ValueError where a steering has none, or several."""
+        dtype = wide_dtype(model)
         if not isinstance(steering, Steering):
             given: Any = by_site(steering, model)
-            return cls(model, {site: torch.as_tensor(v).float() for site, v in given.items()})
+            return cls(model, {site: torch.as_tensor(v).to(dtype) for site, v in given.items()})
         found: dict[Site, Tensor] = {}
         for site, steer in steering.placed:
             one: Any = innermost(steer)
@@ -73,7 +75,7 @@ class Fitted:
                     f"{type(one).__name__} at {site} has no single direction to look at. Give one: "
                     "lint(..., steering={layer: vector})."
                 )
-            found[site] = vector.detach().float()
+            found[site] = vector.detach().to(dtype)
         return cls(model, found)
 
     def of_sides(self, look: LookedAt) -> tuple[dict[Site, Scores], dict[Site, Scores]]:
@@ -90,8 +92,8 @@ class Fitted:
         seen = capture(self.model, rows, sites, scope=default_read(rows))
         found = {}
         for site, v in self.directions.items():
-            means = seen.row_means(site, len(rows))
-            found[site] = (means.float() @ (v / v.norm()).to(means.device)).cpu().numpy()
+            means = wide(seen.row_means(site, len(rows)))
+            found[site] = (means @ (v / v.norm()).to(means.device)).cpu().numpy()
         return found
 
 

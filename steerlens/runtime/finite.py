@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from steerlens.identity import device_of, is_bridge
+from steerlens.precision import wide
 from steerlens.runtime.forward import logits
 from steerlens.runtime.hooks import Run
 from steerlens.sampling import are_usable
@@ -22,7 +23,7 @@ def require_usable(model: HookedModel, tokens: Tokens, window: Window, run: Run 
     if run is None:
         raise ValueError(f"Nothing is steered, and {without_steering(model)}")
     run.detach()
-    if not bool(are_usable(logits(model, tokens, window, "last")[:, -1].float()).all()):
+    if not bool(are_usable(wide(logits(model, tokens, window, "last")[:, -1])).all()):
         raise ValueError(
             "The logits of a row are NaN or infinite, and not for the steering: without it they "
             f"are so too, and {without_steering(model)}"

@@ -92,10 +92,12 @@ def require_steered(spans: Sequence[Tensor], scope: object) -> None:
         )
 
 
-def as_labels(labels: Sequence[float | bool] | None, size: int) -> Float[Tensor, " example"]:
+def as_labels(
+    labels: Sequence[float | bool] | None, size: int, dtype: torch.dtype
+) -> Float[Tensor, " example"]:
     """One label a pair, 1 where none are given."""
     numbers = [1.0] * size if labels is None else [float(label) for label in labels]
-    tensor = torch.tensor(numbers, dtype=torch.float32)
+    tensor = torch.tensor(numbers, dtype=dtype)
     require_labels(tensor, size)
     return tensor
 

@@ -71,7 +71,7 @@ class Imitation:
         self.model, self.modules, self.objective = model, modules, objective
         self.sites, self.shift, self.regularise = modules.sites, shift, regularise
         require_data(model, pairs, self.sites)
-        self.labels = as_labels(labels, len(pairs))
+        self.labels = as_labels(labels, len(pairs), wide_dtype(model))
         require_objective(objective, teacher)
         self.layers = tuple(range(min(self.sites).layer, model.cfg.n_layers))
         self.examples = Examples.of(model, pairs, scope, aligned=objective.mse > 0)

@@ -77,7 +77,8 @@ def fit_direction(
 def stored_directions(
     path: Path, model: "HookedModel", layers: Sequence[int]
 ) -> 'dict[Site, Float[Tensor, "rank d_model"]]':
-    """The vectors of a steering file at these layers' outputs."""
+    """The vectors of a steering file at these layers' outputs; float32, or float64 as the model."""
+    from steerlens.precision import wide_dtype
     from steerlens.reading import load_steering
     from steerlens.sites import Site
 
@@ -98,7 +99,7 @@ def stored_directions(
             "Give a file of CAA, PSR or CLAS at the output of every layer of --layers (`steerlens "
             "fit direction`, `fit caa`, or `fit psr --constant`)."
         )
-    return {site: vectors[site].float() for site in sites}
+    return {site: vectors[site].to(wide_dtype(model)) for site in sites}
 
 
 def _vectors(steer: object) -> 'Float[Tensor, "rank d_model"] | None':
