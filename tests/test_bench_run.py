@@ -173,9 +173,9 @@ def test_nothing_is_fitted_while_another_worker_makes_the_first_scores(tmp_path)
     bench = Bench.planned(tmp_path, Spec(**SMALL | {"seeds": 1}))
     task = bench.tasks["positive"]
     other = Bench.of(tmp_path)
-    with other.cells._claimed(baseline_cell(bench.spec, task, UNSTEERED, 0, "validation")):
-        with pytest.raises(Busy, match="judge positive 0 validation"):
-            bench.result(fit_cell(bench.spec, task, "CAA", 0, 0))
+    first = baseline_cell(bench.spec, task, UNSTEERED, 0, "validation")
+    with other.cells._claimed(first), pytest.raises(Busy, match="judge positive 0 validation"):
+        bench.result(fit_cell(bench.spec, task, "CAA", 0, 0))
 
 
 def test_another_model_in_the_folder_is_refused(done):

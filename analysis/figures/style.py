@@ -52,13 +52,13 @@ METHODS = {
     "CAA, 4 examples": Look("#3f9368", "diamond-x", "8px,2px,2px,2px"),
     "A-PSR_MSE + prompt": Look("#e4572e", "star-triangle-down", "6px,2px,2px,2px"),
     "random direction": Look("#9a9a9a", "circle-x-open", "3px,3px"),
-    "equivalent": Look("#6c757d", "circle-cross-open", "dash"),
-    "neutral": Look("#948b2f", "square-x-open", "dash"),
     "null: stuffed 10": Look("#a1786a", "hourglass-open", "dash"),
     "null: stuffed 5": Look("#8d5b4c", "bowtie-open", "dash"),
     "null: echoed": Look("#7b6a8a", "diamond-x-open", "dash"),
-    "null: looped": Look("#757575", "diamond-cross-open", "dash"),
+    "null: looped": Look("#6b8e23", "diamond-cross-open", "dash"),
 }
+METHODS |= {kind: METHODS[f"{kind} prompts"] for kind in ("equivalent", "neutral")}
+"""By the names of the bench and of the papers; it calls other instructions by one word."""
 METHOD_COLOURS = {name: look.colour for name, look in METHODS.items()}
 SPARE_COLOURS = ("#332288", "#882255", "#999933", "#117733", "#aa4499", "#661100")
 SPARE = (
