@@ -45,7 +45,7 @@ class Collected:
     """What a plan's results come to; cells that are not there yet are left out, and counted."""
 
     plan: Plan
-    known: dict[tuple[str, ...], Any] = field(default_factory=dict, repr=False)
+    _known: dict[tuple[str, ...], Any] = field(default_factory=dict, init=False, repr=False)
     """Scores and standings that were asked for before: pages ask for the same again and again."""
 
     @cached_property
@@ -71,9 +71,9 @@ class Collected:
 
         Prompting, no steering, other instructions and the null texts are methods here.
         """
-        if (rule, measure) not in self.known:
-            self.known[rule, measure] = self._scores(rule, measure)
-        return self.known[rule, measure]
+        if (rule, measure) not in self._known:
+            self._known[rule, measure] = self._scores(rule, measure)
+        return self._known[rule, measure]
 
     def _scores(self, rule: str, measure: str) -> dict[str, dict[str, np.ndarray]]:
         table: dict[str, dict[str, np.ndarray]] = {}
@@ -122,10 +122,10 @@ class Collected:
 
     def standings(self, rule: str) -> pd.DataFrame:
         """`standings` of the harmonic means; empty where nothing has been tested yet."""
-        if (rule,) not in self.known:
+        if (rule,) not in self._known:
             scores = self.scores(rule)
-            self.known[rule,] = standings(scores) if scores else pd.DataFrame()
-        return self.known[rule,]
+            self._known[rule,] = standings(scores) if scores else pd.DataFrame()
+        return self._known[rule,]
 
     @cached_property
     def found(self) -> list[str]:

@@ -43,6 +43,11 @@ def sentences(standings: pd.DataFrame, scores: Scores, rule: str) -> list[str]:
     return [*told, *_as_unsteered(methods, scores), *_lacking(scores), *_small(scores)]
 
 
+def listed(names: Sequence[str]) -> str:
+    """Names in a row; where one has a comma of its own ("CAA, 4 examples"), with semicolons."""
+    return ("; " if any("," in name for name in names) else ", ").join(names)
+
+
 def _as_unsteered(methods: pd.DataFrame, scores: Scores) -> list[str]:
     """The methods whose paired difference to no steering holds 0, or has no interval."""
     if UNSTEERED not in scores:
@@ -53,9 +58,9 @@ def _as_unsteered(methods: pd.DataFrame, scores: Scores) -> list[str]:
         return []
     by_one = ""
     if together != alone:
-        only = f"only {', '.join(alone)}" if alone else "every method is told apart"
+        only = f"only {listed(alone)}" if alone else "every method is told apart"
         by_one = f" (one by one, {only})"
-    return [f"Not told apart from the model itself, {TOGETHER}: {', '.join(together)}{by_one}."]
+    return [f"Not told apart from the model itself, {TOGETHER}: {listed(together)}{by_one}."]
 
 
 def _lacking(scores: Scores) -> list[str]:
@@ -101,11 +106,11 @@ def _tied(methods: pd.DataFrame, best: str, scores: Scores) -> str:
     together, alone = _open(scores, best, names, lambda low, _: low > 0)
     if not together:
         return f"{LOWER}, also {TOGETHER}"
-    told = f"not told apart from it, {TOGETHER}: {', '.join(together)}"
+    told = f"not told apart from it, {TOGETHER}: {listed(together)}"
     if together == alone:
         return told
     if alone:
-        return f"{told} (one by one, only {', '.join(alone)})"
+        return f"{told} (one by one, only {listed(alone)})"
     return f"{told} (one by one, {LOWER})"
 
 

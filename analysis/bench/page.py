@@ -12,9 +12,11 @@ from steerlens.whole import write_whole
 
 from ..figures import effect_against_faithfulness, estimate_panels, save, tradeoff_curve
 from ..reports.markdown import markdown_folded, markdown_picture, markdown_table
+from .catalogue import METHODS
 from .collect import ATTRIBUTE, COHERENCE, HARMONIC, WORDS, Collected
 from .estimates import coverage_note
-from .report import CHOICES, SCORE, WARNED, ends, without_fit
+from .found import listed
+from .report import CHOICES, SCORE, WARNED, counted, ends, without_fit
 from .warned import by_kind
 
 WIDTH, DPI = 860, 110
@@ -39,11 +41,13 @@ def _opening(collected: Collected, made_by: str) -> str:
     one = "one configuration each, so no layer and no learning rate was searched; "
     one = one if spec.configurations == 1 else ""
     missing = collected.missing
-    undone = f" {missing} cells are not done, and are left out of everything." if missing else ""
+    undone = (
+        f" Not done, and left out of everything: {counted(missing, 'cell')}." if missing else ""
+    )
     if collected.blank:
         undone += (
-            f" {collected.blank} scores by the judges of other attributes are not done; only the "
-            "table of these lacks them."
+            " Not done, and lacking in the table of these alone: "
+            f"{counted(collected.blank, 'score')} by the judges of other attributes."
         )
     return (
         f"Written by `{made_by}` from the cells of `steerlens bench` in `cells`, beside this page "
@@ -71,7 +75,7 @@ def _parts(collected: Collected, folder: Path, name: str) -> Iterator[str]:
             folder,
             f"bench_{name}_standings",
             "Marks with intervals, one row for each method and reference: the mean score.",
-            f"{SCORE}, strengths chosen by {rule}.",
+            f"{SCORE}, strengths chosen by {rule}.{_without(collected, whole)}",
         )
     for other in collected.plan.spec.rules:
         standings = collected.standings(other)
@@ -94,6 +98,17 @@ def _parts(collected: Collected, folder: Path, name: str) -> Iterator[str]:
         yield folded("Fits that came to nothing", unfitted)
     if len(collected.warned):
         yield folded(f"{WARNED} (numbers: of the first of its kind)", by_kind(collected.warned))
+
+
+def _without(collected: Collected, drawn: pd.DataFrame) -> str:
+    """The methods that a picture lacks, since they are not there on every attribute."""
+    there = set(drawn["method"]) if len(drawn) else set()
+    lacking = [
+        method
+        for method in collected.plan.spec.methods
+        if method not in there and not METHODS[method].prompted
+    ]
+    return f" Not there on every attribute, so not drawn: {listed(lacking)}." if lacking else ""
 
 
 def _by_attribute(collected: Collected, folder: Path, name: str) -> Iterator[str]:
@@ -123,13 +138,14 @@ def _trade(collected: Collected, folder: Path, name: str) -> Iterator[str]:
     tasks = list(collected.plan.tasks)
     first = curves.loc[curves["configuration"] == 0]
     whole = pd.concat([first, *(end for task in tasks for end in ends(collected, task))])
+    drawn = over_attributes(whole, len(tasks))
     yield picture(
-        tradeoff_curve(over_attributes(whole, len(tasks))),
+        tradeoff_curve(drawn),
         folder,
         f"bench_{name}_tradeoff",
         "Attribute against coherence: a line over strengths for each method.",
         f"Means over {', '.join(tasks)}: validation questions with seed 0. A strength of 1 has the "
-        "prompt's own KL on training answers.",
+        f"prompt's own KL on training answers.{_without(collected, drawn)}",
     )
     columns = ["task", "method", "configuration", "strength", ATTRIBUTE, COHERENCE, HARMONIC, "n"]
     yield folded("Every strength that was tried, by attribute", curves[columns])
@@ -174,7 +190,8 @@ def _faithful(collected: Collected, folder: Path, name: str) -> Iterator[str]:
                 folder,
                 f"bench_{name}_faithfulness",
                 "One mark for each method: the share of the prompt's effect against relative RMSE.",
-                "Means over attributes and layers, every method at the prompt's own KL.",
+                "Means over attributes and layers, every method at the prompt's own KL."
+                f"{_without(collected, part)}",
             )
     yield folded("Share of the prompt's effect on the predictions", _wide_of(collected.recovered))
 

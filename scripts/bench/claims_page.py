@@ -26,6 +26,7 @@ from analysis.bench.catalogue import STANDARD
 from analysis.bench.collect import Collected
 from analysis.bench.estimates import coverage_note
 from analysis.bench.page import picture as saved_picture
+from analysis.bench.report import counted
 from analysis.bench.tasks import SPLITS
 from analysis.reports.markdown import markdown_folded, markdown_table
 from steerlens.whole import write_whole
@@ -226,7 +227,7 @@ def sizes(found: Mapping[str, Collected]) -> str:
 
 def unfinished(found: Mapping[str, Collected]) -> list[str]:
     """What is said of a bench that is still running, or of a model that is not here yet."""
-    told = [f"Of {name} {one.missing} cells are not done." for name, one in found.items()
+    told = [f"Not done on {name}: {counted(one.missing, 'cell')}." for name, one in found.items()
             if one.missing]  # fmt: skip
     told += [narrower(name, one) for name, one in found.items()]
     told += [f"The bench of {name} is not finished: its verdicts will stand here when it is."
