@@ -19,7 +19,7 @@ from analysis.bench.collect import Collected
 from analysis.bench.estimates import mean_score
 from analysis.bench.packed import unpacked
 from analysis.figures.style import METHODS as LOOKS
-from analysis.figures.style import marker_of
+from analysis.figures.style import SHORT_NAMES, marker_of
 
 CELLS = results.RESULTS / "cells"
 PACKED = {path.name.split(".")[0]: path for path in sorted(CELLS.glob("*.jsonl.gz"))}
@@ -75,7 +75,8 @@ def test_the_page_of_another_run_says_that_its_paragraphs_are_not_about_it(
 @pytest.mark.skipif(not PACKED, reason="no bench has been finished")
 def test_all_that_is_drawn_has_a_look_of_its_own(found: dict[str, Collected]) -> None:
     for collected in found.values():
-        looks = [LOOKS[name] for name in collected.scores("harmonic")]
+        names = [SHORT_NAMES.get(name, name) for name in collected.scores("harmonic")]
+        looks = [LOOKS[name] for name in names]
         for strength in ("", "equal KL"):
             drawn = {(look.colour, marker_of(look, strength)) for look in looks}
             assert len(drawn) == len({look.colour for look in looks}) == len(looks)

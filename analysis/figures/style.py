@@ -57,8 +57,8 @@ METHODS = {
     "null: echoed": Look("#7b6a8a", "diamond-x-open", "dash"),
     "null: looped": Look("#6b8e23", "diamond-cross-open", "dash"),
 }
-METHODS |= {kind: METHODS[f"{kind} prompts"] for kind in ("equivalent", "neutral")}
-"""By the names of the bench and of the papers; it calls other instructions by one word."""
+SHORT_NAMES = {"equivalent": "equivalent prompts", "neutral": "neutral prompts"}
+"""What the bench calls other instructions; they look the same by either name."""
 METHOD_COLOURS = {name: look.colour for name, look in METHODS.items()}
 SPARE_COLOURS = ("#332288", "#882255", "#999933", "#117733", "#aa4499", "#661100")
 SPARE = (
@@ -100,7 +100,7 @@ def method_looks(methods: Iterable[str]) -> dict[str, Look]:
         # When all are taken a colour comes again with another marker.
         spare = [Look(SPARE_COLOURS[i], *SPARE[(i + more) % n]) for more in range(n) for i in order]
         free = [look for look in spare if look not in looks.values()]
-        looks[method] = METHODS.get(method) or (free or spare)[0]
+        looks[method] = METHODS.get(SHORT_NAMES.get(method, method)) or (free or spare)[0]
     return looks
 
 
