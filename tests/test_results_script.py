@@ -11,7 +11,7 @@ import results
 
 from analysis.bench.bench import Bench
 
-JUDGE, SAMPLES = (str(script) for script, *_ in results.WITHOUT_BENCH)
+JUDGE, SAMPLES, KINDS = (str(script) for script, *_ in results.WITHOUT_BENCH)
 
 
 @pytest.fixture
@@ -38,8 +38,8 @@ def called(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ([], ["benches", "step demo", "step smollm2", JUDGE, SAMPLES, "pages"]),
-        (["--restore"], ["benches", "step demo", "step smollm2", JUDGE, SAMPLES, "pages"]),
+        ([], ["benches", "step demo", "step smollm2", JUDGE, SAMPLES, KINDS, "pages"]),
+        (["--restore"], ["benches", "step demo", "step smollm2", JUDGE, SAMPLES, KINDS, "pages"]),
         (["--quick"], ["benches", "step demo", "pages"]),
         (["--pages"], ["pages"]),
     ],
@@ -61,5 +61,5 @@ def test_every_file_of_the_results_has_a_script_that_is_run_or_named() -> None:
     for path in (results.RESULTS / "cells").iterdir():
         stem = path.name.split(".")[0]
         kind, _, model = stem.rpartition("_")
-        assert stem in results.SPECS or (kind in {"act_add", "cold_step"} and kind in told), stem
+        assert stem in results.SPECS or (kind in {"act_add", "cold_step", "token_kinds"} and kind in told), stem
         assert stem in results.SPECS or model in results.SPECS, stem

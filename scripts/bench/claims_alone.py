@@ -1,6 +1,7 @@
 """Claims whose numbers come from commands of their own: what these wrote, and what it says.
 
-`act_add.py` writes act_add_MODEL.json, `cold_step.py` writes cold_step_MODEL.csv.gz.
+`act_add.py` writes act_add_MODEL.json, `cold_step.py` writes cold_step_MODEL.csv.gz, and
+`token_kinds.py` writes token_kinds_MODEL.csv.
 """
 
 from __future__ import annotations
@@ -29,15 +30,18 @@ class Alone:
 
     act_add: Mapping[str, Told]
     cold_step: Mapping[str, pd.DataFrame]
+    kinds: Mapping[str, pd.DataFrame]
 
     @classmethod
     def read(cls, folder: Path) -> Alone:
         """Of a folder of cells; a model that was not measured is left out."""
         added = {name: folder / f"act_add_{name}.json" for name in ORDER}
         steps = {name: folder / f"cold_step_{name}.csv.gz" for name in ORDER}
+        kinds = {name: folder / f"token_kinds_{name}.csv" for name in ORDER}
         return cls(
             {n: json.loads(p.read_text("utf-8")) for n, p in added.items() if p.exists()},
             {n: pd.read_csv(p) for n, p in steps.items() if p.exists()},
+            {n: pd.read_csv(p) for n, p in kinds.items() if p.exists()},
         )
 
 

@@ -12,6 +12,7 @@ from claims import EQUAL_KL, LAST, Claim
 from analysis import effect_against_faithfulness, estimate_panels, line_panels
 from analysis.bench.collect import ATTRIBUTE, Collected
 from analysis.bench.estimates import mean_of, mean_score
+from analysis.measures.token_kinds import KINDS
 
 OVER = "beyond the bound"
 
@@ -105,6 +106,42 @@ def of_attributes(tasks: Sequence[str]) -> str:
 
 
 SCORED = "attribute at C80"
+
+
+# -- Kinds of tokens -------------------------------------------------------------------------------
+
+LEAST_OF_KIND = 20
+"""Kinds with fewer tokens under an attribute are not drawn."""
+OVER_MEAN = "push over the mean of its answer, less 1"
+
+
+def token_kinds(tables: Mapping[str, pd.DataFrame]) -> go.Figure:
+    """How hard the prompt pushes each kind of token; the answer's mean is 0."""
+    table = pd.concat(list(tables.values()))
+    kinds = table.loc[table["kind"].isin(KINDS) & (table["n_tokens"] >= LEAST_OF_KIND)]
+    shifted = kinds.assign(**{OVER_MEAN: kinds["mean"] - 1, "low": kinds["low"] - 1,
+                              "high": kinds["high"] - 1, "token": kinds["kind"]})  # fmt: skip
+    return estimate_panels(
+        shifted.sort_values("kind", key=lambda column: column.map(KINDS.index), kind="stable"),
+        OVER_MEAN,
+        row="token",
+        mark="attribute",
+        panel="model",
+        zero=True,
+        title="Which tokens the prompt pushes, by kind",
+        says="Right of 0: harder than the mean token of the same answer, at the middle layer, "
+        f"sinks left out. Kinds with {LEAST_OF_KIND} tokens or more; intervals over answers.",
+    )
+
+
+def with_sinks(tables: Mapping[str, pd.DataFrame]) -> str:
+    """The measure of claim 1 with the sinks counted, by attribute."""
+    told = []
+    for model, table in tables.items():
+        rows = table.loc[~table["kind"].isin(KINDS)]
+        each = [f"{row.attribute} {row.mean:.2f}" for row in rows.itertuples()]
+        told.append(f"*{model}*: {', '.join(each)}")
+    return f"With the sinks counted the estimates of **1** would be {'; '.join(told)}."
 
 
 # -- COLD and the gradient step --------------------------------------------------------------------

@@ -275,6 +275,12 @@ def picture(figure: Any, images: Path, name: str, shows: str) -> str:
 
 def more_of(group: Group, found: Mapping[str, Collected], alone: Alone, images: Path) -> list[str]:
     """The other pictures of a group."""
+    if group.number == "1" and alone.kinds:
+        shows = "Marks with intervals, a row for each kind of token."
+        figure = claims_figures.token_kinds(alone.kinds)
+        by = "Made by `python scripts/bench/token_kinds.py` from answers of seed 0."
+        kinds = picture(figure, images, "claims_1_kinds", shows)
+        return [kinds, f"{claims_figures.with_sinks(alone.kinds)} {by}"]
     if group.number == "7":
         shows = "One mark for each method: its attribute score against its distance."
         return [

@@ -6,10 +6,10 @@ python scripts/bench/results.py --pages     only the pages, from docs/results/ce
 python scripts/bench/results.py --restore   puts the cells kept into build/bench first, to go on
 python scripts/bench/results.py --keep      keeps what is done in build/bench, and writes the pages
 
-Everything is both benches with their pages, the gradient step of claim 5 (`cold_step.py`), the page
-of claims, and the two pages that no bench is behind: `likelihood_judge.md`
-(`scripts/judges/likelihood.py`) and `smollm2_samples.md` (`scripts/pirate/samples.py`), which have
-one size and are left out of `--quick`. Claim 6 is made of texts that are not part of the
+Everything is both benches with their pages, the gradient step of claim 5 (`cold_step.py`), the
+kinds of tokens of claim 1 (`token_kinds.py`), the page of claims, and the two pages that no bench
+is behind: `likelihood_judge.md` (`scripts/judges/likelihood.py`) and `smollm2_samples.md`
+(`scripts/pirate/samples.py`). The last three have one size and are left out of `--quick`. Claim 6 is made of texts that are not part of the
 repository: `scripts/bench/act_add.py --corpus CORPUS` makes `cells/act_add_MODEL.json`, and without
 it the page has what is kept there.
 """
@@ -70,8 +70,9 @@ SMALL = ROOT / "scripts" / "docs" / "small_pictures.py"
 WITHOUT_BENCH = (
     (ROOT / "scripts" / "judges" / "likelihood.py", "--model", "smollm2"),
     (ROOT / "scripts" / "pirate" / "samples.py",),
+    (Path(__file__).with_name("token_kinds.py"),),
 )
-"""What makes the pages that no bench is behind, with their pictures."""
+"""What makes the pages that no bench is behind, with their pictures, and the kinds of tokens."""
 COMMAND = "python scripts/bench/results.py --pages"
 
 
