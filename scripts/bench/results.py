@@ -9,9 +9,10 @@ python scripts/bench/results.py --keep      keeps what is done in build/bench, a
 Everything is both benches with their pages, the gradient step of claim 5 (`cold_step.py`), the
 kinds of tokens of claim 1 (`token_kinds.py`), the page of claims, and the two pages that no bench
 is behind: `likelihood_judge.md` (`scripts/judges/likelihood.py`) and `smollm2_samples.md`
-(`scripts/pirate/samples.py`). The last three have one size and are left out of `--quick`. Claim 6 is made of texts that are not part of the
-repository: `scripts/bench/act_add.py --corpus CORPUS` makes `cells/act_add_MODEL.json`, and without
-it the page has what is kept there.
+(`scripts/pirate/samples.py`). The kinds of tokens and these two pages have one size and are left
+out of `--quick`. Claim 6 is made of texts that are not part of the repository:
+`scripts/bench/act_add.py --corpus CORPUS` makes `cells/act_add_MODEL.json`, and without it the page
+has what is kept there.
 """
 
 from __future__ import annotations
