@@ -53,6 +53,23 @@ def test_a_bench_is_done_when_nothing_is_left_and_a_second_run_makes_nothing(don
     assert before == {path: path.stat().st_mtime_ns for path in (done.folder / "cells").iterdir()}
 
 
+def test_a_cell_says_by_what_code_it_was_made(done):
+    import hashlib
+
+    from analysis.bench import bench as module
+
+    told = [read_whole(p)["provenance"] for p in (done.folder / "cells").iterdir()]
+    (code,) = {one["code"] for one in told}
+    packages = (Path(module.__file__).parents[1], Path(module.__file__).parents[2] / "steerlens")
+    files = {p: [(f, f.read_bytes()) for f in sorted(p.rglob("*.py"))] for p in packages}
+    own, digest = Path(module.__file__), hashlib.sha256()
+    assert own in dict(files[packages[0]])
+    for package in reversed(packages):
+        for path, content in files[package]:
+            digest.update(f"{path.relative_to(package)}\n".encode() + content)
+    assert code == digest.hexdigest()[:16]
+
+
 def test_the_unsteered_baseline_is_written_once_and_shared(done):
     written = [json.loads(path.read_text())["cell"] for path in (done.folder / "cells").iterdir()]
     own = [

@@ -61,5 +61,7 @@ def test_every_file_of_the_results_has_a_script_that_is_run_or_named() -> None:
     for path in (results.RESULTS / "cells").iterdir():
         stem = path.name.split(".")[0]
         kind, _, model = stem.rpartition("_")
-        assert stem in results.SPECS or (kind in {"act_add", "cold_step", "token_kinds"} and kind in told), stem
+        assert stem in results.SPECS or (
+            kind in {"act_add", "cold_step", "token_kinds"} and kind in told
+        ), stem
         assert stem in results.SPECS or model in results.SPECS, stem

@@ -1,5 +1,6 @@
 """The workers of a bench: each makes the cells that are left until none is."""
 
+import hashlib
 import importlib.metadata
 import platform
 import sys
@@ -7,10 +8,11 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
+import steerlens
 from steerlens.identity import fingerprint
 from steerlens.types import HookedModel
 from steerlens.whole import clear_drafts, write_whole
@@ -163,12 +165,23 @@ class Bench(Maker):
         return made | {KEY: sorted(said)} if said else made
 
 
+@cache
+def code() -> str:
+    """A digest of the code of both packages: cells with another were made by other code."""
+    digest = hashlib.sha256()
+    for package in (Path(steerlens.__file__).parent, Path(__file__).parents[1]):
+        for path in sorted(package.rglob("*.py")):
+            digest.update(f"{path.relative_to(package)}\n".encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
 def provenance() -> dict[str, Any]:
     """Where and with what a cell was made."""
     import torch
 
     return {
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "code": code(),
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",
         "threads": torch.get_num_threads(),

@@ -55,7 +55,9 @@ Each attribute is for, against, or undecided: its 95 % interval, over seeds and 
 lies wholly on the claimed side of the bound, wholly on the other, or holds it. *Supported*: more
 than half of all attributes are for and none against. *Not supported*: more than half against and
 none for. Everything else is *undecided*. An attribute without the number is dropped, and counts
-among all. A mean alone decides nothing.
+among all. A mean alone decides nothing. That intervals cover was simulated for means, their
+differences and ratios, and not for differences of ratios (2b to 2d), for the share of 5a, or for
+rank correlations (7).
 """
 SEEN = """\
 **What had been seen.** {seen} On the demonstration model all of this is a replication: three
