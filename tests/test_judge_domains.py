@@ -1,13 +1,19 @@
 """Where a judge may be used: what it says, what it warns of, and what it stays silent about."""
 
 import warnings
-from dataclasses import replace
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 import steerlens
+from analysis.bench.cells import Cell
+from analysis.bench.judging import judges_of
+from analysis.bench.maker import Maker
+from analysis.bench.shapes import require_result
+from analysis.bench.tasks import Task
 from analysis.judges import (
     ATTRIBUTES,
     Coherence,
@@ -260,6 +266,47 @@ def test_likelihood_without_the_completions_of_its_scale_warns_of_nothing(positi
             found = replace(judge, made_of=None)(texts, asked)
         with pytest.warns(SteeringWarning):
             np.testing.assert_array_equal(judge(texts, asked), found)
+
+
+def test_a_bench_tells_its_judges_what_made_the_scale(positive: Any) -> None:
+    told = {"plain": positive.plain, "prompted": positive.prompted, "losses": [1.0, 2.0],
+            "repetitions": [0.1, 0.2], **asdict(positive.made_of)}  # fmt: skip
+    require_result("scale", told)
+    with pytest.raises(ValueError, match="'latin' of its result"):
+        require_result("scale", told | {"latin": 1})
+    task, cell = Task("positive", "Be positive.", {}), {"scale": Cell("scale", {}).as_json()}
+    for kept, expected in ((told, positive.made_of), (without(told), None)):
+        judge, coherence = judges_of(OfOneScale(positive, kept), task, Cell("judge", cell))
+        assert isinstance(judge, Likelihood)
+        assert isinstance(coherence, LikelihoodCoherence)
+        assert judge.made_of == coherence.made_of == expected
+
+
+class OfOneScale(Maker):
+    """A worker whose only cell is a scale."""
+
+    def __init__(self, judge: Likelihood, told: dict[str, Any]) -> None:
+        self.judge, self.told = judge, told
+
+    @property
+    def model(self) -> Any:
+        return self.judge.sides.model
+
+    @property
+    def tasks(self) -> dict[str, Task]:
+        return {}
+
+    def result(self, cell: Cell) -> dict[str, Any]:
+        assert cell.kind == "scale"
+        return self.told
+
+    def file(self, cell: Cell) -> Path:
+        raise AssertionError(cell)
+
+
+def without(told: dict[str, Any]) -> dict[str, Any]:
+    """A scale as earlier versions kept it."""
+    return {key: value for key, value in told.items() if key not in ("longest", "latin")}
 
 
 # -- Language models -------------------------------------------------------------------------------

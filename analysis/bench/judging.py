@@ -6,6 +6,7 @@ scale from training questions; what a claim rests on has the second judge beside
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from itertools import pairwise
 from typing import Any
 
@@ -15,7 +16,7 @@ from steerlens.conversations import Conversation
 from steerlens.sampling import Sampling
 
 from ..judges import Coherence, Judge, Likelihood, LikelihoodCoherence, judge_of, likelihood
-from ..judges.likelihood import Sides
+from ..judges.likelihood import MadeOf, Sides
 from .cells import Cell
 from .maker import Maker
 from .tasks import Task
@@ -81,8 +82,10 @@ def judges_of(maker: Maker, task: Task, cell: Cell) -> tuple[Judge, Judge]:
     neutral = task.neutral[0] if task.neutral else None
     sides = Sides(maker.model, task.instruction, neutral)
     losses, repetitions = (tuple(told[key]) for key in ("losses", "repetitions"))
-    coherence = LikelihoodCoherence(sides, losses, repetitions)
-    return Likelihood(sides, told["plain"], told["prompted"], coherence, task.name), coherence
+    made_of = MadeOf(told["longest"], told["latin"]) if "longest" in told else None
+    coherence = LikelihoodCoherence(sides, losses, repetitions, made_of=made_of)
+    scale = told["plain"], told["prompted"]
+    return Likelihood(sides, *scale, coherence, task.name, made_of=made_of), coherence
 
 
 def scale(maker: Maker, cell: Cell) -> dict[str, Any]:
@@ -101,4 +104,5 @@ def scale(maker: Maker, cell: Cell) -> dict[str, Any]:
         "prompted": made.prompted,
         "losses": list(made.coherence.losses),
         "repetitions": list(made.coherence.repetitions),
+        **({} if made.made_of is None else asdict(made.made_of)),
     }

@@ -65,6 +65,8 @@ def require_result(kind: str, result: Any) -> None:
     wanted = SHAPES.get(kind, {})
     if kind == "side" and result.get("nll") is not None:
         wanted = {**wanted, **OF_A_SIDE}
+    if kind == "scale" and "longest" in result:
+        wanted = {**wanted, "longest": Shape((int,)), "latin": Shape((bool,))}
     if not Shape((str,), 1).holds(result.get("warnings", [])):
         raise ValueError("the 'warnings' of its result are no texts")
     for name, shape in wanted.items():
