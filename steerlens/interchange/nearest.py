@@ -22,7 +22,7 @@ from steerlens.generation import generate
 from steerlens.interchange.difference import Difference
 from steerlens.interchange.request import ExportError
 from steerlens.methods.caa import CAA
-from steerlens.precision import wide
+from steerlens.precision import wide_dtype
 from steerlens.prompts import Encoded, Prompts, encode_all, with_response
 from steerlens.runtime.hooks import Watch
 from steerlens.scopes import Window
@@ -53,7 +53,7 @@ def nearest_constant(
     for chosen in chunks(len(rows)):
         log_probabilities(model, rows, chosen, noting, Watch())
     placed = tuple(
-        (site, CAA(seen.mean()))
+        (site, CAA(seen.mean().to(wide_dtype(model))))
         for (site, _), seen in zip(steering.placed, pushes, strict=True)
         if seen.n
     )
@@ -115,7 +115,7 @@ class _Pushes:
 
     def mean(self) -> Float[Tensor, " d_model"]:
         assert self.total is not None
-        return wide(self.total / self.n)
+        return self.total / self.n
 
 
 @dataclass(frozen=True, eq=False)
