@@ -21,9 +21,9 @@ assert VERSION is not None
 
 # Type variables and aliases of annotations, which signatures show by name.
 ALIASES = (
-    "AnySteer|Cache|Class|Classifier|Directions|Family|Gated|Imported|Kept|Measured|Messages"
-    "|ModelIdentity|Objective|OtherSteer|Own|Part|Place|Prompt|PromptCondition|Prompts|Pulled|Pushed"
-    "|Record|Rows|Scalable|Scale|Share|Sides|Sign|Storage|Study|Watch"
+    "AnySteer|Cache|Class|Classifier|Directions|Family|Gated|Imported|Kept|MadeOf|Measured"
+    "|Messages|ModelIdentity|Objective|OtherSteer|Own|Part|Place|Prompt|PromptCondition|Prompts|Pulled"
+    "|Pushed|Record|Rows|Scalable|Scale|Share|Sides|Sign|Storage|Study|Watch"
 )
 
 project = "steerlens"
