@@ -4,9 +4,10 @@ Kept are sums over the tokens of each answer, so that any ratio, mean and interv
 them: of the squared distances at every layer, sinks left out, and of the KL.
 """
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -57,14 +58,25 @@ def effects(maker: Maker, cell: Cell) -> dict[str, Any]:
     return {"question": numbers, **answers.sums(runs)}
 
 
+Noted: TypeAlias = "tuple[Answers, list[warnings.WarningMessage]]"
+"""Runs, and what was warned of while they were made."""
+
+
 def _kept(maker: Maker, digest: str, pairs: Sequence[PromptPair]) -> "Answers":
     """The runs of these answers; those that were not asked for longest give way to new ones."""
-    known: dict[str, Answers] = maker.memory.setdefault(SLOT, {})
+    known: dict[str, Noted] = maker.memory.setdefault(SLOT, {})
     found = known.pop(digest, None)
     while found is None and len(known) >= KEPT:
         known.pop(next(iter(known)))
-    known[digest] = found or Answers.of(maker.model, pairs)
-    return known[digest]
+    if found is None:
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            answers = Answers.of(maker.model, pairs)
+        found = answers, list(said)
+    known[digest] = found
+    for one in found[1]:  # every cell that is made of them has their warnings, whoever comes first
+        warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
+    return found[0]
 
 
 def answered(maker: Maker, written: Cell) -> tuple[list[int], list[PromptPair]]:
