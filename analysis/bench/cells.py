@@ -108,7 +108,11 @@ class Cells:
 
     def path(self, cell: Cell) -> Path:
         """Where the result of a cell is, or will be."""
-        return self.folder / "cells" / f"{cell.digest}.json"
+        return self.file(cell.digest)
+
+    def file(self, digest: str) -> Path:
+        """The same, of the cell with this digest."""
+        return self.folder / "cells" / f"{digest}.json"
 
     def there(self, cell: Cell) -> bool:
         """Whether the cell is done."""

@@ -42,7 +42,7 @@ def pack(bench: Bench, path: str | Path) -> Path:
     scores made of it that the folder has not made anew; a SteeringWarning names those.
     """
     before = {row["digest"]: row for row in _read(Path(path))[1]} if Path(path).exists() else {}
-    lacking = {d: row["result"] for d, row in before.items() if not _file(bench, d).exists()}
+    lacking = {d: row["result"] for d, row in before.items() if not bench.cells.file(d).exists()}
     plan = Plan(bench.spec, bench.tasks, Cells(bench.folder, dict(lacking)))
     asked = plan.asked()
     rows = {digest: row for digest, row in before.items() if digest in asked}
@@ -50,8 +50,8 @@ def pack(bench: Bench, path: str | Path) -> Path:
     used = {one.digest for digest in rows.keys() & lacking for one in asked[digest].inner}
     apart: list[Cell] = []
     for digest, cell in asked.items():
-        if _file(bench, digest).exists():
-            whole = read_whole(_file(bench, digest))
+        if bench.cells.file(digest).exists():
+            whole = read_whole(bench.cells.file(digest))
             result = rounded(_with_texts(whole, finished)["result"])
             if digest in used & rows.keys() and not _alike(rows[digest]["result"], result):
                 apart.append(cell)
@@ -65,10 +65,6 @@ def pack(bench: Bench, path: str | Path) -> Path:
     ]
     content = gzip.compress("\n".join(lines).encode(), compresslevel=9, mtime=0)
     return write_whole(path, content)
-
-
-def _file(bench: Bench, digest: str) -> Path:
-    return bench.folder / "cells" / f"{digest}.json"
 
 
 def _alike(packed: dict[str, Any], made: dict[str, Any]) -> bool:

@@ -49,8 +49,10 @@ def by_words(found: Found) -> list[str]:
     """A table of the comparisons by the second judge, where a model has one."""
     rows = []
     for claim in CLAIMS:
-        for model, collected in found.items() if claim.compared else ():
-            a, b, rule = claim.compared or ("", "", "")
+        if claim.compared is None:
+            continue
+        a, b, rule = claim.compared
+        for model, collected in found.items():
             first = claim.estimates(collected)
             for task, one in scores(a, b, rule, WORDS)(collected).items():
                 if one is not None:

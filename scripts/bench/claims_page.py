@@ -94,7 +94,7 @@ class Group:
 
 
 COMMITTED = (
-    "These are the hypotheses as they were committed, on 2026-11-25, before a test question of "
+    "These are the hypotheses as they were committed, on 2026-11-29, before a test question of "
     "SmolLM2 was opened; [what the tests said](results/claims.md), and which rules were added then."
 )
 GROUPS = (
