@@ -1,5 +1,6 @@
 """ReFT-r1: its two edits, its penalty, the unit direction, and what it is trained on."""
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,9 @@ import steerlens
 from steerlens import PromptPair, ReFTr1, Site, encode_pair, everywhere
 from steerlens.methods.reft_r1 import InTraining, split_latents
 from steerlens.runtime.forward import logits
+from steerlens.training.closing import Closed, require_open
 from steerlens.training.schedule import Schedule
+from steerlens.types import SteeringWarning
 
 # Here a few steps are enough to compare; how far they reach is tested in test_training.
 pytestmark = pytest.mark.filterwarnings("ignore:.* can move a parameter")
@@ -162,6 +165,53 @@ def test_the_strength_is_the_largest_latent_on_the_training_text(model: Any) -> 
     assert found.steer.a_max == pytest.approx(largest, rel=1e-5)
     only_pairs = steerlens.capture(model, rows[:-1], 1, scope=everywhere.without_bos).at(1)
     assert float((only_pairs @ found.steer.w).max()) <= found.steer.a_max + 1e-5
+
+
+# -- A latent that closes --------------------------------------------------------------------------
+
+
+def fit_on_one_token(model: Any, seed: int, **options: Any) -> Any:
+    """With one token of one text, about half of the random starts are closed."""
+    schedule = Schedule(epochs=4, batch_size=99, patience=None, clip=1.0, seed=seed, **options)
+    return ReFTr1.fit(model, PAIRS[:1], 1, scope=steerlens.scope.last, schedule=schedule)
+
+
+@pytest.mark.parametrize("when", ["in epoch 1", "at the end of training"])
+def test_a_latent_that_closes_begins_anew_and_slower(when: str, gpt2: Any, bridge: Any) -> None:
+    model, seed = (gpt2, 0) if when == "in epoch 1" else (bridge, 2)
+    with pytest.warns(SteeringWarning, match=rf"on no token {when}.*learning rate of 0\.0033"):
+        found = fit_on_one_token(model, seed)
+    assert found.steer.a_max > 0
+    assert found.steering.origin.seed == seed
+    start = found.trained.parameters["1.resid_post.w"]
+    with pytest.warns(SteeringWarning, match="begins anew"):
+        again = fit_on_one_token(model, seed).trained.parameters["1.resid_post.w"]
+    torch.testing.assert_close(start, again, rtol=0, atol=0)
+
+
+def test_an_open_latent_is_trained_once(gpt2: Any) -> None:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*begins anew")
+        assert fit_on_one_token(gpt2, 3).steer.a_max > 0
+
+
+def test_where_every_training_closes_it_is_an_error(bridge: Any) -> None:
+    advice = r"all 4 trainings \(learning rates 0\.01, 0\.0033, 0\.0011, 0\.00037\).*more pairs"
+    with pytest.warns(SteeringWarning, match="anew"), pytest.raises(ValueError, match=advice):
+        fit_on_one_token(bridge, 4)
+
+
+@pytest.mark.parametrize("given", [{"learning_rate": 0.01}, {"rates": {"w": 0.01}}], ids=str)
+def test_a_learning_rate_that_was_given_is_not_changed(gpt2: Any, given: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"in epoch 1.*The learning rate was given"):
+        fit_on_one_token(gpt2, 0, **given)
+
+
+def test_one_open_token_in_an_epoch_is_open() -> None:
+    opened = {Site(1): torch.tensor([0.0, 0.01]), Site(2): True}
+    require_open(opened, "in epoch 1")
+    with pytest.raises(Closed, match="layer 2"):
+        require_open(opened | {Site(2): torch.zeros(3)}, "in epoch 1")
 
 
 def test_it_steers_everywhere_and_the_factor_is_the_strength(gpt2: Any, tmp_path: Any) -> None:

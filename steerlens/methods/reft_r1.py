@@ -37,6 +37,7 @@ from steerlens.sites import Site, Sites, as_sites
 from steerlens.steers import steer
 from steerlens.training.checkpoint import Parameters
 from steerlens.training.checks import require_latents, require_opened, require_some
+from steerlens.training.closing import require_open, until_open
 from steerlens.training.fit import Fit, token_ids
 from steerlens.training.gates import key_of
 from steerlens.training.imitation import Imitation
@@ -92,6 +93,9 @@ class ReFTr1:
         `validation` pairs the last parameters are kept, as the authors do; else the epoch with the
         likeliest validation responses, of which the start, a random direction, is one. `scope` is
         where a_i is taken in training (the authors leave out a chat template's first tokens).
+
+        Where w ends up open on no token, nothing more is learnt: the training begins anew, slower,
+        with a SteeringWarning. ValueError where a rate was given, or after four such trainings.
         """
         require_kinds(ReFTr1.fit, locals())
         cls.require(model, k=k, l1=l1)
@@ -108,18 +112,20 @@ class ReFTr1:
             rest = [split_latents(a[..., 0], run.spans, k)[1].sum() for a in run.gates.values()]
             return task.loss_of(run, examples) + done * l1 * sum(rest)
 
-        trained = train(
-            task,
-            schedule,
-            cost=penalised,
-            after_step=modules.make_unit,
-            split=(range(n), range(n, len(every))),
-            progress=progress,
-        )
-        rows, w = task.examples.plain, modules.directions(trained.parameters)
-        a_max = largest_latents(model, rows[:n], w, scope)
-        steers = {site: cls(w[site], a_max[site]) for site in modules.sites}
-        return Fit.of(model, steers, token_ids(rows), seed=schedule.seed, trained=trained)
+        def attempt(again: Schedule) -> "Fit[ReFTr1]":
+            task.fired()  # what fired in a training before this one is forgotten
+            trained = train(
+                task, again, cost=penalised, after_step=modules.make_unit,
+                after_epoch=lambda _, epoch: require_open(task.fired(), f"in epoch {epoch}"),
+                split=(range(n), range(n, len(every))), progress=progress,
+            )  # fmt: skip
+            rows, w = task.examples.plain, modules.directions(trained.parameters)
+            a_max = largest_latents(model, rows[:n], w, scope)
+            require_open({site: a_max[site] > 0 for site in a_max}, "at the end of training")
+            steers = {site: cls(w[site], a_max[site]) for site in modules.sites}
+            return Fit.of(model, steers, token_ids(rows), seed=schedule.seed, trained=trained)
+
+        return until_open(attempt, schedule, "w", n)
 
     def latents(self, h: Float[Tensor, "*token d_model"]) -> Float[Tensor, "*token"]:
         """How much of the concept is at each token: the paper's detector."""

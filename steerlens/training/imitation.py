@@ -114,11 +114,7 @@ class Imitation:
 
     def loss(self, parameters: Parameters, examples: Sequence[int]) -> Float[Tensor, ""]:
         """The objective over its first value, and the regulariser; the mean over the examples."""
-        run = self.run(parameters, examples)
-        if torch.is_grad_enabled():  # gates are watched in training, not in validation
-            for site, opened in run.opened().items():
-                self._firing[site].append(opened)
-        return self.loss_of(run, examples)
+        return self.loss_of(self.run(parameters, examples), examples)
 
     def loss_of(self, run: Pass, examples: Sequence[int]) -> Float[Tensor, ""]:
         """The loss of a pass over these examples."""
@@ -147,6 +143,9 @@ class Imitation:
                 run.scores = logits_where(self.model, forward, predicting)
             elif self.entry is None or self.entry.block <= last:
                 blocks_only(self.model, forward, last)
+        if torch.is_grad_enabled():  # gates are watched in training, not in validation
+            for site, opened in run.opened().items():
+                self._firing[site].append(opened)
         return run
 
     def _begun(self, parameters: Parameters, examples: Sequence[int]) -> Pass:

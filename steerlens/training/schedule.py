@@ -160,9 +160,18 @@ class Schedule:
             )
         return sorted(order[n_validation:]), sorted(order[:n_validation])
 
+    def n_steps(self, n_examples: int) -> int:
+        """How many updates there are in all on so many training examples."""
+        epochs, each = self.length(math.ceil(n_examples / self.batch(n_examples)))
+        return epochs * each
+
+    def chosen_rate(self, steps: int) -> float:
+        """The first learning rate of a run of so many steps: the given one, or by the reach."""
+        return self.learning_rate or min(max(2 * REACH / steps, RATES[0]), RATES[1])
+
     def rate(self, steps: int) -> float:
-        """The first learning rate of a run of so many steps."""
-        rate = self.learning_rate or min(max(2 * REACH / steps, RATES[0]), RATES[1])
+        """The same, with a warning where the reach is short."""
+        rate = self.chosen_rate(steps)
         reach = rate * steps / 2
         if self.falling and reach < SHORT_REACH:
             warnings.warn(
