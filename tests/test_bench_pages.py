@@ -95,6 +95,31 @@ def test_the_methods_pages_say_what_was_measured(found: dict[str, Collected]) ->
         require_same(measured.section(found, methods), begun.split("<!-- end of measured -->")[0])
 
 
+README = (results.RESULTS.parents[1] / "README.md").read_text(encoding="utf-8")
+WHICH_ONE = README.split("### Which one?")[1].split("\n## ")[0]
+
+
+@pytest.mark.skipif(not PACKED, reason="no bench has been finished")
+def test_readme_has_the_score_of_every_method(found: dict[str, Collected]) -> None:
+    table = WHICH_ONE.split("<!-- measured: README -->\n")[1].split("<!-- end of measured -->")[0]
+    require_same(measured.readme_table(found), table)
+    told = re.search(
+        r"(\d+) other methods are not told apart from the first", " ".join(WHICH_ONE.split())
+    )
+    standing = found["demo"].standings("harmonic").set_index("method")
+    tied = standing.index[standing["tied_with_best"].fillna(value=False)]
+    assert told is not None
+    assert int(told[1]) == len(set(tied) & set(METHODS)) - 1
+
+
+def test_numbers_of_the_claims_in_readme_are_those_of_their_page() -> None:
+    quoted = WHICH_ONE.split("What the papers claim")[1]
+    page = (results.RESULTS / "claims.md").read_text(encoding="utf-8").split("<details>")[0]
+    numbers = [number for number in NUMBER.findall(quoted) if "." in number]
+    assert len(numbers) > 4
+    assert set(numbers) <= set(NUMBER.findall(page))
+
+
 @pytest.mark.skipif("smollm2" not in PACKED, reason="no bench of SmolLM2 has been finished")
 def test_a_method_that_is_planned_and_has_not_run_is_told_so(found: dict[str, Collected]) -> None:
     plan, absent = found["smollm2"].plan, "BiPO"

@@ -1,8 +1,8 @@
-"""What the benches measured of each method, written into its page in docs/methods.
+"""What the benches measured, written into the page of each method and into README.md.
 
     python scripts/bench/measured.py
 
-It stands between two comments of the page and is made of docs/results/cells alone.
+It stands between two comments of a page and is made of docs/results/cells alone.
 `results.py` calls this after its pages.
 """
 
@@ -47,7 +47,10 @@ PAGES = {
 """The methods of the bench on each page."""
 UNMEASURED = "Not in the committed runs yet; `steerlens bench plan --methods` takes it by its name."
 NO_METHOD = "No method of the bench: whether it acts depends on the prompt."
+REFERENCES = ("equivalent", "neutral")
 BESIDE = ("prompt", "unsteered", "random direction")
+QUOTED = {"unsteered": "no steering", "prompt": "the prompt itself"}
+"""What README calls these. Of the texts that are no answers it has the one that scores highest."""
 HEAD = ("model", "", "score", "rank", "attribute", "coherence", "distance", "fit, CPU s")
 BETWEEN = r"(<!-- measured: {name} -->\n).*?(<!-- end of measured -->)"
 
@@ -84,9 +87,7 @@ def rows(collected: Collected, model: str, methods: Sequence[str]) -> list[list[
             [
                 model,
                 method,
-                f"not on {one['missing']}"
-                if one["missing"]
-                else _interval(one["mean"], one["low"], one["high"]),
+                f"not on {one['missing']}" if one["missing"] else _score(one),
                 "" if pd.isna(one["mean"]) else f"{one['rank_low']} to {one['rank_high']}",
                 *(
                     "" if one["missing"] else _mean(scores[kind].get(method, {}))
@@ -129,6 +130,26 @@ def section(found: Mapping[str, Collected], methods: Sequence[str]) -> str:
     )
 
 
+def readme_table(found: Mapping[str, Collected]) -> str:
+    """Every method's score on every model, the best of the first model first."""
+    shown: dict[str, list[str]] = {}
+    for number, collected in enumerate(found.values()):
+        standing = tables(collected)[0].sort_values("mean", ascending=False)
+        nulls = [name for name in standing.index if str(name).startswith("null: ")]
+        quoted = {**QUOTED, **({nulls[0]: "words stuffed in, an echo or a loop"} if nulls else {})}
+        left_out = {*REFERENCES, *nulls[1:]}
+        for method, one in standing.rename(index=quoted).iterrows():
+            if method not in left_out:
+                cell = f"not on {one['missing']}" if one["missing"] else _score(one)
+                shown.setdefault(str(method), [""] * len(found))[number] = cell
+    table = markdown_table(("", *found), [[name, *row] for name, row in shown.items()])
+    return f"{table}\n"
+
+
+def _score(one: pd.Series) -> str:
+    return _interval(one["mean"], one["low"], one["high"])
+
+
 def packed_in(results: Path) -> dict[str, Collected]:
     """The benches that are kept in the folder `cells`, by name."""
     packed = sorted((results / "cells").glob("*.jsonl.gz"))
@@ -136,21 +157,32 @@ def packed_in(results: Path) -> dict[str, Collected]:
 
 
 def write(found: Mapping[str, Collected], pages: Path) -> list[Path]:
-    """Write the section into every page; those that changed."""
-    changed = []
-    for name, methods in PAGES.items():
-        page = pages / f"{name}.md"
-        text, made = page.read_text(encoding="utf-8"), section(found, methods)
-        pattern = re.compile(BETWEEN.format(name=name), re.DOTALL)
-        new, n = pattern.subn(lambda match, made=made: f"{match[1]}{made}{match[2]}", text)
-        if n != 1:
-            raise ValueError(f"{page} has {n} places for what was measured, where one is needed.")
-        if new != text:
-            write_whole(page, new.encode())
-            changed.append(page)
-    return changed
+    """Write the section into every page of the folder; those that changed."""
+    made = {pages / f"{name}.md": (name, section(found, PAGES[name])) for name in PAGES}
+    return [page for page, (name, text) in made.items() if _put(page, name, text)]
+
+
+def write_readme(found: Mapping[str, Collected], page: Path) -> list[Path]:
+    """Write the table of all methods into README.md; the page, if it changed."""
+    return [page] if _put(page, "README", readme_table(found)) else []
+
+
+def _put(page: Path, name: str, made: str) -> bool:
+    """Whether the page changed by what is put between its two comments."""
+    text = page.read_text(encoding="utf-8")
+    pattern = re.compile(BETWEEN.format(name=name), re.DOTALL)
+    new, n = pattern.subn(lambda match: f"{match[1]}{made}{match[2]}", text)
+    if n != 1:
+        raise ValueError(f"{page} has {n} places for what was measured, where one is needed.")
+    if new != text:
+        write_whole(page, new.encode())
+    return new != text
 
 
 if __name__ == "__main__":
-    for written in write(packed_in(DOCS / "results"), DOCS / "methods"):
+    benches = packed_in(DOCS / "results")
+    for written in (
+        *write(benches, DOCS / "methods"),
+        *write_readme(benches, DOCS.parent / "README.md"),
+    ):
         print(f"Wrote {written}")

@@ -115,7 +115,9 @@ def pages(results: Path) -> None:
     for name, collected in found.items():
         print(f"Wrote {write_page(collected, results / f'bench_{name}.md', name, command)}")
     if published:
-        for path in measured.write(found, results.parent / "methods"):
+        docs = results.parent
+        changed = measured.write(found, docs / "methods")
+        for path in (*changed, *measured.write_readme(found, docs.parent / "README.md")):
             print(f"Wrote {path}")
     beside = f"`{command}` from the cells in `cells`, beside this page"
     made = claims_page.FROM_CELLS if published else beside
