@@ -103,13 +103,20 @@ WHICH_ONE = README.split("### Which one?")[1].split("\n## ")[0]
 def test_readme_has_the_score_of_every_method(found: dict[str, Collected]) -> None:
     table = WHICH_ONE.split("<!-- measured: README -->\n")[1].split("<!-- end of measured -->")[0]
     require_same(measured.readme_table(found), table)
-    told = re.search(
-        r"(\d+) other methods are not told apart from the first", " ".join(WHICH_ONE.split())
-    )
+    for collected in found.values():
+        known = set(collected.standings("harmonic")["method"])
+        assert all(f"| {method} |" in table for method in known & set(METHODS))
+    text = " ".join(WHICH_ONE.split())
+    told = re.search(r"(\d+) other methods are not told apart from S-PSR_MSE", text)
     standing = found["demo"].standings("harmonic").set_index("method")
     tied = standing.index[standing["tied_with_best"].fillna(value=False)]
     assert told is not None
     assert int(told[1]) == len(set(tied) & set(METHODS)) - 1
+    standing = found["smollm2"].standings("harmonic").set_index("method")
+    tied = set(standing.index[standing["tied_with_best"].fillna(value=False)])
+    named = re.search(r"On SmolLM2, ([^.]*) are not told apart, nor is the prompt", text)
+    assert named is not None
+    assert set(re.split(r", | and ", named[1])) | {"prompt"} == tied
 
 
 def test_numbers_of_the_claims_in_readme_are_those_of_their_page() -> None:

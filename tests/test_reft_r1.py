@@ -12,6 +12,7 @@ from tiny_models import D_MODEL
 
 import steerlens
 from steerlens import PromptPair, ReFTr1, Site, encode_pair, everywhere
+from steerlens.methods import reft_r1
 from steerlens.methods.reft_r1 import InTraining, split_latents
 from steerlens.runtime.forward import logits
 from steerlens.training.closing import Closed, require_open
@@ -183,10 +184,10 @@ def test_a_latent_that_closes_begins_anew_and_slower(when: str, gpt2: Any, bridg
         found = fit_on_one_token(model, seed)
     assert found.steer.a_max > 0
     assert found.steering.origin.seed == seed
-    start = found.trained.parameters["1.resid_post.w"]
+    assert found.trained.rows[-1]["rate"] == pytest.approx(0.01 / 3)
     with pytest.warns(SteeringWarning, match="begins anew"):
-        again = fit_on_one_token(model, seed).trained.parameters["1.resid_post.w"]
-    torch.testing.assert_close(start, again, rtol=0, atol=0)
+        again = fit_on_one_token(model, seed)
+    torch.testing.assert_close(found.steer.w, again.steer.w, rtol=0, atol=0)
 
 
 def test_an_open_latent_is_trained_once(gpt2: Any) -> None:
@@ -201,9 +202,30 @@ def test_where_every_training_closes_it_is_an_error(bridge: Any) -> None:
         fit_on_one_token(bridge, 4)
 
 
+def test_with_validation_an_epoch_before_the_latent_closed_is_kept(
+    model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The closing is made here: after the second epoch w is turned away from all activations."""
+    seen = steerlens.capture(model, [encode_pair(model, PAIRS[0])[0]], 1).at(1).mean(dim=0)
+    made, steps = reft_r1._Modules.make_unit, []
+
+    def closing(modules: Any, parameters: Any) -> None:
+        made(modules, parameters)
+        steps.append(len(steps))
+        if len(steps) > 2:
+            parameters["1.resid_post.w"].copy_(-seen / seen.norm())
+
+    monkeypatch.setattr(reft_r1._Modules, "make_unit", closing)
+    schedule = Schedule(epochs=4, batch_size=99, patience=None, clip=1.0, seed=3)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The validation loss ended")
+        found = fit(model, validation=PAIRS, schedule=schedule, scope=steerlens.scope.last)
+    assert (len(steps), found.trained.best_epoch) == (4, 2)
+
+
 @pytest.mark.parametrize("given", [{"learning_rate": 0.01}, {"rates": {"w": 0.01}}], ids=str)
 def test_a_learning_rate_that_was_given_is_not_changed(gpt2: Any, given: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"in epoch 1.*The learning rate was given"):
+    with pytest.raises(ValueError, match=r"in epoch 1.*was given \(.*0\.01.*another seed"):
         fit_on_one_token(gpt2, 0, **given)
 
 

@@ -277,7 +277,7 @@ def _loreft(case: Case) -> Steering:
 
 
 def _reft_r1(case: Case) -> Steering:
-    """The plain answers are the negatives; ValueError if the latent opens on no training token."""
+    """The plain answers are the negatives; ValueError if the latent closes in four trainings."""
     rivals = zip(case.questions, case.plain, strict=True)
     negatives = [PromptPair(Conversation(q), Conversation(q), text) for q, text in rivals if text]
     schedule = replace(AXBENCH, epochs=24, seed=case.seed)

@@ -136,7 +136,7 @@ def readme_table(found: Mapping[str, Collected]) -> str:
     for number, collected in enumerate(found.values()):
         standing = tables(collected)[0].sort_values("mean", ascending=False)
         nulls = [name for name in standing.index if str(name).startswith("null: ")]
-        quoted = {**QUOTED, **({nulls[0]: "words stuffed in, an echo or a loop"} if nulls else {})}
+        quoted = {**QUOTED, **({nulls[0]: "the best text that is no answer"} if nulls else {})}
         left_out = {*REFERENCES, *nulls[1:]}
         for method, one in standing.rename(index=quoted).iterrows():
             if method not in left_out:

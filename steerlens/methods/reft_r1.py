@@ -94,8 +94,9 @@ class ReFTr1:
         likeliest validation responses, of which the start, a random direction, is one. `scope` is
         where a_i is taken in training (the authors leave out a chat template's first tokens).
 
-        Where w ends up open on no token, nothing more is learnt: the training begins anew, slower,
+        Where w opens on no token any more, nothing is learnt: the training begins anew, slower,
         with a SteeringWarning. ValueError where a rate was given, or after four such trainings.
+        With `validation` only the epoch that is kept must be open.
         """
         require_kinds(ReFTr1.fit, locals())
         cls.require(model, k=k, l1=l1)
@@ -112,11 +113,14 @@ class ReFTr1:
             rest = [split_latents(a[..., 0], run.spans, k)[1].sum() for a in run.gates.values()]
             return task.loss_of(run, examples) + done * l1 * sum(rest)
 
+        def still_open(parameters: Parameters, epoch: int) -> None:
+            if any(not bool(share.any()) for share in task.fired().values()):
+                require_open(task.firing_rates(parameters), f"in epoch {epoch}")
+
         def attempt(again: Schedule) -> "Fit[ReFTr1]":
-            task.fired()  # what fired in a training before this one is forgotten
             trained = train(
                 task, again, cost=penalised, after_step=modules.make_unit,
-                after_epoch=lambda _, epoch: require_open(task.fired(), f"in epoch {epoch}"),
+                after_epoch=None if validation else still_open,
                 split=(range(n), range(n, len(every))), progress=progress,
             )  # fmt: skip
             rows, w = task.examples.plain, modules.directions(trained.parameters)
@@ -125,7 +129,7 @@ class ReFTr1:
             steers = {site: cls(w[site], a_max[site]) for site in modules.sites}
             return Fit.of(model, steers, token_ids(rows), seed=schedule.seed, trained=trained)
 
-        return until_open(attempt, schedule, "w", n)
+        return until_open(attempt, schedule, n)
 
     def latents(self, h: Float[Tensor, "*token d_model"]) -> Float[Tensor, "*token"]:
         """How much of the concept is at each token: the paper's detector."""

@@ -170,8 +170,8 @@ def require_opened(a_max: float) -> None:
     if not 0 < a_max < math.inf:
         raise ValueError(
             f"a_max is the largest latent on the training text and must be above 0; found "
-            f"{a_max}. If no token of the training text opens the latent, train longer or "
-            "from another seed."
+            f"{a_max}. If no token of the training text opens the latent, lower the rate "
+            "or take another seed."
         )
 
 

@@ -1,8 +1,8 @@
-"""Trainings whose latent closes for good: they begin anew, slower.
+"""Trainings whose latent closes: they begin anew, slower.
 
-What opens on no token has no gradient, so nothing opens it again. PSR begins such gates anew and
-goes on (`gates.revive`). A direction that is its own detector has nothing else, and the large steps
-that closed it would close the next one too: then all of the training begins anew.
+What opens on no token has no gradient, so that hardly anything can open it again. PSR begins such
+gates anew and goes on (`gates.revive`). A direction that is its own detector has no other parameter
+to go on with, and the large steps that closed it would close the next one: all begins anew.
 """
 
 import random
@@ -36,30 +36,32 @@ class Closed(Exception):
 
 
 def require_open(opened: Mapping[Site, Shares | bool], when: str) -> None:
-    """Raise Closed if at some site nothing was open: of each, whether, or on what shares."""
+    """Raise Closed if at some site nothing was open.
+
+    `opened` has for each site whether the latent opened, or on what share of the tokens.
+    """
     for site, open_there in opened.items():
         if not bool(torch.as_tensor(open_there).any()):
             raise Closed(site, when)
 
 
-def until_open(
-    attempt: Callable[[Schedule], Found], schedule: Schedule, name: str, n_examples: int
-) -> Found:
+def until_open(attempt: Callable[[Schedule], Found], schedule: Schedule, n_examples: int) -> Found:
     """What `attempt` returns, the first time that it does not raise Closed.
 
-    Each time the parameter `name` learns at a third of the rate before, from another random start.
+    Each time the learning rate is a third of the one before, and the random start another.
     ValueError where a rate was given (it is not changed then), and after four trainings.
     """
-    given = schedule.learning_rate is not None or bool(schedule.rates)
-    slower, rates = schedule, [schedule.chosen_rate(schedule.n_steps(n_examples))]
+    slower, rates = schedule, [schedule.chosen_rate(schedule.updates(n_examples))]
     while True:
         try:
             return attempt(slower)
         except Closed as closed:
-            if given:
+            if schedule.learning_rate is not None or schedule.rates:
                 raise ValueError(
-                    f"{closed}, and what is closed learns nothing. The learning rate was given; "
-                    f"lower it, for example to a third, or leave it out: then that is tried here."
+                    f"{closed}, and what is closed learns nothing. The learning rate was given "
+                    f"({schedule.rates or schedule.learning_rate}) and is not changed. Lower it, "
+                    "for example to a third, and take another seed; or give none: then both are "
+                    "tried here."
                 ) from None
             if len(rates) == TRAININGS:
                 tried = ", ".join(f"{one:.2g}" for one in rates)
@@ -75,4 +77,4 @@ def until_open(
                 stacklevel=3,
             )
             seed = random.Random(f"training {len(rates)} of {schedule.seed}").getrandbits(31)
-            slower = replace(schedule, seed=seed, rates={name: rates[-1]})
+            slower = replace(schedule, seed=seed, learning_rate=rates[-1])

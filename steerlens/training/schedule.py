@@ -160,17 +160,17 @@ class Schedule:
             )
         return sorted(order[n_validation:]), sorted(order[:n_validation])
 
-    def n_steps(self, n_examples: int) -> int:
+    def updates(self, n_examples: int) -> int:
         """How many updates there are in all on so many training examples."""
         epochs, each = self.length(math.ceil(n_examples / self.batch(n_examples)))
         return epochs * each
 
     def chosen_rate(self, steps: int) -> float:
-        """The first learning rate of a run of so many steps: the given one, or by the reach."""
+        """The first learning rate of a run of so many steps: the given one, or one by the reach."""
         return self.learning_rate or min(max(2 * REACH / steps, RATES[0]), RATES[1])
 
     def rate(self, steps: int) -> float:
-        """The same, with a warning where the reach is short."""
+        """The first learning rate of a run of so many steps; warns where the reach is short."""
         rate = self.chosen_rate(steps)
         reach = rate * steps / 2
         if self.falling and reach < SHORT_REACH:
@@ -211,7 +211,7 @@ class Schedule:
                 f"Take more steps (steps={enough}, more epochs or smaller batches): from {enough} "
                 "steps on the rate that learning_rate=None chooses is enough."
             )
-        return "Take more steps or a higher rate, or leave learning_rate=None."
+        return "Take more steps or a higher rate; learning_rate=None chooses one for so many steps."
 
 
 def _means(name: str, parameter: str) -> bool:
