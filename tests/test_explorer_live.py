@@ -216,27 +216,28 @@ def test_an_unknown_message_is_answered(line: Line) -> None:
     assert "There is no method 'CAB'" in line.messages[-1]["text"]
 
 
-def test_a_change_of_strength_takes_less_than_half_a_second_on_the_demonstration_model() -> None:
+def test_a_change_of_strength_is_seen_after_one_pass_on_the_demonstration_model() -> None:
+    """What is waited for is the completion once through every block, and nothing else."""
     model = steerlens.load("demo")
     pairs = steerlens.prompted_pairs(
         model, ["Review a movie.", "Review a film."], "Be positive.", max_new_tokens=60
     )
     caa = CAA.from_prompts(model, ["I loved it"], ["I hated it"], 3)
     explorer = steerlens.explore(model, steerings={"CAA": caa}, pairs=pairs)
-    line = Line(explorer)
+    line, run, seen = Line(explorer), list[int](), list[list[int]]()
     line.ask(strength=0.9)
-    times: list[float] = []
+    for number, block in enumerate(model.blocks):
+        block.register_forward_hook(lambda *_, number=number: run.append(number))
+
+    def send(message: Any) -> None:
+        if message["type"] == "reading":
+            seen.append(list(run))
+
+    line.live.send = send
     for strength in (0.6, 0.7, 0.8):
-        seen: list[float] = []
-        begun = time.monotonic()
-
-        def send(message: Any, begun: float = begun, seen: list[float] = seen) -> None:
-            if message["type"] == "reading":
-                seen.append(time.monotonic() - begun)
-
-        line.live.send = send
+        run.clear()
         line.ask(strength=strength)
-        times.append(seen[0])
-    assert min(times) < 0.5
+        assert seen.pop(0) == list(range(model.cfg.n_layers))
+        seen.clear()
     key = (0, "CAA", "layer 3", 0.8)
     assert isinstance(explorer.study.readings[key], Reading)

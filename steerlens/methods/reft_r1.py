@@ -37,7 +37,7 @@ from steerlens.sites import Site, Sites, as_sites
 from steerlens.steers import steer
 from steerlens.training.checkpoint import Parameters
 from steerlens.training.checks import require_latents, require_opened, require_some
-from steerlens.training.closing import require_open, until_open
+from steerlens.training.closing import require_open, until_open, while_open
 from steerlens.training.fit import Fit, token_ids
 from steerlens.training.gates import key_of
 from steerlens.training.imitation import Imitation
@@ -113,14 +113,10 @@ class ReFTr1:
             rest = [split_latents(a[..., 0], run.spans, k)[1].sum() for a in run.gates.values()]
             return task.loss_of(run, examples) + done * l1 * sum(rest)
 
-        def still_open(parameters: Parameters, epoch: int) -> None:
-            if any(not bool(share.any()) for share in task.fired().values()):
-                require_open(task.firing_rates(parameters), f"in epoch {epoch}")
-
         def attempt(again: Schedule) -> "Fit[ReFTr1]":
             trained = train(
                 task, again, cost=penalised, after_step=modules.make_unit,
-                after_epoch=None if validation else still_open,
+                after_epoch=None if validation else while_open(task),
                 split=(range(n), range(n, len(every))), progress=progress,
             )  # fmt: skip
             rows, w = task.examples.plain, modules.directions(trained.parameters)

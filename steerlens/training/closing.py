@@ -16,6 +16,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from steerlens.sites import Site
+from steerlens.training.checkpoint import Parameters
+from steerlens.training.imitation import Imitation
 from steerlens.training.schedule import Schedule
 from steerlens.types import SteeringWarning
 
@@ -43,6 +45,19 @@ def require_open(opened: Mapping[Site, Shares | bool], when: str) -> None:
     for site, open_there in opened.items():
         if not bool(torch.as_tensor(open_there).any()):
             raise Closed(site, when)
+
+
+def while_open(task: Imitation) -> Callable[[Parameters, int], None]:
+    """For `train(after_epoch=)`: raise Closed where no token opened the latent, nor does now.
+
+    An epoch may be part of a pass, so what opened on none of its tokens is asked of all.
+    """
+
+    def require(parameters: Parameters, epoch: int) -> None:
+        if not all(bool(shares.any()) for shares in task.fired().values()):
+            require_open(task.firing_rates(parameters), f"in epoch {epoch}")
+
+    return require
 
 
 def until_open(attempt: Callable[[Schedule], Found], schedule: Schedule, n_examples: int) -> Found:
