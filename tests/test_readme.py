@@ -127,9 +127,7 @@ def test_no_row_of_a_table_is_cut_off_from_its_head() -> None:
     lines = README.splitlines()
     for before, line, after in zip(["", *lines], lines, [*lines[1:], ""], strict=False):
         if line.startswith("|") and not before.startswith("|"):
-            assert after.replace(" ", "").startswith("|---"), (
-                f"a table begins without a head: {line}"
-            )
+            assert after.startswith("|---"), f"a table begins without a head: {line}"
 
 
 def test_the_table_of_methods_is_what_their_docstrings_say() -> None:

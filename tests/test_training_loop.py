@@ -178,7 +178,12 @@ def test_without_a_rate_it_is_chosen_by_its_reach(steps: int, rate: float) -> No
 @pytest.mark.parametrize(
     ("rate", "steps", "reach", "advice"),
     [
-        (1e-3, 900, r"0\.45", "higher rate; learning_rate=None chooses one"),
+        (
+            1e-3,
+            900,
+            r"0\.45",
+            "Take more steps or a higher rate; learning_rate=None chooses one for so many",
+        ),
         (1e-3, 199, r"0\.1", "Take more steps .steps=200, more epochs or smaller batches"),
         (None, 20, r"0\.1", "Take more steps .steps=200, more epochs or smaller batches"),
         (None, 199, r"0\.99", "Take more steps"),

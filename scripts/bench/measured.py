@@ -143,7 +143,7 @@ def readme_table(found: Mapping[str, Collected]) -> str:
                 cell = f"not on {one['missing']}" if one["missing"] else _score(one)
                 shown.setdefault(str(method), [""] * len(found))[number] = cell
     table = markdown_table(("", *found), [[name, *row] for name, row in shown.items()])
-    return f"{table}\n"
+    return table.replace(" --- ", "---") + "\n"  # as the other table of the page is written
 
 
 def _score(one: pd.Series) -> str:
