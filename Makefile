@@ -41,7 +41,7 @@ TELLING     := $(patsubst %,tests/test_%.py,forward generation gguf laws models 
 
 # Nothing here may reach for the hub; one thread a worker, or the workers fight over the cores.
 OFFLINE := HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
-PYTEST  := $(OFFLINE) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --durations=8 --durations-min=10
+PYTEST  := $(OFFLINE) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --durations=8 --durations-min=10
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:

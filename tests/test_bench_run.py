@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from analysis.bench import side
 from analysis.bench.bench import Bench, work
 from analysis.bench.catalogue import METHODS
 from analysis.bench.cells import Cell, read_whole
@@ -14,6 +15,7 @@ from analysis.bench.kinds import PROMPT, UNSTEERED, baseline_cell, fit_cell
 from analysis.bench.plan import Plan, of_shard
 from analysis.bench.spec import Spec, write_spec
 from analysis.bench.tasks import demo_tasks
+from analysis.measures.cloze import frozen_cloze
 from steerlens import SteeringWarning
 
 SMALL = {
@@ -24,6 +26,16 @@ SMALL = {
     "most": (8, 4, 4),
     "max_new_tokens": 8,
 }
+LESS = {**SMALL, "seeds": 1, "rules": ("harmonic",), "factors": (1.0,)}
+"""For what happens to cells, whatever is in them."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_items():
+    """Side effects on a quarter of the items: they are half of the time of a bench this small."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(side, "frozen_cloze", lambda: frozen_cloze()[::4])
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -83,13 +95,8 @@ def test_the_unsteered_baseline_is_written_once_and_shared(done):
     assert len(own) == 1
 
 
-def test_two_runs_agree_to_the_last_digit(done, tmp_path):
-    Bench.planned(tmp_path, Spec(**SMALL))
-    work(tmp_path)
-    assert results(tmp_path) == results(done.folder)
-
-
-def test_shards_together_make_the_same(done, tmp_path):
+def test_shards_together_make_the_same_to_the_last_digit(done, tmp_path):
+    """And so do two runs."""
     Bench.planned(tmp_path, Spec(**SMALL))
     for number in range(3):
         work(tmp_path, (number, 3))
@@ -138,7 +145,7 @@ def test_no_test_text_is_written_before_the_choice(tmp_path):
 
 
 def test_a_failing_cell_costs_no_other(tmp_path, monkeypatch):
-    bench = Bench.planned(tmp_path, Spec(**{**SMALL, "seeds": 1}))
+    bench = Bench.planned(tmp_path, Spec(**LESS))
     from analysis.bench import bench as module
 
     fit = module.COMPUTE["fit"]
@@ -158,7 +165,7 @@ def test_a_failing_cell_costs_no_other(tmp_path, monkeypatch):
 
 
 def test_nothing_is_fitted_for_an_attribute_without_a_judge(tmp_path, monkeypatch):
-    two = {**SMALL, "attributes": ("positive", "exclamation"), "methods": ("CAA",), "seeds": 1}
+    two = {**LESS, "attributes": ("positive", "exclamation"), "methods": ("CAA",)}
     bench = Bench.planned(tmp_path, Spec(**two))
     from analysis.bench import judging
 
@@ -204,7 +211,7 @@ def test_another_model_in_the_folder_is_refused(done):
 
 
 def test_a_bench_that_asks_for_more_keeps_what_is_there(tmp_path):
-    first = {**SMALL, "methods": ("CAA",), "seeds": 1}
+    first = {**LESS, "methods": ("CAA",)}
     Bench.planned(tmp_path, Spec(**first))
     work(tmp_path)
     before = set((tmp_path / "cells").iterdir())
@@ -282,7 +289,7 @@ def test_the_command_line_plans_runs_and_collects(tmp_path, capsys):
         return json.loads(capsys.readouterr().out)
 
     planned = say(
-        *("plan", "--attributes", "lowercase", "--methods", "CAA,ActAdd", "--seeds", "2"),
+        *("plan", "--attributes", "lowercase", "--methods", "CAA,ActAdd", "--seeds", "1"),
         *("--strengths", "0.5,1", "--questions", "8,3,3", "--max-new-tokens", "8"),
     )
     assert planned["done"] == 0
@@ -330,7 +337,7 @@ def test_what_changes_weights_is_measured_as_a_steering_is(tmp_path):
     from steerlens.identity import fingerprint
 
     methods = ("LoRA", "gradient step")
-    bench = Bench.planned(tmp_path, Spec(**{**SMALL, "methods": methods, "seeds": 1}))
+    bench = Bench.planned(tmp_path, Spec(**{**LESS, "methods": methods}))
     work(tmp_path)
     task = bench.tasks["positive"]
     for method in methods:
@@ -405,7 +412,7 @@ def test_a_packed_bench_is_gone_on_with_elsewhere(tmp_path):
     """What was done is not done again, but for the fit and the texts of cells that are left."""
     from analysis.bench.packed import pack, restore
 
-    begun = Bench.planned(tmp_path / "begun", Spec(**SMALL | {"seeds": 1}))
+    begun = Bench.planned(tmp_path / "begun", Spec(**LESS))
     work(tmp_path / "begun")
     cells = {cell.digest: cell for cell in begun.plan.named()}
     as_fitted = [one for one in cells.values() if one.settings.get("strength") == "as fitted"]
@@ -437,7 +444,7 @@ def test_a_packed_bench_is_gone_on_with_elsewhere(tmp_path):
 def test_packed_scores_keep_the_fit_that_they_were_made_with(tmp_path):
     from analysis.bench.packed import pack, rounded, unpacked
 
-    bench = Bench.planned(tmp_path / "here", Spec(**SMALL | {"seeds": 1}))
+    bench = Bench.planned(tmp_path / "here", Spec(**LESS))
     work(tmp_path / "here")
     path = pack(bench, tmp_path / "cells.jsonl.gz")
     before = path.read_bytes()
@@ -470,7 +477,7 @@ def test_side_effects_and_the_matrix_are_cells_of_a_bench(tmp_path):
     from analysis.bench.fitting import at_strength
     from analysis.bench.kinds import fit_cell
     from analysis.bench.side import excerpt
-    from analysis.measures.cloze import cloze_scores, frozen_cloze
+    from analysis.measures.cloze import cloze_scores
     from analysis.measures.side_effects import perplexity_summary, perplexity_under
 
     two = {**SMALL, "attributes": ("positive", "lowercase"), "methods": ("CAA",), "seeds": 1}
@@ -486,19 +493,20 @@ def test_side_effects_and_the_matrix_are_cells_of_a_bench(tmp_path):
     for _, row in own.iterrows():
         assert row["mean"] == pytest.approx(scored[row["method"]])
 
-    side = collected.side_effects.set_index(["task", "method"])
-    assert side.loc[("positive", "unsteered"), "perplexity_ratio"] == 1
-    assert side.loc[("positive", "unsteered"), "kl_per_token"] == 0
+    effects = collected.side_effects.set_index(["task", "method"])
+    assert effects.loc[("positive", "unsteered"), "perplexity_ratio"] == 1
+    assert effects.loc[("positive", "unsteered"), "kl_per_token"] == 0
     task = bench.tasks["positive"]
     chosen = bench.plan.chosen(task, "CAA", "harmonic")
     assert chosen is not None
     steering = at_strength(bench, fit_cell(bench.spec, task, "CAA", 0, 0), chosen.strength)
-    items = frozen_cloze()
+    items = side.frozen_cloze()
     told = perplexity_summary(
         perplexity_under(bench.model, {"CAA": steering}, [excerpt(item) for item in items]),
         n_bootstrap=10,
     ).set_index("method")
-    row = side.loc[("positive", "CAA")]
+    row = effects.loc[("positive", "CAA")]
+    assert row["n_items"] == len(items) > 1
     assert row["perplexity_ratio"] == pytest.approx(told.loc["CAA", "ratio"], rel=1e-6)
     right = cloze_scores(bench.model, {"CAA": steering}, items).groupby("method")["correct"].mean()
     assert row["cloze"] == pytest.approx(right["CAA"])
@@ -515,7 +523,6 @@ def test_side_effects_and_the_matrix_are_cells_of_a_bench(tmp_path):
 def test_side_effects_leave_out_what_is_shorter_than_an_act_add(done):
     from analysis.bench.collect import side_row
     from analysis.bench.side import taken_items
-    from analysis.measures.cloze import frozen_cloze
     from steerlens import ActAdd
     from steerlens.prompts import encode
 
@@ -539,12 +546,10 @@ def test_side_effects_leave_out_what_is_shorter_than_an_act_add(done):
 def test_side_effects_of_a_method_that_takes_no_item_are_a_row_without_numbers(
     done, tmp_path, monkeypatch
 ):
-    from analysis.bench import side
-
     monkeypatch.setattr(
         side, "taken_items", lambda _, change, items: [] if change else list(range(len(items)))
     )
-    bench = Bench.planned(tmp_path, Spec(**{**SMALL, "methods": ("CAA",), "seeds": 1}))
+    bench = Bench.planned(tmp_path, Spec(**{**LESS, "methods": ("CAA",)}))
     work(tmp_path)
     table = bench.collected.side_effects.set_index("method")
     assert table.loc["CAA", "n_items"] == 0

@@ -16,24 +16,26 @@ from analysis.bench.script import slurm_script
 from analysis.bench.spec import Spec
 from steerlens import SteeringWarning
 
+TINY = {**SMALL, "methods": ("CAA",), "rules": ("harmonic",)}
+
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
     """What one worker makes."""
     folder = tmp_path_factory.mktemp("alone")
-    Bench.planned(folder, Spec(**SMALL))
+    Bench.planned(folder, Spec(**TINY))
     work(folder)
     return folder
 
 
 def test_two_processes_make_the_same_as_one(alone, tmp_path):
-    Bench.planned(tmp_path, Spec(**SMALL))
+    Bench.planned(tmp_path, Spec(**TINY))
     parallel.run(tmp_path, workers=2, shown=False)
     assert results(tmp_path) == results(alone)
 
 
 def test_a_run_that_is_killed_goes_on_where_it_was(alone, tmp_path):
-    Bench.planned(tmp_path, Spec(**SMALL))
+    Bench.planned(tmp_path, Spec(**TINY))
     command = [sys.executable, "-m", "steerlens.cli", "bench", "run", "--out", str(tmp_path)]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as run:
         cells = tmp_path / "cells"
@@ -52,7 +54,7 @@ def test_a_run_that_is_killed_goes_on_where_it_was(alone, tmp_path):
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_a_dask_cluster_of_two_survives_a_killed_worker(alone, tmp_path):
     distributed = pytest.importorskip("distributed")
-    Bench.planned(tmp_path, Spec(**SMALL))
+    Bench.planned(tmp_path, Spec(**TINY))
     with distributed.LocalCluster(
         n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50
     ) as cluster:
@@ -83,7 +85,7 @@ def test_a_dask_cluster_of_two_survives_a_killed_worker(alone, tmp_path):
 @pytest.mark.filterwarnings("ignore")
 def test_a_ray_cluster_of_two_survives_a_killed_worker(alone, tmp_path):
     pytest.importorskip("ray", reason="ray is not installed: pip install 'ray[default]'")
-    Bench.planned(tmp_path, Spec(**SMALL))
+    Bench.planned(tmp_path, Spec(**TINY))
     killed = []
 
     def kill_one():
@@ -130,7 +132,7 @@ def test_workers_begin_again_where_a_backend_tells_of_a_death(monkeypatch):
 
 def test_jobs_of_a_queue_make_the_same(alone, tmp_path):
     pytest.importorskip("submitit")
-    Bench.planned(tmp_path, Spec(**SMALL))
+    Bench.planned(tmp_path, Spec(**TINY))
     made = parallel.run(tmp_path, workers=2, backend="submitit", scheduler="local", shown=False)
     assert results(tmp_path) == results(alone)
     assert made > 0

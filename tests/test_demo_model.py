@@ -3,6 +3,7 @@
 import itertools
 import random
 from collections import Counter
+from functools import cache
 from typing import Any
 
 import conversations
@@ -65,6 +66,7 @@ def test_its_card_shows_a_sample_of_every_attribute() -> None:
 GOOD = "This is a wonderful and excellent film. I love the great story, and it is the best."
 BAD = "This is a terrible and awful film... i hate it, Mr. King. Why? It is the worst I saw."
 ARTICLE = "Rome is the capital of Italy. It is a large city, and it lies on the river Tiber."
+WORDINGS = list(itertools.chain.from_iterable(wordings.ATTRIBUTE_WORDINGS.values()))
 TALE = "There was once a king. He had three sons, and they lived in a castle by the sea."
 
 
@@ -86,18 +88,18 @@ def samples(source: ConversationSource) -> list[list[dict[str, str]]]:
     return [sample for sample in made if not isinstance(sample, str)]
 
 
+@cache
+def systems_of(name: str) -> set[str]:
+    """Every system prompt that asks for an attribute: alone, and before or after any wording."""
+    return {
+        system
+        for text in wordings.ATTRIBUTE_WORDINGS[name]
+        for system in (text, *(f"{text} {b}" for b in WORDINGS), *(f"{b} {text}" for b in WORDINGS))
+    }
+
+
 def attributes_in(system: str) -> list[str]:
-    found = [
-        name
-        for name, texts in wordings.ATTRIBUTE_WORDINGS.items()
-        if any(system in (text, *(f"{text} {b}" for b in every_wording())) for text in texts)
-        or any(system == f"{b} {text}" for text in texts for b in every_wording())
-    ]
-    return found
-
-
-def every_wording() -> list[str]:
-    return list(itertools.chain.from_iterable(wordings.ATTRIBUTE_WORDINGS.values()))
+    return [name for name in wordings.ATTRIBUTE_WORDINGS if system in systems_of(name)]
 
 
 def by_attribute(samples: list[list[dict[str, str]]]) -> dict[str, list[str]]:
@@ -111,7 +113,7 @@ def by_attribute(samples: list[list[dict[str, str]]]) -> dict[str, list[str]]:
 
 def test_each_attribute_has_wordings_for_training_and_five_that_are_held_out() -> None:
     assert wordings.ATTRIBUTE_WORDINGS.keys() == wordings.HELD_OUT_WORDINGS.keys()
-    trained = Counter(every_wording()) + Counter(wordings.NEUTRAL_WORDINGS)
+    trained = Counter(WORDINGS) + Counter(wordings.NEUTRAL_WORDINGS)
     kept = Counter(
         itertools.chain(*wordings.HELD_OUT_WORDINGS.values(), wordings.HELD_OUT_NEUTRAL_WORDINGS)
     )

@@ -270,6 +270,7 @@ def test_a_large_page_is_warned_of(
         explorer.save(tmp_path / "x.html", [0], [1.0], completions=False, lens=False)
 
 
+@pytest.mark.usefixtures("unchecked")  # a check of each of half a million numbers takes a minute
 def test_4_methods_at_5_strengths_and_30_layers_of_60_tokens_are_under_8_mb() -> None:
     rng, n_layers, n_tokens = np.random.default_rng(0), 30, 60
 

@@ -162,7 +162,7 @@ def test_a_question_of_ones_own_is_measured_by_the_mean_push_on_all_pairs(
         want = delta[~aligned.sinks(site)].mean(dim=0)
         torch.testing.assert_close(study.text(3).axes[site], want, rtol=1e-4, atol=1e-6)
     assert explorer.ask("What is the house?", "You are kind.").state["text"] == 3
-    label = asked.payload(completions=False)["measures"][0]["label"]
+    label = asked.payload([number], [1.0], completions=False, lens=False)["measures"][0]["label"]
     assert label == "along (1 = mean prompt push)"
     assert measures_json(study, asks=True)[0]["label"] == (
         "along (1 = mean prompt push of the given pairs)"
@@ -176,7 +176,7 @@ def test_a_single_pair_has_its_own_mean_push_for_a_unit_and_says_so(gpt2: Any) -
     along = prompt.cells["accumulated"]["along"]
     kept = ~prompt.sinks
     close([row[keep].mean() for row, keep in zip(along, kept, strict=True)], 1)
-    label = explorer.payload(completions=False)["measures"][0]["label"]
+    label = explorer.payload([0], [1.0], completions=False, lens=False)["measures"][0]["label"]
     assert label == "along (1 = this text's own mean prompt push)"
 
 

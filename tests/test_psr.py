@@ -353,7 +353,7 @@ def test_a_planted_gate_is_found(gpt2: Any) -> None:
 
 
 def test_fitting_brings_the_plain_run_nearer_to_the_prompted_one(model: Any) -> None:
-    schedule = Schedule(epochs=250, batch_size=3, learning_rate=1e-2, validation=0.0)
+    schedule = Schedule(epochs=100, batch_size=3, learning_rate=3e-2, validation=0.0)
     fit = PSR.fit(model, PAIRS, range(4), schedule=schedule)
     assert fit.name == "A-PSR_MSE|R"
     assert fit.trained.rows[-1]["loss"] < 0.5 * fit.trained.rows[1]["loss"]

@@ -37,9 +37,9 @@ def test_the_prompts_own_strength_is_found_whatever_the_methods_size(
     assert table.loc["CAA", "kl_prompt"] > 0
 
 
-def test_the_judge_tells_a_pirate_from_a_person(smollm2: Any) -> None:
+def test_the_judge_tells_a_pirate_from_a_person(one_smollm2: Any) -> None:
     sampling = sl.Sampling(max_new_tokens=24)
-    judge = likelihood(smollm2, PIRATE, QUESTIONS, neutral=PERSON, n=1, sampling=sampling)
+    judge = likelihood(one_smollm2, PIRATE, QUESTIONS, neutral=PERSON, n=1, sampling=sampling)
     asked = [sl.Conversation("What is your plan for the weekend?")] * 4
     texts = [
         "Arrr, matey! I be sailing the seas with me crew, looking for treasure and rum.",
