@@ -28,8 +28,8 @@ from .kinds import (
     write_cell,
 )
 from .plan import AS_FITTED, CHOSEN_WITH, EQUAL_KL, TEST, VALIDATION, Plan, as_scores, both_scores
-from .rules import Scores, harmonic_scores
-from .standings import standings
+from .rules import Chosen, Scores, harmonic_scores
+from .standings import Pairs, standings
 from .tasks import Task
 from .warned import warned_cells, warning_sentences
 from .writing import NULLS
@@ -46,7 +46,7 @@ class Collected:
 
     plan: Plan
     _known: dict[tuple[str, ...], Any] = field(default_factory=dict, init=False, repr=False)
-    """Scores and standings that were asked for before: pages ask for the same again and again."""
+    """What was asked for before: pages ask for the same again and again."""
 
     @cached_property
     def missing(self) -> int:
@@ -105,7 +105,7 @@ class Collected:
         ]
 
     def _steered(self, task: Task, method: str, rule: str) -> list[dict[str, Any] | None]:
-        chosen = self.plan.chosen(task, method, rule)
+        chosen = self._chosen(task, method, rule)
         if chosen is None:
             return []
         configuration, strength = chosen.configuration, chosen.strength
@@ -116,6 +116,13 @@ class Collected:
             for seed in range(self.plan.spec.seeds)
         ]
 
+    def _chosen(self, task: Task, method: str, rule: str) -> Chosen | None:
+        """What a rule chooses for a method, read off its curves once."""
+        key = ("chosen", task.name, method, rule)
+        if key not in self._known:
+            self._known[key] = self.plan.chosen(task, method, rule)
+        return self._known[key]
+
     def _read(self, cells: Iterator[Any]) -> list[dict[str, Any]]:
         found = [self.plan.cells.read(cell) for cell in cells]
         return [one for one in found if one is not None]
@@ -124,8 +131,15 @@ class Collected:
         """`standings` of the harmonic means; empty where nothing has been tested yet."""
         if (rule,) not in self._known:
             scores = self.scores(rule)
-            self._known[rule,] = standings(scores) if scores else pd.DataFrame()
+            found = standings(scores, self.pairs(rule)) if scores else pd.DataFrame()
+            self._known[rule,] = found
         return self._known[rule,]
+
+    def pairs(self, rule: str) -> Pairs:
+        """The paired differences of the harmonic means."""
+        if ("pairs", rule) not in self._known:
+            self._known["pairs", rule] = Pairs(self.scores(rule))
+        return self._known["pairs", rule]
 
     @cached_property
     def found(self) -> list[str]:
@@ -194,7 +208,7 @@ class Collected:
         """
         rows, strongest = [], max(self.plan.spec.factors)
         for task, method, rule in self._each():
-            one = self.plan.chosen(task, method, rule)
+            one = self._chosen(task, method, rule)
             if one is not None:
                 own = [task.name, method, rule, one.configuration, one.strength]
                 kept = self._coherence_kept(task.name, method, rule)
@@ -267,7 +281,7 @@ class Collected:
             for source in (UNSTEERED, PROMPT):
                 yield task, source, write_cell(self.plan.spec, task, TEST, CHOSEN_WITH, source)
             for method in self.plan.spec.methods:
-                chosen = self.plan.chosen(task, method, rule)
+                chosen = self._chosen(task, method, rule)
                 if chosen is not None:
                     yield task, method, self.plan.written(task, method, chosen, CHOSEN_WITH)
 
@@ -410,7 +424,7 @@ class Collected:
 
     def layer(self, task: str, method: str, n_layers: int) -> int | None:
         """Where a method of one layer acts; None where it is not chosen yet."""
-        chosen = self.plan.chosen(self.plan.tasks[task], method, self.plan.spec.rules[0])
+        chosen = self._chosen(self.plan.tasks[task], method, self.plan.spec.rules[0])
         return None if chosen is None else layer_of(chosen.configuration, n_layers)
 
     @cached_property
@@ -455,7 +469,7 @@ class Collected:
     def _of_method(
         self, task: Task, method: str
     ) -> Iterator[tuple[str, str, str, list[dict[str, Any]]]]:
-        chosen = self.plan.chosen(task, method, self.plan.spec.rules[0])
+        chosen = self._chosen(task, method, self.plan.spec.rules[0])
         if chosen is None or METHODS[method].prompted:
             return
         for label, strength in ((AS_FITTED, AS_FITTED), ("equal KL", EQUAL_KL)):

@@ -62,6 +62,11 @@ class Estimate:
         text = f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
         return text if self.n_seeds > 1 else f"{text} (one seed: says nothing of others)"
 
+    def __neg__(self) -> "Estimate":
+        """The same of the other sign: b - a for a - b."""
+        low, high = -self.high, -self.low
+        return replace(self, value=-self.value, low=low, high=high, resampled=-self.resampled)
+
 
 def mean_score(scores: Values, *, bounds: Bounds = SCORES, draw: int = 0) -> Estimate:
     """The mean over seeds and questions, without NaN; the interval is clipped to the bounds.

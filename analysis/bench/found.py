@@ -122,13 +122,12 @@ def _open(
     First with intervals that hold together for all of them, then with each interval by itself. The
     intervals are of the score of `one` minus that of the other; NaN decides nothing.
     """
-    from .standings import attributes, gaps, pairwise
+    from .standings import Pairs
 
-    others = [name for name in names if name != one]
-    wider = gaps(scores, one, others, attributes(scores))
-    against = pairwise({name: scores[name] for name in (one, *others)})
-    rows = against.loc[against["method"] == one].set_index("other")
-    alone = [n for n in others if not decided(rows.loc[n, "low"], rows.loc[n, "high"])]
+    others, pairs = [name for name in names if name != one], Pairs(scores)
+    wider = pairs.gaps(one, others)
+    single = {other: pairs.mean(one, other) for other in others}
+    alone = [n for n in others if not decided(single[n].low, single[n].high)]
     return [n for n in others if not decided(*wider[n])], alone
 
 

@@ -67,7 +67,7 @@ def tables(collected: Collected) -> dict[str, pd.DataFrame]:
         scores = collected.scores(rule)
         if scores:
             made[f"standings_{name}"] = collected.standings(rule)
-            made[f"pairwise_{name}"] = pairwise(scores)
+            made[f"pairwise_{name}"] = pairwise(scores, collected.pairs(rule))
     return {name: table for name, table in made.items() if len(table)}
 
 

@@ -5,6 +5,7 @@ attributes, seeds and questions on both sides. No winner is declared inside the 
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import numpy as np
@@ -19,7 +20,39 @@ OfMethod: TypeAlias = Mapping[str, Values]
 Table: TypeAlias = Mapping[str, OfMethod]
 
 
-def standings(scores: Table) -> pd.DataFrame:
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """The paired differences of all methods, each made once, when it is first asked for.
+
+    The other way round it is the same with the other sign, so half of the work is enough.
+    """
+
+    scores: Table
+    _known: dict[tuple[str, str], dict[str, Estimate | None]] = field(
+        default_factory=dict, init=False, repr=False
+    )
+
+    def by_attribute(self, method: str, other: str) -> dict[str, Estimate | None]:
+        """How much higher `method` is on each attribute; None where one of them has no score."""
+        if (method, other) not in self._known:
+            names = attributes(self.scores)
+            found = _differences(self.scores[method], self.scores[other], names)
+            self._known[method, other] = found
+            self._known[other, method] = {name: one and -one for name, one in found.items()}
+        return self._known[method, other]
+
+    def mean(self, method: str, other: str) -> Estimate:
+        """The mean over the attributes that both have; ValueError where there is none."""
+        found = self.by_attribute(method, other).values()
+        return mean_of([one for one in found if one is not None])
+
+    def gaps(self, method: str, others: Sequence[str]) -> dict[str, tuple[float, float]]:
+        """How much higher the method is than each other one: intervals that hold together."""
+        found = [self.mean(method, other) for other in others]
+        return dict(zip(others, simultaneous(found), strict=True)) if found else {}
+
+
+def standings(scores: Table, pairs: Pairs | None = None) -> pd.DataFrame:
     """One row per method, the best first.
 
     mean, low, high   over all attributes, with the 95 % interval
@@ -36,15 +69,16 @@ def standings(scores: Table) -> pd.DataFrame:
     seeds             the fewest seeds with a score on any of the others: a fit that failed has none
 
     A method with missing attributes is not averaged over fewer: it has a win rate, neither mean nor
-    rank, and comes last. ValueError for no methods.
+    rank, and comes last. `pairs` are those of the same scores, where they are asked for again.
+    ValueError for no methods.
     """
-    names = attributes(scores)
+    names, pairs = attributes(scores), pairs or Pairs(scores)
     means = {method: _mean(of, names) for method, of in scores.items() if not _missing(of, names)}
     order = sorted(means, key=lambda method: -means[method].value)
     first = _first([means[method] for method in order])
     rows = []
     for i, method in enumerate(order):
-        one, found = means[method], gaps(scores, method, order, names)
+        one, found = means[method], pairs.gaps(method, [name for name in order if name != method])
         above = sum(high < 0 for _, high in found.values())
         below = sum(low > 0 for low, _ in found.values())
         tied = i == 0 or not found[order[0]][1] < 0
@@ -64,7 +98,7 @@ def standings(scores: Table) -> pd.DataFrame:
     return table.astype({**kinds, "tied_with_best": "boolean"})
 
 
-def pairwise(scores: Table) -> pd.DataFrame:
+def pairwise(scores: Table, pairs: Pairs | None = None) -> pd.DataFrame:
     """One row for each ordered pair of methods: how much higher `method` is than `other`.
 
     difference, low, high             the mean over the attributes that both have, each interval by
@@ -72,14 +106,15 @@ def pairwise(scores: Table) -> pd.DataFrame:
     win_rate                          as in `standings`
     n_for, n_against, n_undecided     attributes whose interval is above 0, below 0, holds 0
     n_missing                         attributes that one of the two has no score on
+
+    `pairs` are those of the same scores, where they are asked for again.
     """
-    names, rows = attributes(scores), []
+    names, rows, pairs = attributes(scores), [], pairs or Pairs(scores)
     for method, of in scores.items():
         for other, against in scores.items():
             if method == other:
                 continue
-            by_attribute = _differences(of, against, names)
-            found = verdict(by_attribute, 0.0, above=True)
+            found = verdict(pairs.by_attribute(method, other), 0.0, above=True)
             one = found.mean
             numbers = [np.nan] * 3 if one is None else [one.value, one.low, one.high]
             counts = found.n_for, found.n_against, found.n_undecided, found.n_dropped
@@ -121,18 +156,6 @@ def _differences(a: OfMethod, b: OfMethod, names: Sequence[str]) -> dict[str, Es
         name: None if name in dropped else difference(a[name], b[name], draw=i)
         for i, name in enumerate(names)
     }
-
-
-def gaps(
-    scores: Table, method: str, order: Sequence[str], names: Sequence[str]
-) -> dict[str, tuple[float, float]]:
-    """How much higher the method is than each other one: intervals that hold together."""
-    others = [other for other in order if other != method]
-    found = []
-    for other in others:
-        by_attribute = _differences(scores[method], scores[other], names)
-        found.append(mean_of([one for one in by_attribute.values() if one is not None]))
-    return dict(zip(others, simultaneous(found), strict=True)) if found else {}
 
 
 def _first(means: Sequence[Estimate]) -> list[float]:

@@ -96,8 +96,10 @@ def resampled_sums(values: Values, draw: int) -> Draws:
 
 def resampled_means(values: Values, draw: int) -> Draws:
     """The mean in each resample; that of all values where a resample holds none."""
-    n = resampled_sums((~np.isnan(values)).astype(float), draw)
-    sums = resampled_sums(values, draw)
+    there, sums = ~np.isnan(values), resampled_sums(values, draw)
+    if there.all():  # every resample is of as many values
+        return sums / values.size
+    n = resampled_sums(there.astype(float), draw)
     return np.where(n > 0, sums / np.maximum(n, 1), np.nanmean(values))
 
 
