@@ -189,8 +189,9 @@ about this one: of this one are the verdicts, the estimates and the pictures."""
 ADDED = """\
 **Rules that were added when tests had been seen.** (1) An attribute that was measured with one seed
 alone is undecided, and a method with one seed alone is left out of claim 7. It changed 4b: ReFT-r1
-could be fitted with only one seed of three under four attributes, and three of these had counted
-for the claim. (2) In claims about scores an attribute is *fooled* where a text that shows nothing
+could then be fitted with only one seed of three under four attributes, and three of these had
+counted for the claim. (Since its training begins anew it has all seeds, and its cells are of that
+version.) (2) In claims about scores an attribute is *fooled* where a text that shows nothing
 (keywords put in, the instruction echoed, a loop) gets more than half of what the prompt adds, in
 the score that the claim is about: it counts among all, and is on neither side. That claims rest on
 attributes whose null stays low was asked for from the start, and applied only then. (3) 6d was to
