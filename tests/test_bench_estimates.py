@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from jaxtyping import Float
 
@@ -19,7 +20,7 @@ from analysis.bench.estimates import (
 )
 from analysis.bench.found import nulls_by_attribute
 from analysis.bench.maxima import largest_of, simultaneous
-from analysis.bench.standings import pairwise, standings
+from analysis.bench.standings import Pairs, pairwise, standings
 from analysis.bench.variance import error_of_mean, mean_squares, resampled_means
 from analysis.bench.verdicts import verdict
 
@@ -340,6 +341,31 @@ def test_pairs_mirror_each_other_and_count_attributes() -> None:
     assert one["win_rate"] == pytest.approx(1 - other["win_rate"])
     assert (one["n_for"], one["n_against"], other["n_against"]) == (2, 0, 2)
     assert 15 < one["low"] < one["high"] < 25
+
+
+def test_a_pair_is_compared_once_and_is_the_same_the_other_way_round() -> None:
+    scores = table()
+    pairs = Pairs(scores)
+    assert pairs.by_attribute("low", "good") is pairs.by_attribute("low", "good")
+    forth, back = pairs.by_attribute("low", "part"), pairs.by_attribute("part", "low")
+    assert forth["y"] is back["y"] is None
+    own = difference(scores["part"]["x"], scores["low"]["x"], draw=0)
+    mirrored = back["x"]
+    assert mirrored is not None
+    for name in ("value", "low", "high", "resampled", "standard_error", "degrees_of_freedom"):
+        np.testing.assert_allclose(getattr(mirrored, name), getattr(own, name), rtol=1e-9)
+    shared = standings(scores, pairs).drop(columns="rank")
+    pd.testing.assert_frame_equal(shared, standings(scores).drop(columns="rank"))
+    pd.testing.assert_frame_equal(pairwise(scores, pairs), pairwise(scores))
+
+
+def test_means_of_resamples_are_the_same_where_nothing_is_missing_and_where_little_is() -> None:
+    whole = drawn(np.random.default_rng(4))
+    holed = whole.copy()
+    holed[0, 0] = np.nan
+    near = resampled_means(whole, 1), resampled_means(holed, 1)
+    assert np.corrcoef(*near)[0, 1] > 0.99
+    assert near[0].mean() == pytest.approx(whole.mean(), abs=0.5)
 
 
 def test_alike_methods_share_wins_and_first_places() -> None:
