@@ -21,7 +21,7 @@ from analysis.bench.estimates import (
 from analysis.bench.found import nulls_by_attribute
 from analysis.bench.maxima import largest_of, simultaneous
 from analysis.bench.standings import Pairs, pairwise, standings
-from analysis.bench.variance import error_of_mean, mean_squares, resampled_means
+from analysis.bench.variance import error_of_mean, mean_squares, resampled_means, resampled_sums
 from analysis.bench.verdicts import verdict
 
 Values = Float[np.ndarray, "seed question"]
@@ -343,10 +343,20 @@ def test_pairs_mirror_each_other_and_count_attributes() -> None:
     assert 15 < one["low"] < one["high"] < 25
 
 
-def test_a_pair_is_compared_once_and_is_the_same_the_other_way_round() -> None:
-    scores = table()
+def test_a_pair_is_compared_once_and_is_the_same_the_other_way_round(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scores, compared = table(), list[int]()
     pairs = Pairs(scores)
-    assert pairs.by_attribute("low", "good") is pairs.by_attribute("low", "good")
+
+    def counted(a: Values, b: Values, *, draw: int = 0) -> Estimate:
+        compared.append(draw)
+        return difference(a, b, draw=draw)
+
+    monkeypatch.setattr("analysis.bench.standings.difference", counted)
+    standings(scores, pairs)
+    pairwise(scores, pairs)
+    assert len(compared) == 6 + 3  # of four methods on x, of the three that have it on y
     forth, back = pairs.by_attribute("low", "part"), pairs.by_attribute("part", "low")
     assert forth["y"] is back["y"] is None
     own = difference(scores["part"]["x"], scores["low"]["x"], draw=0)
@@ -357,15 +367,30 @@ def test_a_pair_is_compared_once_and_is_the_same_the_other_way_round() -> None:
     shared = standings(scores, pairs).drop(columns="rank")
     pd.testing.assert_frame_equal(shared, standings(scores).drop(columns="rank"))
     pd.testing.assert_frame_equal(pairwise(scores, pairs), pairwise(scores))
+    with pytest.raises(ValueError, match="of other scores"):
+        standings(table(), pairs)
+    assert str((-mean_score(np.zeros((3, 8)))).value) == "0.0"
+
+
+def test_tied_with_the_best_is_what_the_bests_own_comparisons_leave_open() -> None:
+    """Those of the other have another family: fewer or noisier comparisons that hold together."""
+    scores = table()
+    found = standings(scores).set_index("method")
+    best = str(found.index[0])
+    gaps = Pairs(scores).gaps(best, [str(name) for name in found.index[1:3]])
+    assert {name: bool(found.loc[name, "tied_with_best"]) for name in gaps} == {
+        name: not low > 0 for name, (low, _) in gaps.items()
+    }
 
 
 def test_means_of_resamples_are_the_same_where_nothing_is_missing_and_where_little_is() -> None:
     whole = drawn(np.random.default_rng(4))
     holed = whole.copy()
     holed[0, 0] = np.nan
-    near = resampled_means(whole, 1), resampled_means(holed, 1)
-    assert np.corrcoef(*near)[0, 1] > 0.99
-    assert near[0].mean() == pytest.approx(whole.mean(), abs=0.5)
+    for values in (whole, holed):
+        there = (~np.isnan(values)).astype(float)
+        expected = resampled_sums(values, 1) / resampled_sums(there, 1)
+        np.testing.assert_allclose(resampled_means(values, 1), expected, rtol=1e-12)
 
 
 def test_alike_methods_share_wins_and_first_places() -> None:

@@ -141,7 +141,10 @@ def test_a_scheduler_that_no_backend_asks_is_refused():
 
 
 def test_a_model_without_a_chat_template_gets_a_plain_one():
-    model = Loading().load("../shared/models/stories260K")
+    folder = Path(__file__).parents[2] / "shared" / "models" / "stories260K"
+    if not folder.is_dir():
+        pytest.skip("shared/models/stories260K is absent")
+    model = Loading().load(str(folder))
     assert model.tokenizer.chat_template == sl.PLAIN
 
 

@@ -412,7 +412,7 @@ def test_a_packed_bench_is_gone_on_with_elsewhere(tmp_path):
     """What was done is not done again, but for the fit and the texts of cells that are left."""
     from analysis.bench.packed import pack, restore
 
-    begun = Bench.planned(tmp_path / "begun", Spec(**LESS))
+    begun = Bench.planned(tmp_path / "begun", Spec(**SMALL | {"seeds": 1}))
     work(tmp_path / "begun")
     cells = {cell.digest: cell for cell in begun.plan.named()}
     as_fitted = [one for one in cells.values() if one.settings.get("strength") == "as fitted"]
@@ -458,6 +458,19 @@ def test_packed_scores_keep_the_fit_that_they_were_made_with(tmp_path):
     with pytest.warns(SteeringWarning, match="Of the cells, 1 came out otherwise"):
         pack(Bench.of(tmp_path / "here"), path)
     assert unpacked(path).cells.read(fit) == rounded(told["result"])
+
+
+def test_times_of_texts_that_other_code_made_are_not_compared(done):
+    from analysis.bench.collect import Collected
+
+    plan, fresh = done.plan, type(done.cells)
+    task = plan.tasks["positive"]
+    plain = Cell.of_json(baseline_cell(plan.spec, task, UNSTEERED, 0, "validation")["of"])
+    cells = fresh(done.folder)
+    ratios = Collected(Plan(plan.spec, plan.tasks, cells)).costs["time_ratio"]
+    assert (ratios > 0).all()
+    cells = fresh(done.folder, {plain.digest: done.cells.read(plain)}, {plain.digest: "another"})
+    assert Collected(Plan(plan.spec, plan.tasks, cells)).costs["time_ratio"].isna().all()
 
 
 @pytest.mark.parametrize("content", [b"", b"text", b"\x1f\x8b\x08"])

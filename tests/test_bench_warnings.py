@@ -25,7 +25,7 @@ from analysis.bench.report import WARNED, write_report
 from analysis.bench.rules import BEFORE, BEYOND, INSIDE
 from analysis.bench.shapes import require_result
 from analysis.bench.spec import Spec
-from analysis.bench.warned import by_kind, warned_cells, warning_sentences
+from analysis.bench.warned import Counts, by_kind, warned_cells, warning_sentences
 from steerlens import SteeringWarning
 from steerlens.baselines.lora import LoRA, LoRAFit
 from steerlens.training.fit import Fit
@@ -192,8 +192,9 @@ KNOWN = {
 
 
 @pytest.fixture
-def warned(tmp_path) -> tuple[pd.DataFrame, dict[str, tuple[int, int]]]:
-    return warned_cells(Given(SPEC, {}, Cells(tmp_path, KNOWN)))
+def warned(tmp_path) -> tuple[pd.DataFrame, dict[str, Counts]]:
+    codes = dict.fromkeys([BOTH.digest, NULLED.digest], "a code")  # so they had no warning
+    return warned_cells(Given(SPEC, {}, Cells(tmp_path, KNOWN, codes)))
 
 
 def test_the_table_of_warnings_says_which_cells_have_which(warned):
@@ -206,7 +207,7 @@ def test_the_table_of_warnings_says_which_cells_have_which(warned):
         ["fit", "positive", "CAA", 1, began.format(2.5), 1],
         ["judge", "negative", "A-PSR_MSE + prompt", 0, OUTSIDE.split(" Leave")[0], 1],
     ]
-    assert counts == {"fit": (2, 4), "judge": (1, 1), "write": (0, 1)}
+    assert counts == {"fit": (2, 4, 4), "judge": (1, 1, 1), "write": (0, 1, 1)}
 
 
 def test_warnings_of_one_kind_differ_in_numbers_alone(warned):
@@ -222,7 +223,17 @@ def test_the_findings_count_the_cells_with_a_warning(warned):
         "than it began (1.25; kept is epoch 3)."
     )
     assert scores.startswith("1 of 1 sets of scores ended with a warning of the library")
-    assert warning_sentences(warned[0].iloc[:0], {"fit": (0, 4)}) == []
+    assert warning_sentences(warned[0].iloc[:0], {"fit": (0, 4, 4)}) == []
+
+
+def test_cells_of_a_time_that_kept_no_warnings_are_counted_apart(tmp_path):
+    """Of those nothing is known: neither in them nor in their number is a sign of no warning."""
+    table, counts = warned_cells(Given(SPEC, {}, Cells(tmp_path, KNOWN)))
+    assert counts == {"fit": (2, 3, 4), "judge": (1, 1, 1), "write": (0, 0, 1)}
+    fits, scores = warning_sentences(table, counts)
+    assert fits.startswith("2 of 3 fits ended with a warning")
+    assert fits.endswith("(Of 1 others, made earlier, it is not known.)")
+    assert "earlier" not in scores
 
 
 def test_a_table_without_warnings_has_its_columns(tmp_path):

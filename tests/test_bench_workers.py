@@ -16,7 +16,7 @@ from analysis.bench.script import slurm_script
 from analysis.bench.spec import Spec
 from steerlens import SteeringWarning
 
-TINY = {**SMALL, "methods": ("CAA",), "rules": ("harmonic",)}
+TINY = {**SMALL, "seeds": 1, "rules": ("harmonic", "C80")}
 
 
 @pytest.fixture(scope="module")

@@ -105,6 +105,8 @@ class Cells:
 
     folder: Path
     known: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False)
+    codes: dict[str, str | None] = field(default_factory=dict, repr=False)
+    """By what code those that are known were made; None for cells of a time that kept none."""
 
     def path(self, cell: Cell) -> Path:
         """Where the result of a cell is, or will be."""
@@ -124,8 +126,15 @@ class Cells:
             path = self.path(cell)
             if not path.exists():
                 return None
-            self.known[cell.digest] = read_whole(path)["result"]
+            whole = read_whole(path)
+            self.known[cell.digest] = whole["result"]
+            self.codes[cell.digest] = whole["provenance"].get("code")
         return self.known[cell.digest]
+
+    def code_of(self, cell: Cell) -> str | None:
+        """The digest of the code that made a cell; None where that is not known."""
+        self.read(cell)
+        return self.codes.get(cell.digest)
 
     def make(
         self,

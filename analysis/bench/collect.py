@@ -31,7 +31,7 @@ from .plan import AS_FITTED, CHOSEN_WITH, EQUAL_KL, TEST, VALIDATION, Plan, as_s
 from .rules import Chosen, Scores, harmonic_scores
 from .standings import Pairs, standings
 from .tasks import Task
-from .warned import warned_cells, warning_sentences
+from .warned import Counts, warned_cells, warning_sentences
 from .writing import NULLS
 
 HARMONIC, ATTRIBUTE, COHERENCE, WORDS = "harmonic", "attribute", "coherence", "words"
@@ -321,7 +321,7 @@ class Collected:
         return self._warned[0]
 
     @cached_property
-    def _warned(self) -> tuple[pd.DataFrame, dict[str, tuple[int, int]]]:
+    def _warned(self) -> tuple[pd.DataFrame, dict[str, Counts]]:
         return warned_cells(self.plan)
 
     @cached_property
@@ -337,19 +337,25 @@ class Collected:
         return table.assign(time_ratio=pd.Series(slower), not_fitted=refused).reset_index()
 
     def _slower(self, method: str) -> float:
-        """CPU seconds of steered completions over those of unsteered ones to the same questions."""
+        """CPU seconds of steered completions over those of unsteered ones to the same questions.
+
+        NaN where the two were made by other code: then they are of other days, and machines are
+        not as busy on one as on another.
+        """
         ratios = []
         for task in self.plan.tasks.values():
-            plain = self._seconds(baseline_cell(self.plan.spec, task, UNSTEERED, 0, VALIDATION))
+            plain = self._timed(baseline_cell(self.plan.spec, task, UNSTEERED, 0, VALIDATION))
             for factor in self.plan.spec.factors:
-                steered = self._seconds(self.plan.tried(task, method, 0, factor))
-                if plain and steered:
-                    ratios.append(steered / plain)
+                steered = self._timed(self.plan.tried(task, method, 0, factor))
+                if plain and steered and plain[0] and steered[0] and plain[1] == steered[1]:
+                    ratios.append(steered[0] / plain[0])
         return float(np.median(ratios)) if ratios else float("nan")
 
-    def _seconds(self, judged: Cell) -> float | None:
-        found = self.plan.cells.read(Cell.of_json(judged["of"]))
-        return None if found is None else found["seconds"]
+    def _timed(self, judged: Cell) -> tuple[float, str | None] | None:
+        """What it took to write the texts of a score, and by what code."""
+        written = Cell.of_json(judged["of"])
+        found = self.plan.cells.read(written)
+        return None if found is None else (found["seconds"], self.plan.cells.code_of(written))
 
     # -- Faithfulness ------------------------------------------------------------------------------
 

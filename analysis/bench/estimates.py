@@ -64,8 +64,9 @@ class Estimate:
 
     def __neg__(self) -> "Estimate":
         """The same of the other sign: b - a for a - b."""
-        low, high = -self.high, -self.low
-        return replace(self, value=-self.value, low=low, high=high, resampled=-self.resampled)
+        low, high = 0.0 - self.high, 0.0 - self.low  # 0 stays 0, and is not written as -0.0
+        draws = 0.0 - self.resampled
+        return replace(self, value=0.0 - self.value, low=low, high=high, resampled=draws)
 
 
 def mean_score(scores: Values, *, bounds: Bounds = SCORES, draw: int = 0) -> Estimate:

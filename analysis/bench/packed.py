@@ -107,7 +107,8 @@ def unpacked(path: str | Path) -> Plan:
     path = Path(path)
     spec, rows = _read(path)
     known = {row["digest"]: row["result"] for row in rows}
-    return Plan(spec, spec.tasks(), Cells(path.parent / "no folder", known))
+    codes = {row["digest"]: row["provenance"].get("code") for row in rows}
+    return Plan(spec, spec.tasks(), Cells(path.parent / "no folder", known, codes))
 
 
 def restore(path: str | Path, folder: str | Path) -> int:

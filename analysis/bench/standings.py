@@ -64,7 +64,8 @@ def standings(scores: Table, pairs: Pairs | None = None) -> pd.DataFrame:
                       question with the same seed, ties half; the mean over methods and attributes
     first             the share of resamples in which the mean is the highest; NaN where a mean has
                       no interval
-    tied_with_best    the interval of the difference to the best, one of those above, holds 0
+    tied_with_best    the interval of the difference to the best, one of those that hold together
+                      for all comparisons of the best, holds 0
     missing           attributes on which the method has no score
     seeds             the fewest seeds with a score on any of the others: a fit that failed has none
 
@@ -72,16 +73,17 @@ def standings(scores: Table, pairs: Pairs | None = None) -> pd.DataFrame:
     rank, and comes last. `pairs` are those of the same scores, where they are asked for again.
     ValueError for no methods.
     """
-    names, pairs = attributes(scores), pairs or Pairs(scores)
+    names = attributes(scores)
     means = {method: _mean(of, names) for method, of in scores.items() if not _missing(of, names)}
     order = sorted(means, key=lambda method: -means[method].value)
-    first = _first([means[method] for method in order])
+    first, pairs = _first([means[method] for method in order]), _of(scores, pairs)
+    behind = pairs.gaps(order[0], order[1:]) if order else {}
     rows = []
     for i, method in enumerate(order):
         one, found = means[method], pairs.gaps(method, [name for name in order if name != method])
         above = sum(high < 0 for _, high in found.values())
         below = sum(low > 0 for low, _ in found.values())
-        tied = i == 0 or not found[order[0]][1] < 0
+        tied = i == 0 or not behind[method][0] > 0
         numbers = one.value, one.low, one.high, i + 1, above + 1, len(order) - below
         wins, seeds = _wins(scores, method, names), fewest_seeds(scores[method])
         rows.append([method, *numbers, wins, first[i], tied, "", seeds])
@@ -109,7 +111,7 @@ def pairwise(scores: Table, pairs: Pairs | None = None) -> pd.DataFrame:
 
     `pairs` are those of the same scores, where they are asked for again.
     """
-    names, rows, pairs = attributes(scores), [], pairs or Pairs(scores)
+    names, rows, pairs = attributes(scores), [], _of(scores, pairs)
     for method, of in scores.items():
         for other, against in scores.items():
             if method == other:
@@ -121,6 +123,13 @@ def pairwise(scores: Table, pairs: Pairs | None = None) -> pd.DataFrame:
             rows.append([method, other, *numbers, _win_rate(of, against, names), *counts])
     columns = "method other difference low high win_rate n_for n_against n_undecided n_missing"
     return pd.DataFrame(rows, columns=pd.Index(columns.split()))
+
+
+def _of(scores: Table, pairs: Pairs | None) -> Pairs:
+    """The pairs of these scores; ValueError for those of others."""
+    if pairs is not None and pairs.scores is not scores:
+        raise ValueError("The pairs are of other scores. Leave them out, or pass Pairs(scores).")
+    return pairs or Pairs(scores)
 
 
 def attributes(scores: Table) -> list[str]:

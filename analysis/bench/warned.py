@@ -7,7 +7,7 @@ for. It stands in the cell's result under "warnings", a key that cells without a
 
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TextIO, TypeAlias
@@ -35,6 +35,8 @@ CALLED = {
     "spread": "spreads of the push",
 }
 """The kinds of cells, as a sentence names them."""
+Counts: TypeAlias = tuple[int, int, int]
+"""Cells with a warning, cells whose warnings were kept, and all."""
 COLUMNS = ("kind", "task", "method", "seed", "warning", "cells")
 Show: TypeAlias = Callable[..., None]
 
@@ -102,23 +104,24 @@ def kind_of(text: str) -> str:
 # -- Told of all cells -----------------------------------------------------------------------------
 
 
-def warned_cells(plan: Plan) -> tuple[pd.DataFrame, dict[str, tuple[int, int]]]:
+def warned_cells(plan: Plan) -> tuple[pd.DataFrame, dict[str, Counts]]:
     """The warnings of all cells that are done, and how many cells of each kind have one.
 
     The table has a row for each kind, attribute (`task`), method, seed and `warning` (its first
     sentence), with the number of `cells` that have it; `seed` is missing for what has none. The
-    counts are cells with a warning, and cells. Where a text has no method, `method` says what else
-    it is of: the model itself, the prompt, a null.
+    counts are cells with a warning, those whose warnings were kept, and all. Where a text has no
+    method, `method` says what else it is of: the model itself, the prompt, a null.
     """
     rows: list[list[Any]] = []
-    counts: dict[str, tuple[int, int]] = {}
+    counts: dict[str, Counts] = {}
     for cell in plan.asked().values():
         told = plan.cells.read(cell)
         if told is None:
             continue
         texts = sorted({first_sentence(text) for text in told.get(KEY) or ()})
-        n_warned, n = counts.get(cell.kind, (0, 0))
-        counts[cell.kind] = (n_warned + bool(texts), n + 1)
+        kept = KEY in told or plan.cells.code_of(cell) is not None  # earlier cells kept neither
+        n_warned, n_kept, n = counts.get(cell.kind, (0, 0, 0))
+        counts[cell.kind] = (n_warned + bool(texts), n_kept + kept, n + 1)
         own = [cell.kind, cell["task"], method_of(cell), cell.flat.get("seed")]
         rows += [[*own, text, 1] for text in texts]
     table = pd.DataFrame(rows, columns=pd.Index(COLUMNS)).astype({"seed": "Int64"})
@@ -155,17 +158,19 @@ def by_kind(table: pd.DataFrame) -> pd.DataFrame:
     return joined.drop(columns="of").sort_values("cells", ascending=False, kind="stable")
 
 
-def warning_sentences(table: pd.DataFrame, counts: dict[str, tuple[int, int]]) -> list[str]:
+def warning_sentences(table: pd.DataFrame, counts: Mapping[str, Counts]) -> list[str]:
     """How many cells of a kind have a warning, and which is the commonest; none where none has."""
     told = []
-    for kind, (n_warned, n) in counts.items():
+    for kind, (n_warned, n_kept, n) in counts.items():
         if n_warned:
             rows = table.loc[table["kind"] == kind]
             of = rows["warning"].map(kind_of)
             sums = rows.groupby(of, sort=False)["cells"].sum()
             first = rows.loc[of == sums.idxmax(), "warning"].iloc[0].rstrip(".")
             told.append(
-                f"{n_warned} of {n} {CALLED[kind]} ended with a warning of the library, most often "
-                f"({sums.max()}): {first}."
+                f"{n_warned} of {n_kept} {CALLED[kind]} ended with a warning of the library, most "
+                f"often ({sums.max()}): {first}."
+                + f" (Of {n - n_kept} others, made earlier, it is not known.)"
+                * (n > n_kept)
             )
     return told

@@ -190,13 +190,16 @@ ADDED = """\
 **Rules that were added when tests had been seen.** (1) An attribute that was measured with one seed
 alone is undecided, and a method with one seed alone is left out of claim 7. It changed 4b: ReFT-r1
 could then be fitted with only one seed of three under four attributes, and three of these had
-counted for the claim. (Since its training begins anew it has all seeds, and its cells are of that
-version.) (2) In claims about scores an attribute is *fooled* where a text that shows nothing
-(keywords put in, the instruction echoed, a loop) gets more than half of what the prompt adds, in
-the score that the claim is about: it counts among all, and is on neither side. That claims rest on
-attributes whose null stays low was asked for from the start, and applied only then. (3) 6d was to
-be decided by the median over places; it is counted over tokens that occur 20 times or more, and is
-undecided with fewer than three of these.
+counted for the claim. (2) In claims about scores an attribute is *fooled* where a text that shows
+nothing (keywords put in, the instruction echoed, a loop) gets more than half of what the prompt
+adds, in the score that the claim is about: it counts among all, and is on neither side. That claims
+rest on attributes whose null stays low was asked for from the start, and applied only then. (3) 6d
+was to be decided by the median over places; it is counted over tokens that occur 20 times or more,
+and is undecided with fewer than three of these. (4) ReFT-r1's training was changed on 2026-11-30,
+after its tests had been seen, since most of its fits failed: it begins anew where its latent
+closes. On the demonstration model it alone was then run again, so its cells are of another version
+of the code. No verdict changed, with these rules or without; claim 7 has one more method under each
+attribute.
 
 On the demonstration model claim 1 describes rather than tests: its bound was set after the ratios
 had been seen there. In claim 2 the first two parts are at the prompt's own KL, and "overshoots" is
