@@ -232,7 +232,7 @@ def test_cells_of_a_time_that_kept_no_warnings_are_counted_apart(tmp_path):
     assert counts == {"fit": (2, 3, 4), "judge": (1, 1, 1), "write": (0, 0, 1)}
     fits, scores = warning_sentences(table, counts)
     assert fits.startswith("2 of 3 fits ended with a warning")
-    assert fits.endswith("(Of 1 others, made earlier, it is not known.)")
+    assert fits.endswith("(Not known of 1 made earlier.)")
     assert "earlier" not in scores
 
 

@@ -170,7 +170,7 @@ def warning_sentences(table: pd.DataFrame, counts: Mapping[str, Counts]) -> list
             told.append(
                 f"{n_warned} of {n_kept} {CALLED[kind]} ended with a warning of the library, most "
                 f"often ({sums.max()}): {first}."
-                + f" (Of {n - n_kept} others, made earlier, it is not known.)"
+                + f" (Not known of {n - n_kept} made earlier.)"
                 * (n > n_kept)
             )
     return told
