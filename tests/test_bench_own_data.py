@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from test_templates import STORIES
 
 import steerlens as sl
 from analysis.bench import judging
@@ -140,11 +141,9 @@ def test_a_scheduler_that_no_backend_asks_is_refused():
 # -- How the model is loaded -----------------------------------------------------------------------
 
 
+@pytest.mark.skipif(not STORIES.is_dir(), reason="shared/models/stories260K is absent")
 def test_a_model_without_a_chat_template_gets_a_plain_one():
-    folder = Path(__file__).parents[2] / "shared" / "models" / "stories260K"
-    if not folder.is_dir():
-        pytest.skip("shared/models/stories260K is absent")
-    model = Loading().load(str(folder))
+    model = Loading().load(str(STORIES))
     assert model.tokenizer.chat_template == sl.PLAIN
 
 

@@ -147,7 +147,7 @@ class Collected:
         rule = self.plan.spec.rules[0]
         attribute = self.scores(rule, ATTRIBUTE)
         return [
-            *sentences(self.standings(rule), self.scores(rule), rule),
+            *sentences(self.standings(rule), self.scores(rule), rule, self.pairs(rule)),
             *self._untested(rule),
             *null_sentences(attribute),
             *choice_sentences(self.chosen),

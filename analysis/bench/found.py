@@ -10,6 +10,7 @@ from steerlens.checks import FEW
 
 from .kinds import PROMPT, UNSTEERED
 from .rules import BEFORE, BEYOND
+from .standings import Pairs, pairs_of, seeds_of
 from .writing import NULL
 
 TOGETHER = "where all these comparisons must hold together"
@@ -20,8 +21,14 @@ HIGH_NULL = 0.5
 Scores = Mapping[str, Mapping[str, np.ndarray]]
 
 
-def sentences(standings: pd.DataFrame, scores: Scores, rule: str) -> list[str]:
-    """The best and what is not told apart from it, the two ends, and the nulls."""
+def sentences(
+    standings: pd.DataFrame, scores: Scores, rule: str, pairs: Pairs | None = None
+) -> list[str]:
+    """The best and what is not told apart from it, the two ends, and the nulls.
+
+    `pairs` are those of the same scores, where they are there already.
+    """
+    pairs = pairs_of(scores, pairs)
     if standings.empty or standings["mean"].isna().all():
         return ["No method has been tested on all attributes yet."]
     ranked = standings.loc[standings["mean"].notna()]
@@ -31,7 +38,7 @@ def sentences(standings: pd.DataFrame, scores: Scores, rule: str) -> list[str]:
         best = methods.iloc[0]
         told.append(
             f"Of the methods, {best['method']} has the highest mean ({_interval(best)}) where the "
-            f"strength is chosen by {rule}; {_tied(methods, str(best['method']), scores)}."
+            f"strength is chosen by {rule}; {_tied(methods, str(best['method']), pairs)}."
             if len(methods) > 1
             else f"{best['method']}, the only method with a mean, has {_interval(best)} where the "
             f"strength is chosen by {rule}."
@@ -40,7 +47,7 @@ def sentences(standings: pd.DataFrame, scores: Scores, rule: str) -> list[str]:
         row = ranked.loc[ranked["method"] == name]
         if len(row):
             told.append(f"{called} has {_interval(row.iloc[0])}.")
-    return [*told, *_as_unsteered(methods, scores), *_lacking(scores), *_small(scores)]
+    return [*told, *_as_unsteered(methods, pairs), *_lacking(scores), *_small(scores)]
 
 
 def listed(names: Sequence[str]) -> str:
@@ -48,12 +55,12 @@ def listed(names: Sequence[str]) -> str:
     return ("; " if any("," in name for name in names) else ", ").join(names)
 
 
-def _as_unsteered(methods: pd.DataFrame, scores: Scores) -> list[str]:
+def _as_unsteered(methods: pd.DataFrame, pairs: Pairs) -> list[str]:
     """The methods whose paired difference to no steering holds 0, or has no interval."""
-    if UNSTEERED not in scores:
+    if UNSTEERED not in pairs.scores:
         return []
-    names = [name for name in methods["method"] if name in scores]
-    together, alone = _open(scores, UNSTEERED, names, lambda low, high: low > 0 or high < 0)
+    names = [name for name in methods["method"] if name in pairs.scores]
+    together, alone = _open(pairs, UNSTEERED, names, lambda low, high: low > 0 or high < 0)
     if not together:
         return []
     by_one = ""
@@ -65,8 +72,6 @@ def _as_unsteered(methods: pd.DataFrame, scores: Scores) -> list[str]:
 
 def _lacking(scores: Scores) -> list[str]:
     """The methods that have no score on an attribute, or not with every seed."""
-    from .standings import seeds_of
-
     told = []
     asked = max(rows.shape[0] for of in scores.values() for rows in of.values())
     every = list(dict.fromkeys(name for of in scores.values() for name in of))
@@ -96,14 +101,14 @@ def _small(scores: Scores) -> list[str]:
     return told
 
 
-def _tied(methods: pd.DataFrame, best: str, scores: Scores) -> str:
+def _tied(methods: pd.DataFrame, best: str, pairs: Pairs) -> str:
     """The methods whose paired difference to the best holds 0, or has no interval.
 
     Those that all comparisons leave open where they must hold together, as ranks do, are the claim;
     those that are open one by one come second.
     """
     names = methods["method"].tolist()
-    together, alone = _open(scores, best, names, lambda low, _: low > 0)
+    together, alone = _open(pairs, best, names, lambda low, _: low > 0)
     if not together:
         return f"{LOWER}, also {TOGETHER}"
     told = f"not told apart from it, {TOGETHER}: {listed(together)}"
@@ -115,16 +120,14 @@ def _tied(methods: pd.DataFrame, best: str, scores: Scores) -> str:
 
 
 def _open(
-    scores: Scores, one: str, names: Sequence[str], decided: Callable[[float, float], bool]
+    pairs: Pairs, one: str, names: Sequence[str], decided: Callable[[float, float], bool]
 ) -> tuple[list[str], list[str]]:
     """The other methods that the intervals of the difference to `one` leave undecided.
 
     First with intervals that hold together for all of them, then with each interval by itself. The
     intervals are of the score of `one` minus that of the other; NaN decides nothing.
     """
-    from .standings import Pairs
-
-    others, pairs = [name for name in names if name != one], Pairs(scores)
+    others = [name for name in names if name != one]
     wider = pairs.gaps(one, others)
     single = {other: pairs.mean(one, other) for other in others}
     alone = [n for n in others if not decided(single[n].low, single[n].high)]

@@ -76,7 +76,7 @@ def standings(scores: Table, pairs: Pairs | None = None) -> pd.DataFrame:
     names = attributes(scores)
     means = {method: _mean(of, names) for method, of in scores.items() if not _missing(of, names)}
     order = sorted(means, key=lambda method: -means[method].value)
-    first, pairs = _first([means[method] for method in order]), _of(scores, pairs)
+    first, pairs = _first([means[method] for method in order]), pairs_of(scores, pairs)
     behind = pairs.gaps(order[0], order[1:]) if order else {}
     rows = []
     for i, method in enumerate(order):
@@ -111,7 +111,7 @@ def pairwise(scores: Table, pairs: Pairs | None = None) -> pd.DataFrame:
 
     `pairs` are those of the same scores, where they are asked for again.
     """
-    names, rows, pairs = attributes(scores), [], _of(scores, pairs)
+    names, rows, pairs = attributes(scores), [], pairs_of(scores, pairs)
     for method, of in scores.items():
         for other, against in scores.items():
             if method == other:
@@ -125,7 +125,7 @@ def pairwise(scores: Table, pairs: Pairs | None = None) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=pd.Index(columns.split()))
 
 
-def _of(scores: Table, pairs: Pairs | None) -> Pairs:
+def pairs_of(scores: Table, pairs: Pairs | None) -> Pairs:
     """The pairs of these scores; ValueError for those of others."""
     if pairs is not None and pairs.scores is not scores:
         raise ValueError("The pairs are of other scores. Leave them out, or pass Pairs(scores).")
